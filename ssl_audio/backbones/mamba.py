@@ -1,0 +1,132 @@
+"""Bidirectional selective SSM (Mamba v1 block in Vision Mamba's "v2" form): the other mixer.
+
+In projection, gate and out projection are shared by both directions; convolution, time step,
+state matrix and skip are each direction's own (Zhu et al. 2024, arXiv:2401.09417, algorithm 1).
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_audio.backbones.conv import causal_conv
+from ssl_audio.backbones.scan import selective_scan
+from ssl_audio.letters import Array, Bool, Float, Int
+
+
+def uniform(bound: float):
+    """Return an initialiser uniform in ±bound."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def log_states(key, shape, dtype=jnp.float32):
+    """Return log(1..R) for every channel (S4D-real)."""
+    del key
+    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=dtype)), shape)
+
+
+def time_step_bias(low: float, high: float):
+    """Return an initialiser: softplus of the bias is log-uniform in [low, high]."""
+
+    def init(key, shape, dtype=jnp.float32):
+        u = jax.random.uniform(key, shape, dtype)
+        dt = jnp.maximum(jnp.exp(u * math.log(high / low) + math.log(low)), 1e-4)
+        return dt + jnp.log(-jnp.expm1(-dt))
+
+    return init
+
+
+class Direction(nn.Module):
+    """One direction of the mixer: convolution, data-dependent parameters, selective scan, gate."""
+
+    state: int
+    conv: int
+    reverse: bool
+    time_step: tuple[float, float] | None  # None: bias 0
+    implementation: str
+
+    @nn.compact
+    def __call__(
+        self, u: Float[Array, "B N E"], z: Float[Array, "B N E"], rank: int, valid
+    ) -> Float[Array, "B N E"]:
+        inner = u.shape[-1]
+        w = self.param("conv_kernel", uniform(self.conv**-0.5), (self.conv, inner))
+        b = self.param("conv_bias", uniform(self.conv**-0.5), (inner,))
+        x_proj = self.param("x_proj", uniform(inner**-0.5), (inner, rank + 2 * self.state))
+        dt_proj = self.param("dt_proj", uniform(rank**-0.5), (rank, inner))
+        bias_init = time_step_bias(*self.time_step) if self.time_step else nn.initializers.zeros
+        dt_bias = self.param("dt_bias", bias_init, (inner,))
+        a_log = self.param("a_log", log_states, (inner, self.state))
+        skip = self.param("skip", nn.initializers.ones, (inner,))
+
+        if valid is not None:  # padding must look like the zeros before the first token
+            u = u * valid[..., None].astype(u.dtype)
+        u = nn.silu(causal_conv(u, w.astype(u.dtype), b.astype(u.dtype), reverse=self.reverse))
+        dt, state_in, state_out = jnp.split(
+            u @ x_proj.astype(u.dtype), (rank, rank + self.state), axis=-1
+        )
+        return selective_scan(
+            u,
+            dt @ dt_proj.astype(u.dtype),
+            -jnp.exp(a_log),
+            state_in,
+            state_out,
+            skip,
+            z,
+            dt_bias,
+            reverse=self.reverse,
+            mask=valid,
+            implementation=self.implementation,
+        )
+
+
+class Mamba(nn.Module):
+    """Average of a forward and a backward selective scan over the tokens.
+
+    Attributes:
+      expand: inner width over width.
+      state: values of state per inner channel.
+      conv: taps of the depthwise convolution before the scan.
+      layers: out projection starts smaller by sqrt(layers), as in GPT-2.
+      time_step: initial range of the forward time step.
+      backward_time_step: that of the backward direction. None, as published, starts it at
+        softplus(0) = 0.69, a memory of a token or two.
+      scan: implementation of the scan; see `backbones.scan`.
+    """
+
+    expand: int = 2
+    state: int = 16
+    conv: int = 4
+    layers: int = 1
+    time_step: tuple[float, float] = (1e-3, 1e-1)
+    backward_time_step: tuple[float, float] | None = None
+    scan: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B N D"],
+        index: Int[Array, "B N"] | None = None,
+        valid: Bool[Array, "B N"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[Array, "B N D"]:
+        """Mix tokens in sequence order. `index` is not used."""
+        del index, train
+        width, inner = x.shape[-1], self.expand * x.shape[-1]
+        rank = math.ceil(width / 16)
+        w_in = self.param("in_proj", uniform(width**-0.5), (width, 2 * inner))
+        w_out = self.param("out_proj", uniform((inner * self.layers) ** -0.5), (inner, width))
+
+        u, z = jnp.split(x @ w_in.astype(x.dtype), 2, axis=-1)
+        u = nn.with_logical_constraint(u, ("batch", "tokens", "inner"))
+        shape = dict(state=self.state, conv=self.conv, implementation=self.scan)
+        ahead = Direction(reverse=False, time_step=self.time_step, name="forward", **shape)
+        back = Direction(reverse=True, time_step=self.backward_time_step, name="backward", **shape)
+        y = (ahead(u, z, rank, valid) + back(u, z, rank, valid)) / 2
+        return y @ w_out.astype(x.dtype)

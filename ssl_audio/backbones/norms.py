@@ -1,0 +1,53 @@
+"""Normalisation layers. They compute, and return, float32 whatever comes in."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_audio.letters import Array, Float
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with scale and bias."""
+
+    eps: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise the last axis."""
+        # Not E[x²] - E[x]²: it cancels badly on a residual stream that doubles at every pair.
+        x = x.astype(jnp.float32)
+        x = x - jnp.mean(x, -1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + self.eps)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        return x * _last(scale, x) + _last(bias, x)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation with scale, without bias."""
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise the last axis."""
+        x = x.astype(jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        return x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + self.eps) * _last(scale, x)
+
+
+class Twice(nn.Module):
+    """Apply one norm, with the same parameters, two times: the final norm of SSAMBA as published."""
+
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise, and normalise the result."""
+        return self.norm(self.norm(x))
+
+
+def _last(vector, x):
+    """Shape a [D] vector to broadcast over all but the last axis of x."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)

@@ -1,0 +1,52 @@
+"""Published encoder sizes, and the config subtrees of the published encoders made from them."""
+
+from typing import Any
+
+# name: (width, Transformer depth, heads, SSAMBA depth)
+SIZES = {
+    "tiny": (192, 12, 3, 24),
+    "small": (384, 12, 6, 24),
+    "base": (768, 12, 12, 24),
+}
+
+
+def encoder(name: str, size: str, grid: tuple[int, int]) -> dict[str, Any]:
+    """Return the config of an encoder: everything that differs between SSAST and SSAMBA.
+
+    Args:
+      name: "ssast" (Transformer), "ssamba" (as published: mirrored pairs, LayerNorm) or "ssamba_rms"
+        (a plain sequence of RMSNorm layers, the class defaults of its code).
+      size: a key of SIZES.
+      grid: (frequency rows, time columns) of the position table.
+    """
+    if size not in SIZES:
+        raise ValueError(f"size '{size}': wanted one of {', '.join(SIZES)}.")
+    if name not in ENCODERS:
+        raise ValueError(f"encoder '{name}': wanted one of {', '.join(ENCODERS)}.")
+    width, *_ = SIZES[size]
+    positions = dict(kind="positions:Learned", grid=grid)
+    return dict(kind="stack", width=width, positions=positions) | ENCODERS[name](*SIZES[size])
+
+
+def _ssast(width, depth, heads, _):
+    del width
+    norm = dict(kind="norms:LayerNorm", eps=1e-6)
+    mixer = dict(kind="attention", heads=heads)
+    block = dict(kind="stack:PreNorm", mixer=mixer, norm=norm, mlp=4.0)
+    return dict(depth=depth, special=2, block=block, final_norm=norm, drop_path=0.0)
+
+
+def _ssamba(width, _, heads, depth, kind="stack:MirroredPair", norm="norms:LayerNorm", **options):
+    del width, heads
+    norm = dict(kind=norm, eps=1e-5)
+    mixer = dict(kind="mamba", layers=depth)
+    block = dict(kind=kind, mixer=mixer, norm=norm, **options)
+    final = dict(kind="norms:Twice", norm=norm)
+    return dict(depth=depth, special=1, block=block, final_norm=final, drop_path=0.1)
+
+
+def _ssamba_rms(*size):
+    return _ssamba(*size, kind="stack:PreNorm", norm="norms:RMSNorm", mlp=0.0)
+
+
+ENCODERS = {"ssast": _ssast, "ssamba": _ssamba, "ssamba_rms": _ssamba_rms}

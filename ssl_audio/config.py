@@ -1,0 +1,203 @@
+"""From a config (mutable data) to objects (frozen): `build`, plus `parse_arg` and durations.
+
+A mapping with a `kind` becomes an instance of the class in the file of that name; every other key must
+be one of its dataclass fields. There is no registry: adding a file adds a kind.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+# Field name -> the folder whose files may fill it.
+SLOTS = {
+    "objective": "objectives",
+    "frontend": "frontend",
+    "augment": "frontend",
+    "tokenizer": "tokens",
+    "masking": "tokens",
+    "positions": "tokens",
+    "encoder": "backbones",
+    "block": "backbones",
+    "mixer": "backbones",
+    "norm": "backbones",
+    "final_norm": "backbones",
+    "data": "data",
+    "sources": "data",
+    "evals": "eval",
+}
+
+
+def build(config: Any, slot: str, *, path: str = "") -> Any:
+    """Build the object that `config` describes.
+
+    Args:
+      config: a mapping with a `kind` ("fbank", "masking:Cluster", "data.sets.esc" within the slot's
+        folder, or "mylab.module:Class" from elsewhere) and that class's fields.
+      slot: the name of the field it will fill; see SLOTS.
+      path: where it stands, for error messages.
+
+    Raises:
+      TypeError: unknown option, missing option or wrong type, with a suggestion.
+      ValueError: unknown kind, with the list of those that exist.
+    """
+    path = path or f"config.{slot}"
+    config = _plain(config)
+    if not isinstance(config, Mapping) or "kind" not in config:
+        raise TypeError(f"{path}: wanted a mapping with a 'kind', got {config!r}")
+    cls = _find(config["kind"], slot, path)
+    return make(cls, {k: v for k, v in config.items() if k != "kind"}, path=path)
+
+
+def make(cls: type, options: Any, *, path: str = "config") -> Any:
+    """Build dataclass `cls` from a mapping of its fields, children first."""
+    options = _plain(options)
+    fields = {
+        f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")
+    }
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in options.items():
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, 1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise TypeError(
+                f"{path}: {cls.__name__} has no option '{key}'.{hint} Options: {', '.join(fields)}."
+            )
+        values[key] = _value(value, hints.get(key, Any), key, f"{path}.{key}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise TypeError(f"{path}: {cls.__name__} needs {', '.join(missing)}.")
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith("config"):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
+    """Parse the text after the colon of `--config file.py:size=tiny,runlocal`.
+
+    A bare word switches on the boolean of that name, or else is the value of the first default.
+    """
+    values = dict(defaults)
+    first = next(iter(defaults), None)
+    for part in filter(None, (arg or "").split(",")):
+        key, given, text = part.partition("=")
+        if not given:
+            if isinstance(defaults.get(key), bool):
+                values[key] = True
+                continue
+            if key in defaults or first is None or part is not (arg or "").split(",")[0]:
+                raise ValueError(f"config argument '{part}': write {key}=VALUE.")
+            key, text = first, part
+        if key not in defaults:
+            raise ValueError(f"config argument '{key}': the options are {', '.join(defaults)}.")
+        kind = type(defaults[key])
+        try:
+            values[key] = text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
+        except ValueError:
+            raise ValueError(f"config argument '{part}': wanted {kind.__name__}.") from None
+    return types.SimpleNamespace(**values)
+
+
+def duration(value: int | float | str, *, total: int, epoch: int | None = None) -> int:
+    """Return a number of steps from 3000, "5%" (of `total`) or "10ep" (of `epoch` steps each)."""
+    if isinstance(value, (int, float)):
+        return int(value)
+    match = re.fullmatch(r"([\d.]+)\s*(%|ep|steps?)?", value.strip())
+    if not match:
+        raise ValueError(f"duration {value!r}: write 3000, '5%' or '10ep'.")
+    number, unit = float(match[1]), match[2]
+    if unit == "%":
+        return max(1, round(number / 100 * total))
+    if unit == "ep":
+        if not epoch:
+            raise ValueError(f"duration {value!r}: the length of an epoch is not known here.")
+        return max(1, round(number * epoch))
+    return int(number)
+
+
+def text(config: Any) -> str:
+    """Return one sorted `path = value` line per leaf: readable, and easy to diff."""
+    lines: list[str] = []
+
+    def walk(value, path):
+        if isinstance(value, Mapping) and value:
+            for key in sorted(value):
+                walk(value[key], f"{path}.{key}" if path else str(key))
+        else:
+            lines.append(f"{path} = {value!r}")
+
+    walk(_plain(config), "")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(config: Any) -> Any:
+    """Return ConfigDicts as plain dicts (references resolved) and lists as tuples."""
+    if hasattr(config, "to_dict"):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {k: _plain(v) for k, v in config.items()}
+    if isinstance(config, (list, tuple)):
+        return tuple(_plain(v) for v in config)
+    return config
+
+
+def _value(value: Any, hint: Any, name: str, path: str) -> Any:
+    if isinstance(value, Mapping):
+        if "kind" in value:
+            return build(value, name, path=path)
+        cls = next((h for h in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(h)), None)
+        if isinstance(cls, type):
+            return make(cls, value, path=path)
+        return {k: _value(v, Any, name, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_value(v, Any, name, f"{path}[{i}]") for i, v in enumerate(value))
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    leaves = (bool, int, float, str, type(None))
+    if all(h in leaves for h in allowed) and not any(
+        type(value) is h or (h is float and type(value) is int) for h in allowed
+    ):
+        wanted = " or ".join(h.__name__ for h in allowed)
+        raise TypeError(f"{path}: wanted {wanted}, got {value!r}.")
+    return value
+
+
+def _find(kind: str, slot: str, path: str) -> type:
+    file, _, name = kind.partition(":")
+    name = name or "".join(word.capitalize() for word in file.rpartition(".")[2].split("_"))
+    if slot not in SLOTS:
+        raise TypeError(f"{path}: nothing with a 'kind' belongs here.")
+    package = f"ssl_audio.{SLOTS[slot]}"
+    for module_name in (f"{package}.{file}", file):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and not f"{module_name}.".startswith(f"{error.name}."):
+                raise  # the file exists; something it imports does not
+            continue
+        found = getattr(module, name, None)
+        if isinstance(found, type) and dataclasses.is_dataclass(found):
+            return found
+        have = [
+            n
+            for n, v in vars(module).items()
+            if isinstance(v, type) and dataclasses.is_dataclass(v) and v.__module__ == module_name
+        ]
+        raise ValueError(f"{path}.kind: {module_name} has no class '{name}'; it has {have}.")
+    here = importlib.import_module(package)
+    files = sorted(m.name for m in pkgutil.iter_modules(here.__path__) if m.name != "base")
+    raise ValueError(f"{path}.kind: no file '{file}' in {package}; there are {', '.join(files)}.")

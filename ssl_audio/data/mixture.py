@@ -1,0 +1,118 @@
+"""Which clip is drawn at position k, from k and a seed alone; `pipeline.py` asks.
+
+Nothing is carried from draw to draw, so a run can resume anywhere, on any number of hosts.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl_audio.data.source import Label
+
+_BLOCK = 1024  # draws over which a weighted mixture keeps its proportions exactly
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """An endless sequence of clip numbers in [0, sum(sizes)): sources one after the other.
+
+    Without `weights` each pass visits every clip of every source once. With them, each block of
+    draws holds the sources in proportion and each source is visited in passes of its own. With
+    `chances`, clips are drawn independently, with replacement.
+    """
+
+    sizes: tuple[int, ...]  # clips in each source
+    weights: tuple[float, ...] | None = None  # share of each source, normalised here
+    chances: np.ndarray | None = None  # probability of each clip, normalised here
+    seed: int = 0
+    shuffle: bool = True
+
+    def __post_init__(self):
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"Draws.sizes: every source needs a clip, got {self.sizes}")
+        if self.weights is not None:
+            check_weights(self.weights, len(self.sizes))
+
+    def __getitem__(self, k: int) -> int:
+        if self.chances is not None:
+            at = np.random.default_rng((self.seed, 2, k)).random()
+            return min(int(np.searchsorted(self._cumulative, at, "right")), sum(self.sizes) - 1)
+        if self.weights is None:
+            total = sum(self.sizes)
+            return self._pass(0, total, k // total, k % total)
+        block, within = divmod(k, self._block_size)
+        sources, ranks = _block(self._edges, self._block_size, block, self.seed, self.shuffle)
+        source = int(sources[within])
+        lap, at = divmod(int(ranks[within]), self.sizes[source])
+        return sum(self.sizes[:source]) + self._pass(source + 1, self.sizes[source], lap, at)
+
+    def _pass(self, stream: int, size: int, lap: int, at: int) -> int:
+        return int(_permutation(size, self.seed, stream, lap)[at]) if self.shuffle else at
+
+    @functools.cached_property
+    def _cumulative(self) -> np.ndarray:
+        total = np.cumsum(self.chances, dtype=np.float64)
+        return total / total[-1]
+
+    @functools.cached_property
+    def _edges(self) -> tuple[float, ...]:
+        weights = np.asarray(self.weights, np.float64)
+        return tuple(np.concatenate([[0.0], np.cumsum(weights)[:-1] / weights.sum(), [1.0]]))
+
+    @functools.cached_property
+    def _block_size(self) -> int:
+        # Two draws of the rarest source per block keep every count non-decreasing.
+        return max(_BLOCK, int(np.ceil(2.0 / np.diff(self._edges).min())))
+
+
+def check_weights(weights: Sequence[float], count: int) -> None:
+    """Raise ValueError unless there are `count` finite positive weights."""
+    array = np.asarray(weights, np.float64)
+    if array.shape != (count,) or not np.isfinite(array).all() or (array <= 0).any():
+        raise ValueError(f"weights: wanted {count} positive numbers, got {tuple(weights)}")
+
+
+def balanced(labels: Sequence[Label | None], classes: int) -> np.ndarray:
+    """Return each clip's sampling weight [N]: over its labels, the sum of 1000 / (count + 0.01).
+
+    A clip without a label has weight 0. (SSAST, AudioSet fine-tuning; the rule is PSLA's.)
+    """
+    sets = [() if y is None else y if isinstance(y, tuple) else (y,) for y in labels]
+    flat = np.asarray([y for some in sets for y in some], np.int64)
+    if not flat.size:
+        raise ValueError("balanced sampling: no clip has a label")
+    if flat.max() >= classes or flat.min() < 0:
+        raise ValueError(f"balanced sampling: label {flat.max()} with classes={classes}")
+    rarity = 1000.0 / (np.bincount(flat, minlength=classes) + 0.01)
+    return np.asarray([sum(rarity[y] for y in some) for some in sets], np.float64)
+
+
+@functools.lru_cache(maxsize=32)
+def _permutation(size: int, seed: int, stream: int, lap: int) -> np.ndarray:
+    order = np.random.default_rng((seed, 0, stream, lap)).permutation(size)
+    return order.astype(np.uint32)
+
+
+@functools.lru_cache(maxsize=32)
+def _block(
+    edges: tuple[float, ...], size: int, block: int, seed: int, shuffle: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the source of each draw of a block, and how often that source was drawn before it."""
+
+    def drawn(blocks: int) -> np.ndarray:
+        return np.diff(np.floor(np.asarray(edges) * (blocks * size)).astype(np.int64))
+
+    before, counts = drawn(block), drawn(block + 1) - drawn(block)
+    if shuffle:
+        sources = np.repeat(np.arange(len(counts)), counts)
+        sources = np.random.default_rng((seed, 1, block)).permutation(sources)
+    else:  # evenly interleaved
+        places = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])
+        sources = np.repeat(np.arange(len(counts)), counts)[np.argsort(places, kind="stable")]
+    ranks = np.empty(size, np.int64)
+    for source, first in enumerate(before):
+        at = np.flatnonzero(sources == source)
+        ranks[at] = first + np.arange(len(at))
+    return sources, ranks

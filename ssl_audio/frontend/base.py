@@ -1,0 +1,48 @@
+"""The contract of a frontend: waveforms to spectrograms, on the device.
+
+Frontends are frozen dataclasses without parameters, so they hash and may be closed over by `jit`.
+Called by objectives and evaluators.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+
+from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+
+
+@runtime_checkable
+class Frontend(Protocol):
+    """Anything with these attributes and methods can feed a tokenizer."""
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate of the audio it takes, Hz."""
+        ...
+
+    @property
+    def hop(self) -> int:
+        """Samples between two frames."""
+        ...
+
+    @property
+    def bins(self) -> int:
+        """Features per frame."""
+        ...
+
+    def __call__(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Spec:
+        """Return the features; samples from `length` on are padding (None: there is none)."""
+        ...
+
+    def count(self, samples: int) -> int:
+        """Return T, the frames of the features of a batch that is `samples` long."""
+        ...
+
+    def valid(self, length: Int[Array, "B"], frames: int) -> Bool[Array, "B T"]:
+        """Return which of `frames` frames hold nothing but samples before `length`."""
+        ...
+
+
+def before(count: Int[Array, "B"], frames: int) -> Bool[Array, "B T"]:
+    """Return a mask that is True on the first `count` of `frames` frames of each clip."""
+    return jnp.arange(frames)[None, :] < count[:, None]

@@ -1,0 +1,51 @@
+"""The contract of a pretraining or adaptation method: the only thing a new paper has to write."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from ssl_audio.structs import Loss
+
+Params = Any
+Extra = Any
+Batch = Mapping[str, Any]
+Predictor = Callable[[Params, Extra, Batch], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One optimizer update within a step; adversarial codecs have two."""
+
+    name: str = "main"
+    trains: str = ".*"  # regex over "/"-joined parameter paths that this phase updates
+
+
+class Objective(abc.ABC):
+    """A frozen dataclass whose fields are modules and numbers.
+
+    It is not a linen module, so a teacher's forward pass is an ordinary
+    `self.encoder.apply({"params": extra["teacher"]}, …)`.
+    """
+
+    phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
+    couples_examples: ClassVar[bool] = False  # True: gradient accumulation would change the loss
+
+    @abc.abstractmethod
+    def init(self, key: Any, batch: Batch) -> tuple[Params, Extra]:
+        """Return fresh parameters and non-gradient state for batches shaped like `batch`."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Params, extra: Extra, batch: Batch, key: Any, *, train: bool, phase: str = "main"
+    ) -> Loss:
+        """Return the loss of one global batch."""
+
+    def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
+        """Return `extra` after the update (moving averages, centring)."""
+        del params, step
+        return extra
+
+    def predictors(self) -> Mapping[str, Predictor]:
+        """Return what a trained model can be asked for, by name: "embed", "reconstruct", …"""
+        return {}

@@ -1,0 +1,143 @@
+"""From the `optim` part of a config to optax: schedules, decay masks, per-path rates, averaging."""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssl_audio.config import duration
+from ssl_audio.objectives.base import Phase
+from ssl_audio.sharding import path_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """An Adam optimizer and its schedule.
+
+    Attributes:
+      lr: peak learning rate.
+      b1, b2, eps: Adam's.
+      weight_decay: decoupled (AdamW), or `coupled` into the gradient before Adam (L2, as torch's Adam).
+      decay: regex of the parameter paths that decay.
+      warmup: duration of the linear rise from 0.
+      warmup_hold: steps for which the warm-up rate is held (the published SSAST loop sets it every 50,
+        so that its first 50 steps have rate 0).
+      schedule: after warm-up: "constant", "cosine" (to 0 at the end) or "steps".
+      steps_at, gamma: "steps" multiplies the rate by gamma at each of these durations.
+      plateau: multiply the rate by gamma when the mean loss over `plateau` has not improved for
+        `patience` such spans; 0 is off.
+      patience: see plateau.
+      clip: largest global gradient norm; 0 is off.
+      rates: path regex → factor on the rate, first match; 0 freezes.
+      average: decay of the exponential moving average of the parameters kept beside them; 0 is off.
+    """
+
+    lr: float
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    coupled: bool = False
+    decay: str = r"(kernel|proj)$"
+    warmup: int | str = 0
+    warmup_hold: int = 1
+    schedule: str = "constant"
+    steps_at: tuple = ()
+    gamma: float = 0.5
+    plateau: int | str = 0
+    patience: int = 2
+    clip: float = 0.0
+    rates: dict = dataclasses.field(default_factory=dict)
+    average: float = 0.0
+
+    def rate(self, total: int, epoch: int | None = None) -> optax.Schedule:
+        """Return step → learning rate."""
+        warmup = duration(self.warmup, total=total, epoch=epoch)
+        if self.schedule == "constant":
+            after = optax.constant_schedule(1.0)
+        elif self.schedule == "cosine":
+            after = optax.cosine_decay_schedule(1.0, max(1, total - warmup))
+        elif self.schedule == "steps":
+            at = [duration(s, total=total, epoch=epoch) - warmup for s in self.steps_at]
+            after = optax.piecewise_constant_schedule(1.0, dict.fromkeys(at, self.gamma))
+        else:
+            raise ValueError(
+                f"config.optim.schedule: '{self.schedule}'; wanted constant, cosine or steps."
+            )
+
+        def schedule(step):
+            rising = step // self.warmup_hold * self.warmup_hold / max(warmup, 1)
+            return self.lr * jnp.where(step < warmup, rising, after(jnp.maximum(step - warmup, 0)))
+
+        return schedule
+
+    def make(
+        self, phases: tuple[Phase, ...], total: int, epoch: int | None = None
+    ) -> dict[str, optax.GradientTransformationExtraArgs]:
+        """Return one gradient transformation per phase."""
+        return {phase.name: self._chain(phase, total, epoch) for phase in phases}
+
+    def _chain(self, phase, total, epoch):
+        def matching(pattern):
+            return lambda params: jax.tree_util.tree_map_with_path(
+                lambda path, _: re.search(pattern, path_name(path)) is not None, params
+            )
+
+        steps = [optax.clip_by_global_norm(self.clip)] if self.clip else []
+        decay = optax.add_decayed_weights(self.weight_decay, matching(self.decay))
+        if self.weight_decay and self.coupled:
+            steps.append(decay)
+        steps.append(optax.scale_by_adam(self.b1, self.b2, self.eps))
+        if self.weight_decay and not self.coupled:
+            steps.append(decay)
+        steps.append(optax.scale_by_learning_rate(self.rate(total, epoch)))
+        if self.plateau:
+            span = duration(self.plateau, total=total, epoch=epoch)
+            steps.append(
+                optax.contrib.reduce_on_plateau(
+                    factor=self.gamma, patience=self.patience, rtol=0.0, accumulation_size=span
+                )
+            )
+        if self.rates or phase.trains != ".*":
+            steps.append(_scale_by_path(self.rates, phase.trains))
+        if self.average:
+            steps.append(track_average(self.average))
+        return optax.with_extra_args_support(optax.chain(*steps))
+
+
+def _scale_by_path(rates: dict, trains: str) -> optax.GradientTransformation:
+    """Scale each update by the factor of the first regex that matches its path; 0 outside `trains`."""
+
+    def factor(path):
+        name = path_name(path)
+        if not re.search(trains, name):
+            return 0.0
+        return next((f for pattern, f in rates.items() if re.search(pattern, name)), 1.0)
+
+    return optax.stateless(
+        lambda updates, _: jax.tree_util.tree_map_with_path(lambda p, u: u * factor(p), updates)
+    )
+
+
+def track_average(decay: float) -> optax.GradientTransformation:
+    """Keep an exponential moving average of the parameters in the state; pass updates through."""
+
+    def update(updates, state, params=None):
+        new = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state["average"], new)
+        return updates, {"average": average}
+
+    return optax.GradientTransformation(lambda params: {"average": params}, update)
+
+
+def averaged(opt_state: Any) -> Any:
+    """Return the moving average inside an optimizer state, or None when none is kept."""
+    found = [s["average"] for s in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(s)]
+    return found[0] if found else None
+
+
+def _is_average(state: Any) -> bool:
+    return isinstance(state, dict) and set(state) == {"average"}

@@ -1,0 +1,100 @@
+"""The generic training step: gradients of one objective, one update per phase, the rest unchanged."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssl_audio.objectives.base import Batch, Objective
+from ssl_audio.structs import Loss, TrainState
+
+Metrics = Mapping[str, Any]
+
+
+def init_state(objective: Objective, txs: Mapping[str, Any], key: jax.Array, batch: Batch) -> TrainState:
+    """Return the state of a run that has not begun. Jit it with the layout of its output."""
+    init_key, key = jax.random.split(key)
+    params, extra = objective.init(init_key, batch)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state={name: tx.init(params) for name, tx in txs.items()},
+        extra=extra,
+        key=key,
+    )
+
+
+def make_train_step(
+    objective: Objective, txs: Mapping[str, Any], *, accumulate: int = 1
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Return (state, batch) → (state, metrics); metrics are name → (sum, weight).
+
+    Args:
+      objective: supplies loss, phases and refresh.
+      txs: phase name → optax transformation.
+      accumulate: split the batch in so many parts and average their gradients.
+
+    A step whose loss or gradients are not finite leaves the state as it was, but for the count, and
+    reports metric "finite" 0.
+
+    Raises:
+      ValueError: accumulation with an objective that couples the examples of a batch.
+    """
+    if accumulate > 1 and objective.couples_examples:
+        raise ValueError(
+            f"config.accumulate: {type(objective).__name__} compares the examples of a batch with each "
+            "other, so accumulation would change its loss; use more devices or a smaller batch."
+        )
+
+    def gradients(params, extra, batch, key, phase):
+        def total(params, extra, batch, key):
+            loss: Loss = objective.loss(params, extra, batch, key, train=True, phase=phase)
+            return loss.total, loss
+
+        grad = jax.grad(total, has_aux=True)
+        if accumulate == 1:
+            grads, loss = grad(params, extra, batch, key)
+            return grads, loss.total, loss.metrics, loss.extra
+        # Strided parts keep every device's share of the batch on that device.
+        parts = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), batch
+        )
+
+        def add(carry, part):
+            grads, total_, extra = carry
+            new, loss = grad(params, extra, part[0], part[1])
+            grads = jax.tree.map(lambda a, b: a + b / accumulate, grads, new)
+            return (grads, total_ + loss.total / accumulate, loss.extra), loss.metrics
+
+        start = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.float32), extra)
+        keys = jax.random.split(key, accumulate)
+        (grads, total_, extra), metrics = jax.lax.scan(add, start, (parts, keys))
+        return grads, total_, jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics), extra
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        params, extra, opt_state, report = state.params, state.extra, dict(state.opt_state), {}
+        finite = jnp.array(True)
+        for number, phase in enumerate(objective.phases):
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), number)
+            grads, total, metrics, extra = gradients(params, extra, batch, key, phase.name)
+            norm = optax.global_norm(grads)
+            finite &= jnp.isfinite(total) & jnp.isfinite(norm)
+            updates, opt_state[phase.name] = txs[phase.name].update(
+                grads, opt_state[phase.name], params, value=total
+            )
+            params = optax.apply_updates(params, updates)
+            prefix = "" if len(objective.phases) == 1 else f"{phase.name}/"
+            report |= {prefix + name: value for name, value in metrics.items()}
+            report[f"{prefix}loss"] = (total, 1.0)
+            report[f"{prefix}gradient_norm"] = (norm, 1.0)
+        extra = objective.refresh(params, extra, state.step)
+        new = (params, opt_state, extra)
+        old = (state.params, dict(state.opt_state), state.extra)
+        params, opt_state, extra = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        report["finite"] = (finite.astype(jnp.float32), 1.0)
+        state = TrainState(state.step + 1, params, opt_state, extra, state.key)
+        return state, report
+
+    return step

@@ -1,0 +1,112 @@
+"""Which patches to hide: pure functions of a key, one independent draw per clip.
+
+Called by objectives with the grid of the tokens; all shapes follow from `count` and the grid.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ssl_audio.letters import Array, Int, PRNGKeyArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Hide square clusters of patches, exactly as SSAST and SSAMBA draw them.
+
+    A clip gets one cluster side. Squares are added at random corners until more than `count`
+    patches are covered; the `count` lowest are kept. A square that crosses the right edge goes on
+    in the next row, and the first patch and the last are never hidden.
+
+    Attributes:
+      count: patches to hide: a number, or a share of the grid (above 0, below 1). At most two less
+        than the grid has, since the first and the last are never hidden: a larger number is
+        reduced to that, so that a run configured for long clips also works on short ones.
+      sizes: cluster sides, equally likely.
+    """
+
+    count: int | float
+    sizes: tuple[int, ...] = (3, 4, 5)
+
+    def __post_init__(self):
+        _check(self.count)
+        if not self.sizes or any(type(side) is not int or side < 1 for side in self.sizes):
+            raise ValueError(f"Cluster: sizes is {self.sizes}; wanted positive integers.")
+
+    def __call__(self, key: PRNGKeyArray, batch: int, grid: tuple[int, int]) -> Int[Array, "B M"]:
+        """Return the hidden positions of each clip, ascending."""
+        count = self.number(grid)
+        return jax.vmap(lambda key: self._draw(key, grid, count))(jax.random.split(key, batch))
+
+    def number(self, grid: tuple[int, int]) -> int:
+        """Return M, the patches hidden in a grid."""
+        return _number(self.count, grid, spare=2)
+
+    def _draw(self, key, grid, count):
+        # Corners drawn before add nothing, so only the order in which new ones come up matters, and
+        # that is a random permutation: no loop of unknown length is needed.
+        rows, columns = grid
+        size_key, order_key = jax.random.split(key)
+        turn = jax.random.permutation(order_key, rows * columns)
+        covered = jnp.stack([self._covered(turn, columns, side) for side in self.sizes])
+        covered = covered[jax.random.randint(size_key, (), 0, len(self.sizes))]
+        position = jnp.arange(1, rows * columns, dtype=jnp.int32)
+        covered = covered[1:]
+        stop = jnp.sort(covered)[count]
+        return jnp.sort(jnp.where(covered <= stop, position, rows * columns))[:count]
+
+    def _covered(self, turn, columns, side):
+        """Return the turn in which each position is first covered by a square."""
+        for stride in (1, columns):
+            turn = jnp.min(jnp.stack([_later(turn, i * stride) for i in range(side)]), axis=0)
+        return turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Random:
+    """Hide patches drawn without replacement, in random order.
+
+    Attributes:
+      count: patches to hide: a number, or a share of the grid (above 0, below 1). A number larger
+        than the grid is reduced to the whole grid.
+    """
+
+    count: int | float
+
+    def __post_init__(self):
+        _check(self.count)
+
+    def __call__(self, key: PRNGKeyArray, batch: int, grid: tuple[int, int]) -> Int[Array, "B M"]:
+        """Return the hidden positions of each clip."""
+        count, total = self.number(grid), grid[0] * grid[1]
+        draw = jax.vmap(lambda key: jax.random.permutation(key, total)[:count])
+        return draw(jax.random.split(key, batch)).astype(jnp.int32)
+
+    def number(self, grid: tuple[int, int]) -> int:
+        """Return M, the patches hidden in a grid."""
+        return _number(self.count, grid, spare=0)
+
+
+def _later(turn, shift):
+    never = jnp.iinfo(turn.dtype).max
+    return jnp.pad(turn, (shift, 0), constant_values=never)[: turn.shape[0]]
+
+
+def _check(count):
+    if type(count) not in (int, float) or count <= 0 or (type(count) is float and count >= 1):
+        raise ValueError(
+            f"masking: count is {count!r}; wanted a number of patches (1 or more) or a share of "
+            "them (a float above 0 and below 1)."
+        )
+
+
+def _number(count: int | float, grid: tuple[int, int], spare: int) -> int:
+    total = grid[0] * grid[1]
+    wanted = round(count * total) if isinstance(count, float) else count
+    if wanted < 1 or total - spare < 1:
+        raise ValueError(
+            f"masking: a grid of {grid[0]} x {grid[1]} leaves nothing to hide with count={count!r};"
+            " use longer clips or smaller patches."
+        )
+    return min(wanted, total - spare)

@@ -1,0 +1,121 @@
+"""Position embeddings: a learned table, a fixed sine table, and moving a table to another grid.
+
+Called by encoders with `Tokens.index`, and by warm starts and converters (`transfer`).
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_audio.letters import Array, Float
+from ssl_audio.structs import Tokens
+
+# Timm truncates at +-2, a hundred standard deviations away: in effect not at all.
+_init = nn.initializers.normal(0.02)
+
+
+class Learned(nn.Module):
+    """One learned row per position of a grid, and per special token (cls …).
+
+    Attributes:
+      grid: (frequency rows, time columns) of the table. Tokens of another grid get the table moved
+        to theirs by `transfer`, so one encoder takes clips of any length.
+    """
+
+    grid: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, special: int = 0):
+        """Return the rows of the tokens [B, N, D] and of the P special tokens [P, D]."""
+        width = tokens.x.shape[-1]
+        table = self.param("table", _init, (self.grid[0] * self.grid[1], width), jnp.float32)
+        rows = self.param("special", _init, (special, width), jnp.float32) if special else None
+        if tokens.grid != self.grid:
+            table = transfer(table, self.grid, tokens.grid)
+        return jnp.take(table, tokens.index, axis=0), rows
+
+
+def transfer(
+    table: Float[Array | np.ndarray, "N D"],
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    *,
+    rule: Literal["fixed", "reference"] = "fixed",
+) -> Float[Array, "M D"]:
+    """Move a table to another grid: cut the middle out of a longer axis, stretch a shorter one.
+
+    Stretching is bilinear with half-pixel centres and no antialiasing. Time comes first.
+
+    Args:
+      table: rows of the patches only, in the row-major order of `old_grid`.
+      old_grid: (frequency rows, time columns) the table was trained with.
+      new_grid: the ones it is wanted for.
+      rule: "fixed", or "reference": what SSAST and SSAMBA publish. That goes through 8 rows when
+        time is stretched, and cuts frequency by the number of columns. Both agree for 128 mel bins
+        in patches of 16 x 16, and for frames.
+
+    Raises:
+      ValueError: the table does not fit `old_grid`, or the reference rule gives another grid than
+        the one wanted.
+    """
+    (rows, columns), (new_rows, new_columns) = old_grid, new_grid
+    if rule not in ("fixed", "reference"):
+        raise ValueError(f"transfer: rule is {rule!r}; wanted 'fixed' or 'reference'.")
+    if table.shape[0] != rows * columns:
+        raise ValueError(
+            f"transfer: the table has {table.shape[0]} rows, a grid of {rows} x {columns} needs "
+            f"{rows * columns}; leave out the rows of special tokens."
+        )
+    x = jnp.asarray(table).reshape(rows, columns, -1)
+    if new_columns < columns:
+        x = _middle(x, columns, new_columns, new_columns, axis=1)
+    else:
+        x = _stretch(x, new_columns, axis=1)
+        if rule == "reference":
+            x = _stretch(x, 8, axis=0)
+    if new_rows < rows:
+        x = _middle(x, rows, new_rows, new_columns if rule == "reference" else new_rows, axis=0)
+    else:
+        x = _stretch(x, new_rows, axis=0)
+    if x.shape[:2] != new_grid:
+        raise ValueError(
+            f"transfer: from {rows} x {columns} the reference rule gives {x.shape[0]} x "
+            f"{x.shape[1]}, wanted {new_rows} x {new_columns}; use rule='fixed'."
+        )
+    return x.reshape(new_rows * new_columns, -1)
+
+
+def sincos_2d(grid: tuple[int, int], width: int) -> Float[Array, "N D"]:
+    """Return the fixed table of a masked autoencoder: half the width for rows, half for columns.
+
+    Each half holds sines, then cosines, of wavelengths from 2 pi to 20 000 pi.
+
+    Raises:
+      ValueError: `width` is not a multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"sincos_2d: width is {width}; it must be a multiple of 4.")
+    frequency = 10_000.0 ** (-np.arange(width // 4) / (width // 4))
+    row, column = np.indices(grid).reshape(2, -1, 1) * frequency
+    parts = [np.sin(row), np.cos(row), np.sin(column), np.cos(column)]
+    return jnp.asarray(np.concatenate(parts, axis=1), jnp.float32)
+
+
+def _middle(x: Array, old: int, new: int, length: int, axis: int) -> Array:
+    start = old // 2 - new // 2
+    return jax.lax.slice_in_dim(x, start, min(start + length, x.shape[axis]), axis=axis)
+
+
+def _stretch(x: Array, size: int, axis: int) -> Array:
+    """Resize one axis linearly; positions beyond the outermost centres repeat them."""
+    old = x.shape[axis]
+    position = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+    low = np.floor(position).astype(int)
+    high = np.minimum(low + 1, old - 1)
+    shape = [1] * x.ndim
+    shape[axis] = size
+    share = (position - low).astype(x.dtype).reshape(shape)
+    return jnp.take(x, low, axis=axis) * (1 - share) + jnp.take(x, high, axis=axis) * share

@@ -1,0 +1,26 @@
+"""Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+from reference import SHARED  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+CHECKED = ["frontend", "tokens", "backbones", "objectives", "losses", "optim", "step"]
+install_import_hook([f"ssl_audio.{name}" for name in CHECKED], "beartype.beartype")
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Return the folder of real audio, or skip loudly."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"real audio not found at {SHARED / 'data'}: set SSL_AUDIO_SHARED")
+    return SHARED / "data"

@@ -1,0 +1,97 @@
+import functools
+import random
+
+import jax
+import numpy as np
+import pytest
+
+from ssl_audio.tokens.masking import Cluster, Random
+
+
+def draw(masking, batch, grid, seed=0):
+    run = jax.jit(functools.partial(masking, batch=batch, grid=grid))
+    return np.asarray(run(jax.random.key(seed)))
+
+
+@pytest.mark.parametrize("grid, count", [((8, 16), 60), ((2, 3), 4), ((5, 4), 1)])
+def test_cluster_is_sorted_and_distinct_and_spares_the_corners(grid, count):
+    index = draw(Cluster(count), 300, grid)
+    assert index.shape == (300, count) and index.dtype == np.int32
+    assert (np.diff(index, axis=1) > 0).all()
+    assert index.min() >= 1 and index.max() <= grid[0] * grid[1] - 2
+
+
+def test_cluster_draws_like_the_loop_it_replaces():
+    rows, columns, count, sizes = 4, 5, 9, (2, 3)
+    generator, seen = random.Random(0), np.zeros((3000, rows * columns))
+    for clip in seen:
+        side, hidden = generator.choice(sizes), set()
+        while len(hidden) <= count:
+            corner = generator.randrange(rows * columns)
+            for i in range(side):
+                for j in range(side):
+                    if 0 < corner + columns * i + j < rows * columns:
+                        hidden.add(corner + columns * i + j)
+        clip[sorted(hidden)[:count]] = 1
+    ours = np.zeros((20_000, rows * columns))
+    np.put_along_axis(ours, draw(Cluster(count, sizes), 20_000, (rows, columns)), 1, axis=1)
+    # Singles and pairs of positions; the standard error of one frequency is at most 0.0098.
+    assert np.abs(ours.mean(0) - seen.mean(0)).max() < 0.04
+    assert np.abs(ours.T @ ours / len(ours) - seen.T @ seen / len(seen)).max() < 0.045
+
+
+def test_cluster_sides_are_equally_likely():
+    # With one patch to hide of a wide grid, a clip shows the top left corner of one square, unless
+    # it touches an edge: so look at many patches in a single row of squares instead.
+    rows, columns = 40, 40
+    index = draw(Cluster(1, (1,)), 4000, (rows, columns))
+    assert len(np.unique(index)) > 1000  # two single patches; the lower is kept
+    hidden = np.zeros((2000, rows * columns))
+    np.put_along_axis(hidden, draw(Cluster(8, (1, 3)), 2000, (rows, columns)), 1, axis=1)
+    hidden = hidden.reshape(-1, rows, columns)
+    threes = (hidden[:, :, :-2] * hidden[:, :, 1:-1] * hidden[:, :, 2:]).any((1, 2))
+    assert threes.mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_random_is_uniform_without_replacement():
+    index = draw(Random(5), 2000, (3, 4))
+    assert index.shape == (2000, 5) and index.dtype == np.int32
+    assert all(len(set(row)) == 5 for row in index.tolist())
+    for column in (index, index[:, 0]):  # any order is as likely: the first is uniform, too
+        share = np.bincount(column.ravel(), minlength=12) / 2000
+        np.testing.assert_allclose(share, column.size / 2000 / 12, atol=0.055)
+    assert (np.diff(index, axis=1) < 0).any()
+
+
+@pytest.mark.parametrize("kind", [Cluster, Random])
+def test_keys_decide_and_clips_differ(kind):
+    first, again, other = (draw(kind(20), 4, (8, 8), seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert len({tuple(sorted(row)) for row in first.tolist()}) == 4
+
+
+def test_counts():
+    assert Cluster(400).number((8, 64)) == 400
+    assert Cluster(400).number((8, 16)) == 126
+    assert Random(400).number((8, 16)) == 128
+    assert Cluster(0.75).number((8, 64)) == 384
+    assert Random(0.99).number((2, 5)) == 10
+    assert draw(Cluster(400), 2, (8, 16)).tolist() == [list(range(1, 127))] * 2
+    assert sorted(draw(Random(400), 1, (1, 6))[0].tolist()) == list(range(6))
+
+
+@pytest.mark.parametrize("kind", [Cluster, Random])
+@pytest.mark.parametrize("count", [0, -3, 0.0, 1.0, 1.5, True])
+def test_counts_that_make_no_sense_are_refused(kind, count):
+    with pytest.raises(ValueError, match="masking: count is"):
+        kind(count)
+
+
+def test_grids_that_are_too_small_are_refused():
+    with pytest.raises(ValueError, match="1 x 2 leaves nothing to hide"):
+        Cluster(3).number((1, 2))
+    with pytest.raises(ValueError, match="nothing to hide with count=0.1"):
+        Random(0.1).number((1, 4))
+    with pytest.raises(ValueError, match="sizes"):
+        Cluster(3, sizes=())
