@@ -4,14 +4,18 @@ A mapping with a `kind` becomes an instance of the class in the file of that nam
 be one of its dataclass fields. There is no registry: adding a file adds a kind.
 """
 
+import argparse
 import dataclasses
 import difflib
 import importlib
+import os
+import pathlib
 import pkgutil
 import re
+import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Field name -> the folder whose files may fill it.
@@ -47,7 +51,7 @@ def build(config: Any, slot: str, *, path: str = "") -> Any:
       ValueError: unknown kind, with the list of those that exist.
     """
     path = path or f"config.{slot}"
-    config = _plain(config)
+    config = plain(config)
     if not isinstance(config, Mapping) or "kind" not in config:
         raise TypeError(f"{path}: wanted a mapping with a 'kind', got {config!r}")
     cls = _find(config["kind"], slot, path)
@@ -56,7 +60,7 @@ def build(config: Any, slot: str, *, path: str = "") -> Any:
 
 def make(cls: type, options: Any, *, path: str = "config") -> Any:
     """Build dataclass `cls` from a mapping of its fields, children first."""
-    options = _plain(options)
+    options = plain(options)
     fields = {
         f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")
     }
@@ -141,19 +145,69 @@ def text(config: Any) -> str:
         else:
             lines.append(f"{path} = {value!r}")
 
-    walk(_plain(config), "")
+    walk(plain(config), "")
     return "\n".join(lines) + "\n"
 
 
-def _plain(config: Any) -> Any:
+def plain(config: Any) -> Any:
     """Return ConfigDicts as plain dicts (references resolved) and lists as tuples."""
     if hasattr(config, "to_dict"):
         config = config.to_dict()
     if isinstance(config, Mapping):
-        return {k: _plain(v) for k, v in config.items()}
+        return {k: plain(v) for k, v in config.items()}
     if isinstance(config, (list, tuple)):
-        return tuple(_plain(v) for v in config)
+        return tuple(plain(v) for v in config)
     return config
+
+
+def command_line(
+    doc: str, argv: list[str] | None = None, *, workdir: bool = False
+) -> tuple[argparse.Namespace, Any]:
+    """Parse `--config FILE[:arg]`, `--config.a.b=value` and `--workdir`; return them and the config.
+
+    Raises:
+      SystemExit: on --help, and on a wrong command line, with a message.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG,…]", help="a Python file")
+    parser.add_argument(
+        "--config.PATH", metavar="VALUE", help="override one option, as --config.optim.lr=1e-3"
+    )
+    if workdir:
+        parser.add_argument("--workdir", required=True, help="where the run keeps all it writes")
+    overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
+    args = parser.parse_args([a for a in argv if a not in overrides])
+    file = args.config.partition(":")[0]
+    if not pathlib.Path(file).is_file():
+        parser.error(f"--config: no file {file}")
+    # Flags of our own, not absl's global ones: a program may call this twice.
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        values(["", f"--config={args.config}", *overrides])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        message = str(error)
+        if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
+            message = message.strip().splitlines()[-1]
+        parser.error(message)
+    return args, values["config"].value
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call `main`; show a user's mistake as one message instead of a traceback."""
+    try:
+        main()
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        if os.environ.get("SSL_AUDIO_TRACEBACK"):
+            raise
+        hint = "(SSL_AUDIO_TRACEBACK=1 shows where)"
+        sys.exit(f"{type(error).__name__}: {error} {hint}")
 
 
 def _value(value: Any, hint: Any, name: str, path: str) -> Any:

@@ -7,20 +7,23 @@
 Shapes are checked under pytest only (jaxtyping + beartype); without jaxtyping the names below are inert.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jax import Array
 
-try:
+if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, PRNGKeyArray
-except ImportError:  # a GPU box with nothing but jax and flax can still train
+else:
+    try:
+        from jaxtyping import Bool, Float, Int, PRNGKeyArray
+    except ImportError:  # a GPU box with nothing but jax and flax can still train
 
-    class _Untyped:
-        def __class_getitem__(cls, _):
-            return Any
+        class _Untyped:
+            def __class_getitem__(cls, _):
+                return Any
 
-    Bool = Float = Int = _Untyped
-    PRNGKeyArray = Any
+        Bool = Float = Int = _Untyped
+        PRNGKeyArray = Any
 
 Wave = Float[Array, "B S"]
 Spec = Float[Array, "B T F"]

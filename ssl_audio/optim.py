@@ -98,7 +98,7 @@ class Optim:
             span = duration(self.plateau, total=total, epoch=epoch)
             steps.append(
                 optax.contrib.reduce_on_plateau(
-                    factor=self.gamma, patience=self.patience, rtol=0.0, accumulation_size=span
+                    factor=self.gamma, patience=self.patience, accumulation_size=span
                 )
             )
         if self.rates or phase.trains != ".*":

@@ -43,11 +43,9 @@ def decode(
         if not size:
             raise DecodeError(f"{name}: empty file")
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else name) as file:
-            audio = _read(file, name, start, end)
-            from_rate = file.samplerate
-            is_ogg = file.format == "OGG"
-        if is_ogg and not _ogg_ends(source):
-            raise DecodeError(f"{name}: truncated: the Ogg stream has no last page")
+            if file.format == "OGG" and not _ogg_ends(source):
+                raise DecodeError(f"{name}: truncated: the Ogg stream has no last page")
+            audio, from_rate = _read(file, name, start, end), file.samplerate
     except FileNotFoundError:
         raise DecodeError(f"{name}: no such file") from None
     except (soundfile.LibsndfileError, OSError, TypeError) as error:

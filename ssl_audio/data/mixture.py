@@ -53,7 +53,7 @@ class Draws:
 
     @functools.cached_property
     def _cumulative(self) -> np.ndarray:
-        total = np.cumsum(self.chances, dtype=np.float64)
+        total = np.cumsum(np.asarray(self.chances, np.float64))
         return total / total[-1]
 
     @functools.cached_property

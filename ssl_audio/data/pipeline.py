@@ -275,6 +275,7 @@ class Pipeline:
 def examples(
     source: Source,
     *,
+    numbers: Sequence[int] | None = None,
     threads: int = 8,
     bad: dict[str, str] | None = None,
     max_bad_share: float = 0.01,
@@ -283,19 +284,22 @@ def examples(
 
     Args:
       source: where from.
+      numbers: which clips; default: all.
       threads: that read ahead; 0: none.
       bad: filled with the id and cause of each clip left out.
-      max_bad_share: ValueError above this share of the source; unless it is 0, one is free.
+      max_bad_share: ValueError above this share of them; unless it is 0, one is free.
     """
     bad = {} if bad is None else bad
-    found = _read_ahead(functools.partial(_attempt, source), range(len(source)), 0, threads, 32)
+    numbers = range(len(source)) if numbers is None else numbers
+    attempt = functools.partial(_attempt, source, numbers)
+    found = _read_ahead(attempt, range(len(numbers)), 0, threads, 32)
     with contextlib.closing(found):
-        for i, result in enumerate(found):
+        for i, result in zip(numbers, found, strict=True):
             if isinstance(result, str):
                 name = source.meta(i)["id"]
                 bad[name] = result
                 log.warning("skipped %s: %s", name, result)
-                check_share(bad, len(source), max_bad_share)
+                check_share(bad, len(numbers), max_bad_share)
             else:
                 yield i, result
 
@@ -315,17 +319,17 @@ class _GaveUp(Exception):
     """Too many unreadable clips in a row."""
 
 
-def _attempt(source: Source, i: int) -> Example | str:
+def _attempt(source: Source, numbers: Sequence[int], k: int) -> Example | str:
     try:
-        return source[i]
+        return source[numbers[k]]
     except DecodeError as error:
         return str(error)
 
 
 def _read_ahead(
     read: Callable[[int], Any], positions: range, workers: int, threads: int, ahead: int
-) -> Iterator[Any]:
-    """Yield read(position) in order, computed ahead in threads of this or of other processes."""
+) -> Any:
+    """Return a closable iterator of read(position) in order, from threads or processes."""
     import grain  # imports jax: only those who read pay
 
     options = grain.ReadOptions(threads, max(ahead, threads) if threads else 0)

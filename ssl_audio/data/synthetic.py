@@ -1,7 +1,7 @@
 """A procedural set of sounds, made when asked for: tests and the demo need no download.
 
-Most classes have a twin that runs the other way (rising, falling), so the mean spectrum does not
-tell them apart and a model has to hear the course of a sound.
+Half of the classes have a twin that runs the other way (rising, falling): the mean spectrum does
+not tell them apart, a model has to hear the course of a sound.
 """
 
 import functools
@@ -63,7 +63,7 @@ class Synthetic:
         wave = sound(rng, np.arange(length) / self.rate, self.rate)
         wave = wave * np.minimum(1.0, np.minimum(np.arange(1, length + 1), length) / 80)
         audio = _noise(rng, samples, self.rate, slope=rng.uniform(0.0, 1.0))
-        audio *= 10 ** (rng.uniform(-30.0, -5.0) / 20)  # dB below the sound
+        audio *= 10 ** (rng.uniform(-40.0, -10.0) / 20)  # dB below the sound
         start = int(rng.integers(samples - length + 1))
         audio[start : start + length] += wave / (np.sqrt(np.mean(wave**2)) + 1e-9)
         audio *= 10 ** (rng.uniform(-12.0, 0.0) / 20) / np.abs(audio).max()
@@ -86,7 +86,7 @@ def _tone(frequency: np.ndarray, rate: int, partials: int = 1) -> np.ndarray:
     phase = 2 * np.pi * np.cumsum(frequency) / rate
     phase = np.mod(phase, 2 * np.pi).astype(np.float32)
     partials = min(partials, max(1, int(0.45 * rate / frequency.max())))
-    return sum((np.sin(phase * n) / n for n in range(1, partials + 1)), np.float32(0))
+    return np.sum([np.sin(phase * n) / n for n in range(1, partials + 1)], axis=0)
 
 
 def _noise(
@@ -113,14 +113,6 @@ def _glide(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
     return _tone(_pitch(rng) * 2.0**course, rate, int(rng.integers(1, 4)))
 
 
-def _scale(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
-    notes = int(rng.integers(4, 8))
-    note = np.minimum((t / (t[-1] + 1 / rate) * notes).astype(int), notes - 1)
-    steps = np.cumsum(rng.integers(2, 5, notes)) / 12
-    into = np.mod(t, t[-1] / notes + 1e-9)
-    return _tone(_pitch(rng) * 2.0 ** steps[note], rate, 3) * np.exp(-into * rng.uniform(2, 8))
-
-
 def _vowel(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
     """Glide the first two formants from a close front vowel to an open one."""
     course = np.linspace(0.0, 1.0, len(t))
@@ -144,36 +136,26 @@ def _swell(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
     return noise * np.linspace(0.0, 1.0, len(t)) ** rng.uniform(1.5, 4)
 
 
-def _strikes(rng: np.random.Generator, t: np.ndarray, rate: int, at: np.ndarray) -> np.ndarray:
-    """Strike a damped body at the given seconds."""
-    stretch = t[: max(1, int(0.12 * rate))]
-    hit = np.exp(-stretch * rng.uniform(30, 90))
-    pitch = _pitch(rng, 150, 1500)
-    hit = hit * (np.sin(2 * np.pi * pitch * stretch) + 0.5 * rng.standard_normal(len(stretch)))
-    wave = np.zeros(len(t) + len(hit))
-    for start in (at * rate).astype(int):
-        if 0 <= start < len(t):
-            wave[start : start + len(hit)] += rng.uniform(0.6, 1.0) * hit
-    return wave[: len(t)]
+def _knocks(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
+    """Strike a damped body evenly, a few times a second."""
+    into = np.mod(t, 1 / rng.uniform(4, 12)).astype(np.float32)
+    body = np.sin(2 * np.pi * _pitch(rng, 150, 1200) * into)
+    return np.exp(-into * rng.uniform(40, 90)) * (body + 0.3 * _noise(rng, len(t), rate))
 
 
-def _even(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
-    return _strikes(rng, t, rate, np.arange(0.0, t[-1], 1 / rng.uniform(5, 14)))
-
-
-def _uneven(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
-    count = max(3, int(rng.uniform(5, 14) * t[-1]))
-    return _strikes(rng, t, rate, rng.uniform(0.0, t[-1], count))
-
-
-def _slowing(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
-    count = max(4, int(rng.uniform(5, 14) * t[-1]))
-    return _strikes(rng, t, rate, t[-1] * np.linspace(0.0, 1.0, count, endpoint=False) ** 1.8)
+def _rain(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
+    """Scatter drops of a few milliseconds, of any loudness."""
+    drops = np.zeros(len(t), np.float32)
+    drops[rng.integers(len(t), size=max(3, int(rng.uniform(25, 90) * t[-1])))] = 1.0
+    drops *= rng.exponential(size=len(t))
+    ring = np.exp(-np.arange(0, 0.006, 1 / rate) * rng.uniform(400, 1200))
+    wash = _noise(rng, len(t), rate, band=(2000, _pitch(rng, 4000, 7000)))
+    return np.convolve(drops, ring)[: len(t)] * wash
 
 
 def _siren(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
     sway = np.sin(2 * np.pi * (rng.uniform(1.0, 3.0) * t + rng.random()))
-    return _tone(_pitch(rng) * 2.0 ** (0.4 * sway), rate, int(rng.integers(1, 4)))
+    return _tone(_pitch(rng) * 2.0 ** (0.4 * sway), rate, int(rng.integers(5, 9)))
 
 
 def _tremolo(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
@@ -191,9 +173,9 @@ def _pluck(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _bell(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
-    pitch, ratio = _pitch(rng, 300, 900), rng.uniform(1.3, 1.8)
-    fade = np.exp(-t * rng.uniform(1.5, 4.0))
-    sway = rng.uniform(1.0, 4.0) * fade * np.sin(2 * np.pi * pitch * ratio * t)
+    pitch, ratio = _pitch(rng, 500, 1200), rng.uniform(1.3, 1.8)
+    fade = np.exp(-t * rng.uniform(2.0, 5.0))
+    sway = rng.uniform(3.0, 7.0) * fade * np.sin(2 * np.pi * pitch * ratio * t)
     return np.sin(2 * np.pi * pitch * t + sway) * fade
 
 
@@ -204,16 +186,12 @@ def _backwards(sound: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 SOUNDS: dict[str, Callable[..., np.ndarray]] = {
     "rising glide": _glide,
     "falling glide": _backwards(_glide),
-    "rising scale": _scale,
-    "falling scale": _backwards(_scale),
     "opening vowel": _vowel,
     "closing vowel": _backwards(_vowel),
     "swelling noise": _swell,
     "fading noise": _backwards(_swell),
-    "slowing knocks": _slowing,
-    "quickening knocks": _backwards(_slowing),
-    "even knocks": _even,
-    "uneven knocks": _uneven,
+    "knocks": _knocks,
+    "rain": _rain,
     "siren": _siren,
     "tremolo": _tremolo,
     "pluck": _pluck,

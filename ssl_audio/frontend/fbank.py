@@ -42,7 +42,8 @@ class Fbank:
       low: lower edge of the lowest band, Hz.
       high: upper edge of the highest band, Hz; at or below 0 it counts from the Nyquist frequency.
       preemphasis: share of the preceding sample that is subtracted, within each frame.
-      remove_mean: subtract the mean of the clip's valid samples first.
+      remove_mean: subtract the mean of the clip's valid samples first. Each frame loses its own
+        mean anyway, so this only changes how the samples are rounded.
       frames: T; shorter clips are padded at the end with 0 (before normalisation), longer ones cut.
         None: as many as the audio gives.
       mean: subtracted from the log energies.

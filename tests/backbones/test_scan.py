@@ -1,4 +1,4 @@
-"""The selective scan: back-ends agree, padding is inert, halves make the whole, memory is bounded."""
+"""The selective scan: agreement of back-ends, padding, splitting, precision, memory, sharding."""
 
 import re
 from functools import partial

@@ -8,9 +8,13 @@ import pytest
 from ssl_audio.tokens.masking import Cluster, Random
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def compiled(masking, key, batch, grid):
+    return masking(key, batch, grid)
+
+
 def draw(masking, batch, grid, seed=0):
-    run = jax.jit(functools.partial(masking, batch=batch, grid=grid))
-    return np.asarray(run(jax.random.key(seed)))
+    return np.asarray(compiled(masking, jax.random.key(seed), batch, grid))
 
 
 @pytest.mark.parametrize("grid, count", [((8, 16), 60), ((2, 3), 4), ((5, 4), 1)])
@@ -33,22 +37,18 @@ def test_cluster_draws_like_the_loop_it_replaces():
                     if 0 < corner + columns * i + j < rows * columns:
                         hidden.add(corner + columns * i + j)
         clip[sorted(hidden)[:count]] = 1
-    ours = np.zeros((20_000, rows * columns))
-    np.put_along_axis(ours, draw(Cluster(count, sizes), 20_000, (rows, columns)), 1, axis=1)
-    # Singles and pairs of positions; the standard error of one frequency is at most 0.0098.
-    assert np.abs(ours.mean(0) - seen.mean(0)).max() < 0.04
+    ours = np.zeros((8000, rows * columns))
+    np.put_along_axis(ours, draw(Cluster(count, sizes), 8000, (rows, columns)), 1, axis=1)
+    # Singles and pairs of positions; the standard error of a difference is at most 0.011.
+    assert np.abs(ours.mean(0) - seen.mean(0)).max() < 0.045
     assert np.abs(ours.T @ ours / len(ours) - seen.T @ seen / len(seen)).max() < 0.045
 
 
 def test_cluster_sides_are_equally_likely():
-    # With one patch to hide of a wide grid, a clip shows the top left corner of one square, unless
-    # it touches an edge: so look at many patches in a single row of squares instead.
-    rows, columns = 40, 40
-    index = draw(Cluster(1, (1,)), 4000, (rows, columns))
-    assert len(np.unique(index)) > 1000  # two single patches; the lower is kept
-    hidden = np.zeros((2000, rows * columns))
-    np.put_along_axis(hidden, draw(Cluster(8, (1, 3)), 2000, (rows, columns)), 1, axis=1)
-    hidden = hidden.reshape(-1, rows, columns)
+    # Squares of side 1 on a wide grid almost never give three hidden patches side by side.
+    hidden = np.zeros((1000, 1600))
+    np.put_along_axis(hidden, draw(Cluster(8, (1, 3)), 1000, (40, 40)), 1, axis=1)
+    hidden = hidden.reshape(-1, 40, 40)
     threes = (hidden[:, :, :-2] * hidden[:, :, 1:-1] * hidden[:, :, 2:]).any((1, 2))
     assert threes.mean() == pytest.approx(0.5, abs=0.06)
 

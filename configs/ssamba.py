@@ -1,0 +1,51 @@
+"""SSAMBA (Shams et al. 2024, arXiv:2405.11831): SSAST's task on a bidirectional Mamba encoder.
+
+Run:      python -m ssl_audio.train --config configs/ssamba.py:audioset=DIR,librispeech=DIR --workdir runs/ssamba
+Try:      python -m ssl_audio.train --config configs/ssamba.py:runlocal --workdir runs/try
+Options:  size=tiny|small|base  masked=300  encoder=ssamba|ssamba_rms|ssast
+Results:  experiments/ssamba/README.md
+"""
+
+from ssl_audio import recipes
+from ssl_audio.config import parse_arg
+
+
+def get_config(arg=""):
+    a = parse_arg(
+        arg,
+        size="base",
+        encoder="ssamba",
+        masked=300,
+        data="",
+        audioset="",
+        librispeech="",
+        runlocal=False,
+    )
+    mean, std = recipes.AUDIOSET
+    config = recipes.pretrain(
+        sources=recipes.sources(data=a.data, audioset=a.audioset, librispeech=a.librispeech),
+        objective=recipes.masked_spectrogram(
+            encoder=a.encoder,
+            size=a.size,
+            patch=(16, 16),
+            masked=a.masked,
+            frames=1024,
+            mean=mean,
+            std=std,
+        ),
+        batch=64,
+        steps="10ep",
+        optim=dict(
+            lr=1e-4,
+            b1=0.95,
+            b2=0.999,
+            weight_decay=5e-8,
+            decay=".*",
+            warmup=1000,
+            warmup_hold=50,
+            plateau=4000,
+            patience=2,
+            gamma=0.5,
+        ),
+    )
+    return recipes.runlocal(config) if a.runlocal else config

@@ -1,0 +1,57 @@
+"""SSAST (Gong et al. 2022, arXiv:2110.09784): joint discriminative and generative masked patches.
+
+Run:      python -m ssl_audio.train --config configs/ssast.py:audioset=DIR,librispeech=DIR --workdir runs/ssast
+Try:      python -m ssl_audio.train --config configs/ssast.py:runlocal --workdir runs/try
+Options:  size=tiny|small|base  patch=16x16|128x2  masked=400  encoder=ssast|ssamba|ssamba_rms
+Results:  experiments/ssast/README.md
+"""
+
+from ssl_audio import recipes
+from ssl_audio.config import parse_arg
+
+# size: (batch, learning rate, updates between looks at the plateau)
+PUBLISHED = {"tiny": (120, 5e-4, 800), "small": (60, 2e-4, 1600), "base": (24, 1e-4, 4000)}
+
+
+def get_config(arg=""):
+    a = parse_arg(
+        arg,
+        size="base",
+        encoder="ssast",
+        patch="16x16",
+        masked=400,
+        data="",
+        audioset="",
+        librispeech="",
+        runlocal=False,
+    )
+    batch, lr, plateau = PUBLISHED[a.size]
+    mean, std = recipes.AUDIOSET
+    config = recipes.pretrain(
+        sources=recipes.sources(data=a.data, audioset=a.audioset, librispeech=a.librispeech),
+        objective=recipes.masked_spectrogram(
+            encoder=a.encoder,
+            size=a.size,
+            patch=tuple(int(n) for n in a.patch.split("x")),
+            masked=a.masked,
+            frames=1024,
+            mean=mean,
+            std=std,
+        ),
+        batch=batch,
+        steps="10ep",
+        optim=dict(
+            lr=lr,
+            b1=0.95,
+            b2=0.999,
+            weight_decay=5e-7,
+            coupled=True,
+            decay=".*",
+            warmup=1000,
+            warmup_hold=50,
+            plateau=plateau,
+            patience=2,
+            gamma=0.5,
+        ),
+    )
+    return recipes.runlocal(config) if a.runlocal else config

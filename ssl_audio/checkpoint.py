@@ -1,0 +1,197 @@
+"""Save, resume and warm-start runs with Orbax; one item per concern, so an encoder loads alone.
+
+The data position needs no file: batches depend on (seed, step) only, whatever the number of hosts.
+"""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ssl_audio.sharding import path_name
+from ssl_audio.structs import TrainState
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When to save.
+
+    Attributes:
+      every: duration between saves; the last step is always saved.
+      keep: number of newest checkpoints to keep.
+      keep_every: duration between checkpoints kept for good; 0: none.
+    """
+
+    every: int | str = "5%"
+    keep: int = 2
+    keep_every: int | str = 0
+
+
+class Checkpoints:
+    """The checkpoints of a workdir."""
+
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 2, keep_every: int = 0):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            keep_period=keep_every or None,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+        )
+        folder = pathlib.Path(workdir).resolve() / "checkpoints"
+        self.manager = ocp.CheckpointManager(folder, options=options)
+
+    def save(self, state: TrainState, meta: dict[str, Any]) -> None:
+        """Start writing the state; returns as soon as the arrays have left the devices."""
+        step = int(state.step)
+        if step == self.manager.latest_step():
+            return
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "optimizer": ocp.args.StandardSave(state.opt_state),
+            "key": ocp.args.JaxRandomKeySave(state.key),
+            "meta": ocp.args.JsonSave(meta),
+        }
+        if jax.tree.leaves(state.extra):  # Orbax refuses an empty item
+            items["extra"] = ocp.args.StandardSave(state.extra)
+        if not self.manager.save(step, args=ocp.args.Composite(**items), force=True):
+            raise RuntimeError(f"checkpoint: step {step} was not saved.")
+
+    def resume(self, wanted: TrainState) -> TrainState | None:
+        """Return the newest state in the layout of `wanted` (shapes with shardings), or None.
+
+        Raises:
+          ValueError: the checkpoint is of another model or optimizer, with the differences.
+        """
+        step = self.manager.latest_step()
+        if step is None:
+            return None
+        folder = pathlib.Path(self.manager.directory) / str(step)
+        check_shapes(_shapes(folder / "params"), wanted.params, str(folder))
+        items = {
+            "params": ocp.args.StandardRestore(wanted.params),
+            "optimizer": ocp.args.StandardRestore(wanted.opt_state),
+            "key": ocp.args.JaxRandomKeyRestore(),
+        }
+        if jax.tree.leaves(wanted.extra):
+            items["extra"] = ocp.args.StandardRestore(wanted.extra)
+        found = self.manager.restore(step, args=ocp.args.Composite(**items))
+        replicated = wanted.step.sharding
+        return TrainState(
+            step=jax.device_put(np.int32(step), replicated),
+            params=found["params"],
+            opt_state=found["optimizer"],
+            extra=found["extra"] if "extra" in items else wanted.extra,
+            key=jax.device_put(found["key"], replicated),
+        )
+
+    def stop_asked(self, step: int) -> bool:
+        """Tell whether the cluster is about to take the machines away (the same step on all hosts)."""
+        return self.manager.reached_preemption(step)
+
+    def close(self) -> None:
+        """Wait for the writes under way."""
+        self.manager.wait_until_finished()
+        self.manager.close()
+
+
+def load_params(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Load the newest parameters of a workdir as numpy arrays, whatever devices wrote them.
+
+    Returns:
+      The parameters (their moving average, if the run kept one) and the run's config.
+
+    Raises:
+      FileNotFoundError: there is no run, or no checkpoint yet.
+    """
+    path = pathlib.Path(path).resolve()
+    if not (path / "config.json").exists():
+        raise FileNotFoundError(f"{path}: no config.json; wanted the workdir of a training run.")
+    config = json.loads((path / "config.json").read_text())
+    steps = [int(p.name) for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
+    if not steps:
+        raise FileNotFoundError(f"{path}/checkpoints: no checkpoint yet.")
+    folder = path / "checkpoints" / str(max(steps))
+    if config.get("optim", {}).get("average"):
+        chain = _load_tree(folder / "optimizer")["main"]
+        average = [link["average"] for link in chain if isinstance(link, dict) and "average" in link]
+        return average[0], config
+    return _load_tree(folder / "params"), config
+
+
+def warm_start(params: Any, path: str | pathlib.Path, take: str, leave: str = "") -> Any:
+    """Return params with those whose path matches `take` replaced by another run's.
+
+    Args:
+      params: freshly initialised parameters, with their layout.
+      path: workdir of the other run.
+      take: regex of the paths to replace.
+      leave: regex of paths, here or there, that may go without a partner.
+
+    Raises:
+      ValueError: listing the paths of each side that have no partner of the same shape.
+    """
+    source = {path_name(p): v for p, v in jax.tree_util.tree_leaves_with_path(load_params(path)[0])}
+    wanted = {
+        path_name(p): v
+        for p, v in jax.tree_util.tree_leaves_with_path(params)
+        if re.search(take, path_name(p))
+    }
+    source = {name: value for name, value in source.items() if re.search(take, name)}
+    if leave:
+        wanted = {name: v for name, v in wanted.items() if not re.search(leave, name)}
+        source = {name: v for name, v in source.items() if not re.search(leave, name)}
+    if not wanted:
+        raise ValueError(f"config.warm_start.take: '{take}' matches no parameter.")
+    check_shapes(source, wanted, str(path))
+    log.info("warm start: %d arrays from %s", len(wanted), path)
+
+    def pick(key, value):
+        name = path_name(key)
+        return jax.device_put(source[name], value.sharding) if name in wanted else value
+
+    return jax.tree_util.tree_map_with_path(pick, params)
+
+
+def check_shapes(found: Any, wanted: Any, where: str) -> None:
+    """Raise ValueError, listing both sides, unless two trees have the same paths and shapes."""
+
+    def table(tree):
+        return {path_name(p): tuple(v.shape) for p, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+    have, want = table(found), table(wanted)
+    missing = sorted(want.keys() - have.keys())
+    surplus = sorted(have.keys() - want.keys())
+    differ = [f"{n} {have[n]} for {want[n]}" for n in sorted(have.keys() & want.keys()) if have[n] != want[n]]
+    if missing or surplus or differ:
+        raise ValueError(
+            f"{where}: a checkpoint of another model. Missing there: {_few(missing)}. "
+            f"Only there: {_few(surplus)}. Other shapes: {_few(differ)}."
+        )
+
+
+def _few(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
+
+
+def _metadata(folder: pathlib.Path) -> Any:
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.metadata(folder).item_metadata.tree
+
+
+def _shapes(folder: pathlib.Path) -> Any:
+    return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), _metadata(folder))
+
+
+def _load_tree(folder: pathlib.Path) -> Any:
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(folder))
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))

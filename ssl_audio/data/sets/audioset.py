@@ -1,0 +1,75 @@
+"""AudioSet: ten-second excerpts of YouTube videos with any of 527 labels."""
+
+import csv
+import functools
+import logging
+from dataclasses import dataclass
+
+from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder
+
+log = logging.getLogger(__name__)
+
+_SEGMENTS = ("balanced_train", "unbalanced_train", "eval")
+
+
+@dataclass(frozen=True)
+class Audioset(Files):
+    """The excerpts of one segment list whose files exist below `root`.
+
+    `root` holds `{segments}_segments.csv`, `class_labels_indices.csv` and, at any depth, the
+    excerpts already cut: file names begin with the video's id, or with "Y" and the id. Videos
+    disappear, so listed excerpts without a file are only counted (`missing`).
+    """
+
+    root: str
+    segments: str = "balanced_train"  # or "unbalanced_train", "eval"
+    audio: str = ""  # folder of the excerpts within `root`, to search less
+    rate: int = 16_000  # Hz
+
+    def __post_init__(self):
+        if self.segments not in _SEGMENTS:
+            raise ValueError(
+                f"Audioset.segments: got {self.segments!r}, wanted one of {', '.join(_SEGMENTS)}"
+            )
+
+    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+        root = folder(self.root, "Audioset.root")
+        with open(root / "class_labels_indices.csv", encoding="utf-8", newline="") as file:
+            classes = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
+        number = {row["mid"]: i for i, row in enumerate(classes)}
+        plain, prefixed = {}, {}
+        for path in audio_files(folder(root / self.audio, "Audioset.audio")):
+            plain[path.stem[:11]] = path  # the length of every video id
+            if path.stem[0] == "Y":
+                prefixed[path.stem[1:12]] = path
+        clips = []
+        for video, mids in self._listed:
+            path = plain.get(video) or prefixed.get(video)
+            if path is not None:
+                label = tuple(sorted(number[mid] for mid in mids.split(",")))
+                clips.append(Clip(str(path), id=video, label=label, split=self.segments))
+        if not clips:
+            raise ValueError(f"Audioset: none of {len(self._listed)} excerpts has a file in {root}")
+        log.info("%s: %d of %d excerpts have a file", root, len(clips), len(self._listed))
+        info = SourceInfo(
+            "audioset",
+            tuple(row["display_name"] for row in classes),
+            licence="labels CC BY 4.0; the videos have their own",
+            citation="J. F. Gemmeke et al. Audio Set: An Ontology and Human-Labeled Dataset for "
+            "Audio Events. ICASSP 2017. doi:10.1109/ICASSP.2017.7952261",
+            url="https://research.google.com/audioset",
+            multilabel=True,
+        )
+        return info, clips
+
+    @property
+    def missing(self) -> int:
+        """Return how many listed excerpts have no file."""
+        return len(self._listed) - len(self.clips)
+
+    @functools.cached_property
+    def _listed(self) -> list[tuple[str, str]]:
+        path = folder(self.root, "Audioset.root") / f"{self.segments}_segments.csv"
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = (line for line in file if not line.startswith("#"))
+            return [(row[0], row[3]) for row in csv.reader(lines, skipinitialspace=True) if row]

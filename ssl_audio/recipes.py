@@ -1,0 +1,92 @@
+"""What configs share: pretraining data, the pretraining run, its laptop and two-step versions."""
+
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssl_audio.backbones import sizes
+
+# (mean, std) of the Kaldi log-mel over the training set, SSAST's constants.
+AUDIOSET = (-4.2677393, 4.5689974)
+
+
+def source(where: str) -> dict[str, Any]:
+    """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files."""
+    if where == "synthetic":
+        return dict(kind="synthetic")
+    path = pathlib.Path(where).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"data '{where}': wanted 'synthetic' or a folder that exists.")
+    return dict(kind="shards" if (path / "index.json").exists() else "source:Folder", root=str(path))
+
+
+def sources(**where: str) -> dict[str, Any]:
+    """Return a source per name that was given a place, or the synthetic set when none was."""
+    return {name: source(place) for name, place in where.items() if place} or {
+        "synthetic": source("synthetic")
+    }
+
+
+def masked_spectrogram(
+    *,
+    encoder: str,
+    size: str,
+    patch: tuple[int, int],
+    masked: int | float,
+    frames: int,
+    mean: float,
+    std: float,
+) -> dict[str, Any]:
+    """Return the objective of SSAST and SSAMBA; only its `encoder` tells them apart."""
+    bins = 128
+    grid = (bins // patch[0], frames // patch[1])
+    built = sizes.encoder(encoder, size, grid)
+    masking = "masking:Random" if patch[0] == bins else "masking:Cluster"
+    return dict(
+        kind="masked_spectrogram",
+        frontend=dict(kind="fbank", bins=bins, frames=frames, mean=mean, std=std),
+        tokenizer=dict(kind="patchify", width=built["width"], patch=patch, stride=patch),
+        encoder=built,
+        masking=dict(kind=masking, count=masked),
+        discriminate=1.0,
+        reconstruct=10.0,
+    )
+
+
+def pretrain(
+    *, sources: dict[str, Any], objective: dict[str, Any], batch: int, steps: int | str, optim: dict[str, Any]
+) -> ConfigDict:
+    """Return a pretraining run as published: whole clips of 10 s, cut at the end or padded."""
+    return ConfigDict(
+        dict(
+            objective=objective,
+            data=dict(kind="pipeline", sources=sources, batch_size=batch, samples=160_000, crop="first"),
+            optim=optim,
+            steps=steps,
+            seed=0,
+            accumulate=1,
+            sharding=dict(data=-1, fsdp=1),
+            checkpoint=dict(every="2%", keep=2),
+            record=dict(every=50, figures="5%"),
+        )
+    )
+
+
+def runlocal(config: ConfigDict) -> ConfigDict:
+    """Shrink any pretraining run to four steps that take seconds, to see that it works at all."""
+    frames = 64
+    objective = config.objective
+    patch = objective.tokenizer.patch
+    objective.frontend.frames = frames
+    objective.encoder.depth = 2
+    objective.encoder.width = objective.tokenizer.width = 48
+    rows, columns = 128 // patch[0], frames // patch[1]
+    objective.encoder.positions.grid = (rows, columns)
+    objective.masking.count = rows * columns // 2
+    config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
+    config.data.update(batch_size=8, samples=16_000)
+    config.steps = "4"
+    config.record.update(every=1, figures="0")
+    config.checkpoint.every = "2"
+    return config

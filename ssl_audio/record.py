@@ -1,0 +1,181 @@
+"""What a run tells people: progress bar, metrics.jsonl, TensorBoard, pictures. Called by `train.py`."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What to write, and how often.
+
+    Attributes:
+      every: duration between metric records; each is the mean over the steps since the last.
+      figures: duration between pictures; 0: only at the end.
+      clips: number of clips in the pictures.
+      tensorboard: also write TensorBoard events.
+      progress: show the progress bar.
+    """
+
+    every: int | str = 50
+    figures: int | str = "10%"
+    clips: int = 4
+    tensorboard: bool = True
+    progress: bool = True
+
+
+class Recorder:
+    """The metrics of a run; a context manager. Writes only where `lead` is True."""
+
+    def __init__(self, workdir: pathlib.Path, record: Record, *, start: int, total: int, lead: bool):
+        self.workdir, self.record, self.lead = workdir, record, lead
+        self.sums: dict[str, tuple[float, float]] = {}
+        self.clock, self.clips = 0.0, 0
+        self.file: Any = None
+        self.board: Any = None
+        self.bar: Any = None
+        if not lead:
+            return
+        from tqdm import tqdm
+
+        (workdir / "figures").mkdir(exist_ok=True)
+        path = workdir / "metrics.jsonl"
+        keep_until(path, start)
+        self.file = path.open("a")
+        self.bar = tqdm(
+            total=total, initial=start, unit="step", dynamic_ncols=True, disable=not record.progress
+        )
+        if record.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start or None)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for thing in (self.bar, self.file, self.board):
+            if thing is not None:
+                thing.close()
+
+    def add(self, metrics: Mapping[str, tuple[Any, Any]], clips: int) -> None:
+        """Take in one step's (sum, weight) pairs."""
+        for name, (value, weight) in metrics.items():
+            total, mass = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = (total + float(value), mass + float(weight))
+        if self.clock:
+            self.clips += clips
+        else:  # the first step compiles: not counted as speed
+            self.clock = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def write(self, step: int, **more: float) -> dict[str, float]:
+        """Write the means since the last call, with throughput; return them."""
+        now = time.monotonic()
+        means = {name: total / mass for name, (total, mass) in self.sums.items() if name != "finite"}
+        means |= more
+        if self.clips:
+            means["clips_per_second"] = self.clips / (now - self.clock)
+        self.sums, self.clock, self.clips = {}, now, 0
+        self.log(step, means)
+        if self.bar is not None:
+            shown = {k: means[k] for k in ("loss", "accuracy", "clips_per_second") if k in means}
+            self.bar.set_postfix({k.replace("clips_per_second", "clips/s"): f"{v:.3g}" for k, v in shown.items()})
+        return means
+
+    def log(self, step: int, values: Mapping[str, float], prefix: str = "") -> None:
+        """Append one record to metrics.jsonl and to TensorBoard."""
+        if not self.lead:
+            return
+        named = {prefix + name: value for name, value in values.items()}
+        self.file.write(json.dumps({"step": step, **named}) + "\n")
+        self.file.flush()
+        if self.board is not None:
+            for name, value in named.items():
+                self.board.add_scalar(name, value, step)
+
+    def pictures(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Draw the columns of `images` (name → [B, T, F]) side by side, and the curves so far."""
+        if not self.lead:
+            return
+        figures = {"curves": curves(self.workdir / "metrics.jsonl")}
+        if images:
+            figures["reconstructions"] = columns(images)
+        for name, figure in figures.items():
+            if figure is None:
+                continue
+            path = self.workdir / "figures" / f"{name}.png"
+            figure.savefig(path, dpi=110)
+            if name == "reconstructions":
+                figure.savefig(path.with_stem(f"{name}_{step:07d}"), dpi=110)
+            if self.board is not None:
+                self.board.add_figure(name, figure, step)  # closes it
+
+
+def keep_until(path: pathlib.Path, step: int) -> None:
+    """Drop the records after `step`, and a last line cut off by a kill: a resumed run repeats them."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    temporary.replace(path)
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")
+
+
+def columns(images: Mapping[str, np.ndarray]) -> Any:
+    """Return a figure: one row per clip, one column per name, time to the right, frequency up."""
+    from matplotlib.figure import Figure
+
+    names = list(images)
+    rows = len(images[names[0]])
+    figure = Figure(figsize=(4 * len(names), 1.6 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, len(names), squeeze=False)
+    for r in range(rows):
+        low, high = np.nanpercentile(images[names[0]][r], [1, 99.5])
+        for axis, name in zip(axes[r], names, strict=True):
+            axis.set_facecolor("0.75")
+            axis.imshow(
+                images[name][r].T, origin="lower", aspect="auto", cmap="magma", vmin=low,
+                vmax=max(high, low + 1e-3), interpolation="nearest",
+            )  # fmt: skip
+            axis.set(xticks=[], yticks=[], title=name if r == 0 else "")
+    return figure
+
+
+def curves(path: pathlib.Path) -> Any:
+    """Return a figure of every metric in a metrics.jsonl against the step, or None."""
+    from matplotlib.figure import Figure
+
+    series: dict[str, list[tuple[int, float]]] = {}
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.items():
+            if name != "step" and not name.endswith("per_second"):
+                series.setdefault(name, []).append((record["step"], value))
+    if not series:
+        return None
+    wide = min(3, len(series))
+    tall = -(-len(series) // wide)
+    figure = Figure(figsize=(4 * wide, 2.6 * tall), layout="constrained")
+    axes = figure.subplots(tall, wide, squeeze=False).ravel()
+    for axis in axes[len(series) :]:
+        axis.set_visible(False)
+    for axis, (name, points) in zip(axes, sorted(series.items()), strict=False):
+        axis.plot(*zip(*points, strict=True), lw=1.2)
+        axis.set_title(name, fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=7)
+    return figure

@@ -1,0 +1,263 @@
+"""Train anything: python -m ssl_audio.train --config configs/ssamba.py --workdir runs/ssamba
+
+The loop knows batches, steps and schedules; what is learned is the objective's business alone.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import logging
+import pathlib
+import sys
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_audio import checkpoint, config, hosts, sharding
+from ssl_audio.checkpoint import Checkpoint
+from ssl_audio.objectives.base import Objective
+from ssl_audio.optim import Optim
+from ssl_audio.record import Record, Recorder
+from ssl_audio.sharding import Sharding
+from ssl_audio.step import init_state, make_train_step
+
+log = logging.getLogger("ssl_audio")
+
+LAG = 2  # steps whose metrics may still be under way, so that the device never waits for the host
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """Begin from another run's parameters; see `checkpoint.warm_start`."""
+
+    path: str
+    take: str = "^(tokenizer|encoder)/"
+    leave: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run: every leaf of a config is a field of this or of something below it.
+
+    Attributes:
+      objective: what is learned.
+      data: batches, and how they are drawn.
+      optim: optimizer and schedule.
+      steps: length of the run, a number of updates or epochs ("10ep").
+      seed: of the parameters, masks and drop-path; the data has its own.
+      accumulate: parts that a batch is split into to save memory.
+      sharding: mesh and layout.
+      checkpoint, record: when to save and to report.
+      evals: name → evaluator, each run every `eval_every` and at the end.
+      eval_every: duration between evaluations.
+      warm_start: another run to begin from.
+    """
+
+    objective: Objective
+    data: Any
+    optim: Optim
+    steps: int | str
+    seed: int = 0
+    accumulate: int = 1
+    sharding: Sharding = Sharding()
+    checkpoint: Checkpoint = Checkpoint()
+    record: Record = Record()
+    evals: dict = dataclasses.field(default_factory=dict)
+    eval_every: int | str = "20%"
+    warm_start: WarmStart | None = None
+
+
+class NotFinite(RuntimeError):
+    """The loss or a gradient became infinite or not a number."""
+
+
+def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
+    """Run (or go on with) the training that a config describes; return the last metrics.
+
+    Raises:
+      TypeError, ValueError: something in the config is wrong; nothing has been computed.
+      NotFinite: with the step and the clips; the state before it has been saved.
+    """
+    run = config.make(Run, options)
+    workdir = pathlib.Path(workdir).resolve()
+    epoch = run.data.epoch_steps
+    total = config.duration(run.steps, total=0, epoch=epoch)
+    every = functools.partial(config.duration, total=total, epoch=epoch)
+    mesh = run.sharding.mesh()
+    sharding.check_batch(run.data.batch_size, mesh, run.accumulate)
+    write_config(options, workdir)
+
+    txs = run.optim.make(run.objective.phases, total, epoch)
+    zeros = {k: jax.ShapeDtypeStruct(*v) for k, v in run.data.spec().items() if k != "index"}
+    init = functools.partial(_init, run.objective, txs, zeros, run.seed)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
+        shapes = jax.eval_shape(init)
+        layout = run.sharding.infer(shapes, mesh)
+        wanted = jax.tree.map(
+            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
+        )
+        checkpoints = checkpoint.Checkpoints(
+            workdir,
+            run.checkpoint.keep,
+            every(run.checkpoint.keep_every),
+        )
+        state = checkpoints.resume(wanted)
+        if state is None:
+            state = jax.jit(init, out_shardings=layout)()
+            if run.warm_start:
+                state = state.replace(
+                    params=checkpoint.warm_start(state.params, **dataclasses.asdict(run.warm_start))
+                )
+        start = int(state.step)
+        describe(run, state, total, start, workdir)
+        step = jax.jit(
+            make_train_step(run.objective, txs, accumulate=run.accumulate),
+            donate_argnums=0,
+            out_shardings=(layout, sharding.replicated(mesh)),
+        )
+        batches = run.data.batches(start, shard=hosts.index(), shards=hosts.count())
+        lead = hosts.is_lead()
+        with Recorder(workdir, run.record, start=start, total=total, lead=lead) as recorder:
+            try:
+                return _loop(
+                    run, state, step, batches, recorder, checkpoints, mesh, start, total, every
+                )
+            finally:
+                batches.close()
+                checkpoints.close()
+
+
+def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, every):
+    due = {
+        "record": every(run.record.every),
+        "save": every(run.checkpoint.every),
+        "figures": every(run.record.figures) or total,
+        "evals": every(run.eval_every),
+    }
+    pending: collections.deque = collections.deque()
+    rate = run.optim.rate(total, run.data.epoch_steps)
+    results: dict[str, float] = {}
+
+    def settle(keep: int) -> None:
+        while len(pending) > keep:
+            number, metrics, index = pending.popleft()
+            metrics = jax.device_get(metrics)
+            if not metrics["finite"][0]:
+                checkpoints.save(state, _meta(run))
+                raise NotFinite(
+                    f"step {number}: loss or gradients are not finite. The update was not made and the "
+                    f"state is saved. Clips of this host: {', '.join(run.data.ids(index))}. Look at "
+                    "them, or lower optim.lr or set optim.clip, and run the same command again."
+                )
+            recorder.add(metrics, run.data.batch_size)
+
+    with hosts.Stop() as stop:
+        for number in range(start + 1, total + 1):
+            batch = next(batches)
+            index = batch.pop("index")
+            state, metrics = step(state, sharding.put_batch(batch, mesh))
+            pending.append((number, metrics, index))
+            last = number == total or stop.asked or checkpoints.stop_asked(number)
+            settle(0 if last or number % due["record"] == 0 else LAG)
+            if last or number % due["record"] == 0:
+                results = recorder.write(number, lr=float(rate(number - 1)), skipped=len(run.data.bad))
+            if last or number % due["evals"] == 0:
+                for name, evaluator in run.evals.items():
+                    values = evaluator.run(run.objective, state, mesh)
+                    recorder.log(number, values, prefix=f"{name}/")
+                    results |= {f"{name}/{key}": value for key, value in values.items()}
+            if last or number % due["save"] == 0:
+                checkpoints.save(state, _meta(run))
+            if last or number % due["figures"] == 0:
+                recorder.pictures(number, _pictures(run, state, batch))
+            if last and number < total:
+                log.warning("stopped at step %d of %d; the same command goes on.", number, total)
+                break
+    return results
+
+
+def _init(objective, txs, zeros, seed):
+    batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in zeros.items()}
+    return init_state(objective, txs, jax.random.key(seed), batch)
+
+
+def _pictures(run, state, batch) -> dict[str, np.ndarray]:
+    predictor = run.objective.predictors().get("pictures")
+    if predictor is None or hosts.count() > 1:  # one host's clips cannot be cut out of global arrays
+        return {}
+    few = {k: v[: run.record.clips] for k, v in batch.items()}
+    return jax.device_get(jax.jit(predictor)(state.params, state.extra, few))
+
+
+def _meta(run) -> dict[str, Any]:
+    return {"batch_size": run.data.batch_size, "data_seed": run.data.seed, "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a run."""
+    from importlib.metadata import version
+
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
+
+
+def write_config(options: Any, workdir: pathlib.Path) -> None:
+    """Write config.json, config.txt and versions.json, or refuse to mix two models in a workdir.
+
+    Raises:
+      ValueError: the workdir belongs to a run with another objective or data, naming the lines.
+    """
+    text = config.text(options)
+    path = workdir / "config.txt"
+    fixed = ("objective.", "data.", "seed", "accumulate", "optim.")
+    if path.exists():
+        old = {line for line in path.read_text().splitlines() if line.startswith(fixed)}
+        new = {line for line in text.splitlines() if line.startswith(fixed)}
+        if old != new:
+            raise ValueError(
+                f"{workdir}: holds a run of another config. There: {'; '.join(sorted(old - new)) or '-'}. "
+                f"Now: {'; '.join(sorted(new - old)) or '-'}. Use another --workdir."
+            )
+    if not hosts.is_lead():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    plain = json.dumps(config.plain(options), indent=1)
+    (workdir / "config.json").write_text(plain)
+    (workdir / "versions.json").write_text(json.dumps(versions(), indent=1))
+
+
+def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path) -> None:
+    """Log what is about to happen."""
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    log.info("%s", run.data.describe())
+    log.info(
+        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)",
+        type(run.objective).__name__,
+        count / 1e6,
+        jax.device_count(),
+        jax.default_backend(),
+        hosts.count(),
+    )
+    how = f"resumed at step {start}" if start else "from scratch"
+    log.info("%s, up to step %d, into %s", how, total, workdir)
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Parse the command line and train."""
+    args, options = config.command_line(__doc__ or "", argv, workdir=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("ssl_audio").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    hosts.initialize()
+    hosts.use_compilation_cache()
+    return train(options, args.workdir)
+
+
+if __name__ == "__main__":
+    hosts.tune_malloc()
+    config.run(main)

@@ -1,0 +1,184 @@
+"""Each collection against a tiny tree of its real layout."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from ssl_audio import config
+from ssl_audio.data.sets.audioset import Audioset
+from ssl_audio.data.sets.esc import Esc
+from ssl_audio.data.sets.fsd50k import Fsd50k
+from ssl_audio.data.sets.librispeech import Librispeech
+from ssl_audio.data.sets.speech_commands import SpeechCommands
+from ssl_audio.data.sets.spoken_digit import SpokenDigit
+
+
+def sound(path, seconds=0.1, rate=16_000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(round(seconds * rate), 0.5), rate)
+
+
+def metas(source, *keys):
+    return [tuple(source.meta(i).get(key) for key in keys) for i in range(len(source))]
+
+
+def cited(source):
+    info = source.info
+    assert info.licence != "unknown" and "http" in info.url
+    assert any(mark in info.citation for mark in ("doi:", "arXiv:"))
+    assert source[0]["audio"].dtype == np.float32 and source[0]["rate"] == 16_000
+    return True
+
+
+def esc50(root):
+    rows = ["filename,fold,target,category,esc10,src_file,take"]
+    for target in range(50):
+        name = f"{target % 5 + 1}-100{target}-A-{target}.wav"
+        rows.append(f"{name},{target % 5 + 1},{target},c{target},{target % 5 == 1},100{target},A")
+    (root / "meta").mkdir()
+    (root / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
+    sound(root / "audio" / "1-1000-A-0.wav", rate=44_100)
+    sound(root / "audio" / "2-1001-A-1.wav", rate=44_100)
+    return str(root)
+
+
+def test_esc_50_and_its_subset(tmp_path):
+    root = esc50(tmp_path)
+    whole = Esc(root)
+    assert len(whole) == 50 and cited(whole) and whole.info.licence == "CC BY-NC 3.0"
+    assert metas(whole, "id", "label", "fold")[7] == ("3-1007-A-7", 7, 3)
+    ten = Esc(root, subset="esc10")
+    assert metas(ten, "label") == [(i,) for i in range(10)] and cited(ten)
+    assert ten.info.labels == tuple(f"c{5 * i + 1}" for i in range(10))
+    assert {fold for (fold,) in metas(Esc(root, folds=(2, 3)), "fold")} == {2, 3}
+    with pytest.raises(ValueError, match="wanted esc50 or esc10"):
+        Esc(root, subset="esc11")
+    with pytest.raises(ValueError, match="neither meta/esc50.csv nor meta.csv"):
+        len(Esc(str(tmp_path / "audio")))
+
+
+def test_esc_10_alone(shared_data):
+    source = Esc(str(shared_data / "esc10"), subset="esc10")
+    assert len(source) == 400 and len(source.info.labels) == 10 and cited(source)
+    labels = np.array(metas(source, "label", "fold"))
+    np.testing.assert_array_equal(np.bincount(labels[:, 0] * 5 + labels[:, 1] - 1), [8] * 50)
+    with pytest.raises(ValueError, match="10 classes, but subset is 'esc50'"):
+        len(Esc(str(shared_data / "esc10")))
+
+
+def test_spoken_digits(tmp_path):
+    for name in ("3_theo_0", "3_theo_5", "7_george_4", "7_george_49"):
+        sound(tmp_path / "recordings" / f"{name}.wav", rate=8000)
+    source = SpokenDigit(str(tmp_path))
+    assert metas(source, "id", "label", "fold", "split") == [
+        ("3_theo_0", 3, 2, "test"),
+        ("3_theo_5", 3, 2, "train"),
+        ("7_george_4", 7, 1, "test"),
+        ("7_george_49", 7, 1, "train"),
+    ]
+    assert cited(source) and source[0]["audio"].size == 1600
+    speakers = SpokenDigit(str(tmp_path), target="speaker", split="test")
+    assert metas(speakers, "label") == [(1,), (0,)]
+    assert speakers.info.labels == ("george", "theo")
+    assert len(SpokenDigit(str(tmp_path), folds=(1,))) == 2
+
+
+def test_all_real_spoken_digits(shared_data):
+    root = str(shared_data / "fsdd")
+    assert len(SpokenDigit(root)) == 3000 and len(SpokenDigit(root, split="test")) == 300
+    assert len(SpokenDigit(root, target="speaker").info.labels) == 6
+
+
+def test_speech_commands(tmp_path):
+    for word in ("yes", "no"):
+        for n in range(3):
+            sound(tmp_path / word / f"abc_nohash_{n}.wav")
+    sound(tmp_path / "_background_noise_" / "hum.wav")
+    (tmp_path / "validation_list.txt").write_text("yes/abc_nohash_1.wav\n")
+    (tmp_path / "testing_list.txt").write_text("no/abc_nohash_2.wav\nyes/abc_nohash_2.wav\n")
+    source = SpeechCommands(str(tmp_path))
+    assert len(source) == 6 and source.info.labels == ("no", "yes") and cited(source)
+    test = SpeechCommands(str(tmp_path), split="test")
+    wanted = [("no/abc_nohash_2.wav", 0), ("yes/abc_nohash_2.wav", 1)]
+    assert metas(test, "id", "label") == wanted
+    assert len(SpeechCommands(str(tmp_path), split="train")) == 3
+    assert metas(SpeechCommands(str(tmp_path), split="validation"), "label") == [(1,)]
+
+
+def test_audioset(tmp_path):
+    (tmp_path / "class_labels_indices.csv").write_text(
+        'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
+    )
+    (tmp_path / "eval_segments.csv").write_text(
+        "# Segments csv created Sun Mar  5 10:54:25 2017\n"
+        "# num_ytids=4, num_segs=4, num_unique_labels=2, num_positive_labels=5\n"
+        "# YTID, start_seconds, end_seconds, positive_labels\n"
+        '--4gqARaEJE, 0.000, 10.000, "/m/05zppz,/m/09x0r"\n'
+        'YxlGt805lTA, 30.000, 40.000, "/m/09x0r"\n'
+        'abcdefghijk, 1.000, 11.000, "/m/05zppz"\n'
+        'gone_video1, 1.000, 11.000, "/m/05zppz"\n'
+    )
+    for name in ("Y--4gqARaEJE", "YxlGt805lTA_30.000", "abcdefghijk"):
+        sound(tmp_path / "eval" / f"{name}.flac")
+    source = Audioset(str(tmp_path), segments="eval")
+    assert metas(source, "id", "label", "split") == [
+        ("--4gqARaEJE", (0, 1), "eval"),
+        ("YxlGt805lTA", (0,), "eval"),
+        ("abcdefghijk", (1,), "eval"),
+    ]
+    assert source.missing == 1 and source.info.multilabel and cited(source)
+    assert source.info.labels[1] == "Male speech, man speaking"
+    with pytest.raises(ValueError, match=r"Audioset\.segments: got 'test'"):
+        Audioset(str(tmp_path), segments="test")
+
+
+def test_librispeech(tmp_path):
+    for split, speaker, chapter, text in (
+        ("dev-clean", "84", "121123", "GO DO YOU HEAR"),
+        ("test-other", "1688", "142285", "MISTER THORNTON"),
+    ):
+        book = tmp_path / split / speaker / chapter
+        sound(book / f"{speaker}-{chapter}-0000.flac")
+        sound(book / f"{speaker}-{chapter}-0001.flac")
+        lines = [f"{speaker}-{chapter}-{n:04d} {text} {n}" for n in (0, 1)]
+        (book / f"{speaker}-{chapter}.trans.txt").write_text("\n".join(lines) + "\n")
+    source = Librispeech(str(tmp_path))
+    assert len(source) == 4 and source.info.labels == ("84", "1688") and cited(source)
+    only = Librispeech(str(tmp_path), split="test-other")
+    assert metas(only, "id", "text", "label", "split")[1] == (
+        "1688-142285-0001",
+        "MISTER THORNTON 1",
+        1,
+        "test-other",
+    )
+    assert only[1]["audio"].size == 1600
+    with pytest.raises(ValueError, match="split 'train-clean-100'"):
+        len(Librispeech(str(tmp_path), split="train-clean-100"))
+
+
+def test_fsd50k(tmp_path):
+    truth = tmp_path / "FSD50K.ground_truth"
+    truth.mkdir()
+    (truth / "vocabulary.csv").write_text("0,Bark,/m/05tny_\n1,Dog,/m/0bt9lr\n2,Tap,/m/01b\n")
+    (truth / "dev.csv").write_text(
+        'fname,labels,mids,split\n64760,"Dog,Bark","/m/0bt9lr,/m/05tny_",train\n'
+        "16399,Tap,/m/01b,val\n"
+    )
+    (truth / "eval.csv").write_text("fname,labels,mids\n37199,Dog,/m/0bt9lr\n")
+    for part, name in (("dev", "64760"), ("dev", "16399"), ("eval", "37199")):
+        sound(tmp_path / f"FSD50K.{part}_audio" / f"{name}.wav", rate=44_100)
+    source = Fsd50k(str(tmp_path))
+    assert metas(source, "id", "label", "split") == [
+        ("64760", (0, 1), "train"),
+        ("16399", (2,), "val"),
+        ("37199", (1,), "eval"),
+    ]
+    assert cited(source) and source.info.multilabel and source.info.labels[2] == "Tap"
+    assert Fsd50k(str(tmp_path), split="eval")[0]["audio"].size == 1600
+
+
+def test_every_set_is_built_from_config(tmp_path):
+    for kind in ("esc", "spoken_digit", "speech_commands", "audioset", "librispeech", "fsd50k"):
+        source = config.build({"kind": f"sets.{kind}", "root": str(tmp_path / "no")}, "sources")
+        with pytest.raises(ValueError, match=r"root: no such folder: .*no"):
+            len(source)

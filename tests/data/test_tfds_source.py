@@ -1,0 +1,68 @@
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from ssl_audio.data import prepare as verb
+from ssl_audio.data import tfds
+from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.data.source import Manifest
+from ssl_audio.data.synthetic import Synthetic
+
+
+def test_a_written_dataset_reads_back(tmp_path):
+    source = Synthetic(24, seconds=0.1)
+    made = tfds.write(source, "toy_sounds", str(tmp_path))
+    made = pickle.loads(pickle.dumps(made))
+    assert len(made) == 24 and made.info.labels == source.info.labels
+    assert made.info.licence == "CC0 1.0" and made.info.name == "toy_sounds"
+    rows = {source.meta(i)["id"]: i for i in range(24)}
+    for i in range(24):
+        example = made[i]
+        original = source[rows[example["id"]]]
+        assert (example["label"], example["fold"]) == (original["label"], original["fold"])
+        np.testing.assert_allclose(example["audio"], original["audio"], atol=1.01 / 32768)
+        assert made.meta(i) == {k: v for k, v in example.items() if k != "audio"}
+    by_name = tfds.Tfds("toy_sounds", data_dir=str(tmp_path), folds=(2,), rate=8000)
+    assert len(by_name) == 12 and by_name[0]["audio"].size == 800 and by_name[0]["fold"] == 2
+    pipeline = Pipeline({"t": made}, batch_size=4, samples=1600, classes=12)
+    batches = pipeline.batches()
+    assert next(batches)["label"].sum() == 4
+    batches.close()
+
+
+def test_splits_texts_and_several_labels(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(800, 0.25), 16_000)
+    rows = [
+        {"path": "a.wav", "id": f"{s}{i}", "labels": some, "text": "é", "split": s}
+        for s in ("train", "test")
+        for i, some in enumerate((["x", "y"], ["y"]))
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["--source=manifest", f"--root={tmp_path / 'm.jsonl'}", "--tfds=few"]
+    assert verb.main([*command, f"--output={tmp_path / 'data'}"]) == 0
+    test = tfds.Tfds("few", split="test", data_dir=str(tmp_path / "data"))
+    assert test.info.multilabel and test.info.labels == ("x", "y")
+    assert {test.meta(i)["id"]: test.meta(i)["label"] for i in (0, 1)} == {
+        "test0": (0, 1),
+        "test1": (1,),
+    }
+    assert test.meta(0)["text"] == "é" and test.meta(0)["split"] == "test"
+    assert len(tfds.Tfds("few", split="train+test", data_dir=str(tmp_path / "data"))) == 4
+    assert Manifest(str(tmp_path / "m.jsonl"), split="test").info.labels == test.info.labels
+
+
+def test_a_missing_dataset_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no prepared dataset in nothing or"):
+        len(tfds.Tfds("nothing", data_dir=str(tmp_path)))
+
+
+def test_stock_builders_name_the_extra_they_need(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    assert verb.main(["--source=tfds:spoken_digit", f"--output={tmp_path / 'out'}"]) == 1
+    assert "tfds:spoken_digit needs TensorFlow: pip install 'ssl_audio[tf]'" in (
+        capsys.readouterr().err
+    )
