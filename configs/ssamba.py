@@ -21,7 +21,6 @@ def get_config(arg=""):
         librispeech="",
         runlocal=False,
     )
-    mean, std = recipes.AUDIOSET
     config = recipes.pretrain(
         sources=recipes.sources(data=a.data, audioset=a.audioset, librispeech=a.librispeech),
         objective=recipes.masked_spectrogram(
@@ -29,9 +28,6 @@ def get_config(arg=""):
             size=a.size,
             patch=(16, 16),
             masked=a.masked,
-            frames=1024,
-            mean=mean,
-            std=std,
         ),
         batch=64,
         steps="10ep",

@@ -26,7 +26,6 @@ def get_config(arg=""):
         runlocal=False,
     )
     batch, lr, plateau = PUBLISHED[a.size]
-    mean, std = recipes.AUDIOSET
     config = recipes.pretrain(
         sources=recipes.sources(data=a.data, audioset=a.audioset, librispeech=a.librispeech),
         objective=recipes.masked_spectrogram(
@@ -34,9 +33,6 @@ def get_config(arg=""):
             size=a.size,
             patch=tuple(int(n) for n in a.patch.split("x")),
             masked=a.masked,
-            frames=1024,
-            mean=mean,
-            std=std,
         ),
         batch=batch,
         steps="10ep",

@@ -22,7 +22,6 @@ from typing import Any
 SLOTS = {
     "objective": "objectives",
     "frontend": "frontend",
-    "augment": "frontend",
     "tokenizer": "tokens",
     "masking": "tokens",
     "positions": "tokens",
@@ -31,6 +30,9 @@ SLOTS = {
     "mixer": "backbones",
     "norm": "backbones",
     "final_norm": "backbones",
+    "head": "backbones",
+    "spec_augment": "frontend",
+    "noise": "frontend",
     "data": "data",
     "sources": "data",
     "evals": "eval",

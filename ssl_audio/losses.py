@@ -31,3 +31,18 @@ def patch_mse(
 ) -> Float[Array, " B"]:
     """Mean squared error over the masked patches of each clip (SSAST equation 2)."""
     return jnp.mean((predicted - target) ** 2, axis=(1, 2))
+
+
+def softmax_cross_entropy(
+    logits: Float[Array, "B C"], label: Float[Array, "B C"]
+) -> Float[Array, " B"]:
+    """Cross-entropy with a distribution over classes; `label` is scaled to sum to 1."""
+    share = label / jnp.maximum(jnp.sum(label, -1, keepdims=True), 1e-6)
+    return -jnp.sum(share * jax.nn.log_softmax(logits), -1)
+
+
+def sigmoid_cross_entropy(
+    logits: Float[Array, "B C"], label: Float[Array, "B C"]
+) -> Float[Array, " B"]:
+    """Binary cross-entropy of every class on its own, averaged over classes."""
+    return -jnp.mean(label * jax.nn.log_sigmoid(logits) + (1 - label) * jax.nn.log_sigmoid(-logits), -1)

@@ -6,9 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_audio.backbones import sizes
-
-# (mean, std) of the Kaldi log-mel over the training set, SSAST's constants.
-AUDIOSET = (-4.2677393, 4.5689974)
+from ssl_audio.frontend.fbank import STATS
 
 
 def source(where: str) -> dict[str, Any]:
@@ -34,9 +32,9 @@ def masked_spectrogram(
     size: str,
     patch: tuple[int, int],
     masked: int | float,
-    frames: int,
-    mean: float,
-    std: float,
+    frames: int = STATS["audioset"]["frames"],
+    mean: float = STATS["audioset"]["mean"],
+    std: float = STATS["audioset"]["std"],
 ) -> dict[str, Any]:
     """Return the objective of SSAST and SSAMBA; only its `encoder` tells them apart."""
     bins = 128
@@ -83,7 +81,8 @@ def runlocal(config: ConfigDict) -> ConfigDict:
     objective.encoder.width = objective.tokenizer.width = 48
     rows, columns = 128 // patch[0], frames // patch[1]
     objective.encoder.positions.grid = (rows, columns)
-    objective.masking.count = rows * columns // 2
+    if "masking" in objective:
+        objective.masking.count = rows * columns // 2
     config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
     config.data.update(batch_size=8, samples=16_000)
     config.steps = "4"

@@ -33,14 +33,50 @@ class PatchPredictor(nn.Module):
 
 
 class Classifier(nn.Module):
-    """LayerNorm → Linear from a pooled representation to class logits."""
+    """Pool the tokens, then LayerNorm → Linear to class logits (the fine-tuning head of SSAST).
+
+    Attributes:
+      classes: C.
+      pool: "mean" of the patch tokens, "special" (cls and distillation), or "grouped".
+      groups: number of groups when pool is "grouped"; the result is then [B, groups, C].
+    """
 
     classes: int
+    pool: str = "mean"
+    groups: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pool not in ("mean", "special", "grouped"):
+            raise ValueError(f"pool '{self.pool}': wanted mean, special or grouped.")
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B C"]:
+    def __call__(self, encoded: Encoded) -> Float[Array, "*B C"]:
         """Return logits."""
+        if self.pool == "grouped":
+            x = grouped_tokens(encoded, self.groups)
+        else:
+            x = mean_tokens(encoded) if self.pool == "mean" else special_tokens(encoded)
         return Linear(self.classes, name="linear")(LayerNorm(1e-5, name="norm")(x))
+
+
+class LayerMix(nn.Module):
+    """Softmax-weighted sum of all layers, projected and averaged over time (SUPERB's downstream).
+
+    Yang et al. 2021 (arXiv:2105.01051) section 3: layers → `hidden` → mean over time → classes.
+    """
+
+    classes: int
+    hidden: int = 256
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B C"]:
+        """Return logits; the encoder must have been asked for its layers."""
+        layers = [frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x))) for x in encoded.layers]
+        weights = nn.softmax(self.param("weights", nn.initializers.zeros, (len(layers),), jnp.float32))
+        x = jnp.einsum("lbmd,l->bmd", jnp.stack(layers), weights)
+        x = jnp.mean(Linear(self.hidden, name="project")(x), axis=1)
+        return Linear(self.classes, name="linear")(x)
 
 
 def mean_tokens(encoded: Encoded) -> Float[Array, "B D"]:
@@ -75,6 +111,3 @@ def frame_tokens(encoded: Encoded) -> Float[Array, "B M D"]:
     rows, columns = encoded.tokens.grid
     x = encoded.tokens.x.reshape(-1, rows, columns, encoded.tokens.x.shape[-1])
     return jnp.moveaxis(x, 1, 2).reshape(x.shape[0], columns, -1)
-
-
-POOLING = {"mean": mean_tokens, "special": special_tokens}

@@ -38,10 +38,11 @@ def test_weights_hold_and_each_source_is_visited_evenly(shuffle):
 
 
 def test_a_very_rare_source_still_gets_its_share():
-    draws = Draws((4, 4), (1.0, 4999.0))
-    drawn = [draws[k] for k in range(20_000)]
-    assert sum(clip < 4 for clip in drawn) == 4
-    assert sorted(clip for clip in drawn if clip < 4) == [0, 1, 2, 3]
+    draws = Draws((4, 4, 4), (0.2132, 0.0002, 0.8506))
+    drawn = [draws[k] for k in range(40_000)]
+    rare = [clip for clip in drawn if 4 <= clip < 8]
+    assert len(rare) == pytest.approx(40_000 * 0.0002 / 1.064, abs=2)
+    assert sorted(rare[:4]) == sorted(rare[4:8]) == [4, 5, 6, 7]
 
 
 def test_balanced_weights_follow_the_rule():
@@ -55,6 +56,8 @@ def test_balanced_draws_make_rare_labels_as_frequent_as_common_ones():
     draws = Draws((100,), chances=balanced(labels, 2), seed=0)
     drawn = [labels[draws[k]] for k in range(4000)]
     assert np.mean(drawn) == pytest.approx(0.5, abs=0.03)
+    other = Draws((100,), chances=balanced(labels, 2), seed=1)
+    assert [labels[other[k]] for k in range(4000)] != drawn
 
 
 def test_faulty_weights_are_refused():

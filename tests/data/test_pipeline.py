@@ -150,6 +150,25 @@ def test_mixup_mixes_sound_and_labels_in_the_same_proportion():
     assert mixed.size > 10 and abs(mixed.mean() - 0.5) < 0.1 and mixed.std() < 0.2
 
 
+def test_mixup_has_its_probability():
+    for wanted in (0.0, 0.25):
+        pipeline = make(mixup=wanted, batch_size=400, classes=2)
+        (batch,) = take(pipeline.batches(), 1)
+        mixed = np.abs(batch["audio"]).max(1) < 1e-4  # what is left of constant clips
+        assert mixed.mean() == pytest.approx(wanted, abs=0.06)
+
+
+def test_the_order_in_which_sources_are_named_does_not_matter():
+    one = {"a": Numbers(4), "b": Numbers(8)}
+    two = {"b": Numbers(8), "a": Numbers(4)}
+    same(take(make(sources=one).batches(), 3), take(make(sources=two).batches(), 3))
+
+
+def test_a_constant_partner_of_any_length_adds_nothing():
+    (batch,) = take(make(mixup=1.0, batch_size=20).batches(), 1)
+    np.testing.assert_allclose(batch["audio"], 0.0, atol=1e-5)
+
+
 def test_labels_become_multi_hot():
     (batch,) = take(make(classes=3, batch_size=10).batches(), 1)
     np.testing.assert_array_equal(batch["label"].argmax(1), batch["index"] % 3 == 0)

@@ -1,0 +1,30 @@
+# make demo: set up, pretrain SSAMBA-tiny on audio, probe it.   make test: set up, pass the tests.
+# Needs only Python 3.11 or newer; choose one with PYTHON=python3.12.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+
+.PHONY: demo test check clean
+
+$(VENV)/installed: setup.py
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 wanted: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/installed
+	BIN=$(BIN) bash launch/demo.sh $(DEMO)
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test: $(VENV)/installed check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) *.egg-info

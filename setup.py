@@ -1,0 +1,49 @@
+"""Package metadata; tool settings are in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "ssl_audio/__init__.py").read_text())[1]
+
+TEST = ["beartype", "hypothesis", "jaxtyping", "pyright", "pytest", "ruff"]
+PARQUET = ["pyarrow"]
+
+setup(
+    name="ssl_audio",
+    version=VERSION,
+    description="Pretrain, adapt and use self-supervised audio encoders in JAX",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["ssl_audio", "ssl_audio.*"]),
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "absl-py",
+        "array-record",
+        "flax>=0.12,<0.14",
+        "grain>=0.2.18",
+        "jax>=0.10,<0.13",
+        "librosa>=0.11",
+        "matplotlib",
+        "ml-collections>=1.1",
+        "numpy",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "scikit-learn>=1.5",
+        "soundfile>=0.12",
+        "soxr>=0.5",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.10",
+        "tqdm",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "parquet": PARQUET,
+        "tensorboard": ["tensorboard"],
+        "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
+        "test": TEST + PARQUET,
+    },
+)

@@ -1,0 +1,101 @@
+"""Supervised classification of clips, from scratch or from a pretrained encoder (warm start)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssl_audio import losses
+from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
+from ssl_audio.frontend.base import Frontend
+from ssl_audio.letters import Array, Float
+from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.structs import Encoded, Loss
+from ssl_audio.tokens.patchify import Patchify
+
+LOSSES = {"softmax": losses.softmax_cross_entropy, "sigmoid": losses.sigmoid_cross_entropy}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagging(Objective):
+    """Fit `batch["label"]` [B, C], multi-hot or mixed.
+
+    Attributes:
+      frontend, tokenizer, encoder: as in pretraining; patches may overlap here.
+      head: Encoded → logits.
+      criterion: "softmax" (one label a clip) or "sigmoid" (any number of labels).
+      spec_augment: hides a band and a stretch of the raw log-mel in training.
+      noise: adds noise and rolls the normalised log-mel in training.
+    """
+
+    frontend: Frontend
+    tokenizer: Patchify
+    encoder: Any
+    head: Any
+    criterion: str = "softmax"
+    spec_augment: SpecAugment | None = None
+    noise: NoiseRoll | None = None
+
+    def __post_init__(self):
+        if self.criterion not in LOSSES:
+            raise ValueError(f"criterion '{self.criterion}': wanted one of {', '.join(LOSSES)}.")
+
+    def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
+        """Return fresh parameters; there is no other state."""
+        keys = jax.random.split(key, 3)
+        spec = self._spec(batch, None)
+        tokens, tokenizer = self.tokenizer.init_with_output(keys[0], spec)
+        encoded, encoder = self.encoder.init_with_output(keys[1], tokens, layers=True)
+        head = self.head.init(keys[2], encoded)
+        params = {"tokenizer": tokenizer, "encoder": encoder, "head": head}
+        return {name: variables["params"] for name, variables in params.items()}, {}
+
+    def loss(
+        self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool, phase: str = "main"
+    ) -> Loss:
+        """Return the mean loss and the share of clips whose best class is a right one."""
+        del phase
+        logits = self._logits(params, batch, key if train else None)
+        value = LOSSES[self.criterion](logits, batch["label"])
+        best = jnp.argmax(logits, -1)
+        right = jnp.take_along_axis(batch["label"], best[:, None], 1)[:, 0] >= jnp.max(batch["label"], -1)
+        weight = float(logits.shape[0])
+        metrics = {"accuracy": (jnp.sum(right.astype(jnp.float32)), weight)}
+        return Loss(total=jnp.mean(value), metrics=metrics, extra=extra)
+
+    def predictors(self) -> Mapping[str, Predictor]:
+        """Offer "encode" and "logits"."""
+        return {"encode": self.encode, "logits": self.logits}
+
+    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
+        """Encode audio; `layers` of the result is filled."""
+        del extra
+        return self._encode(params, self._spec(batch, None), None)
+
+    def logits(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B C"]:
+        """Return class logits."""
+        del extra
+        return self._logits(params, batch, None)
+
+    def _logits(self, params, batch, key):
+        keys = (None, None) if key is None else jax.random.split(key)
+        encoded = self._encode(params, self._spec(batch, keys[0]), keys[1])
+        return self.head.apply({"params": params["head"]}, encoded)
+
+    def _encode(self, params, spec, key) -> Encoded:
+        tokens = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
+        rngs = None if key is None else {"drop_path": key}
+        return self.encoder.apply(
+            {"params": params["encoder"]}, tokens, train=key is not None, layers=True, rngs=rngs
+        )
+
+    def _spec(self, batch, key):
+        """Return the log-mel; masks go on before normalisation and noise after, as in SSAST's loader."""
+        spec = self.frontend.log_mel(batch["audio"], batch["length"])
+        keys = (None, None) if key is None else jax.random.split(key)
+        if self.spec_augment and key is not None:
+            spec = self.spec_augment(spec, keys[0])
+        spec = self.frontend.normalise(spec)
+        return self.noise(spec, keys[1]) if self.noise and key is not None else spec

@@ -1,0 +1,209 @@
+"""Building objects from configs, and the command line: what is refused, and with which words."""
+
+import dataclasses
+import textwrap
+
+import pytest
+from ml_collections import ConfigDict
+from reference import ROOT
+
+from ssl_audio import config
+from ssl_audio.backbones import norms, sizes
+from ssl_audio.backbones.attention import Attention
+from ssl_audio.tokens.masking import Cluster
+
+FBANK = dict(kind="fbank", bins=64)
+SSAST, SSAMBA = str(ROOT / "configs/ssast.py"), str(ROOT / "configs/ssamba.py")
+
+
+def test_a_typo_gets_a_suggestion_and_all_options():
+    with pytest.raises(TypeError, match=r"^config\.frontend: Fbank has no option 'bin'\. Did you mean 'bins'\?"):
+        config.build(dict(kind="fbank", bin=64), "frontend")
+    with pytest.raises(TypeError, match=r"no option 'zzz'\. Options: rate, bins, "):
+        config.build(dict(kind="fbank", zzz=64), "frontend")
+
+
+def test_a_typo_far_down_names_its_place():
+    options = sizes.encoder("ssast", "tiny", (8, 4))
+    options["block"]["mixer"]["head"] = options["block"]["mixer"].pop("heads")
+    with pytest.raises(TypeError, match=r"^config\.encoder\.block\.mixer: Attention has no option 'head'\."):
+        config.build(options, "encoder")
+
+
+def test_an_unknown_kind_lists_the_files():
+    with pytest.raises(ValueError, match=r"config\.frontend\.kind: no file 'fbanks' in .*augment, fbank"):
+        config.build(dict(kind="fbanks"), "frontend")
+    with pytest.raises(ValueError, match=r"masking has no class 'Masking'; it has \['Cluster', 'Random'\]"):
+        config.build(dict(kind="masking"), "masking")
+
+
+@pytest.mark.parametrize("wrong", [3, "fbank", {"bins": 64}, None])
+def test_a_slot_wants_a_mapping_with_a_kind(wrong):
+    with pytest.raises(TypeError, match="wanted a mapping with a 'kind'"):
+        config.build(wrong, "frontend")
+
+
+def test_a_kind_where_none_belongs_is_refused():
+    with pytest.raises(TypeError, match="nothing with a 'kind' belongs here"):
+        config.build(dict(kind="fbank"), "optim")
+
+
+def test_a_missing_option_is_named():
+    with pytest.raises(TypeError, match=r"config\.mixer: Attention needs heads\."):
+        config.build(dict(kind="attention"), "mixer")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"), [("bins", "64", "int"), ("bins", 64.0, "int"), ("bins", True, "int"),
+                                 ("mean", "0", "float"), ("frames", 1.5, "int or NoneType")],
+)  # fmt: skip
+def test_a_wrong_type_is_refused(key, value, wanted):
+    with pytest.raises(TypeError, match=rf"^config\.frontend\.{key}: wanted {wanted}, got "):
+        config.build(dict(kind="fbank") | {key: value}, "frontend")
+
+
+def test_an_error_of_the_class_itself_says_where():
+    with pytest.raises(ValueError, match=r"^config\.masking: .*count is 0"):
+        config.build(dict(kind="masking:Cluster", count=0), "masking")
+
+
+def test_children_are_built_first():
+    encoder = config.build(sizes.encoder("ssast", "tiny", (8, 4)), "encoder")
+    assert isinstance(encoder.block.mixer, Attention) and encoder.block.mixer.heads == 3
+    assert isinstance(encoder.final_norm, norms.LayerNorm)
+    twice = config.build(sizes.encoder("ssamba", "tiny", (8, 4)), "encoder").final_norm
+    assert isinstance(twice, norms.Twice) and twice.norm.eps == 1e-5
+
+
+def test_config_dicts_and_lists_are_data_and_what_is_built_is_frozen():
+    given = ConfigDict(dict(kind="masking:Cluster", count=4, sizes=[2, 3]))
+    built = config.build(given, "masking")
+    assert built == Cluster(4, (2, 3))
+    given.count = 5
+    assert built.count == 4
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        built.count = 5
+
+
+def test_research_code_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "my_lab.py").write_text(
+        textwrap.dedent("""
+        import dataclasses
+
+        @dataclasses.dataclass(frozen=True)
+        class Alternate:
+            count: int
+
+        @dataclasses.dataclass(frozen=True)
+        class MyLab:
+            size: float = 2.0
+        """)
+    )
+    (tmp_path / "broken_lab.py").write_text("import a_module_nobody_has\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert config.build(dict(kind="my_lab:Alternate", count=3), "masking").count == 3
+    assert config.build(dict(kind="my_lab"), "masking").size == 2.0
+    with pytest.raises(ModuleNotFoundError, match="a_module_nobody_has"):
+        config.build(dict(kind="broken_lab:Thing"), "masking")
+
+
+def test_parse_arg():
+    def parse(arg):
+        return vars(config.parse_arg(arg, size="base", masked=400, rate=0.5, runlocal=False))
+
+    base = dict(size="base", masked=400, rate=0.5, runlocal=False)
+    assert parse("") == parse(None) == base
+    assert parse("size=tiny,runlocal") == base | dict(size="tiny", runlocal=True)
+    assert parse("tiny,masked=3,rate=1e-3") == base | dict(size="tiny", masked=3, rate=1e-3)
+    assert parse("runlocal=no")["runlocal"] is False
+    with pytest.raises(ValueError, match="'sise': the options are size, masked, rate, runlocal"):
+        parse("sise=tiny")
+    with pytest.raises(ValueError, match="'masked=many': wanted int"):
+        parse("masked=many")
+    with pytest.raises(ValueError, match="write masked=VALUE"):
+        parse("masked")
+    with pytest.raises(ValueError, match="write tiny=VALUE"):
+        parse("runlocal,tiny")
+
+
+def test_duration():
+    def steps(value):
+        return config.duration(value, total=2000, epoch=30)
+
+    assert [steps(v) for v in (3000, "3000", "30 steps", "5%", "10ep", "0.5ep", "0.01%")] == [
+        3000, 3000, 30, 100, 300, 15, 1,
+    ]  # fmt: skip
+    for wrong in ("5 parsecs", "", "%5", "-3"):
+        with pytest.raises(ValueError, match="write 3000, '5%' or '10ep'"):
+            steps(wrong)
+    with pytest.raises(ValueError, match="epoch is not known"):
+        config.duration("2ep", total=10)
+
+
+def test_text_has_one_sorted_line_per_leaf():
+    given = dict(b=dict(z=1, a=(1, "x")), a=None, empty={})
+    assert config.text(ConfigDict(given)) == "a = None\nb.a = (1, 'x')\nb.z = 1\nempty = {}\n"
+
+
+def test_swapping_transformer_for_mamba_is_one_subtree():
+    lines = {}
+    for encoder in ("ssast", "ssamba"):
+        _, options = config.command_line("", [f"--config={SSAST}:size=tiny,encoder={encoder}"])
+        lines[encoder] = set(config.text(options).splitlines())
+    differ = lines["ssast"] ^ lines["ssamba"]
+    assert any("mixer.kind" in line for line in differ)
+    assert all(line.startswith("objective.encoder.") for line in differ)
+
+
+def test_command_line_overrides():
+    argv = [f"--config={SSAMBA}:size=tiny,runlocal", "--config.optim.lr=0.5", "--workdir", "there"]
+    argv += ["--config.objective.masking.count=3", "--config.checkpoint.every=50%"]
+    args, options = config.command_line("what it does", argv, workdir=True)
+    assert args.workdir == "there"
+    assert (options.optim.lr, options.objective.masking.count) == (0.5, 3)
+    assert options.checkpoint.every == "50%"
+    again = config.command_line("what it does", argv, workdir=True)[1]
+    assert again.to_dict() == options.to_dict(), "a program may parse twice"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "--config"),
+        (["--config=nowhere.py"], "no file nowhere.py"),
+        ([f"--config={SSAST}:sise=tiny"], "the options are size"),
+        ([f"--config={SSAST}:size=huge"], "huge"),
+        ([f"--config={SSAST}", "--config.optim.learning=1"], "learning"),
+        ([f"--config={SSAST}", "--config.optim.lr=fast"], "fast"),
+        ([f"--config={SSAST}", "--confg.optim.lr=1"], "--confg.optim.lr=1"),
+        ([f"--config={SSAST}:data=/no/such/folder"], "a folder that exists"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_command_line_mistakes_are_one_message(argv, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        config.command_line("", argv)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and words in said and "Traceback" not in said
+
+
+def test_a_missing_workdir_and_help(capsys):
+    with pytest.raises(SystemExit):
+        config.command_line("", [f"--config={SSAST}"], workdir=True)
+    assert "--workdir" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        config.command_line("Line one.\n  kept as it is", ["--help"], workdir=True)
+    assert stop.value.code == 0 and "  kept as it is" in capsys.readouterr().out
+
+
+def test_run_turns_mistakes_of_users_into_one_line(monkeypatch):
+    monkeypatch.delenv("SSL_AUDIO_TRACEBACK", raising=False)
+
+    def mistake():
+        raise ValueError("batch size 3: wanted 4")
+
+    with pytest.raises(SystemExit, match="ValueError: batch size 3: wanted 4"):
+        config.run(mistake)
+    monkeypatch.setenv("SSL_AUDIO_TRACEBACK", "1")
+    with pytest.raises(ValueError):
+        config.run(mistake)

@@ -1,0 +1,251 @@
+"""The laws of the code base, checked on its source text: who may import, name or hold what."""
+
+import ast
+import functools
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from reference import ROOT
+
+from ssl_audio import config
+from ssl_audio.train import Run
+
+PACKAGE = ROOT / "ssl_audio"
+FILES = sorted(PACKAGE.rglob("*.py"))
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+MODEL = ("frontend", "tokens", "backbones", "objectives", "losses", "step", "sharding", "optim")
+LIGHT = {"jax", "flax", "optax", "numpy", "einops", "ssl_audio"} | sys.stdlib_module_names
+LIFTED = {"scan", "remat", "checkpoint", "vmap", "jit", "while_loop", "cond", "map_variables"}
+SYSTEMS = {"ssast", "ssamba"}
+
+
+@functools.cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
+def name(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def top(path):
+    """Return the first folder of a file, or its stem at the top."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(path, *, at_load=False):
+    """Return the dotted names of the modules that a file imports (at_load: not in functions)."""
+    found = set()
+
+    def visit(node):
+        if at_load and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name(path)}: relative import"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree(path))
+    return found
+
+
+def stems(*folders):
+    return {
+        path.stem
+        for folder in folders
+        for path in (PACKAGE / folder).rglob("*.py")
+        if path.stem not in ("base", "__init__", "metrics")
+    }
+
+
+def linen(path):
+    """Return what a file uses of flax.linen: attribute names, or None when it does not import it."""
+    if not any(module.startswith("flax.linen") for module in imported(path)):
+        return None
+    return {
+        node.attr
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("nn", "linen")
+    }
+
+
+@pytest.mark.parametrize("file", ["train.py", "step.py"])
+def test_the_loop_knows_no_objective_data_backbone_or_metric(file):
+    path = PACKAGE / file
+    allowed = "config hosts sharding checkpoint objectives.base optim record step structs".split()
+    for module in imported(path):
+        if module.startswith("ssl_audio"):
+            inner = module.removeprefix("ssl_audio.")
+            assert any(inner == a or inner.startswith(f"{a}.") for a in allowed), module
+
+    forbidden = stems("objectives", "backbones", "data/sets", "eval", "tokens", "frontend") | SYSTEMS
+    forbidden |= {"accuracy", "nce", "mse", "synthetic"}
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree(path))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree(path)):
+        said = []
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            said = [] if id(node) in docstrings else re.findall(r"[a-z_0-9]+", node.value.lower())
+        elif isinstance(node, ast.Name):
+            said = [node.id]
+        elif isinstance(node, ast.Attribute):
+            said = [node.attr]
+        assert not forbidden & set(said), f"{file}:{node.lineno}: {forbidden & set(said)}"
+
+
+def test_objectives_do_not_import_each_other():
+    allowed = ("tokens", "backbones", "losses", "frontend", "structs", "letters", "objectives.base")
+    for path in sorted((PACKAGE / "objectives").glob("*.py")):
+        for module in imported(path):
+            if module.startswith("ssl_audio"):
+                inner = module.removeprefix("ssl_audio.")
+                assert inner.startswith(allowed), f"{name(path)} imports {module}"
+
+
+def load(path, arg):
+    scope = {"__name__": path.stem}
+    exec(compile(path.read_text(), path, "exec"), scope)
+    return config.plain(scope["get_config"](arg))
+
+
+@pytest.mark.parametrize("arg", ["", "runlocal"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_leaf_is_a_field(path, arg):
+    options = load(path, arg)
+    run = config.make(Run, options)
+    assert type(run.objective).__module__.endswith(options["objective"]["kind"])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_misspelt_leaf_is_an_error_with_a_suggestion(path):
+    options = load(path, "runlocal")
+    tried = 0
+
+    def misspell(mapping, where):
+        nonlocal tried
+        for key, value in list(mapping.items()):
+            free = where.rpartition(".")[2] in ("sources", "evals", "rates", "weights")
+            if key != "kind" and not free:
+                mapping[f"{key}x"] = mapping.pop(key)
+                with pytest.raises(TypeError) as error:
+                    config.make(Run, options)
+                assert str(error.value).startswith(f"{where}: "), (where, key)
+                assert f"Did you mean '{key}'?" in str(error.value), (where, key)
+                mapping[key] = mapping.pop(f"{key}x")
+                tried += 1
+            if isinstance(value, dict):
+                misspell(value, f"{where}.{key}")
+
+    misspell(options, "config")
+    assert tried > 30
+    config.make(Run, options)
+
+
+def test_nothing_branches_on_the_name_of_a_system_or_kind():
+    names = stems("objectives", "backbones") | SYSTEMS
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, (ast.Compare, ast.match_case)):
+                words = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
+                bad = {word for word in words if isinstance(word, str) and word in names}
+                assert not bad, f"{name(path)}: compares with {bad}"
+
+
+def test_no_hidden_state_in_modules():
+    for path in FILES:
+        if top(path) not in MODEL:
+            continue
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute):
+                hidden = {"variable", "put_variable", "sow", "BatchNorm", "perturb"}
+                assert node.attr not in hidden, f"{name(path)}:{node.lineno} .{node.attr}"
+            if isinstance(node, ast.keyword):
+                assert node.arg != "mutable", f"{name(path)}:{node.lineno} mutable="
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if top(p) in (*MODEL, "structs", "letters")], ids=name)
+def test_model_code_is_light(path):
+    for module in imported(path):
+        first = module.partition(".")[0]
+        allowed = LIGHT | ({"jaxtyping"} if path.name == "letters.py" else set())
+        assert first in allowed, f"{name(path)} imports {module}"
+
+
+def test_data_does_not_import_jax_at_load():
+    for path in (PACKAGE / "data").rglob("*.py"):
+        for module in imported(path, at_load=True):
+            assert module.partition(".")[0] not in ("jax", "flax", "optax"), f"{name(path)}: {module}"
+
+
+def test_a_machine_with_nothing_else_can_import_data_and_model():
+    heavy = (
+        "grain librosa soundfile soxr tensorflow_datasets ml_collections tensorboardX tqdm matplotlib"
+        " sklearn pyarrow pandas jaxtyping torch tensorflow"
+    )
+    code = f"""
+import sys, pkgutil, importlib
+for module in {heavy.split()}:
+    sys.modules[module] = None
+import ssl_audio.data.pipeline, ssl_audio.data.synthetic, ssl_audio.data.source
+assert "jax" not in sys.modules, "data imports jax"
+import ssl_audio.step, ssl_audio.sharding, ssl_audio.optim, ssl_audio.losses, ssl_audio.objectives
+for file in pkgutil.iter_modules(ssl_audio.objectives.__path__):
+    importlib.import_module("ssl_audio.objectives." + file.name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
+def test_linen_stays_in_its_folders():
+    for path in FILES:
+        used = linen(path)
+        if path.name == "train.py":
+            assert used == {"logical_axis_rules"}
+        elif top(path) not in ("frontend", "tokens", "backbones", "objectives"):
+            assert used is None or used == {"logical_axis_rules"}, f"{name(path)} imports flax.linen"
+
+
+def test_lifted_transforms_only_in_the_stack():
+    assert linen(PACKAGE / "backbones/stack.py") >= {"scan", "remat"}
+    for path in FILES:
+        if path.name != "stack.py":
+            assert not LIFTED & (linen(path) or set()), name(path)
+
+
+def test_mesh_axes_are_made_in_one_place():
+    says = [name(path) for path in FILES if "AxisType" in path.read_text()]
+    assert says == ["sharding.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_files_are_small_and_well_named(path):
+    limit = {"step.py": 150, "train.py": 270}.get(name(path), 400)
+    assert len(path.read_text().splitlines()) <= limit
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    assert not {"utils", "helpers", "common", "misc", "util", "helper"} & set(parts)
+
+
+def test_a_file_opens_with_at_most_five_lines_of_what_it_holds():
+    for path in FILES:
+        text = ast.get_docstring(tree(path))
+        if path.name == "__init__.py" or not path.read_text():
+            continue
+        assert text and len(text.splitlines()) <= 5, name(path)
+
+
+def test_nothing_mentions_where_it_was_made():
+    for path in (*FILES, *CONFIGS, *pathlib.Path(ROOT / "tests").rglob("*.py")):
+        if path.name != "test_laws.py":
+            assert not re.search(r"/work/|shared/specs", path.read_text()), path
