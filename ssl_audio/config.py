@@ -100,13 +100,13 @@ def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
     """
     values = dict(defaults)
     first = next(iter(defaults), None)
-    for part in filter(None, (arg or "").split(",")):
+    for number, part in enumerate(filter(None, (arg or "").split(","))):
         key, given, text = part.partition("=")
         if not given:
             if isinstance(defaults.get(key), bool):
                 values[key] = True
                 continue
-            if key in defaults or first is None or part is not (arg or "").split(",")[0]:
+            if key in defaults or first is None or number:
                 raise ValueError(f"config argument '{part}': write {key}=VALUE.")
             key, text = first, part
         if key not in defaults:
@@ -190,9 +190,10 @@ def command_line(
         parser.error(f"--config: no file {file}")
     # Flags of our own, not absl's global ones: a program may call this twice.
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    line = ["", f"--config={args.config}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
     try:
-        values(["", f"--config={args.config}", *overrides])
+        values(line)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         message = str(error)
         if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):

@@ -79,7 +79,7 @@ def make_train_step(
         for number, phase in enumerate(objective.phases):
             key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), number)
             grads, total, metrics, extra = gradients(params, extra, batch, key, phase.name)
-            norm = optax.global_norm(grads)
+            norm = optax.tree.norm(grads)
             finite &= jnp.isfinite(total) & jnp.isfinite(norm)
             updates, opt_state[phase.name] = txs[phase.name].update(
                 grads, opt_state[phase.name], params, value=total

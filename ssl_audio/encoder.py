@@ -1,0 +1,347 @@
+"""A pretrained encoder in use: `load` a run; waveforms of any rate and length in, features out.
+
+The public API, and what `embed.py` and `evaluate.py` work with.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_audio import __version__, checkpoint, config
+from ssl_audio.backbones.heads import frame_tokens
+from ssl_audio.data.decode import resample
+
+FINAL = -1  # the layer that means: after the last norm
+POOLS = ("mean", "stats")
+PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
+
+Features = np.ndarray  # [K, T', rows * D]: layers, patch columns in time, the column's tokens
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoder:
+    """A pretrained encoder and what it takes to feed it.
+
+    A clip is padded at its end, in the log-mel domain, to whole patch columns and no further.
+    Longer audio than the training clips is cut in windows of their length, half a window apart,
+    and averaged where they overlap. One program is compiled per number of columns: at most as
+    many as a training clip has. If those are more than 64, clips are padded to a multiple of their
+    64th part, and the padding's columns dropped.
+
+    The same clip gives the same bits whatever else is embedded with it.
+
+    Attributes:
+      objective: the method that trained it; its "encode" predictor is the forward pass.
+      params: as numpy arrays.
+      config: of the run.
+      batch_size: clips (or windows) encoded together; always that many, the last ones repeated.
+    """
+
+    objective: Any
+    params: Any
+    config: Mapping[str, Any]
+    batch_size: int = 16
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate the encoder works at, Hz."""
+        return self.objective.frontend.rate
+
+    @property
+    def window(self) -> float:
+        """Length of the training clips, s."""
+        return self._frames * self.objective.frontend.hop / self.rate
+
+    @property
+    def width(self) -> int:
+        """Features per token, D."""
+        return self._shapes.tokens.x.shape[-1]
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks, L."""
+        return self._shapes.layers.shape[0]
+
+    @property
+    def rows(self) -> int:
+        """Tokens in a patch column: its frequency rows."""
+        return self.objective.tokenizer.grid(self._frames, self.objective.frontend.bins)[0]
+
+    def embed(
+        self, waveform: Any, sample_rate: int, *, layer: int = FINAL, pool: str = "mean"
+    ) -> np.ndarray:
+        """Return one feature vector per clip: [D'] for [S], [B, D'] for [B, S] or a list of [S].
+
+        Args:
+          waveform: mono audio, floating point in [-1, 1] or int16.
+          sample_rate: of the waveform, Hz.
+          layer: -1: after the last norm; 0 to L-1: the residual stream after that block.
+          pool: "mean" over all tokens, D' = D; "stats": mean and standard deviation over time of
+            each frequency row, D' = 2 * rows * D.
+
+        Raises:
+          ValueError: audio that is empty, not finite, or of another shape or type; no such layer
+            or pool.
+        """
+        check_pool(pool)
+        self.check_layer(layer)
+        single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
+        clips = self._clips([waveform] if single else waveform, sample_rate)
+        pooled = {i: pooling(f[0], self.rows, pool) for i, f in self.stream(clips, (layer,))}
+        found = np.stack([pooled[i] for i in range(len(pooled))])
+        return found[0] if single else found
+
+    def frames(
+        self, waveform: Any, sample_rate: int, *, layer: int = FINAL
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features of each patch column of one clip [S], and their times.
+
+        Returns:
+          Features [T', rows * D], low frequencies first, and the centre of each column, ms [T'].
+
+        Raises:
+          ValueError: as `embed`.
+        """
+        self.check_layer(layer)
+        (found,) = self.stream(self._clips([waveform], sample_rate), (layer,))
+        return found[1][0], self.times(found[1].shape[1])
+
+    def times(self, columns: int) -> np.ndarray:
+        """Return the centres of so many patch columns, ms."""
+        frontend, tokenizer = self.objective.frontend, self.objective.tokenizer
+        frame = np.arange(columns) * tokenizer.stride[1] + (tokenizer.patch[1] - 1) / 2
+        return (frame * frontend.hop + frontend.window / 2) * (1000 / self.rate)
+
+    def stream(
+        self, clips: Iterable[np.ndarray], layers: Sequence[int] = (FINAL,)
+    ) -> Iterator[tuple[int, Features]]:
+        """Yield (number, features) of each clip, in the order in which batches fill up.
+
+        Args:
+          clips: float32 mono [S] at `rate` Hz; read as they are needed, a few batches are held.
+          layers: which layers' features to give.
+        """
+        layers = tuple(layers)
+        waiting: dict[int, list[tuple[int, int, np.ndarray]]] = {}  # by columns
+        found: dict[int, dict[int, Features]] = {}  # clip → first column → features
+        totals: dict[int, tuple[int, int]] = {}  # clip → columns, windows
+
+        def run(columns: int) -> Iterator[tuple[int, Features]]:
+            group = waiting.pop(columns)
+            encoded = self._encode(columns, layers, [audio for *_, audio in group])
+            for (number, start, _), features in zip(group, encoded, strict=False):
+                found[number][start] = features
+                if len(found[number]) == totals[number][1]:
+                    yield number, _join(found.pop(number), totals.pop(number)[0])
+
+        for number, audio in enumerate(clips):
+            total, windows = self._cut(audio)
+            totals[number], found[number] = (total, len(windows)), {}
+            for start, columns, piece in windows:
+                waiting.setdefault(columns, []).append((number, start, piece))
+                if len(waiting[columns]) == self.batch_size:
+                    yield from run(columns)
+        for columns in sorted(waiting):
+            yield from run(columns)
+
+    def check_layer(self, layer: int) -> None:
+        """Raise ValueError unless there is such a layer."""
+        if not isinstance(layer, int) or not FINAL <= layer < self.num_layers:
+            raise ValueError(
+                f"layer: got {layer!r}; wanted 0 to {self.num_layers - 1}, or -1 for the final one."
+            )
+
+    @functools.cached_property
+    def _frames(self) -> int:
+        frontend = self.objective.frontend
+        return frontend.frames or frontend.count(self.config["data"]["samples"])
+
+    @functools.cached_property
+    def _most(self) -> int:
+        """The columns of a training clip."""
+        return self.objective.tokenizer.grid(self._frames, self.objective.frontend.bins)[1]
+
+    @functools.cached_property
+    def _shapes(self) -> Any:
+        return jax.eval_shape(self._predictor(1), self.params, {}, self.blank(1))
+
+    @functools.cached_property
+    def _on_device(self) -> Any:
+        return jax.device_put(self.params)
+
+    @functools.cached_property
+    def _programs(self) -> dict[Any, Any]:
+        return {}
+
+    def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
+        """Return a batch of one silent clip of so many columns (default: a training clip's)."""
+        samples = self._samples(columns or self._most)
+        audio, length = np.zeros((1, samples), np.float32), np.full(1, samples, np.int32)
+        return {"audio": audio, "length": length}
+
+    def _span(self, columns: int) -> int:
+        """Return the frames that so many columns cover."""
+        tokenizer = self.objective.tokenizer
+        return (columns - 1) * tokenizer.stride[1] + tokenizer.patch[1]
+
+    def _samples(self, columns: int) -> int:
+        frontend = self.objective.frontend
+        return (self._span(columns) - 1) * frontend.hop + frontend.window
+
+    def _predictor(self, columns: int) -> Any:
+        frontend = dataclasses.replace(self.objective.frontend, frames=self._span(columns))
+        return dataclasses.replace(self.objective, frontend=frontend).predictors()["encode"]
+
+    def _cut(self, audio: np.ndarray) -> tuple[int, list[tuple[int, int, np.ndarray]]]:
+        """Return a clip's columns and its windows: first column, columns with padding, audio."""
+        frontend, tokenizer = self.objective.frontend, self.objective.tokenizer
+        # Less than one analysis window would leave no frame at all, and all such clips alike.
+        audio = np.pad(audio, (0, max(0, frontend.window - len(audio))))
+        frames = 1 + (len(audio) - frontend.window) // frontend.hop
+        total = 1 + max(0, -(-(frames - tokenizer.patch[1]) // tokenizer.stride[1]))
+        last = max(0, total - self._most)
+        starts = [*range(0, last, max(1, self._most // 2)), last]
+        grain = -(-self._most // PROGRAMS)
+        columns = min(self._most, -(-total // grain) * grain)
+        step, size = tokenizer.stride[1] * frontend.hop, self._samples(columns)
+        return total, [(s, columns, audio[s * step : s * step + size]) for s in starts]
+
+    def _encode(self, columns: int, layers: tuple[int, ...], group: list[np.ndarray]) -> np.ndarray:
+        """Return [batch size, K, columns, rows * D] of pieces of that many columns."""
+        if (columns, layers) not in self._programs:
+            encode = self._predictor(columns)
+
+            def program(params, audio, length):
+                encoded = encode(params, {}, {"audio": audio, "length": length})
+                wanted = [encoded.tokens.x if k == FINAL else encoded.layers[k] for k in layers]
+                return jnp.stack(
+                    [
+                        frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x)))
+                        for x in wanted
+                    ],
+                    axis=1,
+                ).astype(jnp.float32)
+
+            self._programs[columns, layers] = jax.jit(program)
+        group = group + group[-1:] * (self.batch_size - len(group))
+        length = np.array([len(piece) for piece in group], np.int32)
+        audio = np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group])
+        return np.asarray(self._programs[columns, layers](self._on_device, audio, length))
+
+    def _clips(self, waveforms: Any, sample_rate: int) -> list[np.ndarray]:
+        if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not (
+            0 < sample_rate < float("inf")
+        ):
+            raise ValueError(f"sample_rate: got {sample_rate!r}, wanted a number of Hz above 0.")
+        if not isinstance(waveforms, (list, tuple)) and np.ndim(waveforms) != 2:
+            raise ValueError(
+                f"waveform: got shape {np.shape(waveforms)}, wanted mono audio [S], a batch [B, S] "
+                "or a list of [S]; average the channels first."
+            )
+        if not len(waveforms):
+            raise ValueError("waveform: no clips.")
+        return [
+            resample(
+                _mono(w, f"waveform {i}" if len(waveforms) > 1 else "waveform"),
+                sample_rate,
+                self.rate,
+            )
+            for i, w in enumerate(waveforms)
+        ]
+
+
+def load(path: str | os.PathLike, step: int | None = None) -> Encoder:
+    """Load the encoder of a training run.
+
+    Args:
+      path: the run's workdir.
+      step: which checkpoint; None: the newest.
+
+    Raises:
+      FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.
+      ValueError: the run's config or parameters do not fit this version of the package.
+    """
+    path = pathlib.Path(path).expanduser().resolve()
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder; wanted the workdir of a training run.")
+    params, options = checkpoint.load_params(path) if step is None else _at_step(path, step)
+    where = f"{path}/config.json does not fit ssl_audio {__version__}"
+    try:
+        objective = config.build(options["objective"], "objective")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
+    if "encode" not in objective.predictors():
+        raise ValueError(f"{path}: {type(objective).__name__} has no encoder to offer.")
+    encoder = Encoder(objective, params, options)
+    wanted = jax.eval_shape(objective.init, jax.random.key(0), encoder.blank())[0]
+    checkpoint.check_shapes(params, wanted, f"{path}/checkpoints")
+    return encoder
+
+
+def pooling(features: np.ndarray, rows: int, pool: str) -> np.ndarray:
+    """Pool [..., T', rows * D] over time: "mean" → [..., D], "stats" → [..., 2 * rows * D]."""
+    check_pool(pool)
+    mean = features.mean(axis=-2, dtype=np.float64)
+    if pool == "mean":
+        mean = mean.reshape(*mean.shape[:-1], rows, -1).mean(axis=-2)
+    else:
+        mean = np.concatenate([mean, features.std(axis=-2, dtype=np.float64)], axis=-1)
+    return mean.astype(np.float32)
+
+
+def check_pool(pool: str) -> None:
+    """Raise ValueError unless there is such a pooling."""
+    if pool not in POOLS:
+        raise ValueError(f"pool: got {pool!r}, wanted one of {', '.join(POOLS)}.")
+
+
+def _join(parts: dict[int, Features], total: int) -> Features:
+    """Put a clip's windows together: means where they overlap, in the order of time."""
+    if len(parts) == 1:
+        return parts[0][:, :total]
+    layers, columns, width = parts[0].shape
+    summed = np.zeros((layers, total, width), np.float32)
+    count = np.zeros(total, np.float32)
+    for start in sorted(parts):
+        summed[:, start : start + columns] += parts[start]
+        count[start : start + columns] += 1
+    return summed / count[None, :, None]
+
+
+def _mono(waveform: Any, name: str) -> np.ndarray:
+    audio = np.asarray(waveform)
+    if audio.dtype == np.int16:
+        audio = audio.astype(np.float32) / 32768
+    elif not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(f"{name}: got {audio.dtype}, wanted floating point in [-1, 1], or int16.")
+    if audio.ndim != 1:
+        raise ValueError(
+            f"{name}: got shape {audio.shape}, wanted mono audio [S]; average the channels first."
+        )
+    if not audio.size:
+        raise ValueError(f"{name}: empty.")
+    with np.errstate(over="ignore"):
+        audio = audio.astype(np.float32)
+    if not np.isfinite(audio).all():
+        raise ValueError(f"{name}: NaN or infinite samples.")
+    return audio
+
+
+def _at_step(path: pathlib.Path, step: int) -> tuple[Any, Any]:
+    folder = path / "checkpoints" / str(step)
+    if not folder.is_dir():
+        have = sorted(int(p.name) for p in folder.parent.glob("*") if p.name.isdigit())
+        raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {have}.")
+    with tempfile.TemporaryDirectory() as view:  # the same run, as if that were its newest
+        (pathlib.Path(view) / "config.json").symlink_to(path / "config.json")
+        (pathlib.Path(view) / "checkpoints").mkdir()
+        (pathlib.Path(view) / "checkpoints" / str(step)).symlink_to(folder)
+        return checkpoint.load_params(view)

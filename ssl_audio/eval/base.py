@@ -1,0 +1,144 @@
+"""Who is tested on what, and choices made without the test clips. Called by `evaluate.py`.
+
+A probe's options (regularisation, neighbours, layer) are chosen by cross-validation over groups
+of the training clips alone.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+STRATA = 5  # folds made up where the data has none
+PROTOCOLS = ("folds", "speakers", "official", "split")
+
+
+class Classifier(Protocol):
+    """A frozen dataclass with the values of one option to choose from, the simplest model first."""
+
+    @property
+    def choices(self) -> tuple[float, ...]:
+        """Return the values."""
+        ...
+
+    def predict(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
+        """Return labels [choices, n] of all rows of x [n, p], learned from the rows `train` [n]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Test clips by name of the outer fold, and the groups that inner folds keep together."""
+
+    tests: Mapping[str, np.ndarray]  # [n], True on test clips
+    groups: np.ndarray  # [n]
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The result of one outer fold."""
+
+    fold: str
+    accuracy: float
+    clips: int
+    layer: int  # number of the chosen one among those offered
+    choice: float
+
+
+def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> Split:
+    """Return what a protocol tests.
+
+    Args:
+      metas: `label` and, where known, `fold` and `split` of each clip.
+      protocol: "folds" (or "speakers", where a fold is a speaker) leaves each fold out in turn, and
+        chooses by leaving out one of the others; data without folds gets five, stratified. "split"
+        (or "official") tests the split "test", and chooses by five stratified folds of the rest.
+      seed: of the made-up folds.
+
+    Raises:
+      ValueError: unknown protocol; clips without a label; the data lacks what the protocol needs.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol: got {protocol!r}, wanted one of {', '.join(PROTOCOLS)}.")
+    wrong = [m["id"] for m in metas if not isinstance(m.get("label"), int)]
+    if wrong:
+        raise ValueError(
+            f"a probe needs one label per clip; {wrong[0]} and {len(wrong) - 1} others differ."
+        )
+    labels = np.array([m["label"] for m in metas])
+    if protocol in ("official", "split"):
+        test = np.array([m.get("split") == "test" for m in metas])
+        if not test.any() or test.all():
+            raise ValueError(f"protocol {protocol!r}: the data has no splits 'train' and 'test'.")
+        return Split({"test": test}, strata(np.where(test, -1, labels), seed))
+    folds = np.array([m.get("fold", 0) for m in metas])
+    if len(np.unique(folds)) == 1:
+        if protocol == "speakers":
+            raise ValueError("protocol 'speakers': the data does not say who speaks.")
+        folds = strata(labels, seed)
+    if len(np.unique(folds)) < 3:
+        raise ValueError(f"protocol {protocol!r}: wanted at least 3 folds, got {np.unique(folds)}.")
+    return Split({str(f): folds == f for f in np.unique(folds)}, folds)
+
+
+def strata(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Return folds 1 to 5 [n] that share out each label evenly, at random."""
+    rng = np.random.default_rng(seed)
+    folds = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        folds[rows] = 1 + (np.arange(len(rows)) + rng.integers(STRATA)) % STRATA
+    return folds
+
+
+def nested(classifier: Classifier, x: np.ndarray, y: np.ndarray, split: Split) -> Iterator[Score]:
+    """Yield the score of each outer fold, layer and option chosen within its training clips.
+
+    Args:
+      classifier: tried with all its choices.
+      x: features [n, K, p] of K layers to choose from.
+      y: labels [n].
+      split: outer folds and groups.
+    """
+    known: dict[bytes, np.ndarray] = {}
+
+    def predict(train: np.ndarray) -> np.ndarray:
+        # Leaving out fold a, then b, trains on the same clips as b, then a.
+        key = np.packbits(train).tobytes()
+        if key not in known:
+            known[key] = np.concatenate(
+                [classifier.predict(x[:, k], y, train) for k in range(x.shape[1])]
+            )
+        return known[key]
+
+    for name, test in split.tests.items():
+        train = ~test
+        right = np.zeros(x.shape[1] * len(classifier.choices))
+        if len(right) > 1:
+            for group in np.unique(split.groups[train]):
+                held = train & (split.groups == group)
+                right += np.sum(predict(train & ~held)[:, held] == y[held], axis=1)
+        best = int(np.argmax(right))
+        layer, choice = divmod(best, len(classifier.choices))
+        yield Score(
+            fold=name,
+            accuracy=float(np.mean(predict(train)[best, test] == y[test])),
+            clips=int(test.sum()),
+            layer=layer,
+            choice=classifier.choices[choice],
+        )
+
+
+def mean(scores: Iterable[Score]) -> float:
+    """Return the mean of the folds' accuracies."""
+    return float(np.mean([score.accuracy for score in scores]))
+
+
+def standardise(x: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Return x [n, p] with mean 0 and deviation 1 over the rows `train`; constants become 0."""
+    centre = x[train].mean(axis=0, dtype=np.float64)
+    scale = x[train].std(axis=0, dtype=np.float64)
+    # A constant feature's deviation is rounding noise, not 0.
+    steady = scale <= 1e-6 * np.maximum(np.abs(centre), 1e-6)
+    return np.where(steady, 0, (x - centre) / np.where(steady, 1, scale)).astype(np.float32)

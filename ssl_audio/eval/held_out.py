@@ -1,0 +1,58 @@
+"""The objective's own loss on clips that it does not train on; an evaluator of `train.py`."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_audio import hosts, sharding
+from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.structs import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Measure the loss without training on it.
+
+    Attributes:
+      data: what to measure it on: always the first batches of this pipeline.
+      batches: how many.
+    """
+
+    data: Pipeline
+    batches: int = 8
+
+    def __post_init__(self):
+        if self.batches < 1:
+            raise ValueError(f"HeldOut: batches is {self.batches}; it must be above 0.")
+
+    def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
+        """Return the means of loss and metrics. Masks depend on the batch's number alone."""
+        sharding.check_batch(self.data.batch_size, mesh)
+        measure = _program(objective, mesh)
+        sums: dict[str, np.ndarray] = {}
+        batches: Any = self.data.batches(shard=hosts.index(), shards=hosts.count())
+        with contextlib.closing(batches):
+            for number, batch in enumerate(itertools.islice(batches, self.batches)):
+                batch.pop("index")
+                key = jax.random.fold_in(jax.random.key(0), number)
+                batch = sharding.put_batch(batch, mesh)
+                found = jax.device_get(measure(state.params, state.extra, batch, key))
+                for name, pair in found.items():
+                    sums[name] = sums.get(name, 0.0) + np.array(pair, np.float64)
+        return {name: float(total / weight) for name, (total, weight) in sums.items()}
+
+
+@functools.lru_cache(4)
+def _program(objective: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Return the jitted measurement, the same one at every call of a run."""
+
+    def measure(params, extra, batch, key):
+        loss = objective.loss(params, extra, batch, key, train=False)
+        return {**loss.metrics, "loss": (loss.total, 1.0)}
+
+    return jax.jit(measure, out_shardings=sharding.replicated(mesh))
