@@ -67,7 +67,7 @@ def get_config(arg=""):
     if a.task == "audioset20k" and a.encoder != "ssast":
         task |= SSAMBA_AUDIOSET20K
     patch, stride = (tuple(int(n) for n in text.split("x")) for text in (a.patch, a.stride))
-    stats = STATS[task["stats"]] | {k: task[k] for k in ("frames",) if k in task}
+    stats = dict(STATS[task["stats"]]) | {k: task[k] for k in ("frames",) if k in task}
     # The grid of pretraining on 1024 frames: the encoder moves its table to the one it meets here.
     encoder = sizes.encoder(a.encoder, a.size, (128 // patch[0], 1024 // patch[1]))
     superb = a.task in ("speaker", "emotion")

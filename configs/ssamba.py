@@ -1,6 +1,7 @@
 """SSAMBA (Shams et al. 2024, arXiv:2405.11831): SSAST's task on a bidirectional Mamba encoder.
 
-Run:      python -m ssl_audio.train --config configs/ssamba.py:audioset=DIR,librispeech=DIR --workdir runs/ssamba
+Run:      python -m ssl_audio.train --workdir runs/ssamba \\
+              --config configs/ssamba.py:audioset=DIR,librispeech=DIR
 Try:      python -m ssl_audio.train --config configs/ssamba.py:runlocal --workdir runs/try
 Options:  size=tiny|small|base  masked=300  encoder=ssamba|ssamba_rms|ssast
 Results:  experiments/ssamba/README.md

@@ -1,6 +1,7 @@
 """SSAST (Gong et al. 2022, arXiv:2110.09784): joint discriminative and generative masked patches.
 
-Run:      python -m ssl_audio.train --config configs/ssast.py:audioset=DIR,librispeech=DIR --workdir runs/ssast
+Run:      python -m ssl_audio.train --workdir runs/ssast \\
+              --config configs/ssast.py:audioset=DIR,librispeech=DIR
 Try:      python -m ssl_audio.train --config configs/ssast.py:runlocal --workdir runs/try
 Options:  size=tiny|small|base  patch=16x16|128x2  masked=400  encoder=ssast|ssamba|ssamba_rms
 Results:  experiments/ssast/README.md

@@ -47,7 +47,9 @@ def prepare(encoder: str, size: str, frames: int, batch: int) -> dict[str, Calla
     return {"forward": lambda: jax.block_until_ready(forward(box[0].params, clips)), "train": train}
 
 
-def measure(rows: dict[tuple, Callable[[], Any]], repeats: int, seconds: float) -> dict[tuple, list[float]]:
+def measure(
+    rows: dict[tuple, Callable[[], Any]], repeats: int, seconds: float
+) -> dict[tuple, list[float]]:
     """Return the times of every row, in s: interleaved, after a warm-up, until `seconds` are spent."""
     for call in rows.values():
         call()
@@ -66,7 +68,8 @@ def measure(rows: dict[tuple, Callable[[], Any]], repeats: int, seconds: float) 
 def step(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Print the table of forward passes and joint pretraining steps; return its rows."""
     found = []
-    print(f"{args.frames} frames, batch {args.batch}, float32, {jax.device_count()} {jax.devices()[0].device_kind}")
+    device = jax.devices()[0].device_kind
+    print(f"{args.frames} frames, batch {args.batch}, float32, {jax.device_count()} x {device}")
     print("| encoder | size | pass | s | steps/s | clips/s | ratio to the first |")
     print("|---|---|---|---|---|---|---|")
     for size in args.size.split(","):
@@ -82,11 +85,19 @@ def step(args: argparse.Namespace) -> list[dict[str, Any]]:
             ratio = s / first.setdefault(name, s)
             found.append(
                 dict(
-                    encoder=encoder, size=size, what=name, seconds=s, spread=max(values) - min(values),
-                    repeats=len(values), steps_per_second=1 / s, clips_per_second=args.batch / s, ratio=ratio,
-                )  # fmt: skip
+                    encoder=encoder,
+                    size=size,
+                    what=name,
+                    seconds=s,
+                    spread=max(values) - min(values),
+                    repeats=len(values),
+                    steps_per_second=1 / s,
+                    clips_per_second=args.batch / s,
+                    ratio=ratio,
+                )
             )
-            print(f"| {encoder} | {size} | {name} | {s:.3g} | {1 / s:.3g} | {args.batch / s:.3g} | {ratio:.2f} |", flush=True)
+            cells = [encoder, size, name, *(f"{v:.3g}" for v in (s, 1 / s, args.batch / s, ratio))]
+            print(f"| {' | '.join(cells)} |", flush=True)
     return found
 
 
@@ -101,7 +112,9 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--frames", type=int, default=1024, help="of 10 ms (default %(default)s)")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=60, help="time for a size; 3 repeats at least")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="time for a size; 3 repeats at least"
+    )
     parser.add_argument("--json", help="also write the rows to this file")
     args = parser.parse_args(argv)
     hosts.use_compilation_cache()

@@ -121,7 +121,9 @@ def load_params(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any
     folder = path / "checkpoints" / str(max(steps))
     if config.get("optim", {}).get("average"):
         chain = _load_tree(folder / "optimizer")["main"]
-        average = [link["average"] for link in chain if isinstance(link, dict) and "average" in link]
+        average = [
+            link["average"] for link in chain if isinstance(link, dict) and "average" in link
+        ]
         return average[0], config
     return _load_tree(folder / "params"), config
 
@@ -169,7 +171,11 @@ def check_shapes(found: Any, wanted: Any, where: str) -> None:
     have, want = table(found), table(wanted)
     missing = sorted(want.keys() - have.keys())
     surplus = sorted(have.keys() - want.keys())
-    differ = [f"{n} {have[n]} for {want[n]}" for n in sorted(have.keys() & want.keys()) if have[n] != want[n]]
+    differ = [
+        f"{n} {have[n]} for {want[n]}"
+        for n in sorted(have.keys() & want.keys())
+        if have[n] != want[n]
+    ]
     if missing or surplus or differ:
         raise ValueError(
             f"{where}: a checkpoint of another model. Missing there: {_few(missing)}. "

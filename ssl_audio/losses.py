@@ -45,4 +45,6 @@ def sigmoid_cross_entropy(
     logits: Float[Array, "B C"], label: Float[Array, "B C"]
 ) -> Float[Array, " B"]:
     """Binary cross-entropy of every class on its own, averaged over classes."""
-    return -jnp.mean(label * jax.nn.log_sigmoid(logits) + (1 - label) * jax.nn.log_sigmoid(-logits), -1)
+    return -jnp.mean(
+        label * jax.nn.log_sigmoid(logits) + (1 - label) * jax.nn.log_sigmoid(-logits), -1
+    )

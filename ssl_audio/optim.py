@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +126,7 @@ def track_average(decay: float) -> optax.GradientTransformation:
     """Keep an exponential moving average of the parameters in the state; pass updates through."""
 
     def update(updates, state, params=None):
-        new = optax.apply_updates(params, updates)
+        new = optax.apply_updates(cast(Any, params), updates)
         average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state["average"], new)
         return updates, {"average": average}
 
@@ -135,7 +135,9 @@ def track_average(decay: float) -> optax.GradientTransformation:
 
 def averaged(opt_state: Any) -> Any:
     """Return the moving average inside an optimizer state, or None when none is kept."""
-    found = [s["average"] for s in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(s)]
+    found = [
+        s["average"] for s in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(s)
+    ]
     return found[0] if found else None
 
 

@@ -32,7 +32,9 @@ class Record:
 class Recorder:
     """The metrics of a run; a context manager. Writes only where `lead` is True."""
 
-    def __init__(self, workdir: pathlib.Path, record: Record, *, start: int, total: int, lead: bool):
+    def __init__(
+        self, workdir: pathlib.Path, record: Record, *, start: int, total: int, lead: bool
+    ):
         self.workdir, self.record, self.lead = workdir, record, lead
         self.sums: dict[str, tuple[float, float]] = {}
         self.clock, self.clips = 0.0, 0
@@ -78,7 +80,9 @@ class Recorder:
     def write(self, step: int, **more: float) -> dict[str, float]:
         """Write the means since the last call, with throughput; return them."""
         now = time.monotonic()
-        means = {name: total / mass for name, (total, mass) in self.sums.items() if name != "finite"}
+        means = {
+            name: total / mass for name, (total, mass) in self.sums.items() if name != "finite"
+        }
         means |= more
         if self.clips:
             means["clips_per_second"] = self.clips / (now - self.clock)
@@ -86,7 +90,9 @@ class Recorder:
         self.log(step, means)
         if self.bar is not None:
             shown = {k: means[k] for k in ("loss", "accuracy", "clips_per_second") if k in means}
-            self.bar.set_postfix({k.replace("clips_per_second", "clips/s"): f"{v:.3g}" for k, v in shown.items()})
+            self.bar.set_postfix(
+                {k.replace("clips_per_second", "clips/s"): f"{v:.3g}" for k, v in shown.items()}
+            )
         return means
 
     def log(self, step: int, values: Mapping[str, float], prefix: str = "") -> None:

@@ -39,7 +39,11 @@ class Sharding:
         """Return the mesh over all devices of all hosts."""
         devices = jax.devices()
         data = len(devices) // self.fsdp if self.data == -1 else self.data
-        if data < 1 or data * self.fsdp > len(devices) or (self.data == -1 and data * self.fsdp != len(devices)):
+        if (
+            data < 1
+            or data * self.fsdp > len(devices)
+            or (self.data == -1 and data * self.fsdp != len(devices))
+        ):
             raise ValueError(
                 f"config.sharding: data={self.data} x fsdp={self.fsdp} does not fit {len(devices)} devices."
             )
@@ -61,14 +65,20 @@ class Sharding:
         def place(path, leaf):
             name = path_name(path)
             spec = PartitionSpec()
-            if math.prod(leaf.shape) > 1 and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                number = next((i for i, (r, _) in enumerate(self.rules) if re.search(r, name)), None)
+            if math.prod(leaf.shape) > 1 and not jax.dtypes.issubdtype(
+                leaf.dtype, jax.dtypes.prng_key
+            ):
+                number = next(
+                    (i for i, (r, _) in enumerate(self.rules) if re.search(r, name)), None
+                )
                 if number is None:
                     raise ValueError(f"config.sharding: '{name}' matched no rule; add one.")
                 used.add(number)
                 tactic = self.rules[number][1]
                 if tactic not in TACTICS:
-                    raise ValueError(f"config.sharding: tactic '{tactic}'; wanted one of {TACTICS}.")
+                    raise ValueError(
+                        f"config.sharding: tactic '{tactic}'; wanted one of {TACTICS}."
+                    )
                 fits = [i for i, n in enumerate(leaf.shape) if n % size == 0]
                 if tactic == "fsdp" and size > 1 and fits:
                     axis = max(fits, key=lambda i: leaf.shape[i])
@@ -114,7 +124,9 @@ def check_batch(batch_size: int, mesh: jax.sharding.Mesh, accumulate: int = 1) -
     if batch_size % parts:
         below = batch_size // parts * parts
         nearest = ", ".join(str(n) for n in (below, below + parts) if n)
-        what = f"{mesh.size} devices" + (f" x {accumulate} accumulation steps" if accumulate > 1 else "")
+        what = f"{mesh.size} devices" + (
+            f" x {accumulate} accumulation steps" if accumulate > 1 else ""
+        )
         raise ValueError(
             f"config.data.batch_size: {batch_size} is not divisible by {what}; nearest: {nearest}."
         )

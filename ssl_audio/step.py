@@ -13,7 +13,9 @@ from ssl_audio.structs import Loss, TrainState
 Metrics = Mapping[str, Any]
 
 
-def init_state(objective: Objective, txs: Mapping[str, Any], key: jax.Array, batch: Batch) -> TrainState:
+def init_state(
+    objective: Objective, txs: Mapping[str, Any], key: jax.Array, batch: Batch
+) -> TrainState:
     """Return the state of a run that has not begun. Jit it with the layout of its output."""
     init_key, key = jax.random.split(key)
     params, extra = objective.init(init_key, batch)

@@ -37,7 +37,9 @@ class Loss:
     """What an objective returns for one batch."""
 
     total: Any  # scalar to descend
-    metrics: Mapping[str, Any]  # name -> (sum, weight), so that means over shards and steps are exact
+    metrics: Mapping[
+        str, Any
+    ]  # name -> (sum, weight), so that means over shards and steps are exact
     extra: Any  # `extra` after the forward pass
 
 

@@ -164,7 +164,9 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
             last = number == total or stop.asked or checkpoints.stop_asked(number)
             settle(0 if last or number % due["record"] == 0 else LAG)
             if last or number % due["record"] == 0:
-                results = recorder.write(number, lr=float(rate(number - 1)), skipped=len(run.data.bad))
+                results = recorder.write(
+                    number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
+                )
             if last or number % due["evals"] == 0:
                 for name, evaluator in run.evals.items():
                     values = evaluator.run(run.objective, state, mesh)
@@ -187,7 +189,9 @@ def _init(objective, txs, zeros, seed):
 
 def _pictures(run, state, batch) -> dict[str, np.ndarray]:
     predictor = run.objective.predictors().get("pictures")
-    if predictor is None or hosts.count() > 1:  # one host's clips cannot be cut out of global arrays
+    if (
+        predictor is None or hosts.count() > 1
+    ):  # one host's clips cannot be cut out of global arrays
         return {}
     few = {k: v[: run.record.clips] for k, v in batch.items()}
     return jax.device_get(jax.jit(predictor)(state.params, state.extra, few))

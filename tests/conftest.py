@@ -18,6 +18,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 CHECKED = ["frontend", "tokens", "backbones", "objectives", "losses", "optim", "step"]
 install_import_hook([f"ssl_audio.{name}" for name in CHECKED], "beartype.beartype")
 
+
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
     """Return the folder of real audio, or skip loudly."""

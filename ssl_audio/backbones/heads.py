@@ -1,5 +1,7 @@
 """What sits on top of an encoder: patch predictors, pooling, classifiers."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -72,8 +74,10 @@ class LayerMix(nn.Module):
     @nn.compact
     def __call__(self, encoded: Encoded) -> Float[Array, "B C"]:
         """Return logits; the encoder must have been asked for its layers."""
-        layers = [frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x))) for x in encoded.layers]
-        weights = nn.softmax(self.param("weights", nn.initializers.zeros, (len(layers),), jnp.float32))
+        layers = [frame_tokens(_with(encoded, x)) for x in encoded.layers]
+        weights = nn.softmax(
+            self.param("weights", nn.initializers.zeros, (len(layers),), jnp.float32)
+        )
         x = jnp.einsum("lbmd,l->bmd", jnp.stack(layers), weights)
         x = jnp.mean(Linear(self.hidden, name="project")(x), axis=1)
         return Linear(self.classes, name="linear")(x)
@@ -111,3 +115,7 @@ def frame_tokens(encoded: Encoded) -> Float[Array, "B M D"]:
     rows, columns = encoded.tokens.grid
     x = encoded.tokens.x.reshape(-1, rows, columns, encoded.tokens.x.shape[-1])
     return jnp.moveaxis(x, 1, 2).reshape(x.shape[0], columns, -1)
+
+
+def _with(encoded: Encoded, x: Array) -> Encoded:
+    return dataclasses.replace(encoded, tokens=dataclasses.replace(encoded.tokens, x=x))

@@ -5,6 +5,7 @@ state matrix and skip are each direction's own (Zhu et al. 2024, arXiv:2401.0941
 """
 
 import math
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -54,6 +55,7 @@ class Direction(nn.Module):
     def __call__(
         self, u: Float[Array, "B N E"], z: Float[Array, "B N E"], rank: int, valid
     ) -> Float[Array, "B N E"]:
+        """Scan u in this direction and gate it with z."""
         inner = u.shape[-1]
         w = self.param("conv_kernel", uniform(self.conv**-0.5), (self.conv, inner))
         b = self.param("conv_bias", uniform(self.conv**-0.5), (inner,))
@@ -70,7 +72,7 @@ class Direction(nn.Module):
         dt, state_in, state_out = jnp.split(
             u @ x_proj.astype(u.dtype), (rank, rank + self.state), axis=-1
         )
-        return selective_scan(
+        y = selective_scan(
             u,
             dt @ dt_proj.astype(u.dtype),
             -jnp.exp(a_log),
@@ -83,6 +85,7 @@ class Direction(nn.Module):
             mask=valid,
             implementation=self.implementation,
         )
+        return cast(Array, y)
 
 
 class Mamba(nn.Module):
@@ -125,7 +128,7 @@ class Mamba(nn.Module):
 
         u, z = jnp.split(x @ w_in.astype(x.dtype), 2, axis=-1)
         u = nn.with_logical_constraint(u, ("batch", "tokens", "inner"))
-        shape = dict(state=self.state, conv=self.conv, implementation=self.scan)
+        shape: dict[str, Any] = dict(state=self.state, conv=self.conv, implementation=self.scan)
         ahead = Direction(reverse=False, time_step=self.time_step, name="forward", **shape)
         back = Direction(reverse=True, time_step=self.backward_time_step, name="backward", **shape)
         y = (ahead(u, z, rank, valid) + back(u, z, rank, valid)) / 2

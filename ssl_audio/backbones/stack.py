@@ -4,13 +4,16 @@ Layers are always stacked [L, …] and this is the only file with lifted transfo
 A Transformer and a Mamba encoder differ in `block.mixer` alone.
 """
 
+import dataclasses
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_audio.backbones.attention import INIT
 from ssl_audio.backbones.norms import LayerNorm
-from ssl_audio.letters import Array, Bool, Float, Int
+from ssl_audio.letters import Array, Float
 from ssl_audio.structs import Encoded, Tokens
 
 REMAT = {
@@ -37,7 +40,10 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        hidden = nn.Dense(int(self.ratio * x.shape[-1]), dtype=x.dtype, kernel_init=INIT, name="up")(x)
+        """Map every token by itself."""
+        hidden = nn.Dense(
+            int(self.ratio * x.shape[-1]), dtype=x.dtype, kernel_init=INIT, name="up"
+        )(x)
         hidden = nn.gelu(hidden, approximate=False)
         return nn.Dense(x.shape[-1], dtype=x.dtype, kernel_init=INIT, name="down")(hidden)
 
@@ -67,6 +73,7 @@ class PreNorm(nn.Module):
     @nn.compact
     def __call__(self, x, index, valid, rates, *, dtype, train: bool):
         """Apply the layer to the stream x [B, N, D]; `rates` [1] is its drop-path rate."""
+
         def branch(inner, name):
             y = inner(self.norm.copy(name=f"norm_{name}")(x).astype(dtype))
             key = self.make_rng("drop_path") if rates is not None else None
@@ -120,7 +127,8 @@ class MirroredPair(nn.Module):
         r1, y1 = layer("ahead", first, lambda a: a)
         r2, y2 = layer("mirrored", second, lambda a: None if a is None else a[:, ::-1])
         return jax.tree.map(
-            lambda a: nn.with_logical_constraint(a, ("batch", "tokens", "width")), (r1 + r2, y1 + y2)
+            lambda a: nn.with_logical_constraint(a, ("batch", "tokens", "width")),
+            (r1 + r2, y1 + y2),
         )
 
 
@@ -177,11 +185,12 @@ class Stack(nn.Module):
         block = self.block.copy(name="layers")
         rate = self.drop_path if train else 0.0
         rates = block.rates(rate, self.depth) if rate else None
+        outputs: Any
         x, outputs = self._scan(block, block.start(x), index, valid, rates, train, layers)
         key = self.make_rng("drop_path") if rate else None
         x = self.final_norm(block.stream(x, rate, key))
         return Encoded(
-            tokens=tokens.replace(x=x[:, self.special :]),
+            tokens=dataclasses.replace(tokens, x=x[:, self.special :]),
             special=x[:, : self.special] if self.special else None,
             layers=outputs[:, :, self.special : self.special + count] if layers else None,
         )

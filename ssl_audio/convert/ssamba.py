@@ -46,6 +46,9 @@ def to_params(state: State, *, paired: bool = True) -> dict[str, Any]:
     if paired:
         layers = [layer(i, "ahead") | layer(i + 1, "mirrored") for i in range(0, depth, 2)]
     else:
-        layers = [{"norm_mixer": reader.norm(f"v.layers.{i}.norm"), "mixer": mixer(i)} for i in range(depth)]
+        layers = [
+            {"norm_mixer": reader.norm(f"v.layers.{i}.norm"), "mixer": mixer(i)}
+            for i in range(depth)
+        ]
     encoder = {"layers": stacked(layers), "final_norm": {"norm": reader.norm("v.norm_f")}}
     return shared(reader, encoder, ("v.cls_token",))

@@ -82,12 +82,11 @@ class Shards:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         root = pathlib.Path(self.root).expanduser()
-        return ArrayRecordDataSource(
-            [
-                _Whole(str(root / shard["file"]), 0, shard["count"], shard["count"])
-                for shard in self._index["shards"]
-            ]
-        )
+        parts: Any = [
+            _Whole(str(root / shard["file"]), 0, shard["count"], shard["count"])
+            for shard in self._index["shards"]
+        ]
+        return ArrayRecordDataSource(parts)
 
 
 class _Whole(NamedTuple):

@@ -153,11 +153,12 @@ def write(
         features["text"] = tfds.features.Text()
     splits = sorted({meta.get("split", "train") for meta in metas})
 
-    with tfds.core.registered.skip_registration():  # so that it may be called again
+    registered: Any = getattr(tfds.core, "registered")  # noqa: B009 - not in its stubs
+    with registered.skip_registration():  # so that this may be called again
 
         class Sounds(tfds.core.GeneratorBasedBuilder):
             VERSION = tfds.core.Version(version)
-            pkg_dir_path = pathlib.Path(__file__).parent
+            pkg_dir_path: Any = pathlib.Path(__file__).parent
             code_path = None  # there are no checksum files to look for beside the class
 
             def _info(self):

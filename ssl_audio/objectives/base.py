@@ -37,7 +37,14 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, params: Params, extra: Extra, batch: Batch, key: Any, *, train: bool, phase: str = "main"
+        self,
+        params: Params,
+        extra: Extra,
+        batch: Batch,
+        key: Any,
+        *,
+        train: bool,
+        phase: str = "main",
     ) -> Loss:
         """Return the loss of one global batch."""
 

@@ -73,7 +73,14 @@ class MaskedSpectrogram(Objective):
         return params, {}
 
     def loss(
-        self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool, phase: str = "main"
+        self,
+        params: Params,
+        extra: Extra,
+        batch: Batch,
+        key: Array,
+        *,
+        train: bool,
+        phase: str = "main",
     ) -> Loss:
         """Return the weighted sum of both tasks over fresh masks."""
         del phase
@@ -124,7 +131,7 @@ class MaskedSpectrogram(Objective):
         """Encode unmasked audio; `layers` of the result is filled."""
         del extra
         spec = self.frontend(batch["audio"], batch["length"])
-        tokens = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
+        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
         return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
 
     def pictures(self, params: Params, extra: Extra, batch: Batch) -> dict[str, Array]:
@@ -156,8 +163,10 @@ class MaskedSpectrogram(Objective):
         The tasks' passes are one pass of an interleaved batch: twice the batch keeps both the cores and
         the data shards as busy as one batch would.
         """
-        tokens = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        masked = jnp.stack([_hide(tokens.x, m, params["mask_token"]) for m in masks.values()], axis=1)
+        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
+        masked = jnp.stack(
+            [_hide(tokens.x, m, params["mask_token"]) for m in masks.values()], axis=1
+        )
         count = len(masks)
         merged = Tokens(
             x=masked.reshape(-1, *tokens.x.shape[1:]),
@@ -165,14 +174,15 @@ class MaskedSpectrogram(Objective):
             grid=tokens.grid,
         )
         rngs = {"drop_path": key} if train else None
-        encoded = self.encoder.apply({"params": params["encoder"]}, merged, train=train, rngs=rngs)
+        encoded: Any = self.encoder.apply(
+            {"params": params["encoder"]}, merged, train=train, rngs=rngs
+        )
         x = encoded.tokens.x.reshape(masked.shape)
-        return {
-            name: self._head.apply(
-                {"params": params[name]}, jnp.take_along_axis(x[:, i], m[..., None], axis=1)
-            )
-            for i, (name, m) in enumerate(masks.items())
-        }
+        predicted: dict[str, Any] = {}
+        for i, (name, mask) in enumerate(masks.items()):
+            picked = jnp.take_along_axis(x[:, i], mask[..., None], axis=1)
+            predicted[name] = self._head.apply({"params": params[name]}, picked)
+        return predicted
 
 
 def _hide(x, index, mask_token):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ssl_audio import losses
 from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
-from ssl_audio.frontend.base import Frontend
+from ssl_audio.frontend.fbank import Fbank
 from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
@@ -30,7 +30,7 @@ class Tagging(Objective):
       noise: adds noise and rolls the normalised log-mel in training.
     """
 
-    frontend: Frontend
+    frontend: Fbank
     tokenizer: Patchify
     encoder: Any
     head: Any
@@ -53,14 +53,23 @@ class Tagging(Objective):
         return {name: variables["params"] for name, variables in params.items()}, {}
 
     def loss(
-        self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool, phase: str = "main"
+        self,
+        params: Params,
+        extra: Extra,
+        batch: Batch,
+        key: Array,
+        *,
+        train: bool,
+        phase: str = "main",
     ) -> Loss:
         """Return the mean loss and the share of clips whose best class is a right one."""
         del phase
         logits = self._logits(params, batch, key if train else None)
         value = LOSSES[self.criterion](logits, batch["label"])
         best = jnp.argmax(logits, -1)
-        right = jnp.take_along_axis(batch["label"], best[:, None], 1)[:, 0] >= jnp.max(batch["label"], -1)
+        right = jnp.take_along_axis(batch["label"], best[:, None], 1)[:, 0] >= jnp.max(
+            batch["label"], -1
+        )
         weight = float(logits.shape[0])
         metrics = {"accuracy": (jnp.sum(right.astype(jnp.float32)), weight)}
         return Loss(total=jnp.mean(value), metrics=metrics, extra=extra)
@@ -94,8 +103,10 @@ class Tagging(Objective):
     def _spec(self, batch, key):
         """Return the log-mel; masks go on before normalisation and noise after, as in SSAST's loader."""
         spec = self.frontend.log_mel(batch["audio"], batch["length"])
-        keys = (None, None) if key is None else jax.random.split(key)
-        if self.spec_augment and key is not None:
-            spec = self.spec_augment(spec, keys[0])
-        spec = self.frontend.normalise(spec)
-        return self.noise(spec, keys[1]) if self.noise and key is not None else spec
+        if key is None:
+            return self.frontend.normalise(spec)
+        mask_key, noise_key = jax.random.split(key)
+        spec = self.frontend.normalise(
+            self.spec_augment(spec, mask_key) if self.spec_augment else spec
+        )
+        return self.noise(spec, noise_key) if self.noise else spec

@@ -16,7 +16,7 @@ FRAMES, GRID = 64, (8, 4)
 
 
 @functools.cache
-def objective(encoder="ssamba", **changes):
+def objective(encoder="ssast", **changes):
     options = recipes.masked_spectrogram(
         encoder=encoder, size="tiny", patch=(16, 16), masked=12, frames=FRAMES, mean=-4.0, std=4.5
     )
@@ -88,11 +88,11 @@ def test_nothing_to_learn_or_overlapping_targets_are_refused():
         build(options, "objective")
 
 
-@pytest.mark.parametrize("encoder", ["ssamba", "ssast"])
+@pytest.mark.parametrize("encoder", ["ssast", "ssamba"])
 def test_what_is_hidden_cannot_leak_into_the_predictions(encoder):
     made = objective(encoder)
     hidden = {"reconstruct": masks()["reconstruct"]}
-    p = params() if encoder == "ssamba" else jax.jit(lambda: made.init(jax.random.key(0), batch())[0])()
+    p = params() if encoder == "ssast" else jax.jit(lambda: made.init(jax.random.key(0), batch())[0])()
 
     def said(spec):
         return jnp.sum(jnp.sin(made._predict(p, spec, hidden, jax.random.key(0), False)["reconstruct"]))
@@ -163,7 +163,6 @@ def test_masks_depend_on_the_key_and_differ_between_tasks_and_clips():
     def draw(seed):
         seen = Remembered(objective().masking, [])
         made = dataclasses.replace(objective(), masking=seen)
-        jax.eval_shape  # drawn outside of jit below, so that the masks are values
 
         def stop(*args, **kwargs):
             raise StopIteration
@@ -204,7 +203,7 @@ def test_pictures():
     assert {k: v.shape for k, v in drawn.items()} == dict.fromkeys(
         ("original", "masked", "reconstructed"), (3, FRAMES, 128)
     )
-    np.testing.assert_allclose(drawn["original"], spec(), atol=1e-6)
+    np.testing.assert_allclose(drawn["original"], spec(), atol=1e-4)
     hidden = np.isnan(drawn["masked"])
     assert hidden.sum() == 3 * 12 * 256
     np.testing.assert_array_equal(drawn["masked"][~hidden], drawn["original"][~hidden])
@@ -214,7 +213,7 @@ def test_pictures():
 
 def test_encode_sees_everything_and_gives_all_layers():
     encoded = jax.jit(objective().encode)(params(), {}, batch())
-    assert encoded.tokens.x.shape == (3, 32, 48) and encoded.special.shape == (3, 1, 48)
-    assert encoded.layers.shape == (1, 3, 32, 48)
+    assert encoded.tokens.x.shape == (3, 32, 48) and encoded.special.shape == (3, 2, 48)
+    assert encoded.layers.shape == (2, 3, 32, 48)
     alone = jax.jit(objective().encode)(params(), {}, jax.tree.map(lambda x: x[1:2], batch()))
     np.testing.assert_allclose(alone.tokens.x[0], encoded.tokens.x[1], atol=2e-5)

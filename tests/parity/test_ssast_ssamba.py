@@ -74,7 +74,9 @@ class Spectrogram:
 
 
 def pretraining(config):
-    patch = dict(patch=(config["fshape"], config["tshape"]), stride=(config["fshape"], config["tshape"]))
+    patch = dict(
+        patch=(config["fshape"], config["tshape"]), stride=(config["fshape"], config["tshape"])
+    )
     return MaskedSpectrogram(
         frontend=Spectrogram(),
         tokenizer=build(dict(kind="patchify", width=config["embed_dim"], **patch), "tokenizer"),
@@ -115,7 +117,9 @@ def test_pretraining_losses_and_gradients(path):
     names = [str(n) for n in data["gradstat/names"]]
     for name, want in zip(names, data["gradstat/sum_l2_probe64"], strict=True):
         if name == "cpredlayer.2.bias":
-            assert np.abs(ours[name]).max() < 1e-6, "a constant added to all predictions is invisible"
+            assert np.abs(ours[name]).max() < 1e-6, (
+                "a constant added to all predictions is invisible"
+            )
             continue
         got = ours[name].astype(np.float64).ravel()
         probe = got @ np.cos(0.7 * np.arange(got.size))
@@ -189,9 +193,7 @@ def test_finetuned_logits(path):
 def test_vim_mixer(path):
     data, config = load(path)
     reference = {f"v.layers.0.mixer.{k}": v for k, v in under(data, "param/").items()}
-    mixer = build(
-        dict(kind="mamba", state=config["d_state"], conv=config["d_conv"]), "mixer"
-    )
+    mixer = build(dict(kind="mamba", state=config["d_state"], conv=config["d_conv"]), "mixer")
     params = jax.tree.map(jnp.asarray, _mixer_params(reference))
 
     def run(params, x):
