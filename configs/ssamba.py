@@ -1,8 +1,10 @@
 """SSAMBA (Shams et al. 2024, arXiv:2405.11831): SSAST's task on a bidirectional Mamba encoder.
 
 Run:      python -m ssl_audio.train --workdir runs/ssamba \\
-              --config configs/ssamba.py:audioset=DIR,librispeech=DIR
+              --config configs/ssamba.py:data=AUDIOSET+LIBRISPEECH
 Try:      python -m ssl_audio.train --config configs/ssamba.py:runlocal --workdir runs/try
+Laptop:   python -m ssl_audio.train --config configs/ssamba.py:laptop,data=DIR --workdir runs/laptop
+Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|small|base  masked=300  encoder=ssamba|ssamba_rms|ssast
 Results:  experiments/ssamba/README.md
 """
@@ -17,13 +19,14 @@ def get_config(arg=""):
         size="base",
         encoder="ssamba",
         masked=300,
-        data="",
-        audioset="",
-        librispeech="",
+        data="synthetic",
+        laptop=False,
         runlocal=False,
     )
+    if a.laptop:
+        return recipes.laptop(encoder=a.encoder, places=a.data)
     config = recipes.pretrain(
-        sources=recipes.sources(data=a.data, audioset=a.audioset, librispeech=a.librispeech),
+        sources=recipes.sources(a.data),
         objective=recipes.masked_spectrogram(
             encoder=a.encoder,
             size=a.size,

@@ -1,8 +1,10 @@
 """SSAST (Gong et al. 2022, arXiv:2110.09784): joint discriminative and generative masked patches.
 
 Run:      python -m ssl_audio.train --workdir runs/ssast \\
-              --config configs/ssast.py:audioset=DIR,librispeech=DIR
+              --config configs/ssast.py:data=AUDIOSET+LIBRISPEECH
 Try:      python -m ssl_audio.train --config configs/ssast.py:runlocal --workdir runs/try
+Laptop:   python -m ssl_audio.train --config configs/ssast.py:laptop,data=DIR --workdir runs/laptop
+Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|small|base  patch=16x16|128x2  masked=400  encoder=ssast|ssamba|ssamba_rms
 Results:  experiments/ssast/README.md
 """
@@ -21,14 +23,15 @@ def get_config(arg=""):
         encoder="ssast",
         patch="16x16",
         masked=400,
-        data="",
-        audioset="",
-        librispeech="",
+        data="synthetic",
+        laptop=False,
         runlocal=False,
     )
+    if a.laptop:
+        return recipes.laptop(encoder=a.encoder, places=a.data)
     batch, lr, plateau = PUBLISHED[a.size]
     config = recipes.pretrain(
-        sources=recipes.sources(data=a.data, audioset=a.audioset, librispeech=a.librispeech),
+        sources=recipes.sources(a.data),
         objective=recipes.masked_spectrogram(
             encoder=a.encoder,
             size=a.size,

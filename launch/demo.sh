@@ -7,7 +7,7 @@ python="${BIN:?set by make}/python"
 work="${1:-runs/demo}"
 data="${SSL_AUDIO_DATA:-synthetic}"
 
-"$python" -m ssl_audio.train --config "configs/demo.py:data=$data" --workdir "$work"
+"$python" -m ssl_audio.train --config "configs/ssamba.py:laptop,data=$data" --workdir "$work"
 "$python" -m ssl_audio.evaluate --checkpoint "$work" --set synthetic
 
 cat <<EOF

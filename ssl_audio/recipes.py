@@ -1,6 +1,7 @@
 """What configs share: pretraining data, the pretraining run, its laptop and two-step versions."""
 
 import pathlib
+import re
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -21,11 +22,13 @@ def source(where: str) -> dict[str, Any]:
     )
 
 
-def sources(**where: str) -> dict[str, Any]:
-    """Return a source per name that was given a place, or the synthetic set when none was."""
-    return {name: source(place) for name, place in where.items() if place} or {
-        "synthetic": source("synthetic")
-    }
+def sources(where: str) -> dict[str, Any]:
+    """Return a named source per place in "PLACE+PLACE…"; see `source`."""
+    found: dict[str, Any] = {}
+    for place in where.split("+"):
+        name = re.sub(r"\W", "_", pathlib.Path(place).resolve().name)
+        found[f"{name}_{len(found)}" if name in found else name] = source(place)
+    return found
 
 
 def masked_spectrogram(
@@ -34,6 +37,7 @@ def masked_spectrogram(
     size: str,
     patch: tuple[int, ...],
     masked: int | float,
+    depth: int | None = None,
     frames: int = STATS["audioset"]["frames"],
     mean: float = STATS["audioset"]["mean"],
     std: float = STATS["audioset"]["std"],
@@ -41,7 +45,7 @@ def masked_spectrogram(
     """Return the objective of SSAST and SSAMBA; only its `encoder` tells them apart."""
     bins = 128
     grid = (bins // patch[0], frames // patch[1])
-    built = sizes.encoder(encoder, size, grid)
+    built = sizes.encoder(encoder, size, grid, depth)
     masking = "masking:Random" if patch[0] == bins else "masking:Cluster"
     return dict(
         kind="masked_spectrogram",
@@ -78,6 +82,30 @@ def pretrain(
             record=dict(every=50, figures="5%"),
         )
     )
+
+
+def laptop(*, encoder: str, places: str) -> ConfigDict:
+    """Return a pretraining run for two cores: short crops, four layers, AdamW with a cosine.
+
+    Clips shorter than a crop are joined with others, and every source is heard equally often.
+    """
+    frames = 128
+    objective = masked_spectrogram(
+        encoder=encoder, size="tiny", depth=4, patch=(16, 8), masked=0.6, frames=frames
+    )
+    objective["encoder"]["drop_path"] = 0.0
+    config = pretrain(
+        sources=sources(places),
+        objective=objective,
+        batch=16,
+        steps=1500,
+        optim=dict(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0),
+    )
+    config.data.update(samples=400 + 160 * (frames - 1), crop="random", fill="join")
+    config.data.weights = {name: 1.0 for name in config.data.sources}
+    config.checkpoint.every = "10%"
+    config.record.update(every=20, figures="20%")
+    return config
 
 
 def runlocal(config: Any) -> Any:

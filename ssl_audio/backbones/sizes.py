@@ -10,7 +10,9 @@ SIZES = {
 }
 
 
-def encoder(name: str, size: str, grid: tuple[int, int]) -> dict[str, Any]:
+def encoder(
+    name: str, size: str, grid: tuple[int, int], depth: int | None = None
+) -> dict[str, Any]:
     """Return the config of an encoder: everything that differs between SSAST and SSAMBA.
 
     Args:
@@ -18,14 +20,16 @@ def encoder(name: str, size: str, grid: tuple[int, int]) -> dict[str, Any]:
         (a plain sequence of RMSNorm layers, the class defaults of its code).
       size: a key of SIZES.
       grid: (frequency rows, time columns) of the position table.
+      depth: number of layers, if not the published one.
     """
     if size not in SIZES:
         raise ValueError(f"size '{size}': wanted one of {', '.join(SIZES)}.")
     if name not in ENCODERS:
         raise ValueError(f"encoder '{name}': wanted one of {', '.join(ENCODERS)}.")
-    width, *_ = SIZES[size]
+    width, blocks, heads, mambas = SIZES[size]
+    sized = (width, depth or blocks, heads, depth or mambas)
     positions = dict(kind="positions:Learned", grid=grid)
-    return dict(kind="stack", width=width, positions=positions) | ENCODERS[name](*SIZES[size])
+    return dict(kind="stack", width=width, positions=positions) | ENCODERS[name](*sized)
 
 
 def _ssast(width, depth, heads, _):
