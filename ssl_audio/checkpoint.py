@@ -75,15 +75,15 @@ class Checkpoints:
             return None
         folder = pathlib.Path(self.manager.directory) / str(step)
         check_shapes(_shapes(folder / "params"), wanted.params, str(folder))
+        replicated = wanted.step.sharding
         items = {
             "params": ocp.args.StandardRestore(wanted.params),
             "optimizer": ocp.args.StandardRestore(wanted.opt_state),
-            "key": ocp.args.JaxRandomKeyRestore(),
+            "key": ocp.args.JaxRandomKeyRestore(ocp.ArrayRestoreArgs(sharding=replicated)),
         }
         if jax.tree.leaves(wanted.extra):
             items["extra"] = ocp.args.StandardRestore(wanted.extra)
         found = self.manager.restore(step, args=ocp.args.Composite(**items))
-        replicated = wanted.step.sharding
         return TrainState(
             step=jax.device_put(np.int32(step), replicated),
             params=found["params"],

@@ -196,6 +196,8 @@ def command_line(
         values(line)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         message = str(error)
+        if isinstance(error, KeyError):
+            message = f"an override names {message}, which the config does not have."
         if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
             message = message.strip().splitlines()[-1]
         parser.error(message)

@@ -73,7 +73,7 @@ class Stop:
 def use_compilation_cache() -> None:
     """Keep compiled programs in ~/.cache/ssl_audio (or SSL_AUDIO_CACHE) for the next start."""
     folder = os.environ.get("SSL_AUDIO_CACHE", os.path.expanduser("~/.cache/ssl_audio/xla"))
-    if not jax.config.read("jax_compilation_cache_dir"):
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", folder)
 
 

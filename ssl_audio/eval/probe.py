@@ -17,7 +17,7 @@ class Probe:
       iterations: of L-BFGS, at most, for each.
     """
 
-    choices: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    choices: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
     iterations: int = 1000
 
     def predict(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:

@@ -1,0 +1,61 @@
+"""Tiny objectives and runs for the tests of what uses a trained encoder."""
+
+import json
+
+import jax
+import numpy as np
+
+from ssl_audio import checkpoint
+from ssl_audio.config import build
+from ssl_audio.encoder import Encoder
+from ssl_audio.structs import TrainState
+
+FRAMES = 64  # of a training clip: 8 columns of 8 frames, 0.64 s
+
+
+def options(mixer="attention", patch=(16, 8), frames=FRAMES) -> dict:
+    """Return the config of a run on 32 mel bins."""
+    width, bins = 32, 32
+    mixers = {"attention": dict(kind="attention", heads=4), "mamba": dict(kind="mamba", state=4)}
+    block = dict(kind="stack:PreNorm", mixer=mixers[mixer], mlp=2.0)
+    grid = (bins // patch[0], frames // patch[1])
+    return dict(
+        objective=dict(
+            kind="masked_spectrogram",
+            frontend=dict(kind="fbank", bins=bins, frames=frames),
+            tokenizer=dict(kind="patchify", width=width, patch=patch, stride=patch),
+            encoder=dict(
+                kind="stack", width=width, depth=2, block=block, special=1,
+                positions=dict(kind="positions:Learned", grid=grid),
+            ),
+            masking=dict(kind="masking:Random", count=4),
+        ),
+        data=dict(
+            kind="pipeline", batch_size=8, samples=10_480,
+            sources=dict(a=dict(kind="synthetic", size=16, seconds=0.5)),
+        ),
+    )  # fmt: skip
+
+
+def encoder(**kwargs) -> Encoder:
+    """Return an encoder with random parameters."""
+    config = options(**kwargs)
+    objective = build(config["objective"], "objective")
+    blank = Encoder(objective, {}, config).blank()
+    shapes = jax.eval_shape(objective.init, jax.random.key(0), blank)[0]
+    rng = np.random.default_rng(0)  # compiling `init` would take seconds
+    params = jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
+    return Encoder(objective, params, config)
+
+
+def save(encoder: Encoder, workdir, *steps: int) -> None:
+    """Write the encoder as a run's checkpoints; at each step all parameters are 1 % larger."""
+    workdir.mkdir(exist_ok=True)
+    (workdir / "config.json").write_text(json.dumps(encoder.config))
+    checkpoints = checkpoint.Checkpoints(workdir, keep=10)
+    for step in steps:
+        params = jax.tree.map(lambda p, s=step: p * 1.01 ** (s - steps[0]), encoder.params)
+        optimizer = {"main": {"count": np.zeros(1, np.int32)}}
+        state = TrainState(np.int32(step), params, optimizer, {}, jax.random.key(0))
+        checkpoints.save(state, {})
+    checkpoints.close()

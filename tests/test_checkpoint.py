@@ -1,0 +1,81 @@
+"""Checkpoints: averaged parameters, warm starts and their reports, metrics that a resume repeats."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_audio import checkpoint, record
+from ssl_audio.objectives.base import Phase
+from ssl_audio.optim import Optim
+from ssl_audio.structs import TrainState
+
+
+def run(folder, optim, params):
+    """Save a run's second step, as the trainer would, and return the state."""
+    tx = optim.make((Phase(),), 10)["main"]
+    opt_state = tx.init(params)
+    grads = jax.tree.map(jnp.ones_like, params)
+    for _ in range(2):
+        updates, opt_state = tx.update(grads, opt_state, params, value=jnp.float32(1))
+        params = jax.tree.map(lambda p, u: p + u, params, updates)
+    state = TrainState(jnp.int32(2), params, {"main": opt_state}, {}, jax.random.key(0))
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"optim": {"average": optim.average}}))
+    checkpoints = checkpoint.Checkpoints(folder)
+    checkpoints.save(state, {})
+    checkpoints.close()
+    return state
+
+
+PARAMS = {"encoder": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}, "head": jnp.ones(2)}
+
+
+def test_the_average_is_loaded_where_one_is_kept(tmp_path):
+    state = run(tmp_path / "plain", Optim(lr=0.1), PARAMS)
+    loaded, _ = checkpoint.load_params(tmp_path / "plain")
+    np.testing.assert_array_equal(loaded["head"], state.params["head"])
+
+    state = run(tmp_path / "mean", Optim(lr=0.1, average=0.5), PARAMS)
+    loaded, _ = checkpoint.load_params(tmp_path / "mean")
+    # Adam moves by the rate each step: 1, 0.9, 0.8 average to 0.5 (0.5 · 1 + 0.5 · 0.9) + 0.5 · 0.8.
+    np.testing.assert_allclose(loaded["head"], 0.875, atol=1e-5)
+    np.testing.assert_allclose(state.params["head"], 0.8, atol=1e-5)
+
+
+def test_warm_start_takes_what_is_asked_and_reports_both_sides(tmp_path):
+    source = run(tmp_path / "run", Optim(lr=0.1), PARAMS)
+    fresh = jax.tree.map(jnp.zeros_like, PARAMS)
+    warm = checkpoint.warm_start(fresh, tmp_path / "run", "^encoder/")
+    np.testing.assert_array_equal(warm["encoder"]["kernel"], source.params["encoder"]["kernel"])
+    np.testing.assert_array_equal(warm["head"], np.zeros(2))
+
+    other = {"encoder": {"kernel": jnp.zeros((4, 5)), "gate": jnp.zeros(3)}}
+    with pytest.raises(ValueError) as error:
+        checkpoint.warm_start(other, tmp_path / "run", "^encoder/")
+    for part in ("encoder/gate", "encoder/bias", r"encoder/kernel (4, 3) for (4, 5)"):
+        assert part in str(error.value)
+    same = {"encoder": {"kernel": jnp.zeros((4, 3)), "gate": jnp.zeros(3)}}
+    warm = checkpoint.warm_start(same, tmp_path / "run", "^encoder/", leave="gate|bias")
+    np.testing.assert_array_equal(warm["encoder"]["kernel"], source.params["encoder"]["kernel"])
+    np.testing.assert_array_equal(warm["encoder"]["gate"], np.zeros(3))
+    with pytest.raises(ValueError, match="matches no parameter"):
+        checkpoint.warm_start(fresh, tmp_path / "run", "^decoder/")
+
+
+def test_another_model_is_refused_by_name(tmp_path):
+    run(tmp_path / "run", Optim(lr=0.1), PARAMS)
+    wanted = TrainState(jnp.int32(0), {"encoder": jnp.zeros(3)}, {}, {}, jax.random.key(0))
+    with pytest.raises(ValueError, match="another model.*head"):
+        checkpoint.Checkpoints(tmp_path / "run").resume(wanted)
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        checkpoint.load_params(tmp_path)
+
+
+def test_records_after_the_checkpoint_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    record.keep_until(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
