@@ -10,12 +10,13 @@ Results:  experiments/ssast/README.md, experiments/ssamba/README.md
 
 import pathlib
 
-from ml_collections import ConfigDict
-
 from ssl_audio import recipes
 from ssl_audio.backbones import sizes
+from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
 from ssl_audio.frontend.fbank import STATS
+from ssl_audio.optim import Optim
+from ssl_audio.record import Record
 
 # Every number of a recipe. `at`: first epoch with a lower rate, epochs between further ones, factor.
 TASKS = {
@@ -107,7 +108,6 @@ def get_config(arg=""):
         at = tuple(f"{n}ep" for n in range(first, task["epochs"], between))
         optim |= dict(schedule="steps", steps_at=at, gamma=gamma)
     data = dict(
-        kind="pipeline",
         sources={a.task: source(a)},
         batch_size=task["batch"],
         samples=int(16_000 * task["seconds"]),
@@ -116,19 +116,14 @@ def get_config(arg=""):
         balanced=task["balanced"],
         classes=task["classes"],
     )
-    steps = task.get("steps") or f"{task['epochs']}ep"
-    config = ConfigDict(
-        dict(
-            objective=objective,
-            data=data,
-            optim=optim,
-            steps=str(steps),
-            seed=0,
-            accumulate=8 if superb else 1,
-            sharding=dict(data=-1, fsdp=1),
-            checkpoint=dict(every="1ep", keep=1),
-            record=dict(every=50, figures="20%"),
-        )
+    config = recipes.run(
+        objective=objective,
+        data=data,
+        optim=Optim(**optim),
+        steps=task.get("steps") or f"{task['epochs']}ep",
+        accumulate=8 if superb else 1,
+        checkpoint=Checkpoint(every="1ep", keep=1),
+        record=Record(every=50, figures="20%"),
     )
     if a.pretrained:
         config.warm_start = dict(path=a.pretrained, take="^(tokenizer|encoder)/", leave="")

@@ -11,6 +11,7 @@ Results:  experiments/ssamba/README.md
 
 from ssl_audio import recipes
 from ssl_audio.config import parse_arg
+from ssl_audio.optim import Optim
 
 
 def get_config(arg=""):
@@ -26,7 +27,7 @@ def get_config(arg=""):
     if a.laptop:
         return recipes.laptop(encoder=a.encoder, places=a.data)
     config = recipes.pretrain(
-        sources=recipes.sources(a.data),
+        places=a.data,
         objective=recipes.masked_spectrogram(
             encoder=a.encoder,
             size=a.size,
@@ -35,7 +36,7 @@ def get_config(arg=""):
         ),
         batch=64,
         steps="10ep",
-        optim=dict(
+        optim=Optim(
             lr=1e-4,
             b1=0.95,
             b2=0.999,

@@ -11,6 +11,7 @@ Results:  experiments/ssast/README.md
 
 from ssl_audio import recipes
 from ssl_audio.config import parse_arg
+from ssl_audio.optim import Optim
 
 # size: (batch, learning rate, updates between looks at the plateau)
 PUBLISHED = {"tiny": (120, 5e-4, 800), "small": (60, 2e-4, 1600), "base": (24, 1e-4, 4000)}
@@ -31,7 +32,7 @@ def get_config(arg=""):
         return recipes.laptop(encoder=a.encoder, places=a.data)
     batch, lr, plateau = PUBLISHED[a.size]
     config = recipes.pretrain(
-        sources=recipes.sources(a.data),
+        places=a.data,
         objective=recipes.masked_spectrogram(
             encoder=a.encoder,
             size=a.size,
@@ -40,7 +41,7 @@ def get_config(arg=""):
         ),
         batch=batch,
         steps="10ep",
-        optim=dict(
+        optim=Optim(
             lr=lr,
             b1=0.95,
             b2=0.999,

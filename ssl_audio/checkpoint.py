@@ -102,14 +102,20 @@ class Checkpoints:
         self.manager.close()
 
 
-def load_params(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Load the newest parameters of a workdir as numpy arrays, whatever devices wrote them.
+def load_params(
+    path: str | pathlib.Path, step: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Load the parameters of a workdir as numpy arrays, whatever devices wrote them.
+
+    Args:
+      path: the workdir.
+      step: which checkpoint; None: the newest.
 
     Returns:
       The parameters (their moving average, if the run kept one) and the run's config.
 
     Raises:
-      FileNotFoundError: there is no run, or no checkpoint yet.
+      FileNotFoundError: there is no run, no checkpoint yet, or none of that step.
     """
     path = pathlib.Path(path).resolve()
     if not (path / "config.json").exists():
@@ -118,7 +124,9 @@ def load_params(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any
     steps = [int(p.name) for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
     if not steps:
         raise FileNotFoundError(f"{path}/checkpoints: no checkpoint yet.")
-    folder = path / "checkpoints" / str(max(steps))
+    if step is not None and step not in steps:
+        raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {sorted(steps)}.")
+    folder = path / "checkpoints" / str(max(steps) if step is None else step)
     if config.get("optim", {}).get("average"):
         chain = _load_tree(folder / "optimizer")["main"]
         average = [

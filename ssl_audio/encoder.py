@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from ssl_audio.backbones.heads import frame_tokens
 from ssl_audio.data.decode import resample
 
 FINAL = -1  # the layer that means: after the last norm
-POOLS = ("mean", "stats")
+POOLS = ("mean", "rows", "stats")
 PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 
 Features = np.ndarray  # [K, T', rows * D]: layers, patch columns in time, the column's tokens
@@ -84,8 +83,8 @@ class Encoder:
           waveform: mono audio, floating point in [-1, 1] or int16.
           sample_rate: of the waveform, Hz.
           layer: -1: after the last norm; 0 to L-1: the residual stream after that block.
-          pool: "mean" over all tokens, D' = D; "stats": mean and standard deviation over time of
-            each frequency row, D' = 2 * rows * D.
+          pool: "mean" over all tokens, D' = D; "rows": mean over time of each frequency row,
+            D' = rows * D; "stats": that and the standard deviation, D' = 2 * rows * D.
 
         Raises:
           ValueError: audio that is empty, not finite, or of another shape or type; no such layer
@@ -171,15 +170,12 @@ class Encoder:
 
     @functools.cached_property
     def _shapes(self) -> Any:
-        return jax.eval_shape(self._predictor(1), self.params, {}, self.blank(1))
+        encode = self._sized(1).predictors()["encode"]
+        return jax.eval_shape(encode, self.params, {}, self.blank(1))
 
     @functools.cached_property
     def _on_device(self) -> Any:
         return jax.device_put(self.params)
-
-    @functools.cached_property
-    def _programs(self) -> dict[Any, Any]:
-        return {}
 
     def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip of so many columns (default: a training clip's)."""
@@ -196,9 +192,10 @@ class Encoder:
         frontend = self.objective.frontend
         return (self._span(columns) - 1) * frontend.hop + frontend.window
 
-    def _predictor(self, columns: int) -> Any:
+    def _sized(self, columns: int) -> Any:
+        """Return the objective for clips of so many columns."""
         frontend = dataclasses.replace(self.objective.frontend, frames=self._span(columns))
-        return dataclasses.replace(self.objective, frontend=frontend).predictors()["encode"]
+        return dataclasses.replace(self.objective, frontend=frontend)
 
     def _cut(self, audio: np.ndarray) -> tuple[int, list[tuple[int, int, np.ndarray]]]:
         """Return a clip's columns and its windows: first column, columns with padding, audio."""
@@ -216,25 +213,11 @@ class Encoder:
 
     def _encode(self, columns: int, layers: tuple[int, ...], group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, K, columns, rows * D] of pieces of that many columns."""
-        if (columns, layers) not in self._programs:
-            encode = self._predictor(columns)
-
-            def program(params, audio, length):
-                encoded = encode(params, {}, {"audio": audio, "length": length})
-                wanted = [encoded.tokens.x if k == FINAL else encoded.layers[k] for k in layers]
-                return jnp.stack(
-                    [
-                        frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x)))
-                        for x in wanted
-                    ],
-                    axis=1,
-                ).astype(jnp.float32)
-
-            self._programs[columns, layers] = jax.jit(program)
+        objective = self._sized(columns)
         group = group + group[-1:] * (self.batch_size - len(group))
         length = np.array([len(piece) for piece in group], np.int32)
         audio = np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group])
-        return np.asarray(self._programs[columns, layers](self._on_device, audio, length))
+        return np.asarray(_program(objective, layers)(self._on_device, audio, length))
 
     def _clips(self, waveforms: Any, sample_rate: int) -> list[np.ndarray]:
         if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not (
@@ -272,7 +255,7 @@ def load(path: str | os.PathLike, step: int | None = None) -> Encoder:
     path = pathlib.Path(path).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder; wanted the workdir of a training run.")
-    params, options = checkpoint.load_params(path) if step is None else _at_step(path, step)
+    params, options = checkpoint.load_params(path, step)
     where = f"{path}/config.json does not fit ssl_audio {__version__}"
     try:
         objective = config.build(options["objective"], "objective")
@@ -287,12 +270,12 @@ def load(path: str | os.PathLike, step: int | None = None) -> Encoder:
 
 
 def pooling(features: np.ndarray, rows: int, pool: str) -> np.ndarray:
-    """Pool [..., T', rows * D] over time: "mean" → [..., D], "stats" → [..., 2 * rows * D]."""
+    """Pool [..., T', rows * D] over time, as `Encoder.embed` says."""
     check_pool(pool)
     mean = features.mean(axis=-2, dtype=np.float64)
     if pool == "mean":
         mean = mean.reshape(*mean.shape[:-1], rows, -1).mean(axis=-2)
-    else:
+    elif pool == "stats":
         mean = np.concatenate([mean, features.std(axis=-2, dtype=np.float64)], axis=-1)
     return mean.astype(np.float32)
 
@@ -301,6 +284,23 @@ def check_pool(pool: str) -> None:
     """Raise ValueError unless there is such a pooling."""
     if pool not in POOLS:
         raise ValueError(f"pool: got {pool!r}, wanted one of {', '.join(POOLS)}.")
+
+
+@functools.lru_cache(4 * PROGRAMS)
+def _program(objective: Any, layers: tuple[int, ...]) -> Any:
+    """Return the jitted pass (params, audio, length) → [B, K, columns, rows * D]."""
+    encode = objective.predictors()["encode"]
+
+    def program(params, audio, length):
+        encoded = encode(params, {}, {"audio": audio, "length": length})
+
+        def features(layer):
+            x = encoded.tokens.x if layer == FINAL else encoded.layers[layer]
+            return frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x)))
+
+        return jnp.stack([features(layer) for layer in layers], axis=1).astype(jnp.float32)
+
+    return jax.jit(program)
 
 
 def _join(parts: dict[int, Features], total: int) -> Features:
@@ -333,15 +333,3 @@ def _mono(waveform: Any, name: str) -> np.ndarray:
     if not np.isfinite(audio).all():
         raise ValueError(f"{name}: NaN or infinite samples.")
     return audio
-
-
-def _at_step(path: pathlib.Path, step: int) -> tuple[Any, Any]:
-    folder = path / "checkpoints" / str(step)
-    if not folder.is_dir():
-        have = sorted(int(p.name) for p in folder.parent.glob("*") if p.name.isdigit())
-        raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {have}.")
-    with tempfile.TemporaryDirectory() as view:  # the same run, as if that were its newest
-        (pathlib.Path(view) / "config.json").symlink_to(path / "config.json")
-        (pathlib.Path(view) / "checkpoints").mkdir()
-        (pathlib.Path(view) / "checkpoints" / str(step)).symlink_to(folder)
-        return checkpoint.load_params(view)

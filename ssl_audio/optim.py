@@ -27,8 +27,8 @@ class Optim:
         so that its first 50 steps have rate 0).
       schedule: after warm-up: "constant", "cosine" (to 0 at the end) or "steps".
       steps_at, gamma: "steps" multiplies the rate by gamma at each of these durations.
-      plateau: multiply the rate by gamma when the mean loss over `plateau` has not improved for
-        `patience` such spans; 0 is off.
+      plateau: multiply the rate by gamma when the mean loss over this duration has not improved for more
+        than `patience` such spans in a row; 0 is off.
       patience: see plateau.
       clip: largest global gradient norm; 0 is off.
       rates: path regex → factor on the rate, first match; 0 freezes.
@@ -98,7 +98,9 @@ class Optim:
             span = duration(self.plateau, total=total, epoch=epoch)
             steps.append(
                 optax.contrib.reduce_on_plateau(
-                    factor=self.gamma, patience=self.patience, accumulation_size=span
+                    factor=self.gamma,
+                    patience=self.patience + 1,  # optax counts the span that decides
+                    accumulation_size=span,
                 )
             )
         if self.rates or phase.trains != ".*":

@@ -1,5 +1,6 @@
 """What configs share: pretraining data, the pretraining run, its laptop and two-step versions."""
 
+import dataclasses
 import pathlib
 import re
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_audio.backbones import sizes
+from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.frontend.fbank import STATS
+from ssl_audio.optim import Optim
+from ssl_audio.record import Record
 
 
 def source(where: str) -> dict[str, Any]:
@@ -58,29 +62,56 @@ def masked_spectrogram(
     )
 
 
-def pretrain(
+def run(
     *,
-    sources: dict[str, Any],
     objective: dict[str, Any],
-    batch: int,
+    data: dict[str, Any],
+    optim: Optim,
     steps: int | str,
-    optim: dict[str, Any],
+    checkpoint: Checkpoint,
+    record: Record,
+    accumulate: int = 1,
 ) -> ConfigDict:
-    """Return a pretraining run as published: whole clips of 10 s, cut at the end or padded."""
+    """Return a whole run; options with a default are written out, so that each can be overridden."""
+    defaults = dict(
+        kind="pipeline",
+        crop="random",
+        fill="zeros",
+        mixup=0.0,
+        balanced=False,
+        classes=0,
+        seed=0,
+        workers=0,
+        threads=8,
+        max_bad_share=0.01,
+    )
     return ConfigDict(
         dict(
             objective=objective,
-            data=dict(
-                kind="pipeline", sources=sources, batch_size=batch, samples=160_000, crop="first"
-            ),
-            optim=optim,
-            steps=steps,
+            data=defaults | data,
+            optim=dataclasses.asdict(optim),
+            steps=str(steps),
             seed=0,
-            accumulate=1,
-            sharding=dict(data=-1, fsdp=1),
-            checkpoint=dict(every="2%", keep=2),
-            record=dict(every=50, figures="5%"),
+            accumulate=accumulate,
+            sharding=dict(data=-1, fsdp=1, max_replicated=0.02),
+            checkpoint=dataclasses.asdict(checkpoint),
+            record=dataclasses.asdict(record),
         )
+    )
+
+
+def pretrain(
+    *, places: str, objective: dict[str, Any], batch: int, steps: int | str, optim: Optim
+) -> ConfigDict:
+    """Return a pretraining run as published: whole clips of 10 s, cut at the end or padded."""
+    data = dict(sources=sources(places), batch_size=batch, samples=160_000, crop="first")
+    return run(
+        objective=objective,
+        data=data,
+        optim=optim,
+        steps=steps,
+        checkpoint=Checkpoint(every="2%"),
+        record=Record(every=50, figures="5%"),
     )
 
 
@@ -94,18 +125,21 @@ def laptop(*, encoder: str, places: str) -> ConfigDict:
         encoder=encoder, size="tiny", depth=4, patch=(16, 8), masked=0.6, frames=frames
     )
     objective["encoder"]["drop_path"] = 0.0
-    config = pretrain(
-        sources=sources(places),
+    heard = sources(places)
+    return run(
         objective=objective,
-        batch=16,
-        steps=1500,
-        optim=dict(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0),
+        data=dict(
+            sources=heard,
+            weights=dict.fromkeys(heard, 1.0),
+            batch_size=8,
+            samples=400 + 160 * (frames - 1),
+            fill="join",
+        ),
+        optim=Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0),
+        steps=500,
+        checkpoint=Checkpoint(every="10%"),
+        record=Record(every=20, figures="20%"),
     )
-    config.data.update(samples=400 + 160 * (frames - 1), crop="random", fill="join")
-    config.data.weights = {name: 1.0 for name in config.data.sources}
-    config.checkpoint.every = "10%"
-    config.record.update(every=20, figures="20%")
-    return config
 
 
 def runlocal(config: Any) -> Any:
@@ -123,7 +157,7 @@ def runlocal(config: Any) -> Any:
     config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
     config.data.update(batch_size=8, samples=16_000)
     config.steps = "4"
-    config.optim.warmup = 0
+    config.optim.update(warmup=0, plateau=0)
     config.record.update(every=1, figures="0")
     config.checkpoint.every = "2"
     return config

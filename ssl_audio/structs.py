@@ -29,7 +29,7 @@ class Encoded:
 
     tokens: Tokens  # after the last norm, patch tokens only
     special: Any = None  # [B, P, D] after the last norm: cls, then distillation token, if any
-    layers: Any = None  # [L, B, N, D] residual stream after each layer, when asked for
+    layers: Any = None  # [L, B, N, D] residual stream after each block, when asked for
 
 
 @struct.dataclass

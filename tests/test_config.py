@@ -19,7 +19,9 @@ SSAST, SSAMBA = str(ROOT / "configs/ssast.py"), str(ROOT / "configs/ssamba.py")
 
 
 def test_a_typo_gets_a_suggestion_and_all_options():
-    with pytest.raises(TypeError, match=r"^config\.frontend: Fbank has no option 'bin'\. Did you mean 'bins'\?"):
+    with pytest.raises(
+        TypeError, match=r"^config\.frontend: Fbank has no option 'bin'\. Did you mean 'bins'\?"
+    ):
         config.build(dict(kind="fbank", bin=64), "frontend")
     with pytest.raises(TypeError, match=r"no option 'zzz'\. Options: rate, bins, "):
         config.build(dict(kind="fbank", zzz=64), "frontend")
@@ -28,14 +30,20 @@ def test_a_typo_gets_a_suggestion_and_all_options():
 def test_a_typo_far_down_names_its_place():
     options = sizes.encoder("ssast", "tiny", (8, 4))
     options["block"]["mixer"]["head"] = options["block"]["mixer"].pop("heads")
-    with pytest.raises(TypeError, match=r"^config\.encoder\.block\.mixer: Attention has no option 'head'\."):
+    with pytest.raises(
+        TypeError, match=r"^config\.encoder\.block\.mixer: Attention has no option 'head'\."
+    ):
         config.build(options, "encoder")
 
 
 def test_an_unknown_kind_lists_the_files():
-    with pytest.raises(ValueError, match=r"config\.frontend\.kind: no file 'fbanks' in .*augment, fbank"):
+    with pytest.raises(
+        ValueError, match=r"config\.frontend\.kind: no file 'fbanks' in .*augment, fbank"
+    ):
         config.build(dict(kind="fbanks"), "frontend")
-    with pytest.raises(ValueError, match=r"masking has no class 'Masking'; it has \['Cluster', 'Random'\]"):
+    with pytest.raises(
+        ValueError, match=r"masking has no class 'Masking'; it has \['Cluster', 'Random'\]"
+    ):
         config.build(dict(kind="masking"), "masking")
 
 

@@ -85,7 +85,9 @@ def test_the_loop_knows_no_objective_data_backbone_or_metric(file):
             inner = module.removeprefix("ssl_audio.")
             assert any(inner == a or inner.startswith(f"{a}.") for a in allowed), module
 
-    forbidden = stems("objectives", "backbones", "data/sets", "eval", "tokens", "frontend") | SYSTEMS
+    forbidden = (
+        stems("objectives", "backbones", "data/sets", "eval", "tokens", "frontend") | SYSTEMS
+    )
     forbidden |= {"accuracy", "nce", "mse", "synthetic"}
     docstrings = {
         id(node.body[0].value)
@@ -169,7 +171,9 @@ def test_no_hidden_state_in_modules():
                 assert node.arg != "mutable", f"{name(path)}:{node.lineno} mutable="
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if top(p) in (*MODEL, "structs", "letters")], ids=name)
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if top(p) in (*MODEL, "structs", "letters")], ids=name
+)
 def test_model_code_is_light(path):
     for module in imported(path):
         first = module.partition(".")[0]
@@ -180,7 +184,9 @@ def test_model_code_is_light(path):
 def test_data_does_not_import_jax_at_load():
     for path in (PACKAGE / "data").rglob("*.py"):
         for module in imported(path, at_load=True):
-            assert module.partition(".")[0] not in ("jax", "flax", "optax"), f"{name(path)}: {module}"
+            assert module.partition(".")[0] not in ("jax", "flax", "optax"), (
+                f"{name(path)}: {module}"
+            )
 
 
 def test_a_machine_with_nothing_else_can_import_data_and_model():
@@ -206,7 +212,9 @@ def test_linen_stays_in_its_folders():
         if path.name == "train.py":
             assert used == {"logical_axis_rules"}
         elif top(path) not in ("frontend", "tokens", "backbones", "objectives"):
-            assert used is None or used == {"logical_axis_rules"}, f"{name(path)} imports flax.linen"
+            assert used is None or used == {"logical_axis_rules"}, (
+                f"{name(path)} imports flax.linen"
+            )
 
 
 def test_lifted_transforms_only_in_the_stack():

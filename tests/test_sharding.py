@@ -17,10 +17,13 @@ from ssl_audio.sharding import Sharding
 from ssl_audio.step import init_state, make_train_step
 
 MESHES = {"one": (1, 1), "data": (4, 1), "fsdp": (1, 4), "hybrid": (2, 2)}
-TREE = {
-    "a": {"kernel": jax.ShapeDtypeStruct((8, 12), jnp.float32), "bias": jax.ShapeDtypeStruct((12,), jnp.float32)},
-    "b": {"kernel": jax.ShapeDtypeStruct((3, 40, 7), jnp.float32)},
-}  # fmt: skip
+
+
+def array(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+TREE = {"a": {"kernel": array(8, 12), "bias": array(12)}, "b": {"kernel": array(3, 40, 7)}}
 
 
 def test_mesh_sizes():
@@ -53,9 +56,15 @@ def test_the_first_rule_that_matches_decides():
     ("options", "words"),
     [
         (dict(rules=((r"kernel$", "fsdp"),)), "'a/bias' matched no rule"),
-        (dict(rules=((r"table$", "replicate"), (r".*", "fsdp"))), r"rule 'table\$' matched no parameter"),
+        (
+            dict(rules=((r"table$", "replicate"), (r".*", "fsdp"))),
+            r"rule 'table\$' matched no parameter",
+        ),
         (dict(rules=((r".*", "split"),)), "tactic 'split'; wanted one of"),
-        (dict(rules=((r".*", "replicate"),)), r"100\.0% of the values .*largest: b/kernel, a/kernel"),
+        (
+            dict(rules=((r".*", "replicate"),)),
+            r"100\.0% of the values .*largest: b/kernel, a/kernel",
+        ),
     ],
 )
 def test_wrong_rules_are_refused(options, words):
@@ -66,7 +75,9 @@ def test_wrong_rules_are_refused(options, words):
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_sizes():
     mesh = Sharding(data=4, fsdp=2).mesh()
     sharding.check_batch(16, mesh, accumulate=2)
-    with pytest.raises(ValueError, match=r"batch_size: 90 is not divisible by 8 devices; nearest: 88, 96\."):
+    with pytest.raises(
+        ValueError, match=r"batch_size: 90 is not divisible by 8 devices; nearest: 88, 96\."
+    ):
         sharding.check_batch(90, mesh)
     with pytest.raises(ValueError, match=r"4 is not divisible by 8 devices; nearest: 8\."):
         sharding.check_batch(4, mesh)
@@ -107,10 +118,13 @@ class Trainer:
             self.layout = where.infer(shapes, self.mesh)
             self.init = jax.jit(init, out_shardings=self.layout)
             self.wanted = jax.tree.map(
-                lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, self.layout
+                lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+                shapes,
+                self.layout,
             )
             self.step = jax.jit(
-                make_train_step(made, txs), out_shardings=(self.layout, sharding.replicated(self.mesh))
+                make_train_step(made, txs),
+                out_shardings=(self.layout, sharding.replicated(self.mesh)),
             )
 
     def context(self):

@@ -6,7 +6,6 @@ import shutil
 import signal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from published import load
@@ -25,7 +24,10 @@ def compiled_once(tmp_path_factory):
     """Share compiled programs between the runs of this file, as a second start of a program would."""
     from jax.experimental.compilation_cache import compilation_cache
 
-    old = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    old = (
+        jax.config.jax_compilation_cache_dir,
+        jax.config.jax_persistent_cache_min_compile_time_secs,
+    )
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()
@@ -92,13 +94,15 @@ def same_parameters(a, b):
 
 def test_a_run_leaves_all_that_is_needed_to_repeat_it(whole):
     workdir, results = whole
-    assert {p.name for p in workdir.iterdir()} == {
-        "config.json", "config.txt", "versions.json", "metrics.jsonl", "figures", "checkpoints", "tensorboard",
-    }  # fmt: skip
+    files = {"config.json", "config.txt", "versions.json", "metrics.jsonl"}
+    folders = {"figures", "checkpoints", "tensorboard"}
+    assert {p.name for p in workdir.iterdir()} == files | folders
     written = json.loads((workdir / "config.json").read_text())
     assert config.text(written) == (workdir / "config.txt").read_text()
     assert config.text(written) == config.text(options(record__tensorboard=True))
-    assert {"python", "jax", "flax", "orbax-checkpoint"} <= set(json.loads((workdir / "versions.json").read_text()))
+    assert {"python", "jax", "flax", "orbax-checkpoint"} <= set(
+        json.loads((workdir / "versions.json").read_text())
+    )
     lines = records(workdir)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert {"loss", "accuracy", "nce", "mse", "gradient_norm", "lr", "skipped"} <= set(lines[0])
@@ -167,7 +171,9 @@ def test_a_non_finite_loss_stops_names_the_clips_and_saves(tmp_path, monkeypatch
 
     with monkeypatch.context() as patch:
         change_batches(patch, poison)
-        with pytest.raises(NotFinite, match=r"^step 3: .*Clips of this host: synthetic:synthetic-0-") as error:
+        with pytest.raises(
+            NotFinite, match=r"^step 3: .*Clips of this host: synthetic:synthetic-0-"
+        ) as error:
             train(options(), tmp_path)
     data = config.build(options()["data"], "data")
     for name in data.ids(seen[3]):
@@ -190,7 +196,9 @@ def test_a_non_finite_loss_stops_names_the_clips_and_saves(tmp_path, monkeypatch
 )
 def test_another_config_in_the_same_workdir_is_refused(whole, changes, line):
     before = (whole[0] / "config.txt").read_text()
-    with pytest.raises(ValueError, match=f"holds a run of another config.*{line}.*Use another --workdir"):
+    with pytest.raises(
+        ValueError, match=f"holds a run of another config.*{line}.*Use another --workdir"
+    ):
         train(options(**changes), whole[0])
     assert (whole[0] / "config.txt").read_text() == before
 
@@ -199,7 +207,10 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path):
     workdir = tmp_path / "run"
     for wrong, words in (
         (dict(optim__lrr=1.0), "Did you mean 'lr'"),
-        (dict(data__batch_size=9, sharding__data=4), "batch_size: 9 is not divisible by 4 devices; nearest: 8, 12"),
+        (
+            dict(data__batch_size=9, sharding__data=4),
+            "batch_size: 9 is not divisible by 4 devices; nearest: 8, 12",
+        ),
         (dict(data__batch_size=8, accumulate=3), "3 accumulation steps"),
         (dict(steps="7 parsecs"), "duration"),
     ):
@@ -208,17 +219,20 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path):
     assert not workdir.exists()
 
 
-def test_a_warm_start_takes_the_named_parameters(whole, tmp_path):
+def test_a_warm_start_takes_the_named_parameters(whole, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr("ssl_audio.train._loop", lambda run, state, *_: begun.append(state))
     start = {"path": str(whole[0]), "take": "^(tokenizer|encoder)/", "leave": ""}
-    train(options(warm_start=start, steps=1, optim__lr=0.0, optim__average=0.0), tmp_path)
-    (here, _), (there, _) = load_params(tmp_path), load_params(whole[0])
+    train(options(warm_start=start), tmp_path)
+    here, (there, _) = begun[0].params, load_params(whole[0])
     jax.tree.map(np.testing.assert_array_equal, here["encoder"], there["encoder"])
     jax.tree.map(np.testing.assert_array_equal, here["tokenizer"], there["tokenizer"])
     assert np.abs(here["mask_token"] - there["mask_token"]).max() > 1e-6
-    assert jnp.isfinite(here["mask_token"]).all()
 
 
 def test_a_warm_start_from_another_model_lists_what_differs(whole, tmp_path):
     start = {"path": str(whole[0]), "take": "^(tokenizer|encoder)/", "leave": ""}
-    with pytest.raises(ValueError, match=r"a checkpoint of another model\. Missing there: .*Other shapes"):
+    with pytest.raises(
+        ValueError, match=r"a checkpoint of another model\. Missing there: .*Other shapes"
+    ):
         train(options(warm_start=start, objective__encoder__special=2), tmp_path)

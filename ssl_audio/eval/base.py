@@ -92,46 +92,48 @@ def strata(labels: np.ndarray, seed: int) -> np.ndarray:
     return folds
 
 
-def nested(classifier: Classifier, x: np.ndarray, y: np.ndarray, split: Split) -> Iterator[Score]:
+def nested(classifier: Any, x: np.ndarray, y: np.ndarray, split: Split) -> Iterator[Score]:
     """Yield the score of each outer fold, layer and option chosen within its training clips.
 
+    The layer comes first, compared at the middle one of the choices; then the choice for that layer.
+
     Args:
-      classifier: tried with all its choices.
+      classifier: a `Classifier`.
       x: features [n, K, p] of K layers to choose from.
       y: labels [n].
       split: outer folds and groups.
     """
     from threadpoolctl import threadpool_limits
 
-    known: dict[bytes, np.ndarray] = {}
+    choices = classifier.choices
+    middle = dataclasses.replace(classifier, choices=(choices[len(choices) // 2],))
+    known: dict[Any, np.ndarray] = {}
 
-    def predict(train: np.ndarray) -> np.ndarray:
+    def predict(model: Classifier, layer: int, train: np.ndarray) -> np.ndarray:
         # Leaving out fold a, then b, trains on the same clips as b, then a.
-        key = np.packbits(train).tobytes()
+        key = len(model.choices), layer, np.packbits(train).tobytes()
         if key not in known:
             # OpenBLAS threads that wait for a busy core made small fits 400 times slower.
             with threadpool_limits(1, "blas"):
-                known[key] = np.concatenate(
-                    [classifier.predict(x[:, k], y, train) for k in range(x.shape[1])]
-                )
+                known[key] = model.predict(x[:, layer], y, train)
         return known[key]
 
+    def right(model: Classifier, layer: int, train: np.ndarray) -> np.ndarray:
+        """Return how many training clips each choice gets right when their group is left out."""
+        total = np.zeros(len(model.choices), int)
+        for group in np.unique(split.groups[train]):
+            held = train & (split.groups == group)
+            total += np.sum(predict(model, layer, train & ~held)[:, held] == y[held], axis=1)
+        return total
+
     for name, test in split.tests.items():
-        train = ~test
-        right = np.zeros(x.shape[1] * len(classifier.choices))
-        if len(right) > 1:
-            for group in np.unique(split.groups[train]):
-                held = train & (split.groups == group)
-                right += np.sum(predict(train & ~held)[:, held] == y[held], axis=1)
-        best = int(np.argmax(right))
-        layer, choice = divmod(best, len(classifier.choices))
-        yield Score(
-            fold=name,
-            accuracy=float(np.mean(predict(train)[best, test] == y[test])),
-            clips=int(test.sum()),
-            layer=layer,
-            choice=classifier.choices[choice],
-        )
+        train, layer, best = ~test, 0, 0
+        if x.shape[1] > 1:
+            layer = int(np.argmax([right(middle, k, train)[0] for k in range(x.shape[1])]))
+        if len(choices) > 1:
+            best = int(np.argmax(right(classifier, layer, train)))
+        found = predict(classifier, layer, train)[best, test]
+        yield Score(name, float(np.mean(found == y[test])), int(test.sum()), layer, choices[best])
 
 
 def mean(scores: Iterable[Score]) -> float:

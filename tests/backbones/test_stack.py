@@ -19,14 +19,20 @@ from ssl_audio.config import build
 from ssl_audio.structs import Tokens
 from ssl_audio.tokens.patchify import Patchify
 
-NAMES = ("ssast", "ssamba_rms", "ssamba")  # PreNorm + attention, PreNorm + Mamba, MirroredPair + Mamba
+NAMES = (
+    "ssast",
+    "ssamba_rms",
+    "ssamba",
+)  # PreNorm + attention, PreNorm + Mamba, MirroredPair + Mamba
 GRID = (4, 5)
 WIDTH = 32
 
 
 @functools.cache
 def encoder(name, **changes):
-    options = sizes.encoder(name, "tiny", GRID) | dict(width=WIDTH, depth=2, drop_path=0.0) | changes
+    options = (
+        sizes.encoder(name, "tiny", GRID) | dict(width=WIDTH, depth=2, drop_path=0.0) | changes
+    )
     if name == "ssast":
         options["block"]["mixer"]["heads"] = 2
     return build(options, "encoder")
@@ -63,7 +69,9 @@ def apply(name, *, layers=False, train=False, **changes):
 
     def run(params, tokens, key=None):
         rngs = None if key is None else {"drop_path": key}
-        return encoder(name, **changes).apply({"params": params}, tokens, layers=layers, train=train, rngs=rngs)
+        return encoder(name, **changes).apply(
+            {"params": params}, tokens, layers=layers, train=train, rngs=rngs
+        )
 
     return jax.jit(run)
 
@@ -280,9 +288,16 @@ def test_initial_values_of_ssast():
     full = Tokens(x=jnp.zeros((1, 128, width)), index=jnp.arange(128)[None], grid=(8, 16))
     p = jax.jit(model.init)(jax.random.key(0), full)["params"]
     layers = p["layers"]
-    for kernel in (layers["mixer"]["qkv"], layers["mixer"]["out"], layers["mlp"]["up"], layers["mlp"]["down"]):
+    for kernel in (
+        layers["mixer"]["qkv"],
+        layers["mixer"]["out"],
+        layers["mlp"]["up"],
+        layers["mlp"]["down"],
+    ):
         assert np.std(kernel["kernel"]) == pytest.approx(0.02, rel=0.03)
-        assert np.std(kernel["kernel"][0] - kernel["kernel"][1]) > 0.02, "layers have values of their own"
+        assert np.std(kernel["kernel"][0] - kernel["kernel"][1]) > 0.02, (
+            "layers have values of their own"
+        )
         assert not np.any(kernel["bias"])
     assert np.std(p["positions"]["table"]) == pytest.approx(0.02, rel=0.05)
     assert np.std(p["special"]) == pytest.approx(0.02, rel=0.2)
@@ -332,7 +347,8 @@ def test_an_odd_depth_has_no_pairs():
 def test_pairs_double_the_stream():
     """With silent mixers the stream is the embedding, doubled by every pair: 2^(pairs) x."""
     silent = jax.tree_util.tree_map_with_path(
-        lambda path, p: jnp.zeros_like(p) if path[-1].key == "out_proj" else p, params("ssamba", depth=4)
+        lambda path, p: jnp.zeros_like(p) if path[-1].key == "out_proj" else p,
+        params("ssamba", depth=4),
     )
     layers = apply("ssamba", depth=4, layers=True)(silent, tokens()).layers
     close(layers[1], 2 * layers[0], atol=1e-5)

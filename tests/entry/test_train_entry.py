@@ -77,7 +77,12 @@ def kill_when(process, ready, seconds):
 
 def test_kill_at_any_moment_and_go_on(environment, tmp_path):
     """Every step is saved, so that most kills meet a save; every loss afterwards is bit-identical."""
-    options = ["--config", f"{SAMBA}:runlocal", f"--config.steps={STEPS}", "--config.checkpoint.every=1"]
+    options = [
+        "--config",
+        f"{SAMBA}:runlocal",
+        f"--config.steps={STEPS}",
+        "--config.checkpoint.every=1",
+    ]
     options += ["--config.objective.encoder.drop_path=0.2"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = run(environment, *options, "--workdir", whole)
@@ -92,7 +97,9 @@ def test_kill_at_any_moment_and_go_on(environment, tmp_path):
         return any(saves.glob("*orbax-checkpoint-tmp*")) if saves.exists() else False
 
     def beyond(step):
-        numbers = [int(p.name) for p in saves.glob("*") if p.name.isdigit()] if saves.exists() else [0]
+        numbers = (
+            [int(p.name) for p in saves.glob("*") if p.name.isdigit()] if saves.exists() else [0]
+        )
         return max(numbers, default=0) >= step
 
     moments = [
@@ -115,4 +122,6 @@ def test_kill_at_any_moment_and_go_on(environment, tmp_path):
     assert done.returncode == 0, done.stderr
     assert losses(killed) == losses(whole)
     assert list(losses(killed)) == list(range(1, STEPS + 1))
-    assert sorted(int(p.name) for p in saves.iterdir()) == [STEPS - 1, STEPS], "nothing half-written stays"
+    assert sorted(int(p.name) for p in saves.iterdir()) == [STEPS - 1, STEPS], (
+        "nothing half-written stays"
+    )

@@ -58,5 +58,7 @@ def test_first_losses(path, tmp_path):
     train(options, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines[:3]]
-    want = committed(f"{path.stem}_runlocal_losses.txt", "".join(f"{loss:.8g}\n" for loss in losses))
+    want = committed(
+        f"{path.stem}_runlocal_losses.txt", "".join(f"{loss:.8g}\n" for loss in losses)
+    )
     assert losses == pytest.approx([float(x) for x in want.split()], rel=1e-4)

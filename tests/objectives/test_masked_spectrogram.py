@@ -52,7 +52,10 @@ def spec():
 
 def masks():
     draw = objective().masking
-    return {name: draw(jax.random.key(i), 3, GRID) for i, name in enumerate(("discriminate", "reconstruct"))}
+    return {
+        name: draw(jax.random.key(i), 3, GRID)
+        for i, name in enumerate(("discriminate", "reconstruct"))
+    }
 
 
 def test_parameters():
@@ -70,7 +73,11 @@ def test_joint_loss_is_the_weighted_sum_of_both_tasks():
     both = loss_of()(p, spec(), m)
     nce, mse = (float(both.metrics[name][0] / both.metrics[name][1]) for name in ("nce", "mse"))
     assert float(both.total) == pytest.approx(nce + 10 * mse, rel=1e-5)
-    assert {name: float(w) for name, (_, w) in both.metrics.items()} == {"nce": 3, "mse": 3, "accuracy": 3}
+    assert {name: float(w) for name, (_, w) in both.metrics.items()} == {
+        "nce": 3,
+        "mse": 3,
+        "accuracy": 3,
+    }
 
     one = loss_of(reconstruct=0.0)(p, spec(), {"discriminate": m["discriminate"]})
     assert float(one.total) == pytest.approx(nce, rel=1e-5) and "mse" not in one.metrics
@@ -82,8 +89,9 @@ def test_nothing_to_learn_or_overlapping_targets_are_refused():
     with pytest.raises(ValueError, match="discriminate and reconstruct are both 0"):
         objective(discriminate=0.0, reconstruct=0.0)
     overlapping = dict(kind="patchify", width=48, patch=(16, 16), stride=(10, 10))
-    options = dict(kind="masked_spectrogram", frontend=dict(kind="fbank"), tokenizer=overlapping,
-                   encoder=sizes.encoder("ssast", "tiny", GRID), masking=dict(kind="masking:Random", count=3))  # fmt: skip
+    encoder = sizes.encoder("ssast", "tiny", GRID)
+    parts = dict(frontend=dict(kind="fbank"), tokenizer=overlapping, encoder=encoder)
+    options = dict(kind="masked_spectrogram", masking=dict(kind="masking:Random", count=3), **parts)
     with pytest.raises(ValueError, match=r"stride \(10, 10\) differs from patch \(16, 16\)"):
         build(options, "objective")
 
@@ -92,10 +100,16 @@ def test_nothing_to_learn_or_overlapping_targets_are_refused():
 def test_what_is_hidden_cannot_leak_into_the_predictions(encoder):
     made = objective(encoder)
     hidden = {"reconstruct": masks()["reconstruct"]}
-    p = params() if encoder == "ssast" else jax.jit(lambda: made.init(jax.random.key(0), batch())[0])()
+    p = (
+        params()
+        if encoder == "ssast"
+        else jax.jit(lambda: made.init(jax.random.key(0), batch())[0])()
+    )
 
     def said(spec):
-        return jnp.sum(jnp.sin(made._predict(p, spec, hidden, jax.random.key(0), False)["reconstruct"]))
+        return jnp.sum(
+            jnp.sin(made._predict(p, spec, hidden, jax.random.key(0), False)["reconstruct"])
+        )
 
     value, gradient = jax.jit(jax.value_and_grad(said))(spec())
     cut = np.asarray(gradient).reshape(3, 4, 16, 8, 16).transpose(0, 3, 1, 2, 4).reshape(3, 32, -1)
@@ -142,7 +156,9 @@ def test_losses_from_their_definition():
 
 
 def test_softmax_over_reaches_the_loss():
-    one, other = (loss_of(softmax_over=over)(params(), spec(), masks()) for over in ("predictions", "targets"))
+    one, other = (
+        loss_of(softmax_over=over)(params(), spec(), masks()) for over in ("predictions", "targets")
+    )
     assert abs(float(one.total - other.total)) > 1e-5
     assert float(one.metrics["mse"][0]) == pytest.approx(float(other.metrics["mse"][0]), rel=1e-6)
 
@@ -208,7 +224,9 @@ def test_pictures():
     assert hidden.sum() == 3 * 12 * 256
     np.testing.assert_array_equal(drawn["masked"][~hidden], drawn["original"][~hidden])
     np.testing.assert_array_equal(drawn["reconstructed"][~hidden], drawn["original"][~hidden])
-    assert (np.asarray(drawn["reconstructed"])[hidden] != np.asarray(drawn["original"])[hidden]).any()
+    assert (
+        np.asarray(drawn["reconstructed"])[hidden] != np.asarray(drawn["original"])[hidden]
+    ).any()
 
 
 def test_encode_sees_everything_and_gives_all_layers():

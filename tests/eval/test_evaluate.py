@@ -1,0 +1,126 @@
+import functools
+import json
+
+import encoders
+import numpy as np
+import pytest
+import soundfile
+
+from ssl_audio import evaluate, hosts
+from ssl_audio.data.sets.esc import Esc
+from ssl_audio.data.sets.spoken_digit import SpokenDigit
+from ssl_audio.data.synthetic import Synthetic
+from ssl_audio.eval import base, features
+from ssl_audio.eval.probe import Probe
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return encoders.encoder(frames=24)
+
+
+def test_features_follow_the_clips(encoder):
+    source = Synthetic(size=20, seconds=0.5)
+    numbers, x = features.matrix(source, features.encoded(encoder, (0, -1), "stats"))
+    assert numbers.tolist() == list(range(20))
+    assert x.shape == (20, 2, 128)
+    clip = source[7]["audio"]
+    assert np.array_equal(x[7, 0], encoder.embed(clip, RATE, layer=0, pool="stats"))
+    assert np.array_equal(x[7, 1], encoder.embed(clip, RATE, pool="stats"))
+
+
+def test_log_mel_statistics_count_valid_frames_only():
+    rng = np.random.default_rng(0)
+    clips = [0.1 * rng.standard_normal(n).astype(np.float32) for n in (1600, 40_000, 100)]
+    found = dict(features.log_mel(RATE)(clips))
+    frontend = features.Fbank(bins=128)
+    for i in (0, 1):
+        spec = np.asarray(features.jax.jit(frontend.log_mel)(clips[i][None]))[0]
+        want = np.concatenate([spec.mean(0), spec.std(0)])
+        np.testing.assert_allclose(found[i][0], want, atol=2e-3)
+    assert found[2].shape == (1, 256) and np.isfinite(found[2]).all()
+
+
+def test_untrained_is_the_same_architecture_with_fresh_parameters(encoder):
+    first, other = (features.untrained(encoder, seed) for seed in (0, 1))
+    audio = Synthetic(size=1, seconds=0.2)[0]["audio"]
+    assert first.width == encoder.width
+    assert not np.array_equal(first.embed(audio, RATE), other.embed(audio, RATE))
+    assert not np.array_equal(first.embed(audio, RATE), encoder.embed(audio, RATE))
+
+
+def test_records_of_all_kinds_and_folds(encoder):
+    source = Synthetic(size=60, seconds=0.3)
+    probe = {"linear": Probe(choices=(0.1, 1.0))}
+    records = evaluate.evaluate(
+        encoder, source, "folds", layer="best", pool="stats", classifiers=probe
+    )
+    assert len(records) == 3 * (5 + 1)
+    trained = [r for r in records if r["features"] == "encoder"]
+    assert [r["fold"] for r in trained] == ["1", "2", "3", "4", "5", "mean"]
+    assert trained[-1]["accuracy"] == pytest.approx(np.mean([r["accuracy"] for r in trained[:5]]))
+    assert all(r["layer"] in (0, 1, -1) and r["choice"] in (0.1, 1.0) for r in trained[:5])
+    means = {r["features"]: r["accuracy"] for r in records if r["fold"] == "mean"}
+    assert min(means.values()) > 2 / 12  # even random features hear more than chance
+    with pytest.raises(ValueError, match="got 'mfcc'"):
+        evaluate.evaluate(encoder, source, "folds", kinds=["mfcc"])
+    with pytest.raises(ValueError, match="layer: got 9"):
+        evaluate.evaluate(encoder, source, "folds", layer=9)
+
+
+def test_command_line_probes_a_folder(encoder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hosts, "use_compilation_cache", lambda: None)
+    run, sounds = tmp_path / "run", tmp_path / "sounds"
+    encoders.save(encoder, run, 1)
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        tone = np.sin(2 * np.pi * (300 if i % 2 else 2500) * np.arange(3200) / RATE)
+        path = sounds / ("low" if i % 2 else "high") / f"{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.3 * tone + 0.01 * rng.standard_normal(3200), RATE)
+    records = evaluate.main(
+        ["--checkpoint", str(run), "--set", "folder", "--root", str(sounds), "--features"]
+        + ["encoder,logmel", "--layer", "0"]
+    )
+    lines = (run / "evals" / "folder_folds.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+    table = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(table) if line.startswith("features"))
+    assert table[head].split() == ["features", "linear", "1", "2", "3", "4", "5", "knn"]
+    assert table[head + 1].split() == ["encoder"] + ["1.000"] * 7
+    assert table[head + 2].split() == ["logmel"] + ["1.000"] * 7
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--set", "esc10"],
+        ["--set", "synthetic", "--root", "x"],
+        ["--set", "esc10", "--root", "x", "--layer", "top"],
+        ["--set", "esc11", "--root", "x"],
+    ],
+)
+def test_wrong_command_lines_stop_at_once(arguments):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(["--checkpoint", "nowhere", *arguments])
+    assert stop.value.code == 2
+
+
+@functools.cache
+def log_mel(name, root):
+    esc = name == "esc10"
+    source = Esc(str(root / name), subset="esc10") if esc else SpokenDigit(str(root / name))
+    numbers, x = features.matrix(source, features.log_mel(RATE))
+    return x, [source.meta(int(i)) for i in numbers]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reference"), [("folds", 0.800), ("official", 0.943), ("speakers", 0.553)]
+)
+def test_log_mel_baseline_reaches_its_published_accuracy(shared_data, protocol, reference):
+    x, metas = log_mel("esc10" if protocol == "folds" else "fsdd", shared_data)
+    y = np.array([m["label"] for m in metas])
+    scores = base.nested(Probe(choices=(0.1,)), x, y, base.split(metas, protocol))
+    assert base.mean(scores) == pytest.approx(reference, abs=0.02)
