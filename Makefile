@@ -1,4 +1,5 @@
 # make demo: set up, pretrain SSAMBA-tiny on audio, probe it.   make test: set up, pass the tests.
+# make quick: the unit tests only.   make check: lint and types.
 # Needs only Python 3.11 or newer; choose one with PYTHON=python3.12.
 
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: demo test check clean
+.PHONY: demo test quick check clean
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 wanted: make PYTHON=python3.12 ...")'
@@ -23,8 +24,11 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test: $(VENV)/installed check
-	$(BIN)/python -m pytest
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (multi or entry or golden or parity or slow or gpu)"
 
 clean:
 	rm -rf $(VENV) *.egg-info

@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "ssl_audio/__init__.py").read_text())[1]
 
-TEST = ["beartype", "hypothesis", "jaxtyping", "pyright", "pytest", "ruff"]
+TEST = ["beartype", "hypothesis", "jaxtyping", "pyright", "pytest", "pytest-xdist", "ruff"]
 PARQUET = ["pyarrow"]
 
 setup(

@@ -155,7 +155,7 @@ def columns(images: Mapping[str, np.ndarray]) -> Any:
             axis.set_facecolor("0.75")
             axis.imshow(
                 images[name][r].T, origin="lower", aspect="auto", cmap="magma", vmin=low,
-                vmax=max(high, low + 1e-3), interpolation="nearest",
+                vmax=max(high, low + 1), interpolation="nearest",
             )  # fmt: skip
             axis.set(xticks=[], yticks=[], title=name if r == 0 else "")
     return figure

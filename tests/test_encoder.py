@@ -139,6 +139,8 @@ def test_statistics_pool_each_row_over_time(encoder):
     audio = noise(8000)
     features, _ = encoder.frames(audio, RATE)
     pooled = encoder.embed(audio, RATE, pool="stats")
+    rows = encoder.embed(audio, RATE, pool="rows")
+    np.testing.assert_array_equal(rows, pooled[: rows.size])
     np.testing.assert_allclose(
         pooled, np.concatenate([features.mean(0), features.std(0)]), atol=1e-5
     )
@@ -146,7 +148,7 @@ def test_statistics_pool_each_row_over_time(encoder):
         encoder.embed(audio, RATE), features.reshape(-1, 2, 32).mean((0, 1)), atol=1e-5
     )
     assert pooling(np.ones((3, 5, 64)), 2, "mean").shape == (3, 32)
-    with pytest.raises(ValueError, match="wanted one of mean, stats"):
+    with pytest.raises(ValueError, match="wanted one of mean, rows, stats"):
         encoder.embed(audio, RATE, pool="max")
 
 

@@ -217,12 +217,12 @@ def test_pictures():
     assert set(objective(reconstruct=0.0).predictors()) == {"encode"}
     drawn = jax.jit(offers["pictures"])(params(), {}, batch())
     assert {k: v.shape for k, v in drawn.items()} == dict.fromkeys(
-        ("original", "masked", "reconstructed"), (3, FRAMES, 128)
+        ("original", "original, masked", "reconstructed"), (3, FRAMES, 128)
     )
     np.testing.assert_allclose(drawn["original"], spec(), atol=1e-4)
-    hidden = np.isnan(drawn["masked"])
+    hidden = np.isnan(drawn["original, masked"])
     assert hidden.sum() == 3 * 12 * 256
-    np.testing.assert_array_equal(drawn["masked"][~hidden], drawn["original"][~hidden])
+    np.testing.assert_array_equal(drawn["original, masked"][~hidden], drawn["original"][~hidden])
     np.testing.assert_array_equal(drawn["reconstructed"][~hidden], drawn["original"][~hidden])
     assert (
         np.asarray(drawn["reconstructed"])[hidden] != np.asarray(drawn["original"])[hidden]
