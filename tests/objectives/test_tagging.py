@@ -1,0 +1,113 @@
+"""Fine-tuning: its losses in closed form, augmentation in training only, heads, and that it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_audio import losses
+from ssl_audio.backbones import sizes
+from ssl_audio.config import build
+from ssl_audio.optim import Optim
+from ssl_audio.step import init_state, make_train_step
+
+FRAMES, CLASSES = 32, 3
+
+
+def tagging(head="heads:Classifier", **options):
+    encoder = sizes.encoder("ssast", "tiny", (8, 2), depth=2) | {"width": 32}
+    encoder["block"]["mixer"]["heads"] = 2
+    return build(
+        dict(
+            kind="tagging",
+            frontend=dict(kind="fbank", frames=FRAMES),
+            tokenizer=dict(kind="patchify", width=32, patch=(16, 16), stride=(10, 10)),
+            encoder=encoder,
+            head=dict(kind=head, classes=CLASSES),
+            **options,
+        ),
+        "objective",
+    )
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Return tones whose pitch is their class."""
+    rng = np.random.default_rng(0)
+    label = np.arange(9) % CLASSES
+    time = np.arange(400 + 160 * (FRAMES - 1)) / 16_000
+    tone = np.sin(2 * np.pi * (300.0 * 3.0**label)[:, None] * time + rng.uniform(0, 6, (9, 1)))
+    noise = rng.normal(size=tone.shape)
+    return {
+        "audio": jnp.asarray(0.1 * tone + 0.01 * noise, jnp.float32),
+        "length": jnp.full(9, len(time), jnp.int32),
+        "label": jax.nn.one_hot(label, CLASSES),
+    }
+
+
+def test_losses_in_closed_form():
+    logits = jnp.array([[2.0, 0.0, -1.0]])
+    p = np.exp([2.0, 0.0, -1.0]) / np.exp([2.0, 0.0, -1.0]).sum()
+    one, two = jnp.array([[0.0, 1.0, 0.0]]), jnp.array([[1.0, 1.0, 0.0]])
+    np.testing.assert_allclose(
+        losses.softmax_cross_entropy(logits, one)[0], -np.log(p[1]), rtol=1e-6
+    )
+    both = -(np.log(p[0]) + np.log(p[1])) / 2
+    np.testing.assert_allclose(losses.softmax_cross_entropy(logits, two)[0], both, rtol=1e-6)
+    q = 1 / (1 + np.exp([-2.0, 0.0, 1.0]))
+    want = -(np.log(q[0]) + np.log(q[1]) + np.log(1 - q[2])) / 3
+    np.testing.assert_allclose(losses.sigmoid_cross_entropy(logits, two)[0], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["softmax", "sigmoid"])
+def test_it_learns(batch, criterion):
+    objective = tagging(criterion=criterion)
+    txs = Optim(lr=3e-3).make(objective.phases, 30)
+    state = jax.jit(lambda b: init_state(objective, txs, jax.random.key(0), b))(batch)
+    step = jax.jit(make_train_step(objective, txs))
+    first = None
+    for _ in range(30):
+        state, metrics = step(state, batch)
+        first = first or float(metrics["loss"][0])
+    assert float(metrics["loss"][0]) < 0.3 * first
+    assert float(metrics["accuracy"][0] / metrics["accuracy"][1]) == 1
+    logits = objective.predictors()["logits"](state.params, {}, batch)
+    np.testing.assert_array_equal(jnp.argmax(logits, -1), jnp.argmax(batch["label"], -1))
+
+
+def test_augmentation_is_for_training_only(batch):
+    plain = tagging()
+    params, _ = plain.init(jax.random.key(0), batch)
+    harsh = tagging(
+        spec_augment=dict(kind="augment:SpecAugment", freq=64, time=16),
+        noise=dict(kind="augment:NoiseRoll"),
+    )
+
+    def loss(objective, train, seed=1):
+        key = jax.random.key(seed)
+        return float(objective.loss(params, {}, batch, key, train=train).total)
+
+    assert loss(harsh, train=False) == loss(plain, train=False) == loss(plain, train=True)
+    assert loss(harsh, train=True) != loss(plain, train=True)
+    assert loss(harsh, train=True, seed=1) != loss(harsh, train=True, seed=2)
+
+
+def test_weighted_layers_start_as_their_mean(batch):
+    objective = tagging(head="heads:LayerMix")
+    params, _ = objective.init(jax.random.key(0), batch)
+    assert params["head"]["weights"].shape == (2,)
+    logits = objective.logits(params, {}, batch)
+    encoded = objective.encode(params, {}, batch)
+    mean = jnp.mean(encoded.layers, axis=0)
+    same = dataclasses.replace(encoded, layers=jnp.stack([mean, mean]))
+    again = objective.head.apply({"params": params["head"]}, same)
+    np.testing.assert_allclose(logits, again, atol=1e-5)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="criterion 'hinge': wanted one of softmax, sigmoid"):
+        tagging(criterion="hinge")
+    with pytest.raises(ValueError, match="pool 'max'"):
+        build(dict(kind="heads:Classifier", classes=2, pool="max"), "head")
