@@ -9,6 +9,7 @@ Results:  experiments/ssast/README.md, experiments/ssamba/README.md
 """
 
 import pathlib
+from typing import Any
 
 from ssl_audio import recipes
 from ssl_audio.backbones import sizes
@@ -90,7 +91,7 @@ def get_config(arg=""):
         objective["spec_augment"] = dict(kind="augment:SpecAugment", freq=freq, time=time)
     if task["noise"]:
         objective["noise"] = dict(kind="augment:NoiseRoll")
-    optim = dict(
+    optim: dict[str, Any] = dict(
         lr=task["lr"],
         b1=0.95,
         b2=0.999,
