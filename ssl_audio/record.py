@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from ssl_audio import config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +125,48 @@ class Recorder:
                 figure.savefig(path.with_stem(f"{name}_{step:07d}"), dpi=110)
             if self.board is not None:
                 self.board.add_figure(name, figure, step)  # closes it
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a run."""
+    from importlib.metadata import version
+
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
+
+
+def write_config(options: Any, workdir: pathlib.Path, *, lead: bool) -> None:
+    """Write config.json, config.txt and versions.json, or refuse to mix two models in a workdir.
+
+    Raises:
+      ValueError: the workdir belongs to a run with another objective or data, naming the lines.
+    """
+    text = config.text(options)
+    path = workdir / "config.txt"
+    fixed = ("objective.", "data.", "seed", "accumulate", "optim.")
+    if path.exists():
+        old = {line for line in path.read_text().splitlines() if line.startswith(fixed)}
+        new = {line for line in text.splitlines() if line.startswith(fixed)}
+        if old != new:
+            raise ValueError(
+                f"{workdir}: holds a run of another config. There: {'; '.join(sorted(old - new)) or '-'}. "
+                f"Now: {'; '.join(sorted(new - old)) or '-'}. Use another --workdir."
+            )
+    if not lead:
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    files = {
+        "versions.json": json.dumps(versions(), indent=1),
+        "config.json": json.dumps(config.plain(options), indent=1),
+        "config.txt": text,
+    }
+    for (
+        name,
+        content,
+    ) in files.items():  # whole or not at all: a kill here must not spoil the workdir
+        temporary = workdir / f"{name}.tmp"
+        temporary.write_text(content)
+        temporary.replace(workdir / name)
 
 
 def keep_until(path: pathlib.Path, step: int) -> None:

@@ -6,10 +6,8 @@ The loop knows batches, steps and schedules; what is learned is the objective's 
 import collections
 import dataclasses
 import functools
-import json
 import logging
 import pathlib
-import sys
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio import checkpoint, config, hosts, sharding
+from ssl_audio import checkpoint, config, hosts, record, sharding
 from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.objectives.base import Objective
 from ssl_audio.optim import Optim
@@ -89,7 +87,7 @@ def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
     every = functools.partial(config.duration, total=total, epoch=epoch)
     mesh = run.sharding.mesh()
     sharding.check_batch(run.data.batch_size, mesh, run.accumulate)
-    write_config(options, workdir)
+    record.write_config(options, workdir, lead=hosts.is_lead())
 
     txs = run.optim.make(run.objective.phases, total, epoch)
     zeros = {k: jax.ShapeDtypeStruct(*v) for k, v in run.data.spec().items() if k != "index"}
@@ -189,50 +187,18 @@ def _init(objective, txs, zeros, seed):
 
 def _pictures(run, state, batch) -> dict[str, np.ndarray]:
     predictor = run.objective.predictors().get("pictures")
-    if (
-        predictor is None or hosts.count() > 1
-    ):  # one host's clips cannot be cut out of global arrays
+    if predictor is None or hosts.count() > 1:  # a host alone cannot run a program of all
         return {}
     few = {k: v[: run.record.clips] for k, v in batch.items()}
     return jax.device_get(jax.jit(predictor)(state.params, state.extra, few))
 
 
 def _meta(run) -> dict[str, Any]:
-    return {"batch_size": run.data.batch_size, "data_seed": run.data.seed, "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes a run."""
-    from importlib.metadata import version
-
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
-
-
-def write_config(options: Any, workdir: pathlib.Path) -> None:
-    """Write config.json, config.txt and versions.json, or refuse to mix two models in a workdir.
-
-    Raises:
-      ValueError: the workdir belongs to a run with another objective or data, naming the lines.
-    """
-    text = config.text(options)
-    path = workdir / "config.txt"
-    fixed = ("objective.", "data.", "seed", "accumulate", "optim.")
-    if path.exists():
-        old = {line for line in path.read_text().splitlines() if line.startswith(fixed)}
-        new = {line for line in text.splitlines() if line.startswith(fixed)}
-        if old != new:
-            raise ValueError(
-                f"{workdir}: holds a run of another config. There: {'; '.join(sorted(old - new)) or '-'}. "
-                f"Now: {'; '.join(sorted(new - old)) or '-'}. Use another --workdir."
-            )
-    if not hosts.is_lead():
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    plain = json.dumps(config.plain(options), indent=1)
-    (workdir / "config.json").write_text(plain)
-    (workdir / "versions.json").write_text(json.dumps(versions(), indent=1))
+    return {
+        "batch_size": run.data.batch_size,
+        "data_seed": run.data.seed,
+        "versions": record.versions(),
+    }
 
 
 def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: averaged parameters, warm starts and their reports, metrics that a resume repeats."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,24 @@ def test_another_model_is_refused_by_name(tmp_path):
         checkpoint.Checkpoints(tmp_path / "run").resume(wanted)
     with pytest.raises(FileNotFoundError, match="config.json"):
         checkpoint.load_params(tmp_path)
+
+
+def test_a_kill_while_the_config_is_written_spoils_nothing(tmp_path, monkeypatch):
+    options = {"objective": {"kind": "a"}, "seed": 0}
+    record.write_config(options, tmp_path, lead=True)
+    before = (tmp_path / "config.txt").read_text()
+
+    def killed(path, text):
+        with path.open("w") as file:
+            file.write(text[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        record.write_config(options, tmp_path, lead=True)
+    monkeypatch.undo()
+    assert (tmp_path / "config.txt").read_text() == before
+    record.write_config(options, tmp_path, lead=True)
 
 
 def test_records_after_the_checkpoint_are_dropped(tmp_path):
