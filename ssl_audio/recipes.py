@@ -125,6 +125,8 @@ def laptop(*, encoder: str, places: str) -> ConfigDict:
         encoder=encoder, size="tiny", depth=4, patch=(16, 8), masked=0.6, frames=frames
     )
     objective["encoder"]["drop_path"] = 0.0
+    if encoder == "ssast":  # a scan knows its order; there these only cover up the content
+        objective["encoder"]["positions"]["start"] = "sincos"
     heard = sources(places)
     return run(
         objective=objective,

@@ -23,15 +23,23 @@ class Learned(nn.Module):
     Attributes:
       grid: (frequency rows, time columns) of the table. Tokens of another grid get the table moved
         to theirs by `transfer`, so one encoder takes clips of any length.
+      start: "normal", deviation 0.02, as published; "sincos", from `sincos_2d`: masked patches differ
+        from the first step on, which a short run needs.
     """
 
     grid: tuple[int, int]
+    start: str = "normal"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.start not in STARTS:
+            raise ValueError(f"start {self.start!r}: wanted one of {', '.join(STARTS)}.")
 
     @nn.compact
     def __call__(self, tokens: Tokens, special: int = 0):
         """Return the rows of the tokens [B, N, D] and of the P special tokens [P, D]."""
         width = tokens.x.shape[-1]
-        table = self.param("table", _init, (self.grid[0] * self.grid[1], width), jnp.float32)
+        table = self.param("table", STARTS[self.start], self.grid, width)
         rows = self.param("special", _init, (special, width), jnp.float32) if special else None
         if tokens.grid != self.grid:
             table = transfer(table, self.grid, tokens.grid)
@@ -119,3 +127,9 @@ def _stretch(x: Array, size: int, axis: int) -> Array:
     shape[axis] = size
     share = (position - low).astype(x.dtype).reshape(shape)
     return jnp.take(x, low, axis=axis) * (1 - share) + jnp.take(x, high, axis=axis) * share
+
+
+STARTS = {
+    "normal": lambda key, grid, width: _init(key, (grid[0] * grid[1], width), jnp.float32),
+    "sincos": lambda key, grid, width: sincos_2d(grid, width),
+}

@@ -123,3 +123,13 @@ def test_sincos_2d_splits_the_width_between_the_axes():
     np.testing.assert_allclose(table[2, 4], np.concatenate(wanted), atol=1e-6)
     with pytest.raises(ValueError, match="multiple of 4"):
         sincos_2d((3, 5), 6)
+
+
+def test_learned_starts():
+    tokens = Tokens(x=jnp.zeros((1, 6, 8)), index=jnp.arange(6)[None], grid=(2, 3))
+    place, _ = Learned((2, 3), start="sincos").init_with_output(jax.random.key(0), tokens)[0]
+    np.testing.assert_array_equal(place[0], sincos_2d((2, 3), 8))
+    place, _ = Learned((2, 3)).init_with_output(jax.random.key(0), tokens)[0]
+    assert 0.01 < float(place.std()) < 0.04
+    with pytest.raises(ValueError, match="start 'cosine': wanted one of normal, sincos"):
+        Learned((2, 3), start="cosine")
