@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ssl_audio.convert.ssast import Reader, State, shared, stacked
+from ssl_audio.convert.base import Reader, State, stacked
+from ssl_audio.convert.ssast import shared
 
 
 def to_params(state: State, *, paired: bool = True) -> dict[str, Any]:
