@@ -42,11 +42,19 @@ def stacked(layers: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def plain_names(state: State) -> dict[str, np.ndarray]:
+    """Return a state dict without the prefixes of data-parallel checkpoints and of golden files."""
+    return {
+        name.removeprefix("param/").removeprefix("module."): np.asarray(value)
+        for name, value in state.items()
+    }
+
+
 class Reader:
     """Take arrays out of a state dict, remembering what was asked for."""
 
     def __init__(self, state: State):
-        self.state = {k.removeprefix("param/").removeprefix("module."): np.asarray(v) for k, v in state.items()}
+        self.state = plain_names(state)
         self.taken: set[str] = set()
         self.missing: list[str] = []
 
