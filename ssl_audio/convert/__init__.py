@@ -6,13 +6,15 @@ from typing import Any
 
 from ssl_audio.convert.base import Converted, State
 
+SHARED = ("__main__", "base", "files", "options", "patches", "trace")  # not families
+
 __all__ = ["Converted", "families", "from_state_dict"]
 
 
 def families() -> list[str]:
     """Return the families that can be converted: the files here that say how."""
     names = (file.name for file in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if name not in ("__main__", "base", "files"))
+    return sorted(name for name in names if name not in SHARED)
 
 
 def from_state_dict(family: str, state_dict: State, **options: Any) -> Converted:
