@@ -71,8 +71,7 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
     theirs = sum(v.size for n, v in state.items() if not n.startswith("p_input_"))
     if theirs - table + special != ours:
         raise ValueError(
-            f"{family} has no names for all parameters of this model ({kind}): "
-            f"{', '.join(params)}."
+            f"{family} has no names for all parameters of this model ({kind}): {', '.join(params)}."
         )
     return state
 
