@@ -85,7 +85,7 @@ def get_config(arg=""):
     if a.task == "audioset20k" and parts["encoder"]["block"]["mixer"]["kind"] == "mamba":
         task |= MAMBA_AUDIOSET20K
     superb, laptop = task.get("superb", False), task.get("laptop", False)
-    stats = STATS[task["stats"]] if "stats" in task else {}
+    stats: dict[str, Any] = dict(STATS[task["stats"]]) if "stats" in task else {}
     frames = task.get("frames") or stats.get("frames") or round(100 * task["seconds"]) // 8 * 8
     parts["frontend"] |= stats | dict(frames=frames)
     if a.stride or not laptop:

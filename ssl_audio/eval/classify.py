@@ -105,7 +105,7 @@ class Classify:
         first = rows * hosts.index()
         starts = range(first, len(self.source) + first, self.batch_size)
         mine = [i for s in starts for i in range(s, min(s + rows, len(self.source)))]
-        read = examples(self.source, numbers=mine, max_bad_share=self.max_bad_share)
+        read: Any = examples(self.source, numbers=mine, max_bad_share=self.max_bad_share)
         rng = np.random.default_rng(0)  # not used: clips are cut at their end
         with contextlib.closing(read):
             waiting = next(read, None)
@@ -170,8 +170,9 @@ def report(
     else:
         head = ("class", "clips", "precision", "recall", "F1")
         truth, said = predictions.labels.argmax(axis=1), predictions.logits.argmax(axis=1)
-        found = precision_recall_fscore_support(
-            truth, said, labels=range(len(names)), zero_division=0
+        none: Any = 0  # what a class that nothing was said to be scores
+        found: Any = precision_recall_fscore_support(
+            truth, said, labels=range(len(names)), zero_division=none
         )
         rows = list(zip(names, support, *found[:3], strict=True))
         confusion(truth, said, names).savefig(folder / "confusion.png", dpi=110)
