@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ssl_audio import folder as plain
 from ssl_audio.sharding import path_name
 from ssl_audio.structs import TrainState
 
@@ -108,8 +109,8 @@ def load_params(
     """Load the parameters of a workdir as numpy arrays, whatever devices wrote them.
 
     Args:
-      path: the workdir.
-      step: which checkpoint; None: the newest.
+      path: the workdir, or a plain folder (see `folder`).
+      step: which checkpoint; None: the newest. A plain folder has none.
 
     Returns:
       The parameters (their moving average, if the run kept one) and the run's config.
@@ -118,8 +119,14 @@ def load_params(
       FileNotFoundError: there is no run, no checkpoint yet, or none of that step.
     """
     path = pathlib.Path(path).resolve()
+    if plain.is_plain(path):
+        if step is not None:
+            raise FileNotFoundError(f"{path}: a plain folder, without steps; there is no {step}.")
+        return plain.read(path)
     if not (path / "config.json").exists():
-        raise FileNotFoundError(f"{path}: no config.json; wanted the workdir of a training run.")
+        raise FileNotFoundError(
+            f"{path}: no config.json; wanted the workdir of a training run, or an exported folder."
+        )
     config = json.loads((path / "config.json").read_text())
     steps = [int(p.name) for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
     if not steps:
