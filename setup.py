@@ -31,6 +31,7 @@ setup(
         "numpy",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
+        "safetensors>=0.5",
         "scikit-learn>=1.5",
         "soundfile>=0.12",
         "soxr>=0.5",
@@ -43,6 +44,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "parquet": PARQUET,
         "tensorboard": ["tensorboard"],
+        "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
         "test": TEST + PARQUET,
     },

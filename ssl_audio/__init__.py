@@ -9,7 +9,8 @@ optim, sharding, step, train    the generic loop → python -m ssl_audio.train
 checkpoint, record, hosts       what a run keeps, tells and shares between machines
 encoder      `load`: a trained encoder → features of any audio → python -m ssl_audio.embed
 eval/        probes of frozen features → python -m ssl_audio.evaluate
-config, recipes, convert/       options → objects; shared presets; foreign checkpoints
+config, recipes                 options → objects; shared presets
+convert/, export, folder        foreign checkpoints → ours and back; the plain folder in between
 """
 
 from typing import TYPE_CHECKING, Any

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ssl_audio import folder as plain
 from ssl_audio.optim import averaged
 from ssl_audio.sharding import path_name
 from ssl_audio.structs import TrainState
@@ -147,8 +148,8 @@ def load_params(
     """Load the parameters of a workdir as numpy arrays, whatever devices wrote them.
 
     Args:
-      path: the workdir.
-      step: which checkpoint; None: the newest; "best": the one that `Checkpoint.best` keeps.
+      path: the workdir, or a plain folder (see `folder`).
+      step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
 
     Returns:
       The parameters (their moving average, if the run kept one) and the run's config.
@@ -157,8 +158,14 @@ def load_params(
       FileNotFoundError: there is no run, no checkpoint yet, or none of that step.
     """
     path = pathlib.Path(path).resolve()
+    if plain.is_plain(path):
+        if step is not None:
+            raise FileNotFoundError(f"{path}: a plain folder, without steps; there is no {step}.")
+        return plain.read(path)
     if not (path / "config.json").exists():
-        raise FileNotFoundError(f"{path}: no config.json; wanted the workdir of a training run.")
+        raise FileNotFoundError(
+            f"{path}: no config.json; wanted the workdir of a training run, or an exported folder."
+        )
     config = json.loads((path / "config.json").read_text())
     place = path / ("best" if step == "best" else "checkpoints")
     found = steps(path, place.name)

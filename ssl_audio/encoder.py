@@ -242,11 +242,11 @@ class Encoder:
 
 
 def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
-    """Load the encoder of a training run.
+    """Load the encoder of a training run, or of an exported or converted folder.
 
     Args:
-      path: the run's workdir.
-      step: which checkpoint; None: the newest; "best": see `Checkpoint.best`.
+      path: the run's workdir, or the folder.
+      step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
 
     Raises:
       FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.
@@ -265,7 +265,7 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
         raise ValueError(f"{path}: {type(objective).__name__} has no encoder to offer.")
     encoder = Encoder(objective, params, options)
     wanted = jax.eval_shape(objective.init, jax.random.key(0), encoder.blank())[0]
-    checkpoint.check_shapes(params, wanted, f"{path}/checkpoints")
+    checkpoint.check_shapes(params, wanted, str(path))
     return encoder
 
 

@@ -57,7 +57,8 @@ def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since np.load leaves a damaged file open.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: not a readable .npz file ({error}); is it whole?") from error

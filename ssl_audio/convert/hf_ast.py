@@ -192,3 +192,61 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
         state |= norm("classifier.layernorm", params["head"]["norm"])
         state |= dense("classifier.dense", params["head"]["linear"]["dense"])
     return state
+
+
+def reference_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what config.json holds beside such a state dict."""
+    objective = config["objective"]
+    encoder, tokenizer, frontend = (objective[n] for n in ("encoder", "tokenizer", "frontend"))
+    block = encoder["block"]
+    width, stride = encoder["width"], tokenizer["stride"]
+    found: dict[str, Any] = dict(
+        model_type="audio-spectrogram-transformer",
+        hidden_size=width,
+        num_hidden_layers=encoder["depth"],
+        num_attention_heads=block["mixer"]["heads"],
+        intermediate_size=round(block["mlp"] * width),
+        hidden_act="gelu",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        layer_norm_eps=encoder["final_norm"]["eps"],
+        patch_size=tokenizer["patch"][0],
+        qkv_bias=block["mixer"].get("bias", True),
+        frequency_stride=stride[0],
+        time_stride=stride[1],
+        max_length=frontend["frames"],
+        num_mel_bins=frontend["bins"],
+    )
+    if "head" in objective:
+        classes = range(objective["head"]["classes"])
+        found["id2label"] = {str(i): f"LABEL_{i}" for i in classes}
+        found["label2id"] = {f"LABEL_{i}": i for i in classes}
+    return found
+
+
+def reference(model: Converted) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Run transformers with a converted model's parameters: inputs, and outputs to be met.
+
+    Raises:
+      ImportError: torch or transformers is not there.
+    """
+    import torch
+    import transformers
+
+    options = reference_config(model.config)
+    settings = transformers.ASTConfig(**{k: v for k, v in options.items() if k != "model_type"})
+    tagging = "head" in model.params
+    kind = transformers.ASTForAudioClassification if tagging else transformers.ASTModel
+    theirs = kind(settings).eval()
+    for names in NAMES:
+        known = dict(prefix=PREFIX if tagging else "", names=names)
+        state = to_state_dict(model.params, model.config | dict(reference=known))
+        if state.keys() == theirs.state_dict().keys():
+            break
+    theirs.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in state.items()})
+    shape = (2, options["max_length"], options["num_mel_bins"])
+    values = np.random.default_rng(0).normal(0, 0.5, shape).astype(np.float32)
+    with torch.no_grad():
+        found = theirs(torch.from_numpy(values))
+    names = ("logits",) if tagging else ("last_hidden_state", "pooler_output")
+    return {"input_values": values}, {name: found[name].numpy() for name in names}

@@ -128,8 +128,8 @@ def convert(
 
     Args:
       state: without prefixes.
-      options: those of the heads are label_dim, head_norm_eps, segments, task ("ft_cls"), mask_patch, cluster,
-        dataset_mean, dataset_std.
+      options: those of the heads are label_dim, head_norm_eps, segments, task ("ft_cls"), mask_patch,
+        cluster, dataset_mean, dataset_std.
       encoder: its config, without positions.
       shape: see `layout`.
       encoder_state: our encoder parameters → state dict.
