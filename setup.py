@@ -41,6 +41,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
         "tensorboard": ["tensorboard"],
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it

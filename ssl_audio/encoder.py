@@ -96,7 +96,7 @@ class Encoder:
         check_pool(pool)
         self.check_layer(layer)
         single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
-        clips = self._clips([waveform] if single else waveform, sample_rate)
+        clips = self.clips([waveform] if single else waveform, sample_rate)
         pooled = dict(self.stream(clips, (layer,), lambda _: Pooled(self.rows, pool)))
         found = np.stack([pooled[i][0] for i in range(len(pooled))])
         return found[0] if single else found
@@ -113,7 +113,7 @@ class Encoder:
           ValueError: as `embed`.
         """
         self.check_layer(layer)
-        (found,) = self.stream(self._clips([waveform], sample_rate), (layer,))
+        (found,) = self.stream(self.clips([waveform], sample_rate), (layer,))
         return found[1][0], self.times(found[1].shape[1])
 
     def times(self, columns: int) -> np.ndarray:
@@ -250,7 +250,8 @@ class Encoder:
         audio = np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group])
         return np.asarray(_program(objective, layers)(self._on_device, audio, length))
 
-    def _clips(self, waveforms: Any, sample_rate: int) -> list[np.ndarray]:
+    def clips(self, waveforms: Any, sample_rate: int) -> list[np.ndarray]:
+        """Return [B, S] or a list of [S] as `stream` takes it; ValueError as `embed`."""
         if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not (
             0 < sample_rate < float("inf")
         ):
