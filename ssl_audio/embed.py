@@ -59,9 +59,11 @@ class Paths(Files):
         return SourceInfo("paths"), list(map(Clip, found, ids))
 
     def __getitem__(self, i: int) -> Example:
-        pieces = blocks(self.clips[i].path, self.rate, seconds=PIECE)
-        begin = list(itertools.islice(pieces, 2))
-        audio = begin[0] if len(begin) == 1 else itertools.chain(begin, pieces)
+        begin = functools.partial(blocks, self.clips[i].path, self.rate, seconds=PIECE)
+        pieces = begin()
+        audio = next(pieces)
+        if next(pieces, None) is not None:
+            audio = begin()  # anew: many clips are read ahead, and one that is begun holds memory
         return {"audio": audio, **self.meta(i)}
 
 

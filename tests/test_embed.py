@@ -1,3 +1,4 @@
+import inspect
 import subprocess
 import sys
 
@@ -101,6 +102,15 @@ def test_bad_files_are_skipped_up_to_a_share(run, sounds, tmp_path, caplog, caps
     with pytest.raises(ValueError, match="none of the 1 files could be read"):
         call(run, tmp_path / "none.npz", bad[0])
     assert not (tmp_path / "none.npz").exists()
+
+
+def test_long_files_wait_unread(sounds, monkeypatch):
+    monkeypatch.setattr(embed, "PIECE", 0.2)
+    source = embed.Paths((str(sounds),), RATE)
+    short, long = source[2]["audio"], source[0]["audio"]
+    assert isinstance(short, np.ndarray) and len(short) == 1400
+    assert inspect.getgeneratorstate(long) == inspect.GEN_CREATED
+    assert [len(piece) for piece in long] == [3200, 3200, 2600]
 
 
 def test_a_file_that_breaks_off_late_is_skipped_whole(run, sounds, tmp_path, monkeypatch, capsys):
