@@ -1,14 +1,14 @@
-"""Fine-tune a pretrained SSAST or SSAMBA with the published recipes (Gong et al. 2022; Shams et al. 2024).
+"""Fine-tune a pretrained encoder: recipes of Gong et al. 2022 and Shams et al. 2024, and two small ones.
 
 Run:      python -m ssl_audio.train --workdir runs/esc50_fold1 \\
-              --config configs/finetune.py:task=esc50,root=DIR,pretrained=runs/ssamba,encoder=ssamba,fold=1
+              --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN,fold=1
+Folds:    python -m ssl_audio.folds --folds 1-5 --workdir runs/esc50 \\
+              --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN
+Scratch:  add `scratch` for the encoder of RUN untrained; or leave RUN out and name encoder=, size=, patch=
 Try:      python -m ssl_audio.train --config configs/finetune.py:runlocal --workdir runs/try
-Tasks:    esc50 speech_commands audioset20k audioset2m; speaker and emotion (VoxCeleb1 and IEMOCAP as in
-          SUPERB) take root=MANIFEST.csv with columns path, label, fold or split.
 Results:  experiments/ssast/README.md, experiments/ssamba/README.md
 """
 
-import pathlib
 from typing import Any
 
 from ssl_audio import recipes
@@ -20,135 +20,183 @@ from ssl_audio.optim import Optim
 from ssl_audio.record import Record
 
 # Every number of a recipe. `at`: first epoch with a lower rate, epochs between further ones, factor.
-TASKS = {
+# `train`, `test`, `validation`: options of the set; a number of `folds` gives each in turn to the test.
+TASKS: dict[str, dict[str, Any]] = {
     "esc50": dict(
-        classes=50, stats="esc50", seconds=5.0, criterion="softmax", batch=48, epochs=50, lr=1e-4,
-        head=1.0, mask=(24, 96), noise=True, mixup=0.0, at=(6, 1, 0.85), warmup=0, balanced=False,
+        source=dict(kind="sets.esc"), folds=5, classes=50, stats="esc50", seconds=5.0, criterion="softmax",
+        batch=48, epochs=50, lr=1e-4, at=(6, 1, 0.85), mask=(24, 96), noise=True,
     ),
     "speech_commands": dict(
-        classes=35, stats="speech_commands", seconds=1.0, criterion="sigmoid", batch=128, epochs=30,
-        lr=2.5e-4, head=1.0, mask=(48, 48), noise=True, mixup=0.6, at=(5, 1, 0.85), warmup=1000,
-        balanced=False,
+        source=dict(kind="sets.speech_commands"), train=dict(split="train"), test=dict(split="test"),
+        validation=dict(split="validation"), classes=35, stats="speech_commands", seconds=1.0,
+        criterion="sigmoid", batch=128, epochs=30, lr=2.5e-4, at=(5, 1, 0.85), warmup=1000, mask=(48, 48),
+        noise=True, mixup=0.6,
     ),
     "audioset20k": dict(
+        source=dict(kind="sets.audioset"), train=dict(segments="balanced_train"), test=dict(segments="eval"),
         classes=527, stats="audioset", seconds=10.0, criterion="sigmoid", batch=12, epochs=25, lr=5e-5,
-        head=1.0, mask=(48, 192), noise=False, mixup=0.5, at=(10, 5, 0.5), warmup=0, balanced=False,
+        at=(10, 5, 0.5), mask=(48, 192), mixup=0.5, average=("1ep", "6ep"),
     ),
-    "audioset2m": dict(
-        classes=527, stats="audioset", seconds=10.0, criterion="sigmoid", batch=12, epochs=5, lr=1e-5,
-        head=1.0, mask=(48, 192), noise=False, mixup=0.5, at=(10, 5, 0.5), warmup=0, balanced=True,
+    "urbansound8k": dict(
+        source=dict(kind="sets.urbansound8k"), folds=10, classes=10, stats="esc50", seconds=4.0,
+        criterion="softmax", batch=48, epochs=50, lr=1e-4, at=(20, 10, 0.85), mask=(24, 96),
+    ),
+    "fsd50k": dict(
+        source=dict(kind="sets.fsd50k"), train=dict(split="train"), test=dict(split="eval"),
+        validation=dict(split="val"), classes=200, stats="audioset", seconds=10.0, criterion="sigmoid",
+        batch=24, epochs=50, lr=5e-5, at=(10, 5, 0.5), mask=(48, 192), mixup=0.5, metric="mAP",
     ),
     "speaker": dict(
-        classes=1251, stats="audioset", seconds=8.0, criterion="softmax", batch=32, steps=40_000, lr=1e-4,
-        head=1.0, mask=(0, 0), noise=False, mixup=0.0, at=None, warmup=0, balanced=False, frames=1000,
+        source=dict(kind="sets.voxceleb1"), train=dict(split="train"), test=dict(split="test"),
+        validation=dict(split="validation"), classes=1251, stats="audioset", seconds=8.0, frames=1000,
+        criterion="softmax", batch=32, steps=40_000, lr=1e-4, superb=True,
     ),
     "emotion": dict(
-        classes=4, stats="audioset", seconds=6.0, criterion="softmax", batch=32, steps=10_000, lr=1e-4,
-        head=1.0, mask=(0, 0), noise=False, mixup=0.0, at=None, warmup=0, balanced=False, frames=600,
+        source=dict(kind="sets.iemocap"), folds=5, classes=4, stats="audioset", seconds=6.0, frames=600,
+        criterion="softmax", batch=32, steps=10_000, lr=1e-4, superb=True,
+    ),
+    "esc10": dict(
+        source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, seconds=5.0, criterion="softmax",
+        batch=16, epochs=30, lr=1e-3, laptop=True, mask=(24, 96), mixup=0.5,
+    ),
+    "spoken_digit": dict(
+        source=dict(kind="sets.spoken_digit"), folds=6, classes=10, seconds=0.8, criterion="softmax",
+        batch=32, epochs=15, lr=1e-3, laptop=True, mask=(24, 16), mixup=0.5,
     ),
 }  # fmt: skip
-SSAMBA_AUDIOSET20K = dict(lr=1e-4, head=3.0, batch=24, epochs=50, at=(15, 10, 0.75))
+TASKS["audioset2m"] = TASKS["audioset20k"] | dict(
+    train=dict(segments="unbalanced_train"), epochs=5, lr=1e-5, balanced=True, average=None
+)
+TASKS["speech_commands_v1"] = TASKS["speech_commands"] | dict(classes=30)
+MAMBA_AUDIOSET20K = dict(
+    lr=1e-4, head=3.0, batch=24, epochs=50, at=(15, 10, 0.75), average=("1ep", "12ep")
+)
 
 
 def get_config(arg=""):
     a = parse_arg(
-        arg,
-        task="esc50",
-        encoder="ssast",
-        size="base",
-        patch="16x16",
-        stride="10x10",
-        root="",
-        pretrained="",
-        fold=1,
-        runlocal=False,
-    )
+        arg, task="esc50", root="", pretrained="", scratch=False, fold=1, stride="", encoder="", size="",
+        patch="", runlocal=False,
+    )  # fmt: skip
     if a.task not in TASKS:
         raise ValueError(f"task '{a.task}': wanted one of {', '.join(TASKS)}.")
     task = dict(TASKS[a.task])
-    if a.task == "audioset20k" and a.encoder != "ssast":
-        task |= SSAMBA_AUDIOSET20K
-    patch, stride = (tuple(int(n) for n in text.split("x")) for text in (a.patch, a.stride))
-    stats = dict(STATS[task["stats"]]) | {k: task[k] for k in ("frames",) if k in task}
-    # The grid of pretraining on 1024 frames: the encoder moves its table to the one it meets here.
-    encoder = sizes.encoder(a.encoder, a.size, (128 // patch[0], 1024 // patch[1]))
-    superb = a.task in ("speaker", "emotion")
-    head = (
-        dict(kind="heads:LayerMix", classes=task["classes"])
-        if superb
-        else dict(kind="heads:Classifier", classes=task["classes"], pool="mean")
-    )
-    objective = dict(
-        kind="tagging",
-        frontend=dict(kind="fbank", bins=128, **stats),
-        tokenizer=dict(kind="patchify", width=encoder["width"], patch=patch, stride=stride),
-        encoder=encoder,
-        head=head,
-        criterion=task["criterion"],
-    )
-    if any(task["mask"]):
+    parts = architecture(a)
+    if a.task == "audioset20k" and parts["encoder"]["block"]["mixer"]["kind"] == "mamba":
+        task |= MAMBA_AUDIOSET20K
+    superb, laptop = task.get("superb", False), task.get("laptop", False)
+    stats: dict[str, Any] = dict(STATS[task["stats"]]) if "stats" in task else {}
+    frames = task.get("frames") or stats.get("frames") or round(100 * task["seconds"]) // 8 * 8
+    parts["frontend"] |= stats | dict(frames=frames)
+    if a.stride or not laptop:
+        parts["tokenizer"]["stride"] = tuple(int(n) for n in (a.stride or "10x10").split("x"))
+    classes = task["classes"]
+    head = dict(kind="heads:LayerMix" if superb else "heads:Classifier", classes=classes)
+    objective = parts | dict(kind="tagging", head=head, criterion=task["criterion"], smoothing=0.0)
+    if "mask" in task:
         freq, time = task["mask"]
         objective["spec_augment"] = dict(kind="augment:SpecAugment", freq=freq, time=time)
-    if task["noise"]:
+    if task.get("noise"):
         objective["noise"] = dict(kind="augment:NoiseRoll")
-    optim: dict[str, Any] = dict(
-        lr=task["lr"],
-        b1=0.95,
-        b2=0.999,
-        weight_decay=5e-7,
-        coupled=True,
-        decay=".*",
-        warmup=task["warmup"],
-        warmup_hold=50,
-        rates={"^head/": task["head"]},
-    )
-    if superb:
-        optim |= dict(b1=0.9, weight_decay=0.0, clip=1.0)
-    if task["at"]:
-        first, between, gamma = task["at"]
-        at = tuple(f"{n}ep" for n in range(first, task["epochs"], between))
-        optim |= dict(schedule="steps", steps_at=at, gamma=gamma)
+    samples = int(16_000 * task["seconds"])
     data = dict(
-        sources={a.task: source(a)},
+        sources={a.task: source(a, task, "train")},
         batch_size=task["batch"],
-        samples=int(16_000 * task["seconds"]),
-        crop="random" if superb else "first",
-        mixup=task["mixup"],
-        balanced=task["balanced"],
-        classes=task["classes"],
+        samples=samples,
+        crop="random" if superb or laptop else "first",
+        mixup=task.get("mixup", 0.0),
+        balanced=task.get("balanced", False),
+        classes=classes,
     )
     config = recipes.run(
         objective=objective,
         data=data,
-        optim=Optim(**optim),
+        optim=optimizer(task, superb, laptop),
         steps=task.get("steps") or f"{task['epochs']}ep",
         accumulate=8 if superb else 1,
-        checkpoint=Checkpoint(every="1ep", keep=1),
+        checkpoint=Checkpoint(
+            every="5%" if superb or laptop else "1ep",
+            keep=1,
+            best=f"validation/{task.get('metric', 'accuracy')}" if "validation" in task else "",
+        ),
         record=Record(every=50, figures="20%"),
     )
-    if a.pretrained:
+    config.evals = {
+        part: dict(
+            kind="classify",
+            source=source(a, task, part),
+            samples=samples,
+            classes=classes,
+            batch_size=task["batch"],
+        )
+        for part in ("validation", "test")
+        if part in task or (part == "test" and "folds" in task)
+    }
+    config.eval_every = "20%" if laptop else "5%" if superb else "1ep"
+    if a.pretrained and not a.scratch:
         config.warm_start = dict(path=a.pretrained, take="^(tokenizer|encoder)/", leave="")
     return runlocal(config) if a.runlocal else config
 
 
-def source(a):
-    """Return the training part of a task's data set."""
+def architecture(a) -> dict[str, Any]:
+    """Return frontend, tokenizer and encoder: those of the pretrained run, or the ones asked for."""
+    if a.pretrained:
+        given = [name for name in ("encoder", "size", "patch") if getattr(a, name)]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: these come from the pretrained run; leave them out."
+            )
+        return recipes.architecture(a.pretrained)
+    patch = tuple(int(n) for n in (a.patch or "16x16").split("x"))
+    # The grid of pretraining on 1024 frames: the encoder moves its table to the one it meets here.
+    encoder = sizes.encoder(
+        a.encoder or "ssast", a.size or "base", (128 // patch[0], 1024 // patch[1])
+    )
+    return dict(
+        frontend=dict(kind="fbank", bins=128),
+        tokenizer=dict(kind="patchify", width=encoder["width"], patch=patch, stride=patch),
+        encoder=encoder,
+    )
+
+
+def optimizer(task, superb, laptop) -> Optim:
+    if laptop:
+        return Optim(
+            lr=task["lr"],
+            weight_decay=0.05,
+            warmup="10%",
+            schedule="cosine",
+            clip=1.0,
+            layer_decay=0.75,
+        )
+    options: dict[str, Any] = dict(b1=0.95, b2=0.999, weight_decay=5e-7, coupled=True, decay=".*")
+    if superb:
+        options |= dict(b1=0.9, weight_decay=0.0, clip=1.0)
+    if "at" in task:
+        first, between, gamma = task["at"]
+        at = tuple(f"{n}ep" for n in range(first, task["epochs"], between))
+        options |= dict(schedule="steps", steps_at=at, gamma=gamma)
+    if task.get("average"):
+        options["average_every"], options["average_from"] = task["average"]
+    rates = {"^head/": task.get("head", 1.0)}
+    return Optim(
+        lr=task["lr"], warmup=task.get("warmup", 0), warmup_hold=50, rates=rates, **options
+    )
+
+
+def source(a, task, part) -> dict[str, Any]:
+    """Return the training, validation or test part of a task's data set."""
     if a.runlocal:
         return dict(kind="synthetic", size=32, seconds=1.0)
     if not a.root:
         raise ValueError(f"task {a.task}: say where the data is, with root=DIR.")
-    folds = tuple(f for f in range(1, 6) if f != a.fold)
-    if a.task == "esc50":
-        return dict(kind="sets.esc", root=a.root, folds=folds)
-    if a.task == "speech_commands":
-        return dict(kind="sets.speech_commands", root=a.root, split="train")
-    if a.task.startswith("audioset"):
-        segments = "balanced_train" if a.task == "audioset20k" else "unbalanced_train"
-        return dict(kind="sets.audioset", root=a.root, segments=segments)
-    if pathlib.Path(a.root).suffix not in (".csv", ".jsonl"):
-        raise ValueError(f"task {a.task}: root is '{a.root}', wanted a manifest, .csv or .jsonl.")
-    part = dict(split="train") if a.task == "speaker" else dict(folds=folds)
-    return dict(kind="source:Manifest", path=a.root, **part)
+    if "folds" not in task:
+        return task["source"] | dict(root=a.root) | task[part]
+    folds = range(1, task["folds"] + 1)
+    if a.fold not in folds:
+        raise ValueError(f"fold={a.fold}: {a.task} has folds 1 to {task['folds']}.")
+    mine = (a.fold,) if part == "test" else tuple(f for f in folds if f != a.fold)
+    return task["source"] | dict(root=a.root, folds=mine)
 
 
 def runlocal(config):
@@ -156,6 +204,9 @@ def runlocal(config):
     config = recipes.runlocal(config)
     config.accumulate = 1
     config.data.classes = config.objective.head.classes = 12
+    for part in config.evals.values():
+        part.update(classes=12, samples=config.data.samples, batch_size=8)
+    config.eval_every = "4"
     if "spec_augment" in config.objective:
         config.objective.spec_augment.update(freq=8, time=8)
     return config

@@ -8,12 +8,14 @@ import json
 import logging
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ssl_audio.optim import averaged
 from ssl_audio.sharding import path_name
 from ssl_audio.structs import TrainState
 
@@ -28,17 +30,22 @@ class Checkpoint:
       every: duration between saves; the last step is always saved.
       keep: number of newest checkpoints to keep.
       keep_every: duration between checkpoints kept for good; 0: none.
+      best: name of a result of `config.evals` ("test/accuracy"): the parameters of the step where it was
+        highest are kept beside, for `load(…, step="best")`. "-held_out/loss": where it was lowest.
     """
 
     every: int | str = "5%"
     keep: int = 2
     keep_every: int | str = 0
+    best: str = ""
 
 
 class Checkpoints:
     """The checkpoints of a workdir."""
 
-    def __init__(self, workdir: str | pathlib.Path, keep: int = 2, keep_every: int = 0):
+    def __init__(
+        self, workdir: str | pathlib.Path, keep: int = 2, keep_every: int = 0, best: str = ""
+    ):
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             keep_period=keep_every or None,
@@ -47,6 +54,13 @@ class Checkpoints:
         )
         folder = pathlib.Path(workdir).resolve() / "checkpoints"
         self.manager = ocp.CheckpointManager(folder, options=options)
+        self.best = None
+        if best:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=1, best_fn=lambda found: found["score"], cleanup_tmp_directories=True
+            )
+            self.best = ocp.CheckpointManager(folder.with_name("best"), options=options)
+        self.name, self.sign = best.removeprefix("-"), -1.0 if best.startswith("-") else 1.0
 
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
         """Start writing the state; returns as soon as the arrays have left the devices."""
@@ -63,6 +77,25 @@ class Checkpoints:
             items["extra"] = ocp.args.StandardSave(state.extra)
         if not self.manager.save(step, args=ocp.args.Composite(**items), force=True):
             raise RuntimeError(f"checkpoint: step {step} was not saved.")
+
+    def save_best(self, state: TrainState, results: Mapping[str, float]) -> None:
+        """Keep the parameters (their average, if there is one) when they score best so far.
+
+        Raises:
+          ValueError: no result has the name that was asked for.
+        """
+        if self.best is None or int(state.step) in self.best.all_steps():
+            return
+        if self.name not in results:
+            raise ValueError(
+                f"config.checkpoint.best: no result '{self.name}'; there are {', '.join(results)}."
+            )
+        params = averaged(state.opt_state) or state.params
+        self.best.save(
+            int(state.step),
+            args=ocp.args.Composite(params=ocp.args.StandardSave(params)),
+            metrics={"score": self.sign * results[self.name]},
+        )
 
     def resume(self, wanted: TrainState) -> TrainState | None:
         """Return the newest state in the layout of `wanted` (shapes with shardings), or None.
@@ -98,18 +131,24 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the writes under way."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        for manager in filter(None, (self.manager, self.best)):
+            manager.wait_until_finished()
+            manager.close()
+
+
+def steps(path: pathlib.Path, kind: str = "checkpoints") -> list[int]:
+    """Return the steps of which a workdir holds whole checkpoints, in order."""
+    return sorted(int(p.name) for p in (path / kind).glob("*") if p.name.isdigit())
 
 
 def load_params(
-    path: str | pathlib.Path, step: int | None = None
+    path: str | pathlib.Path, step: int | str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Load the parameters of a workdir as numpy arrays, whatever devices wrote them.
 
     Args:
       path: the workdir.
-      step: which checkpoint; None: the newest.
+      step: which checkpoint; None: the newest; "best": the one that `Checkpoint.best` keeps.
 
     Returns:
       The parameters (their moving average, if the run kept one) and the run's config.
@@ -121,13 +160,17 @@ def load_params(
     if not (path / "config.json").exists():
         raise FileNotFoundError(f"{path}: no config.json; wanted the workdir of a training run.")
     config = json.loads((path / "config.json").read_text())
-    steps = [int(p.name) for p in (path / "checkpoints").glob("*") if p.name.isdigit()]
-    if not steps:
-        raise FileNotFoundError(f"{path}/checkpoints: no checkpoint yet.")
-    if step is not None and step not in steps:
-        raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {sorted(steps)}.")
-    folder = path / "checkpoints" / str(max(steps) if step is None else step)
-    if config.get("optim", {}).get("average"):
+    place = path / ("best" if step == "best" else "checkpoints")
+    found = steps(path, place.name)
+    if not found:
+        raise FileNotFoundError(f"{place}: no checkpoint yet.")
+    if step == "best":
+        return _load_tree(place / str(found[-1]) / "params"), config
+    if step is not None and step not in found:
+        raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {found}.")
+    folder = place / str(found[-1] if step is None else step)
+    optim = config.get("optim", {})
+    if optim.get("average") or optim.get("average_every"):
         chain = _load_tree(folder / "optimizer")["main"]
         average = [
             link["average"] for link in chain if isinstance(link, dict) and "average" in link

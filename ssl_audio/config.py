@@ -34,6 +34,7 @@ SLOTS = {
     "spec_augment": "frontend",
     "noise": "frontend",
     "data": "data",
+    "source": "data",
     "sources": "data",
     "evals": "eval",
 }
@@ -163,9 +164,21 @@ def plain(config: Any) -> Any:
 
 
 def command_line(
-    doc: str, argv: list[str] | None = None, *, workdir: bool = False
+    doc: str,
+    argv: list[str] | None = None,
+    *,
+    workdir: bool = False,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+    argument: str = "",
 ) -> tuple[argparse.Namespace, Any]:
     """Parse `--config FILE[:arg]`, `--config.a.b=value` and `--workdir`; return them and the config.
+
+    Args:
+      doc: for --help.
+      argv: default: that of the program.
+      workdir: whether there is a `--workdir`.
+      more: further options and their `add_argument` settings.
+      argument: put behind the config's own.
 
     Raises:
       SystemExit: on --help, and on a wrong command line, with a message.
@@ -183,6 +196,8 @@ def command_line(
     )
     if workdir:
         parser.add_argument("--workdir", required=True, help="where the run keeps all it writes")
+    for name, settings in (more or {}).items():
+        parser.add_argument(name, **settings)
     overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
     args = parser.parse_args([a for a in argv if a not in overrides])
     file = args.config.partition(":")[0]
@@ -190,7 +205,8 @@ def command_line(
         parser.error(f"--config: no file {file}")
     # Flags of our own, not absl's global ones: a program may call this twice.
     values = flags.FlagValues()
-    line = ["", f"--config={args.config}", *overrides]
+    link = "" if not argument else "," if ":" in args.config else ":"
+    line = ["", f"--config={args.config}{link}{argument}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
     try:
         values(line)

@@ -273,12 +273,12 @@ class Encoder:
         ]
 
 
-def load(path: str | os.PathLike, step: int | None = None) -> Encoder:
+def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
     """Load the encoder of a training run.
 
     Args:
       path: the run's workdir.
-      step: which checkpoint; None: the newest.
+      step: which checkpoint; None: the newest; "best": see `Checkpoint.best`.
 
     Raises:
       FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -11,6 +12,8 @@ import optax
 from ssl_audio.config import duration
 from ssl_audio.objectives.base import Phase
 from ssl_audio.sharding import path_name
+
+BEFORE_LAYERS = "^tokenizer/|/(positions|special)(/|$)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +35,11 @@ class Optim:
       patience: see plateau.
       clip: largest global gradient norm; 0 is off.
       rates: path regex → factor on the rate, first match; 0 freezes.
+      layer_decay: factor on the rate per layer counted down from the head; what comes before the layers
+        learns slowest (Clark et al. 2020, arXiv:2003.10555, section 3.3). 1 is off.
       average: decay of the exponential moving average of the parameters kept beside them; 0 is off.
+      average_every, average_from: keep their plain mean over snapshots instead, one at each of the first
+        duration from the second on (Izmailov et al. 2018, arXiv:1803.05407); 0 is off.
     """
 
     lr: float
@@ -51,7 +58,14 @@ class Optim:
     patience: int = 2
     clip: float = 0.0
     rates: dict = dataclasses.field(default_factory=dict)
+    layer_decay: float = 1.0
     average: float = 0.0
+    average_every: int | str = 0
+    average_from: int | str = 0
+
+    def __post_init__(self):
+        if self.average and self.average_every:
+            raise ValueError("average and average_every exclude each other: choose one.")
 
     def rate(self, total: int, epoch: int | None = None) -> optax.Schedule:
         """Return step → learning rate."""
@@ -105,8 +119,16 @@ class Optim:
             )
         if self.rates or phase.trains != ".*":
             steps.append(_scale_by_path(self.rates, phase.trains))
+        if self.layer_decay != 1:
+            steps.append(_scale_by_layer(self.layer_decay))
         if self.average:
-            steps.append(track_average(self.average))
+            steps.append(track_average(lambda count: 1 - self.average))
+        if self.average_every:
+            every, start = (
+                duration(d, total=total, epoch=epoch)
+                for d in (self.average_every, self.average_from)
+            )
+            steps.append(track_average(lambda count: snapshot_weight(count, every, start)))
         return optax.with_extra_args_support(optax.chain(*steps))
 
 
@@ -124,15 +146,53 @@ def _scale_by_path(rates: dict, trains: str) -> optax.GradientTransformation:
     )
 
 
-def track_average(decay: float) -> optax.GradientTransformation:
-    """Keep an exponential moving average of the parameters in the state; pass updates through."""
+def _scale_by_layer(decay: float) -> optax.GradientTransformation:
+    """Scale the updates of stacked layers [L, …] by decay^(L - l), of what precedes them by decay^(L + 1)."""
+
+    def update(updates, _):
+        named = jax.tree_util.tree_leaves_with_path(updates)
+        depths = {len(u) for path, u in named if "/layers/" in path_name(path)}
+        if len(depths) != 1:
+            raise ValueError(
+                f"config.optim.layer_decay: wanted one stack of layers, got depths {depths or 'none'}."
+            )
+        (depth,) = depths
+
+        def scale(path, u):
+            name = path_name(path)
+            if "/layers/" in name:
+                factor = decay ** (depth - jnp.arange(depth, dtype=u.dtype))
+                return u * factor.reshape(-1, *[1] * (u.ndim - 1))
+            return u * decay ** (depth + 1) if re.search(BEFORE_LAYERS, name) else u
+
+        return jax.tree_util.tree_map_with_path(scale, updates)
+
+    return optax.stateless(update)
+
+
+def track_average(weight: Callable[[Any], Any]) -> optax.GradientTransformation:
+    """Keep an average of the parameters in the state; pass updates through.
+
+    Args:
+      weight: number of updates done → share of the newest parameters in the average.
+    """
+
+    def init(params):
+        return {"average": params, "count": jnp.zeros((), jnp.int32)}
 
     def update(updates, state, params=None):
-        new = optax.apply_updates(cast(Any, params), updates)
-        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state["average"], new)
-        return updates, {"average": average}
+        new, count = optax.apply_updates(cast(Any, params), updates), state["count"] + 1
+        share = weight(count)
+        average = jax.tree.map(lambda a, p: (1 - share) * a + share * p, state["average"], new)
+        return updates, {"average": average, "count": count}
 
-    return optax.GradientTransformation(lambda params: {"average": params}, update)
+    return optax.GradientTransformation(init, update)
+
+
+def snapshot_weight(count: Any, every: int, start: int) -> Any:
+    """Return the share that makes the mean of snapshots; before the first one the newest is all."""
+    since = jnp.maximum(count - start, 0)
+    return jnp.where(since % every == 0, 1 / (1 + since // every), 0.0)
 
 
 def averaged(opt_state: Any) -> Any:
@@ -144,4 +204,4 @@ def averaged(opt_state: Any) -> Any:
 
 
 def _is_average(state: Any) -> bool:
-    return isinstance(state, dict) and set(state) == {"average"}
+    return isinstance(state, dict) and "average" in state

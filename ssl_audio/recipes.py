@@ -1,6 +1,7 @@
 """What configs share: pretraining data, the pretraining run, its laptop and two-step versions."""
 
 import dataclasses
+import json
 import pathlib
 import re
 from typing import Any
@@ -12,6 +13,9 @@ from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.optim import Optim
 from ssl_audio.record import Record
+
+# A short run of a Transformer needs them to tell masked patches apart; a scan knows its order without.
+LAPTOP_POSITIONS = {"ssast": "sincos"}
 
 
 def source(where: str) -> dict[str, Any]:
@@ -60,6 +64,22 @@ def masked_spectrogram(
         discriminate=1.0,
         reconstruct=10.0,
     )
+
+
+def architecture(path: str) -> dict[str, Any]:
+    """Return the configs of a run's `frontend`, `tokenizer` and `encoder`, to fine-tune them.
+
+    Raises:
+      ValueError: `path` is not the workdir of a run of an encoder.
+    """
+    written = pathlib.Path(path).expanduser() / "config.json"
+    if not written.is_file():
+        raise ValueError(f"pretrained={path}: no config.json there; wanted the workdir of a run.")
+    objective = json.loads(written.read_text())["objective"]
+    parts = ("frontend", "tokenizer", "encoder")
+    if missing := [part for part in parts if part not in objective]:
+        raise ValueError(f"pretrained={path}: its objective has no {', '.join(missing)}.")
+    return {part: objective[part] for part in parts}
 
 
 def run(
@@ -125,8 +145,7 @@ def laptop(*, encoder: str, places: str) -> ConfigDict:
         encoder=encoder, size="tiny", depth=4, patch=(16, 8), masked=0.6, frames=frames
     )
     objective["encoder"]["drop_path"] = 0.0
-    if encoder == "ssast":  # a scan knows its order; there these only cover up the content
-        objective["encoder"]["positions"]["start"] = "sincos"
+    objective["encoder"]["positions"]["start"] = LAPTOP_POSITIONS.get(encoder, "normal")
     heard = sources(places)
     return run(
         objective=objective,

@@ -102,6 +102,7 @@ def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
             workdir,
             run.checkpoint.keep,
             every(run.checkpoint.keep_every),
+            run.checkpoint.best,
         )
         state = checkpoints.resume(wanted)
         if state is None:
@@ -170,6 +171,7 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
                     values = evaluator.run(run.objective, state, mesh)
                     recorder.log(number, values, prefix=f"{name}/")
                     results |= {f"{name}/{key}": value for key, value in values.items()}
+                checkpoints.save_best(state, results)
             if last or number % due["save"] == 0:
                 checkpoints.save(state, _meta(run))
             if last or number % due["figures"] == 0:
@@ -220,12 +222,17 @@ def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Parse the command line and train."""
     args, options = config.command_line(__doc__ or "", argv, workdir=True)
+    start()
+    return train(options, args.workdir)
+
+
+def start() -> None:
+    """Set up what every process of a run needs before it asks for a device."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("ssl_audio").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)
     hosts.initialize()
     hosts.use_compilation_cache()
-    return train(options, args.workdir)
 
 
 if __name__ == "__main__":

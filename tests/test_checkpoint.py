@@ -98,3 +98,27 @@ def test_records_after_the_checkpoint_are_dropped(tmp_path):
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     record.keep_until(path, 2)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize(("best", "kept"), [("test/accuracy", 2), ("-test/loss", 3)])
+def test_the_best_parameters_are_kept_beside(tmp_path, best, kept):
+    (tmp_path / "config.json").write_text("{}")
+    results = {1: (0.5, 3.0), 2: (0.9, 2.0), 3: (0.7, 1.0)}  # accuracy, loss
+    for steps in ([1, 2], [2, 3]):  # killed after 2, which is then scored again
+        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best=best)
+        for step in steps:
+            params = {"head": jnp.full(2, float(step))}
+            state = TrainState(
+                jnp.int32(step), params, {"main": jnp.ones(1)}, {}, jax.random.key(0)
+            )
+            accuracy, loss = results[step]
+            checkpoints.save_best(state, {"test/accuracy": accuracy, "test/loss": loss})
+            checkpoints.save(state, {})
+        checkpoints.close()
+    assert checkpoint.steps(tmp_path) == [3] and checkpoint.steps(tmp_path, "best") == [kept]
+    np.testing.assert_array_equal(checkpoint.load_params(tmp_path, "best")[0]["head"], [kept, kept])
+    checkpoints = checkpoint.Checkpoints(tmp_path, best="test/mAP")
+    state = TrainState(jnp.int32(4), PARAMS, {}, {}, jax.random.key(0))
+    with pytest.raises(ValueError, match="no result 'test/mAP'; there are test/accuracy"):
+        checkpoints.save_best(state, {"test/accuracy": 1.0})
+    checkpoints.close()

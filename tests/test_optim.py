@@ -190,3 +190,52 @@ def test_one_optimizer_per_phase():
         gradient(0), txs["critic"].init(START), START, value=jnp.ones(())
     )
     assert not np.any(updates["encoder"]["kernel"]) and np.all(updates["head"]["kernel"])
+
+
+LAYERED = {
+    "tokenizer": {"kernel": jnp.ones(2)},
+    "encoder": {
+        "positions": {"table": jnp.ones(2)},
+        "layers": {"mixer": jnp.ones((3, 2)), "norm": jnp.ones(3)},
+        "final_norm": {"scale": jnp.ones(2)},
+    },
+    "head": {"kernel": jnp.ones((2, 1))},
+}
+
+
+def updates(optim, params, grads, steps=1):
+    """Return the last update and state of an optimizer that sees the same gradients each step."""
+    tx = optim.make(MAIN, 100, None)["main"]
+    state, last = tx.init(params), None
+    for _ in range(steps):
+        last, state = tx.update(grads, state, params, value=jnp.float32(1))
+        params = jax.tree.map(jnp.add, params, last)
+    return last, state
+
+
+def test_layer_decay_slows_what_is_far_from_the_head():
+    plain, _ = updates(Optim(lr=0.1), LAYERED, LAYERED)
+    slow, _ = updates(Optim(lr=0.1, layer_decay=0.5), LAYERED, LAYERED)
+    ratio = jax.tree.map(jnp.divide, slow, plain)
+    np.testing.assert_allclose(ratio["head"]["kernel"], 1)
+    np.testing.assert_allclose(ratio["encoder"]["final_norm"]["scale"], 1)
+    np.testing.assert_allclose(ratio["encoder"]["layers"]["norm"], [0.125, 0.25, 0.5])
+    np.testing.assert_allclose(ratio["encoder"]["layers"]["mixer"][:, 1], [0.125, 0.25, 0.5])
+    np.testing.assert_allclose(ratio["encoder"]["positions"]["table"], 0.0625)
+    np.testing.assert_allclose(ratio["tokenizer"]["kernel"], 0.0625)
+    with pytest.raises(ValueError, match="layer_decay: wanted one stack of layers"):
+        updates(Optim(lr=0.1, layer_decay=0.5), START, START)
+
+
+SNAPSHOTS = [(2, [2]), (3, [3]), (4, [3]), (5, [3, 5]), (9, [3, 5, 7, 9])]
+
+
+@pytest.mark.parametrize(("steps", "taken"), SNAPSHOTS)
+def test_snapshots_are_averaged_evenly(steps, taken):
+    """From the third step on, every second one; until then the newest parameters."""
+    optim = Optim(lr=0.1, average_every=2, average_from=3)
+    path, state = run(optim, steps=steps)
+    want = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *[path[i] for i in taken])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), averaged(state), want)
+    with pytest.raises(ValueError, match="exclude each other"):
+        Optim(lr=0.1, average=0.9, average_every=2)

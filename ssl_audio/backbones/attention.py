@@ -10,9 +10,15 @@ INIT = nn.initializers.normal(0.02)
 
 
 class Attention(nn.Module):
-    """Softmax attention over all tokens, as in ViT: fused qkv with bias, scale head_dim^-0.5."""
+    """Softmax attention over all tokens, as in ViT: fused qkv, scale head_dim^-0.5.
+
+    Attributes:
+      heads: H.
+      bias: of qkv.
+    """
 
     heads: int
+    bias: bool = True
 
     @nn.compact
     def __call__(
@@ -28,7 +34,9 @@ class Attention(nn.Module):
         width = x.shape[-1]
         if width % self.heads:
             raise ValueError(f"width {width} is not divisible by {self.heads} attention heads.")
-        qkv = nn.Dense(3 * width, dtype=x.dtype, kernel_init=INIT, name="qkv")(x)
+        qkv = nn.Dense(3 * width, use_bias=self.bias, dtype=x.dtype, kernel_init=INIT, name="qkv")(
+            x
+        )
         q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self.heads, -1), 2, 0)
         scores = jnp.einsum("bnhd,bmhd->bhnm", q * q.shape[-1] ** -0.5, k)
         scores = scores.astype(jnp.float32)

@@ -42,7 +42,7 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         """Map every token by itself."""
         hidden = nn.Dense(
-            int(self.ratio * x.shape[-1]), dtype=x.dtype, kernel_init=INIT, name="up"
+            round(self.ratio * x.shape[-1]), dtype=x.dtype, kernel_init=INIT, name="up"
         )(x)
         hidden = nn.gelu(hidden, approximate=False)
         return nn.Dense(x.shape[-1], dtype=x.dtype, kernel_init=INIT, name="down")(hidden)

@@ -26,6 +26,8 @@ class Tagging(Objective):
       frontend, tokenizer, encoder: as in pretraining; patches may overlap here.
       head: Encoded → logits.
       criterion: "softmax" (one label a clip) or "sigmoid" (any number of labels).
+      smoothing: in training, this share of each label is spread evenly: over all classes for "softmax",
+        over yes and no for "sigmoid" (Szegedy et al. 2016, arXiv:1512.00567, section 7).
       spec_augment: hides a band and a stretch of the raw log-mel in training.
       noise: adds noise and rolls the normalised log-mel in training.
     """
@@ -35,12 +37,15 @@ class Tagging(Objective):
     encoder: Any
     head: Any
     criterion: str = "softmax"
+    smoothing: float = 0.0
     spec_augment: SpecAugment | None = None
     noise: NoiseRoll | None = None
 
     def __post_init__(self):
         if self.criterion not in LOSSES:
             raise ValueError(f"criterion '{self.criterion}': wanted one of {', '.join(LOSSES)}.")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing {self.smoothing}: wanted at least 0 and below 1.")
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters; there is no other state."""
@@ -65,7 +70,11 @@ class Tagging(Objective):
         """Return the mean loss and the share of clips whose best class is a right one."""
         del phase
         logits = self._logits(params, batch, key if train else None)
-        value = LOSSES[self.criterion](logits, batch["label"])
+        label = batch["label"]
+        if train and self.smoothing:
+            outcomes = label.shape[-1] if self.criterion == "softmax" else 2
+            label = (1 - self.smoothing) * label + self.smoothing / outcomes
+        value = LOSSES[self.criterion](logits, label)
         best = jnp.argmax(logits, -1)
         right = jnp.take_along_axis(batch["label"], best[:, None], 1)[:, 0] >= jnp.max(
             batch["label"], -1

@@ -8,9 +8,12 @@ from ssl_audio import config
 from ssl_audio.data.sets.audioset import Audioset
 from ssl_audio.data.sets.esc import Esc
 from ssl_audio.data.sets.fsd50k import Fsd50k
+from ssl_audio.data.sets.iemocap import Iemocap
 from ssl_audio.data.sets.librispeech import Librispeech
 from ssl_audio.data.sets.speech_commands import SpeechCommands
 from ssl_audio.data.sets.spoken_digit import SpokenDigit
+from ssl_audio.data.sets.urbansound8k import Urbansound8k
+from ssl_audio.data.sets.voxceleb1 import Voxceleb1
 
 
 def sound(path, seconds=0.1, rate=16_000):
@@ -182,3 +185,53 @@ def test_every_set_is_built_from_config(tmp_path):
         source = config.build({"kind": f"sets.{kind}", "root": str(tmp_path / "no")}, "sources")
         with pytest.raises(ValueError, match=r"root: no such folder: .*no"):
             len(source)
+
+
+def test_urbansound8k(tmp_path):
+    header = "slice_file_name,fsID,start,end,salience,fold,classID,class"
+    rows = ["100032-3-0-0.wav,100032,0.0,0.3,1,5,3,dog_bark", "7-0-0-1.wav,7,1,5,2,10,0,siren"]
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata/UrbanSound8K.csv").write_text("\n".join([header, *rows]) + "\n")
+    sound(tmp_path / "audio/fold5/100032-3-0-0.wav", rate=44_100)
+    whole = Urbansound8k(str(tmp_path))
+    assert cited(whole) and whole.info.labels == ("siren", "dog_bark")
+    assert metas(whole, "id", "label", "fold") == [("100032-3-0-0", 1, 5), ("7-0-0-1", 0, 10)]
+    assert len(Urbansound8k(str(tmp_path), folds=(10,))) == 1
+    with pytest.raises(ValueError, match="no metadata/UrbanSound8K.csv"):
+        len(Urbansound8k(str(tmp_path / "audio")))
+
+
+@pytest.mark.parametrize("places", [("wav", "wav"), ("dev/wav", "test/wav")])
+def test_voxceleb1(tmp_path, places):
+    lines = ["1 id10001/1zcIwhmdeo4/00001.wav", "3 id10001/7w0IBEWc9Qw/00002.wav",
+             "2 id10270/5r0dWxy17C8/00003.wav"]  # fmt: skip
+    (tmp_path / "iden_split.txt").write_text("\n".join(lines) + "\n")
+    sound(tmp_path / places[0] / "id10001/1zcIwhmdeo4/00001.wav")
+    sound(tmp_path / places[1] / "id10270/5r0dWxy17C8/00003.wav")
+    whole = Voxceleb1(str(tmp_path))
+    assert cited(whole) and whole.info.labels == ("id10001", "id10270")
+    assert metas(whole, "label", "split") == [(0, "train"), (0, "test"), (1, "validation")]
+    assert len(whole[2]["audio"]) == 1600 and len(Voxceleb1(str(tmp_path), split="test")) == 1
+    (tmp_path / "iden_split.txt").write_text("4 id10001/x/1.wav\n")
+    with pytest.raises(ValueError, match="line 1: wanted '1 speaker/video/n.wav'"):
+        len(Voxceleb1(str(tmp_path)))
+
+
+def test_iemocap(tmp_path):
+    for session, emotions in ((1, ("neu", "exc", "xxx")), (2, ("sad", "ang", "hap"))):
+        base, name = tmp_path / f"Session{session}", f"Ses0{session}F_impro01"
+        lines = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
+        for n, emotion in enumerate(emotions):
+            lines += [
+                f"[6.29 - 8.23]\t{name}_F00{n}\t{emotion}\t[2.5, 2.5, 2.5]",
+                "C-E2:\tNeutral;\t()",
+            ]
+        (base / "dialog/EmoEvaluation").mkdir(parents=True)
+        (base / f"dialog/EmoEvaluation/{name}.txt").write_text("\n".join(lines) + "\n")
+        sound(base / f"sentences/wav/{name}/{name}_F000.wav")
+    whole = Iemocap(str(tmp_path))
+    assert cited(whole) and whole.info.labels == ("neutral", "happy", "angry", "sad")
+    assert metas(whole, "label", "fold") == [(0, 1), (1, 1), (3, 2), (2, 2), (1, 2)]
+    assert metas(Iemocap(str(tmp_path), folds=(2,)), "id")[0] == ("Ses02F_impro01_F000",)
+    with pytest.raises(ValueError, match="no Session"):
+        len(Iemocap(str(tmp_path / "Session1")))

@@ -1,7 +1,6 @@
 """python -m ssl_audio.train in processes of its own: every config, and kill -9 at any moment."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -15,14 +14,6 @@ from reference import ROOT
 pytestmark = pytest.mark.entry
 SAMBA = ROOT / "configs/ssamba.py"
 STEPS = 24
-
-
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """Return the environment of all runs here: one device, a compilation cache of their own."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_"))}
-    cache = str(tmp_path_factory.mktemp("xla"))
-    return inherited | {"JAX_PLATFORMS": "cpu", "SSL_AUDIO_CACHE": cache, "PYTHONPATH": str(ROOT)}
 
 
 def command(*arguments):

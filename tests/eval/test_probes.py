@@ -8,7 +8,7 @@ import pytest
 from ssl_audio.eval import base
 from ssl_audio.eval.base import Score, Split, nested, split, standardise
 from ssl_audio.eval.knn import Knn
-from ssl_audio.eval.probe import Probe
+from ssl_audio.eval.probe import Probe, logistic_path
 
 CLASSES, PER = 4, 30
 LABELS = np.repeat(np.arange(CLASSES), PER)
@@ -40,17 +40,27 @@ def test_shuffled_labels_give_chance(classifier):
     assert abs(accuracy - 1 / CLASSES) < 0.12
 
 
-def test_wide_features_are_fitted_exactly():
-    """The coordinates in the span of the training rows change nothing but the speed."""
+@pytest.mark.parametrize("width", [5, 200, 600])
+def test_it_is_the_logistic_regression_of_scikit_learn(width):
+    """Other variables, and coordinates in the span of the training rows, change only the speed."""
     linear_model = pytest.importorskip("sklearn.linear_model")
-    x, train = blobs(200, spread=12.0), FOLDS > 0
-    z = standardise(x, train).astype(np.float64)
-    for k, c in enumerate((1e-3, 1e-1)):
-        model = linear_model.LogisticRegression(C=c, max_iter=5000, tol=1e-6)
-        want = model.fit(z[train], LABELS[train]).predict(z)
-        found = Probe(choices=(1e-3, 1e-1)).predict(x, LABELS, train)[k]
-        assert np.mean(found == want) > 0.99
-        assert np.mean(found[~train] == LABELS[~train]) < 0.95  # not a trivial agreement
+    choices, train = (0.5, 20.0, 500.0), FOLDS > 0
+    x = blobs(width, spread=0.9 * width**0.5 + 3)
+    z = standardise(x, train).astype(np.float64) / np.sqrt(width)
+    known = LABELS[train]
+
+    def loss(w, b, c):
+        logits = z[train] @ w + b
+        right = logits[np.arange(len(known)), known]
+        return np.sum(np.log(np.exp(logits).sum(1)) - right) + np.sum(w**2) / (2 * c)
+
+    found = Probe(choices=choices).predict(x, LABELS, train)
+    fits = logistic_path(z[train].astype(np.float32), known, choices)
+    for c, labels, (w, b) in zip(choices, found, fits, strict=True):
+        model = linear_model.LogisticRegression(C=c, max_iter=5000, tol=1e-8).fit(z[train], known)
+        assert loss(w, b, c) <= loss(model.coef_.T, model.intercept_, c) + 0.05
+        assert np.mean(labels == model.predict(z)) > 0.99
+        assert np.mean(labels[~train] == LABELS[~train]) < 0.95  # not a trivial agreement
 
 
 def test_probe_standardises_by_training_rows():
@@ -58,7 +68,7 @@ def test_probe_standardises_by_training_rows():
     stretched = x * np.array([1e4, 1, 1e-4, 1, 1, 1], np.float32) + 7
     stretched[:, 5] = 3.3
     x[:, 5] = 0
-    a, b = (Probe(choices=(0.1,)).predict(v, LABELS, train) for v in (x, stretched))
+    a, b = (Probe(choices=(1.0,)).predict(v, LABELS, train) for v in (x, stretched))
     assert np.array_equal(a, b)
     z = standardise(x + 100 * ~train[:, None], train)
     np.testing.assert_allclose(z[train].mean(0), 0, atol=1e-5)

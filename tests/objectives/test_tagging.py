@@ -111,3 +111,20 @@ def test_mistakes_are_named():
         tagging(criterion="hinge")
     with pytest.raises(ValueError, match="pool 'max'"):
         build(dict(kind="heads:Classifier", classes=2, pool="max"), "head")
+    with pytest.raises(ValueError, match="smoothing 1"):
+        tagging(smoothing=1.0)
+
+
+@pytest.mark.parametrize("criterion", ["softmax", "sigmoid"])
+def test_smoothing_in_closed_form(batch, criterion):
+    plain, smooth = tagging(criterion=criterion), tagging(criterion=criterion, smoothing=0.3)
+    params, _ = plain.init(jax.random.key(0), batch)
+
+    def loss(objective, label, train=True):
+        batch_ = batch | {"label": label}
+        return float(objective.loss(params, {}, batch_, jax.random.key(1), train=train).total)
+
+    even = 1 / CLASSES if criterion == "softmax" else 1 / 2
+    want = 0.7 * loss(plain, batch["label"]) + 0.3 * loss(plain, jnp.full((9, CLASSES), even))
+    assert loss(smooth, batch["label"]) == pytest.approx(want, rel=1e-5)
+    assert loss(smooth, batch["label"], train=False) == loss(plain, batch["label"], train=False)

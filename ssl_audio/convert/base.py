@@ -1,0 +1,220 @@
+"""What converters share: taking arrays out of a state dict, and the model that comes out."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_audio import config as configs
+from ssl_audio.frontend.fbank import Fbank
+
+State = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Converted:
+    """A converted model.
+
+    Attributes:
+      config: the resolved config; `ssl_audio.config.build` takes its `objective`.
+      params: its parameters, numpy arrays.
+      outputs: (params, **inputs) → dict of arrays, traceable.
+      unused: arrays of the state dict that the model does without, kept for the way back.
+    """
+
+    config: dict[str, Any]
+    params: dict[str, Any]
+    outputs: Callable[..., Mapping[str, Any]]
+    unused: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def forward(self, **inputs: Any) -> dict[str, np.ndarray]:
+        """Run the model at full float32 precision, under the reference's names for in- and outputs."""
+        with jax.default_matmul_precision("highest"):
+            found = jax.jit(self.outputs)(self.params, **inputs)
+        return {name: np.asarray(value) for name, value in found.items()}
+
+
+def fill(
+    shapes: Any, write: Callable[[Any], State], state: State, *, unused: tuple[str, ...] = ()
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """Fill a tree of shapes with the arrays of a state dict: the inverse of `write`.
+
+    A conversion only moves elements. So numbers go through `write` in the place of parameters, and
+    say where each element belongs; the inverse cannot disagree with it.
+
+    Args:
+      shapes: our parameters, as anything with a shape.
+      write: our parameters → state dict.
+      state: reference name → array.
+      unused: prefixes of names that need no place.
+
+    Returns:
+      Our parameters, float32, and the arrays that found no place.
+
+    Raises:
+      ValueError: keys are missing, not wanted by anything, or of another shape; all are listed.
+    """
+    leaves, tree = jax.tree.flatten(shapes)
+    ends = np.cumsum([0, *(math.prod(leaf.shape) for leaf in leaves)])
+    number = np.int32 if ends[-1] < 2**31 else np.int64
+    spans = list(zip(ends[:-1], ends[1:], leaves, strict=True))
+    numbers = [np.arange(a, b, dtype=number).reshape(leaf.shape) for a, b, leaf in spans]
+    places = write(jax.tree.unflatten(tree, numbers))
+    left = {name: value for name, value in state.items() if name not in places}
+    check_keys(
+        missing=[name for name in places if name not in state],
+        left=[name for name in left if not name.startswith(unused)],
+        differ=[
+            f"{name} {state[name].shape}, wanted {place.shape}"
+            for name, place in places.items()
+            if name in state and state[name].shape != place.shape
+        ],
+    )
+    flat = np.empty(ends[-1], np.float32)
+    for name, place in places.items():
+        flat[place] = state[name]
+    return tree.unflatten([flat[a:b].reshape(leaf.shape) for a, b, leaf in spans]), left
+
+
+def build(
+    config: dict[str, Any],
+    write: Callable[[Any], State],
+    state: State,
+    *,
+    unused: tuple[str, ...] = (),
+) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    """Return a config's objective, its parameters from a state dict, and the arrays left over.
+
+    Raises:
+      ValueError: see `fill`.
+    """
+    objective = configs.build(config["objective"], "objective")
+    blank = {
+        "audio": jax.ShapeDtypeStruct((1, config["data"]["samples"]), np.float32),
+        "length": jax.ShapeDtypeStruct((1,), np.int32),
+    }
+    shapes, _ = jax.eval_shape(objective.init, jax.random.key(0), blank)
+    return objective, *fill(shapes, write, state, unused=unused)
+
+
+def samples(frames: int) -> int:
+    """Return the samples of audio that give so many frames."""
+    return Fbank.window + (frames - 1) * Fbank.hop
+
+
+def check_keys(*, missing: Iterable[str], left: Iterable[str], differ: Iterable[str] = ()) -> None:
+    """Raise ValueError, listing all, if there is any key at fault."""
+    if any((missing := list(missing), left := list(left), differ := list(differ))):
+        shapes = f"; other shapes: {', '.join(differ)}" if differ else ""
+        raise ValueError(
+            f"state dict: missing keys: {', '.join(missing) or 'none'}; "
+            f"keys nothing wants: {', '.join(left) or 'none'}{shapes}."
+        )
+
+
+def need(state: State, *names: str) -> list[np.ndarray]:
+    """Return the arrays that a conversion begins with.
+
+    Raises:
+      ValueError: some are not there: most likely a checkpoint of another model.
+    """
+    if missing := [name for name in names if name not in state]:
+        some = list(state)
+        have = ", ".join(some[:5]) + (f" and {len(some) - 5} more" if len(some) > 5 else "")
+        raise ValueError(
+            f"state dict: missing keys: {', '.join(missing)}; it has {have or 'none'}. "
+            "Is it a checkpoint of another model?"
+        )
+    return [state[name] for name in names]
+
+
+def count(state: State, prefix: str) -> int:
+    """Return the number of layers whose names start so.
+
+    Raises:
+      ValueError: there is none.
+    """
+    numbers = {name[len(prefix) :].partition(".")[0] for name in state if name.startswith(prefix)}
+    numbers = {int(n) for n in numbers if n.isdigit()}
+    if not numbers:
+        need(state, f"{prefix}0.…")
+    return 1 + max(numbers)
+
+
+def dense(name: str, params: Any) -> dict[str, np.ndarray]:
+    """Return a Dense layer under a Linear's names."""
+    found = {f"{name}.weight": params["kernel"].T}
+    return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
+
+
+def norm(name: str, params: Any) -> dict[str, np.ndarray]:
+    """Return a norm under the reference's names."""
+    found = {f"{name}.weight": params["scale"]}
+    return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
+
+
+def unstacked(layers: Any) -> list[Any]:
+    """Return the parameters of each layer of a tree whose first axis is the layers'."""
+    depth = len(jax.tree.leaves(layers)[0])
+    return [jax.tree.map(lambda v, i=i: v[i], layers) for i in range(depth)]
+
+
+def stacked(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack the parameters of all layers along a new first axis."""
+    first = layers[0]
+    return {
+        k: stacked([layer[k] for layer in layers])
+        if isinstance(v, dict)
+        else np.stack([layer[k] for layer in layers])
+        for k, v in first.items()
+    }
+
+
+def plain_names(state: State) -> dict[str, np.ndarray]:
+    """Return a state dict without the prefixes of data-parallel checkpoints and of golden files."""
+    return {
+        name.removeprefix("param/").removeprefix("module."): np.asarray(value)
+        for name, value in state.items()
+    }
+
+
+class Reader:
+    """Take arrays out of a state dict, remembering what was asked for."""
+
+    def __init__(self, state: State):
+        self.state = plain_names(state)
+        self.taken: set[str] = set()
+        self.missing: list[str] = []
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is an array of this name."""
+        return name in self.state
+
+    def take(self, name: str) -> np.ndarray:
+        """Return an array; a missing one is noted and reported by `finish`."""
+        if name not in self.state:
+            self.missing.append(name)
+            return np.zeros((1, 1, 1, 1), np.float32)
+        self.taken.add(name)
+        return self.state[name]
+
+    def count(self, prefix: str) -> int:
+        """Return the number of layers whose names start so."""
+        return count(self.state, prefix)
+
+    def dense(self, name: str, change: Callable = np.transpose) -> dict[str, np.ndarray]:
+        """Return a Linear's weight as a kernel, with its bias."""
+        return {"kernel": change(self.take(f"{name}.weight")), "bias": self.take(f"{name}.bias")}
+
+    def norm(self, name: str) -> dict[str, np.ndarray]:
+        """Return a norm's weight as its scale, with its bias if it has one."""
+        found = {"scale": self.take(f"{name}.weight")}
+        return found | ({"bias": self.take(f"{name}.bias")} if self.has(f"{name}.bias") else {})
+
+    def finish(self, ignore: tuple[str, ...]) -> None:
+        """Raise ValueError unless every key was taken or starts with one of `ignore`."""
+        left = [k for k in self.state if k not in self.taken and not k.startswith(ignore)]
+        check_keys(missing=self.missing, left=left)

@@ -1,0 +1,93 @@
+"""Checkpoint files of other libraries → state dict and the options that come with them."""
+
+import json
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from ssl_audio.folder import read_arrays
+
+TORCH = (".pth", ".pt", ".bin", ".ckpt")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
+
+
+def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a checkpoint.
+
+    Args:
+      path: `.npz` (its keys are the names; or they begin with `param/`, and a JSON text `config` or
+        `meta/config_json` beside them holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch),
+        or a folder with config.json and model.safetensors.
+
+    Returns:
+      Reference name → array, and options.
+
+    Raises:
+      FileNotFoundError: there is no such file, or no weights in the folder.
+      ValueError: the file is damaged or of an unknown kind.
+      RuntimeError: it takes torch to read it.
+    """
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file or folder.")
+    if path.suffix == ".npz":
+        return _npz(path)
+    if path.suffix == ".safetensors":
+        return read_arrays(path)[0], {}
+    if path.suffix in TORCH:
+        return _torch(path), {}
+    kinds = ", ".join((".npz", ".safetensors", *TORCH))
+    raise ValueError(f"{path}: wanted a folder or a file that ends in one of {kinds}.")
+
+
+def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    files = [path / name for name in WEIGHTS if (path / name).is_file()]
+    if not files:
+        raise FileNotFoundError(f"{path}: none of {', '.join(WEIGHTS)} in this folder.")
+    options: dict[str, Any] = {}
+    for name in ("config.json", "preprocessor_config.json"):
+        if (path / name).is_file():
+            options |= json.loads((path / name).read_text())
+    return read(files[0])[0], options
+
+
+def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a readable .npz file ({error}); is it whole?") from error
+    texts = [str(arrays.pop(key)) for key in ("config", "meta/config_json") if key in arrays]
+    if any(name.startswith("param/") for name in arrays):
+        arrays = {name: v for name, v in arrays.items() if name.startswith("param/")}
+    return arrays, json.loads(texts[0]) if texts else {}
+
+
+def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise RuntimeError(
+            f"{path} takes torch to read: pip install 'ssl_audio[torch]', or save its state dict as "
+            ".safetensors or .npz."
+        ) from None
+    import pickle
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        short = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: not a readable file of weights ({short}).") from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(torch.is_tensor(v) for v in found.values()):
+        raise ValueError(f"{path}: not a state dict; wanted names and tensors.")
+    return {
+        name: (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        for name, value in found.items()
+    }

@@ -1,0 +1,194 @@
+"""Audio Spectrogram Transformers of Hugging Face transformers (Gong et al. 2021, arXiv:2104.01778).
+
+Their keys were renamed in transformers 5; both kinds are read, and each is written as it was read.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ssl_audio.backbones.heads import special_tokens
+from ssl_audio.convert.base import (
+    Converted,
+    State,
+    build,
+    count,
+    dense,
+    need,
+    norm,
+    plain_names,
+    samples,
+    unstacked,
+)
+from ssl_audio.convert.options import Options
+from ssl_audio.convert.trace import join, streams
+from ssl_audio.frontend.fbank import STATS
+from ssl_audio.tokens.patchify import grid as grid_of
+
+PREFIX = "audio_spectrogram_transformer."
+QKV = ("q", "k", "v")
+
+# Ours and the names within a layer: since transformers 5, and before ("old").
+NAMES = {
+    "new": dict(
+        layers="layers",
+        q="attention.q_proj",
+        k="attention.k_proj",
+        v="attention.v_proj",
+        out="attention.o_proj",
+        up="mlp.fc1",
+        down="mlp.fc2",
+    ),
+    "old": dict(
+        layers="encoder.layer",
+        q="attention.attention.query",
+        k="attention.attention.key",
+        v="attention.attention.value",
+        out="attention.output.dense",
+        up="intermediate.dense",
+        down="output.dense",
+    ),
+}
+
+
+def from_state_dict(state_dict: State, **options: Any) -> Converted:
+    """Convert the state dict of ASTForAudioClassification, or of ASTModel (no classifier).
+
+    Options are those of the model's config.json: num_attention_heads (default: width / 64),
+    frequency_stride, time_stride (10), num_mel_bins (128), max_length (1024), layer_norm_eps (1e-12),
+    hidden_size, num_hidden_layers, intermediate_size, patch_size, qkv_bias, num_labels; beside it, of
+    preprocessor_config.json: mean, std. `forward(input_values=[B, T, F])` takes normalised log-mel.
+
+    Raises:
+      ValueError: see `ssl_audio.convert.from_state_dict`.
+    """
+    state, asked = plain_names(state_dict), Options(options)
+    prefix = "" if "embeddings.cls_token" in state else PREFIX
+    style = (
+        "old" if any(n.startswith(f"{prefix}{NAMES['old']['layers']}.") for n in state) else "new"
+    )
+    names = NAMES[style]
+    place = f"{prefix}embeddings.patch_embeddings.projection.weight"
+    first = f"{prefix}{names['layers']}.0"
+    kernel, table, hidden = need(
+        state, place, f"{prefix}embeddings.position_embeddings", f"{first}.{names['up']}.bias"
+    )
+    asked.only("hidden_act", "gelu")
+    width = asked.found("hidden_size", len(kernel), f"{place} {kernel.shape}")
+    depth = asked.found(
+        "num_hidden_layers", count(state, f"{prefix}{names['layers']}."), f"{names['layers']}.*"
+    )
+    asked.found("intermediate_size", len(hidden), f"{names['up']}.bias {hidden.shape}")
+    asked.found("patch_size", kernel.shape[2], f"{place} {kernel.shape}")
+    bias = asked.found("qkv_bias", f"{first}.{names['q']}.bias" in state, f"{names['q']}.bias")
+    patch, stride = (
+        kernel.shape[2:],
+        tuple(asked.get(name, 10) for name in ("frequency_stride", "time_stride")),
+    )
+    bins, frames = asked.get("num_mel_bins", 128), asked.get("max_length", 1024)
+    rows, columns = grid_of(frames, bins, patch, stride)
+    if rows * columns + 2 != table.shape[1]:
+        raise ValueError(
+            f"position_embeddings has {table.shape[1]} rows; frequency_stride={stride[0]}, "
+            f"time_stride={stride[1]}, num_mel_bins={bins}, max_length={frames} mean {rows} x "
+            f"{columns} patches and 2 special tokens = {rows * columns + 2}. Give these options (or "
+            "the model's folder, with its config.json)."
+        )
+    eps = asked.get("layer_norm_eps", 1e-12)
+    layer_norm = dict(kind="norms:LayerNorm", eps=eps)
+    heads = asked.heads("num_attention_heads", width)
+    objective: dict[str, Any] = dict(
+        frontend=dict(
+            kind="fbank",
+            bins=bins,
+            frames=frames,
+            mean=asked.get("mean", STATS["audioset"]["mean"]),
+            std=asked.get("std", STATS["audioset"]["std"]),
+            remove_mean=False,
+        ),
+        tokenizer=dict(kind="patchify", width=width, patch=patch, stride=stride),
+        encoder=dict(
+            kind="stack",
+            width=width,
+            depth=depth,
+            special=2,
+            positions=dict(kind="positions:Learned", grid=(rows, columns)),
+            block=dict(
+                kind="stack:PreNorm",
+                mixer=dict(kind="attention", heads=heads, bias=bias),
+                norm=layer_norm,
+                mlp=len(hidden) / width,
+            ),
+            final_norm=layer_norm,
+        ),
+    )
+    problem = asked.get("problem_type")
+    if "classifier.dense.bias" in state or "classifier.dense.weight" in state:
+        (linear,) = need(state, "classifier.dense.weight")
+        classes = asked.found("num_labels", len(linear), f"classifier.dense.weight {linear.shape}")
+        head = dict(kind="heads:Classifier", classes=classes, pool="special", eps=eps)
+        single = problem == "single_label_classification"
+        objective |= dict(kind="tagging", head=head, criterion="softmax" if single else "sigmoid")
+    else:
+        objective |= dict(kind="features")
+    asked.finish()
+
+    config = dict(
+        objective=objective,
+        data=dict(samples=samples(frames)),
+        reference=dict(prefix=prefix, names=style),
+    )
+    built, params, left = build(config, lambda p: to_state_dict(p, config), state)
+
+    def outputs(params, input_values):
+        tokens = built.tokenizer.apply({"params": params["tokenizer"]}, input_values)
+        encoded = built.encoder.apply({"params": params["encoder"]}, tokens)
+        hidden, _ = streams(built.encoder, params["encoder"], tokens)
+        found = {f"hidden_{i}": x for i, x in enumerate(hidden)}
+        found |= {"last_hidden_state": join(encoded), "pooler_output": special_tokens(encoded)}
+        if "head" in params:
+            found["logits"] = built.head.apply({"params": params["head"]}, encoded)
+        return found
+
+    return Converted(config, params, outputs, left)
+
+
+def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return parameters of ours under the names of transformers: the old ones, if nothing is known.
+
+    Raises:
+      ValueError: the encoder is not of this kind (two special tokens, attention).
+    """
+    known = config.get("reference", {})
+    prefix, names = known.get("prefix", PREFIX), NAMES[known.get("names", "old")]
+    tokenizer, encoder = params["tokenizer"], params["encoder"]
+    patch = config["objective"]["tokenizer"]["patch"]
+    positions = encoder["positions"]
+    embeddings = f"{prefix}embeddings"
+    projection = f"{embeddings}.patch_embeddings.projection"
+    state = {
+        f"{embeddings}.cls_token": encoder["special"][None, :1],
+        f"{embeddings}.distillation_token": encoder["special"][None, 1:],
+        f"{embeddings}.position_embeddings": np.concatenate(
+            [positions["special"], positions["table"]]
+        )[None],
+        f"{projection}.weight": tokenizer["kernel"].T.reshape(-1, 1, *patch),
+        f"{projection}.bias": tokenizer["bias"],
+    }
+    for i, layer in enumerate(unstacked(encoder["layers"])):
+        at = f"{prefix}{names['layers']}.{i}"
+        mixer, mlp = layer["mixer"], layer["mlp"]
+        thirds = zip(*(np.split(v, 3, axis=-1) for v in mixer["qkv"].values()), strict=True)
+        for name, third in zip(QKV, thirds, strict=True):
+            part = dict(zip(mixer["qkv"], third, strict=True))
+            state |= dense(f"{at}.{names[name]}", part)
+        state |= dense(f"{at}.{names['out']}", mixer["out"])
+        state |= norm(f"{at}.layernorm_before", layer["norm_mixer"])
+        state |= norm(f"{at}.layernorm_after", layer["norm_mlp"])
+        state |= dense(f"{at}.{names['up']}", mlp["up"])
+        state |= dense(f"{at}.{names['down']}", mlp["down"])
+    state |= norm(f"{prefix}layernorm", encoder["final_norm"])
+    if "head" in params:
+        state |= norm("classifier.layernorm", params["head"]["norm"])
+        state |= dense("classifier.dense", params["head"]["linear"]["dense"])
+    return state

@@ -1,0 +1,71 @@
+"""The options of a conversion: as given, held against what the state dict says."""
+
+import difflib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Options:
+    """Options under the reference's names.
+
+    Published configs hold much that says nothing about the arrays (how the file was made, what was
+    trained with it). What nobody asks for is therefore ignored, unless it looks like a misspelling.
+    """
+
+    def __init__(self, given: Mapping[str, Any]):
+        self.given = {k: _tuples(v) for k, v in given.items() if v is not None}
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an option that the state dict knows nothing about."""
+        self.asked.add(name)
+        return self.given.get(name, default)
+
+    def found(self, name: str, value: Any, where: str) -> Any:
+        """Return what the state dict says, at `where`.
+
+        Raises:
+          ValueError: the option says something else.
+        """
+        value = _tuples(value)
+        if (given := self.get(name, value)) != value:
+            raise ValueError(f"option {name}={given}: the state dict says {value} ({where}).")
+        return value
+
+    def only(self, name: str, *allowed: Any) -> None:
+        """Raise ValueError if the option is given and not one of `allowed`."""
+        if (given := self.get(name, allowed[0])) not in allowed:
+            wanted = " or ".join(map(repr, allowed))
+            raise ValueError(f"option {name}={given!r}: only {wanted} can be converted.")
+
+    def heads(self, name: str, width: int) -> int:
+        """Return the number of attention heads; the default is published: 64 wide ones.
+
+        Raises:
+          ValueError: it does not divide the width, or none is given and 64 does not.
+        """
+        heads = self.get(name)
+        if heads is None:
+            if width % 64:
+                raise ValueError(
+                    f"the state dict does not tell the number of attention heads, and its width "
+                    f"{width} is not a multiple of the usual 64: give the option {name}."
+                )
+            return width // 64
+        if width % heads:
+            raise ValueError(f"option {name}={heads}: it does not divide the width {width}.")
+        return heads
+
+    def finish(self) -> None:
+        """Raise ValueError for an option that nothing asked for and that is nearly the name of one."""
+        for name in sorted(self.given.keys() - self.asked):
+            if close := difflib.get_close_matches(name, self.asked, 1, cutoff=0.8):
+                raise ValueError(f"option '{name}': not known. Did you mean '{close[0]}'?")
+            log.info("option %s: ignored", name)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,43 @@
+"""UrbanSound8K: urban sounds of up to 4 s in ten classes and ten folds that share no recording."""
+
+import csv
+from dataclasses import dataclass
+
+from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+
+
+@dataclass(frozen=True)
+class Urbansound8k(Files):
+    """The clips of `root`: `metadata/UrbanSound8K.csv` beside `audio/fold1` to `audio/fold10`."""
+
+    root: str
+    folds: tuple[int, ...] = ()  # keep these folds (1 to 10) only
+    rate: int = 16_000  # Hz
+
+    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+        root = folder(self.root, "Urbansound8k.root")
+        table = root / "metadata" / "UrbanSound8K.csv"
+        if not table.is_file():
+            raise ValueError(f"Urbansound8k.root: no metadata/UrbanSound8K.csv in {root}")
+        with open(table, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = {int(row["classID"]): row["class"] for row in rows}
+        targets = sorted(names)
+        clips = [
+            Clip(
+                path=str(root / "audio" / f"fold{row['fold']}" / row["slice_file_name"]),
+                id=row["slice_file_name"].rpartition(".")[0],
+                label=targets.index(int(row["classID"])),
+                fold=int(row["fold"]),
+            )
+            for row in rows
+        ]
+        info = SourceInfo(
+            "urbansound8k",
+            tuple(names[target] for target in targets),
+            licence="CC BY-NC 3.0",
+            citation="J. Salamon, C. Jacoby, J. P. Bello. A Dataset and Taxonomy for Urban Sound "
+            "Research. ACM Multimedia 2014. doi:10.1145/2647868.2655045",
+            url="https://urbansounddataset.weebly.com/urbansound8k.html",
+        )
+        return info, keep(clips, str(table), folds=self.folds)

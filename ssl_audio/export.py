@@ -1,0 +1,112 @@
+"""Export a model to a plain folder: python -m ssl_audio.export --checkpoint RUN --out DIR
+
+With --to also under a published model's names, so that its PyTorch code can load it: DIR/state_dict.npz,
+DIR/FAMILY/model.safetensors, and with --pth DIR/state_dict.pth.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_audio import config, folder
+from ssl_audio.checkpoint import load_params
+from ssl_audio.convert import families
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ssl_audio.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, help="a workdir, or an exported folder")
+    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--to", choices=families(), help="also write this family's names")
+    parser.add_argument("--pth", action="store_true", help="with --to: a .pth, too (needs torch)")
+    args = parser.parse_args(argv)
+    if args.pth and not args.to:
+        parser.error("--pth says how to write the names of --to FAMILY.")
+    params, options = load_params(args.checkpoint, args.step)
+    kept = folder.read_unused(args.checkpoint)
+    state = state_dict(args.to, params, options) | kept if args.to else None
+    out = folder.write(args.out, params, options, unused=kept)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(f"{out}: {count:,} parameters, {options['objective']['kind']}")
+    if state is not None:
+        write_state_dict(out, args.to, state, options, pth=args.pth)
+        print(f"{out}/state_dict.npz: {len(state)} arrays under the names of {args.to}")
+
+
+def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return parameters of ours under a published model's names, without `module.`.
+
+    Args:
+      family: a file of `convert/` that can write.
+      params: numpy arrays.
+      options: the config.
+
+    Raises:
+      ValueError: the model is not one of this family, which has no name for some parameter.
+    """
+    module = importlib.import_module(f"ssl_audio.convert.{family}")
+    if not hasattr(module, "to_state_dict"):
+        raise ValueError(f"{family}: this family can be read, not written.")
+    kind = options["objective"]["kind"]
+    try:
+        state = module.to_state_dict(params, options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{family} has no model like this ({kind}): no {error}.") from error
+    positions = params["encoder"]["positions"]["table"].size
+    ours = sum(leaf.size for leaf in jax.tree.leaves(params)) - positions
+    table = next(value.size for name, value in state.items() if "pos" in name)
+    special = params["encoder"]["special"].size
+    theirs = sum(v.size for n, v in state.items() if not n.startswith("p_input_"))
+    if theirs - table + special != ours:
+        raise ValueError(
+            f"{family} has no names for all parameters of this model ({kind}): {', '.join(params)}."
+        )
+    return state
+
+
+def write_state_dict(
+    out: pathlib.Path,
+    family: str,
+    state: dict[str, np.ndarray],
+    options: dict[str, Any],
+    *,
+    pth: bool = False,
+) -> None:
+    """Write a state dict in all the ways that its users read.
+
+    Raises:
+      RuntimeError: a .pth is wanted and there is no torch.
+    """
+    if pth:
+        try:
+            import torch
+        except ImportError:
+            raise RuntimeError("--pth needs torch: pip install 'ssl_audio[torch]'.") from None
+        # The published loaders expect the prefix of a data-parallel wrapper.
+        tensors = {f"module.{n}": torch.from_numpy(np.array(v)) for n, v in state.items()}
+        torch.save(tensors, out / "state_dict.pth")
+    with open(out / "state_dict.npz", "wb") as file:
+        np.savez(file, allow_pickle=False, **state)
+    named = out / family
+    named.mkdir(exist_ok=True)
+    folder.write_arrays(named / folder.PARAMS, state, {"format": "pt"})
+    module = importlib.import_module(f"ssl_audio.convert.{family}")
+    if hasattr(module, "reference_config"):
+        text = json.dumps(module.reference_config(options), indent=2) + "\n"
+        folder.write_whole(named / "config.json", text.encode())
+
+
+if __name__ == "__main__":
+    config.run(main)

@@ -1,0 +1,73 @@
+"""The fine-tuning recipes: each resolves and builds; the encoder is that of the pretrained run."""
+
+import json
+
+import pytest
+from published import CONFIGS, load
+
+from ssl_audio import config
+from ssl_audio.train import Run
+
+(PATH,) = [path for path in CONFIGS if path.stem == "finetune"]
+FOLDS = {"esc50": 5, "esc10": 5, "emotion": 5, "spoken_digit": 6, "urbansound8k": 10}
+SPLITS = ("speech_commands", "speech_commands_v1", "audioset20k", "audioset2m", "fsd50k", "speaker")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """Return a workdir with a config and no checkpoint."""
+    folder = tmp_path_factory.mktemp("run")
+    (samba,) = [path for path in CONFIGS if path.stem == "ssamba"]
+    options = config.plain(load(samba, "size=tiny"))
+    (folder / "config.json").write_text(json.dumps(options))
+    return folder, options["objective"]
+
+
+@pytest.mark.parametrize("task", [*FOLDS, *SPLITS])
+def test_every_recipe_builds(task, pretrained):
+    folder, objective = pretrained
+    made = load(PATH, f"task={task},root=DATA,pretrained={folder}")
+    run = config.make(Run, made)
+    assert config.plain(made.objective.encoder) == config.plain(objective["encoder"])
+    assert run.objective.head.classes == run.data.classes == run.evals["test"].classes
+    assert run.evals["test"].samples == run.data.samples and run.warm_start.path == str(folder)
+    assert run.checkpoint.best.split("/")[0] in ("", *run.evals)
+    train, test = made.data.sources[task], made.evals.test.source
+    if task in FOLDS:
+        assert set(train.folds) | set(test.folds) == set(range(1, FOLDS[task] + 1))
+        assert test.folds == (1,) and 1 not in train.folds
+        with pytest.raises(ValueError, match=f"has folds 1 to {FOLDS[task]}"):
+            load(PATH, f"task={task},root=DATA,fold={FOLDS[task] + 1}")
+    else:
+        assert train != test
+
+
+def test_mamba_has_rates_of_its_own_on_audioset20k(pretrained):
+    folder, _ = pretrained
+    given = load(PATH, f"task=audioset20k,root=DATA,pretrained={folder}")
+    assert (given.optim.lr, given.data.batch_size, given.steps) == (1e-4, 24, "50ep")
+    assert dict(given.optim.rates) == {"^head/": 3.0} and given.optim.average_from == "12ep"
+    assert load(PATH, "task=audioset20k,root=DATA").optim.lr == 5e-5
+
+
+def test_from_scratch(pretrained):
+    folder, objective = pretrained
+    same = load(PATH, f"root=DATA,pretrained={folder},scratch")
+    assert "warm_start" not in same
+    assert config.plain(same.objective.encoder) == config.plain(objective["encoder"])
+    assert load(PATH, "root=DATA,size=small").objective.encoder.width == 384
+
+
+def test_mistakes_are_named(pretrained, tmp_path):
+    folder, _ = pretrained
+    for arg, message in (
+        ("task=esc", "task 'esc': wanted one of esc50"),
+        ("task=esc50", "say where the data is"),
+        (f"root=DATA,pretrained={folder},size=base", "size: these come from the pretrained run"),
+        (f"root=DATA,pretrained={tmp_path}", "no config.json there"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(PATH, arg)
+    (tmp_path / "config.json").write_text(json.dumps(dict(objective=dict(encoder={}))))
+    with pytest.raises(ValueError, match="its objective has no frontend, tokenizer"):
+        load(PATH, f"root=DATA,pretrained={tmp_path}")
