@@ -42,6 +42,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
         "tensorboard": ["tensorboard"],
         "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions

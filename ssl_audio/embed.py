@@ -1,29 +1,46 @@
-"""Embed audio files: python -m ssl_audio.embed --checkpoint RUN --output out.npz PATH…
+"""Embed audio files: python -m ssl_audio.embed --checkpoint RUN --output out.parquet PATH…
 
-Arrays in the file: ids [n], embedding [n, D']; with --frames also frames [sum T', rows * D], the
-offsets [n + 1] at which each clip's begin, and times [sum T'], ms. Parquet has a row per clip.
+Parquet: a row (id, embedding) per file; with --frames also out.frames.parquet, a row (id, time in
+ms, features) per patch column. Or .npz: ids [n], embedding [n, D'], frames [sum T', rows * D], times
+[sum T'], offsets [n + 1] of each file's frames. The same command goes on where a killed one was.
 """
 
 import argparse
 import dataclasses
+import functools
+import hashlib
+import itertools
+import json
 import logging
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from ssl_audio import config, hosts
-from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files
-from ssl_audio.encoder import FINAL, POOLS, Encoder, load, pooling
+from ssl_audio import config, hosts, tables
+from ssl_audio.data.decode import DecodeError, blocks
+from ssl_audio.data.source import Clip, Example, Files, SourceInfo, audio_files
+from ssl_audio.encoder import FINAL, Encoder, load
+from ssl_audio.parts import Parts, whole
+from ssl_audio.pooling import POOLS, Features, Pooled
 
 __all__ = ["Encoder", "load", "main", "reading"]
+
+PIECE = 30.0  # s; of longer files no more than a few such pieces are in memory
+ROWS = 1024  # embeddings written together
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Paths(Files):
-    """Audio files, and all audio files below folders; a clip's id is its path."""
+    """Audio files, and all audio files below folders; a clip's id is its path.
+
+    The `audio` of an example is an iterator of pieces when the file is longer than one.
+    """
 
     paths: tuple[str, ...]
     rate: int
@@ -37,12 +54,38 @@ class Paths(Files):
             if not inside:
                 raise ValueError(f"{path}: no audio file in this folder.")
             found |= dict.fromkeys(p.as_posix() for p in inside)
-        return SourceInfo("paths"), [Clip(path, path) for path in found]
+        # A name need not be UTF-8, but the text of a table must be.
+        ids = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in found]
+        return SourceInfo("paths"), list(map(Clip, found, ids))
+
+    def __getitem__(self, i: int) -> Example:
+        begin = functools.partial(blocks, self.clips[i].path, self.rate, seconds=PIECE)
+        pieces = begin()
+        audio = next(pieces)
+        if next(pieces, None) is not None:
+            audio = begin()  # anew: many clips are read ahead, and one that is begun holds memory
+        return {"audio": audio, **self.meta(i)}
+
+
+class _Kept(Pooled):
+    """Pools a clip, and hands its frames on."""
+
+    def __init__(self, rows: int, pool: str, parts: Parts, id: str):
+        super().__init__(rows, pool)
+        self._keep = functools.partial(parts.add_frames, id)
+
+    def add(self, features: Features) -> None:
+        super().add(features)
+        self._keep(features[0])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, embed and write."""
-    parser = argparse.ArgumentParser(prog="python -m ssl_audio.embed", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m ssl_audio.embed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders of them")
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a workdir of train")
     parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
@@ -51,59 +94,126 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pool", choices=POOLS, default="mean")
     parser.add_argument("--frames", action="store_true", help="also features of each patch column")
     parser.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=Encoder.batch_size,
+        help="windows encoded together; fewer take less memory (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
-    write = _writer(pathlib.Path(args.output))
+    if args.batch_size < 1:
+        parser.error(f"--batch-size {args.batch_size}: wanted at least 1")
+    output = _possible(pathlib.Path(args.output))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("ssl_audio").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)
     hosts.use_compilation_cache()
-    encoder = load(args.checkpoint, args.step)
+    encoder = dataclasses.replace(load(args.checkpoint, args.step), batch_size=args.batch_size)
     encoder.check_layer(args.layer)
     source = Paths(tuple(args.paths), encoder.rate)
+    ids = [source.meta(i)["id"] for i in range(len(source))]
+    names = ("layer", "pool", "frames", "batch_size")
+    settings = {"checkpoint": _digest(encoder), **{name: getattr(args, name) for name in names}}
+    parts = Parts(output.with_name(f"{output.name}.parts"), settings)
 
-    bad: dict[str, str] = {}
-    read, found = [], {}
-    for k, features in encoder.stream(
-        reading(source, read, bad=bad, max_bad_share=args.max_bad_share), (args.layer,)
-    ):
-        pooled = pooling(features[0], encoder.rows, args.pool)
-        found[k] = (pooled, features[0] if args.frames else None)
-    if not found:
-        raise ValueError(f"none of the {len(source)} files could be read.")
-    columns = {
-        "ids": np.array([source.meta(i)["id"] for i in read]),
-        "embedding": np.stack([found[k][0] for k in range(len(read))]),
-    }
-    if args.frames:
-        frames = [found[k][1] for k in range(len(read))]
-        columns["frames"] = np.concatenate(frames)
-        columns["offsets"] = np.cumsum([0, *map(len, frames)])
-        columns["times"] = np.concatenate([encoder.times(len(f)) for f in frames])
-    write(columns)
-    shape = " x ".join(map(str, columns["embedding"].shape))
-    print(f"{args.output}: embedding {shape}; {len(bad)} of {len(source)} files skipped")
+    bad = _embed(encoder, source, ids, parts, args)
+    done = [id for id in ids if id in parts.finished]
+    if not done:
+        raise ValueError(f"none of the {len(ids)} files could be read.")
+    if output.suffix == ".npz":
+        with whole(output) as file:
+            tables.write_npz(file, _columns(encoder, parts, done, args.frames))
+    else:
+        if args.frames:
+            with whole(output.with_suffix(".frames.parquet")) as file:
+                tables.write_parquet(file, _frame_rows(encoder, parts, done))
+        with whole(output) as file:
+            tables.write_parquet(file, _clip_rows(parts, done))
+    width = len(parts.vector(done[0]))
+    parts.remove()
+    print(f"{output}: embedding {len(done)} x {width}; {len(bad)} of {len(ids)} files skipped")
+    for cause in bad.values():
+        print(f"skipped {cause}")
+
+
+def _embed(
+    encoder: Encoder, source: Paths, ids: Sequence[str], parts: Parts, args: argparse.Namespace
+) -> dict[str, str]:
+    """Embed what `parts` does not hold yet; return the files that could not be read, and why."""
+    finished, bad = parts.finished, {}
+    read: list[int] = []
+    left = [i for i, id in enumerate(ids) if id not in finished]
+    if len(left) < len(ids):
+        log.info("%d of %d files were finished before", len(ids) - len(left), len(ids))
+
+    def collect(number: int) -> Pooled:
+        if args.frames:
+            return _Kept(encoder.rows, args.pool, parts, ids[read[number]])
+        return Pooled(encoder.rows, args.pool)
+
+    clips = reading(source, read, bad=bad, max_bad_share=args.max_bad_share, numbers=left)
+    try:
+        for number, pooled in encoder.stream(clips, (args.layer,), collect):
+            if ids[read[number]] not in bad:
+                parts.finish(ids[read[number]], pooled[0])
+    finally:
+        parts.write()
+    return bad
 
 
 def reading(
-    source: Any, read: list[int], *, desc: str = "", bad: dict[str, str], max_bad_share: float
-) -> Iterator[np.ndarray]:
-    """Yield the audio of a source under a progress bar; note in `read` which clips it was."""
+    source: Any,
+    read: list[int],
+    *,
+    desc: str = "",
+    bad: dict[str, str],
+    max_bad_share: float,
+    numbers: Sequence[int] | None = None,
+) -> Iterator[Any]:
+    """Yield the audio of a source under a progress bar; note in `read` which clips it was.
+
+    A clip that comes in pieces ends early where it cannot be read on, and is in `bad` then.
+    """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ssl_audio.data.pipeline import examples
+    from ssl_audio.data.pipeline import check_share, examples
 
+    def pieces(audio: Iterator[np.ndarray], id: str) -> Iterator[np.ndarray]:
+        samples = 0
+        try:
+            for piece in audio:
+                samples += len(piece)
+                bar.set_postfix_str(f"{samples / source.rate / 3600:.2f} h of {id}")
+                yield piece
+        except DecodeError as error:
+            bad[id] = str(error)
+            log.warning("skipped %s: %s", id, error)
+
+    numbers = range(len(source)) if numbers is None else numbers
     with (
-        tqdm(total=len(source), unit="clip", desc=desc or None, dynamic_ncols=True) as bar,
+        tqdm(
+            total=len(source),
+            initial=len(source) - len(numbers),
+            unit="clip",
+            desc=desc or None,
+            dynamic_ncols=True,
+        ) as bar,
         logging_redirect_tqdm(),
     ):
-        for i, example in examples(source, bad=bad, max_bad_share=max_bad_share):
+        # All of the source is judged, and clips are found bad here too: so the check is here.
+        for i, example in examples(source, numbers=numbers, bad=bad, max_bad_share=1.0):
+            check_share(bad, len(source), max_bad_share)
             read.append(i)
-            bar.update(i + 1 - bar.n)
-            yield example["audio"]
+            audio = example["audio"]
+            yield audio if isinstance(audio, np.ndarray) else pieces(audio, example["id"])
+            bar.update()
+        check_share(bad, len(source), max_bad_share)
         bar.update(len(source) - bar.n)
 
 
-def _writer(path: pathlib.Path) -> Any:
-    """Return a function that writes columns to `path`, having seen that this will be possible."""
+def _possible(path: pathlib.Path) -> pathlib.Path:
+    """Return the output's path, having seen that it can be written."""
     if path.suffix not in (".npz", ".parquet"):
         raise ValueError(f"--output {path}: wanted a name that ends in .npz or .parquet.")
     if path.suffix == ".parquet":
@@ -114,32 +224,50 @@ def _writer(path: pathlib.Path) -> Any:
                 f"--output {path} needs pyarrow: pip install 'ssl_audio[parquet]', or write .npz."
             ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(columns: dict[str, np.ndarray]) -> None:
-        partial = path.with_name(f".{path.name}.partial")
-        with open(partial, "wb") as file:
-            if path.suffix == ".npz":
-                np.savez(file, allow_pickle=False, **columns)
-            else:
-                _parquet(file, columns)
-        os.replace(partial, path)
-
-    return write
+    return path
 
 
-def _parquet(file: Any, columns: dict[str, np.ndarray]) -> None:
-    import pyarrow
-    import pyarrow.parquet
+def _digest(encoder: Encoder) -> str:
+    """Return what differs between checkpoints, wherever they lie."""
+    found = hashlib.sha256(json.dumps(encoder.config, sort_keys=True, default=str).encode())
+    for values in jax.tree.leaves(encoder.params):
+        found.update(np.ravel(values).view(np.uint8).data)
+    return found.hexdigest()[:16]
 
-    def rows(values: np.ndarray) -> Any:
-        return pyarrow.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1])
 
-    table = {"id": pyarrow.array(columns["ids"]), "embedding": rows(columns["embedding"])}
-    if "frames" in columns:
-        offsets = columns["offsets"]
-        table["frames"] = pyarrow.LargeListArray.from_arrays(offsets, rows(columns["frames"]))
-        table["times"] = pyarrow.LargeListArray.from_arrays(offsets, columns["times"])
-    pyarrow.parquet.write_table(pyarrow.table(table), file)
+def _columns(
+    encoder: Encoder, parts: Parts, ids: Sequence[str], frames: bool
+) -> dict[str, tables.Column]:
+    vectors = (parts.vector(id)[None] for id in ids)
+    shape = len(ids), len(parts.vector(ids[0]))
+    columns = {
+        "ids": tables.column(ids),
+        "embedding": tables.Column(shape, np.dtype(np.float32), vectors),
+    }
+    if frames:
+        lengths = [parts.length(id) for id in ids]
+        shape = sum(lengths), next(parts.frames(ids[0])).shape[1]
+        pieces = itertools.chain.from_iterable(map(parts.frames, ids))
+        columns["frames"] = tables.Column(shape, np.dtype(np.float32), pieces)
+        columns["offsets"] = tables.column(np.cumsum([0, *lengths]))
+        times = map(encoder.times, lengths)
+        columns["times"] = tables.Column(shape[:1], np.dtype(np.float64), times)
+    return columns
+
+
+def _clip_rows(parts: Parts, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for first in range(0, len(ids), ROWS):
+        some = ids[first : first + ROWS]
+        yield {"id": some, "embedding": np.stack([parts.vector(id) for id in some])}
+
+
+def _frame_rows(encoder: Encoder, parts: Parts, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for id in ids:
+        times, first = encoder.times(parts.length(id)), 0
+        for frames in parts.frames(id):
+            last = first + len(frames)
+            yield {"id": [id] * len(frames), "time": times[first:last], "features": frames}
+            first = last
 
 
 if __name__ == "__main__":

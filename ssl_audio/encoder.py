@@ -5,9 +5,10 @@ The public API, and what `embed.py` and `evaluate.py` work with.
 
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,12 +18,14 @@ import numpy as np
 from ssl_audio import __version__, checkpoint, config
 from ssl_audio.backbones.heads import frame_tokens
 from ssl_audio.data.decode import resample
+from ssl_audio.pooling import Collector, Joined, Pooled, Whole, check_pool
 
 FINAL = -1  # the layer that means: after the last norm
-POOLS = ("mean", "rows", "stats")
 PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 
-Features = np.ndarray  # [K, T', rows * D]: layers, patch columns in time, the column's tokens
+log = logging.getLogger(__name__)
+
+Clip = np.ndarray | Iterable[np.ndarray]  # float32 mono [S], or its pieces one after the other
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,9 +96,9 @@ class Encoder:
         check_pool(pool)
         self.check_layer(layer)
         single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
-        clips = self._clips([waveform] if single else waveform, sample_rate)
-        pooled = {i: pooling(f[0], self.rows, pool) for i, f in self.stream(clips, (layer,))}
-        found = np.stack([pooled[i] for i in range(len(pooled))])
+        clips = self.clips([waveform] if single else waveform, sample_rate)
+        pooled = dict(self.stream(clips, (layer,), lambda _: Pooled(self.rows, pool)))
+        found = np.stack([pooled[i][0] for i in range(len(pooled))])
         return found[0] if single else found
 
     def frames(
@@ -110,7 +113,7 @@ class Encoder:
           ValueError: as `embed`.
         """
         self.check_layer(layer)
-        (found,) = self.stream(self._clips([waveform], sample_rate), (layer,))
+        (found,) = self.stream(self.clips([waveform], sample_rate), (layer,))
         return found[1][0], self.times(found[1].shape[1])
 
     def times(self, columns: int) -> np.ndarray:
@@ -120,32 +123,36 @@ class Encoder:
         return (frame * frontend.hop + frontend.window / 2) * (1000 / self.rate)
 
     def stream(
-        self, clips: Iterable[np.ndarray], layers: Sequence[int] = (FINAL,)
-    ) -> Iterator[tuple[int, Features]]:
-        """Yield (number, features) of each clip, in the order in which batches fill up.
+        self,
+        clips: Iterable[Clip],
+        layers: Sequence[int] = (FINAL,),
+        collect: Callable[[int], Collector] = lambda _: Whole(),
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (number, what its collector made of it) of each clip, as batches fill up.
 
         Args:
-          clips: float32 mono [S] at `rate` Hz; read as they are needed, a few batches are held.
+          clips: float32 mono [S] at `rate` Hz, or the pieces of one: of a clip that comes in pieces
+            at most a few windows are held. Read as they are needed.
           layers: which layers' features to give.
+          collect: makes the collector of a clip's features, given its number; default: all of them
+            in one array [K, T', rows * D].
         """
         layers = tuple(layers)
-        waiting: dict[int, list[tuple[int, int, np.ndarray]]] = {}  # by columns
-        found: dict[int, dict[int, Features]] = {}  # clip → first column → features
-        totals: dict[int, tuple[int, int]] = {}  # clip → columns, windows
+        waiting: dict[int, list[tuple[int, int, np.ndarray, int | None]]] = {}  # by columns
+        joined: dict[int, tuple[Joined, Collector]] = {}
 
-        def run(columns: int) -> Iterator[tuple[int, Features]]:
+        def run(columns: int) -> Iterator[tuple[int, Any]]:
             group = waiting.pop(columns)
-            encoded = self._encode(columns, layers, [audio for *_, audio in group])
-            for (number, start, _), features in zip(group, encoded, strict=False):
-                found[number][start] = features
-                if len(found[number]) == totals[number][1]:
-                    yield number, _join(found.pop(number), totals.pop(number)[0])
+            encoded = self._encode(columns, layers, [audio for _, _, audio, _ in group])
+            for (number, start, _, total), features in zip(group, encoded, strict=False):
+                if joined[number][0].add(start, features, total):
+                    yield number, joined.pop(number)[1].result()
 
-        for number, audio in enumerate(clips):
-            total, windows = self._cut(audio)
-            totals[number], found[number] = (total, len(windows)), {}
-            for start, columns, piece in windows:
-                waiting.setdefault(columns, []).append((number, start, piece))
+        for number, clip in enumerate(clips):
+            collector = collect(number)
+            joined[number] = Joined(collector), collector
+            for start, columns, audio, total in self._cut(clip):
+                waiting.setdefault(columns, []).append((number, start, audio, total))
                 if len(waiting[columns]) == self.batch_size:
                     yield from run(columns)
         for columns in sorted(waiting):
@@ -174,6 +181,10 @@ class Encoder:
         return jax.eval_shape(encode, self.params, {}, self.blank(1))
 
     @functools.cached_property
+    def _compiled(self) -> set[tuple[int, tuple[int, ...]]]:
+        return set()
+
+    @functools.cached_property
     def _on_device(self) -> Any:
         return jax.device_put(self.params)
 
@@ -197,29 +208,50 @@ class Encoder:
         frontend = dataclasses.replace(self.objective.frontend, frames=self._span(columns))
         return dataclasses.replace(self.objective, frontend=frontend)
 
-    def _cut(self, audio: np.ndarray) -> tuple[int, list[tuple[int, int, np.ndarray]]]:
-        """Return a clip's columns and its windows: first column, columns with padding, audio."""
+    def _columns(self, samples: int) -> int:
+        """Return the columns of so much audio; the last one may be part padding."""
         frontend, tokenizer = self.objective.frontend, self.objective.tokenizer
+        frames = 1 + (samples - frontend.window) // frontend.hop
+        return 1 + max(0, -(-(frames - tokenizer.patch[1]) // tokenizer.stride[1]))
+
+    def _cut(self, clip: Clip) -> Iterator[tuple[int, int, np.ndarray, int | None]]:
+        """Yield a clip's windows: first column, columns with padding, audio, the clip's columns.
+
+        The last one's audio ends with the clip's, and only with it the clip's columns are known.
+        """
+        frontend, most, half = self.objective.frontend, self._most, max(1, self._most // 2)
+        step, size = self.objective.tokenizer.stride[1] * frontend.hop, self._samples(most)
+        first, audio = 0, np.zeros(0, np.float32)  # what is held, from a window's first column on
+        for piece in [clip] if isinstance(clip, np.ndarray) else clip:
+            audio = np.concatenate([audio, piece]) if len(audio) else piece
+            while self._columns(len(audio)) > most + half:
+                yield first, most, audio[:size], None
+                first, audio = first + half, audio[half * step :]
         # Less than one analysis window would leave no frame at all, and all such clips alike.
         audio = np.pad(audio, (0, max(0, frontend.window - len(audio))))
-        frames = 1 + (len(audio) - frontend.window) // frontend.hop
-        total = 1 + max(0, -(-(frames - tokenizer.patch[1]) // tokenizer.stride[1]))
-        last = max(0, total - self._most)
-        starts = [*range(0, last, max(1, self._most // 2)), last]
-        grain = -(-self._most // PROGRAMS)
-        columns = min(self._most, -(-total // grain) * grain)
-        step, size = tokenizer.stride[1] * frontend.hop, self._samples(columns)
-        return total, [(s, columns, audio[s * step : s * step + size]) for s in starts]
+        columns = self._columns(len(audio))
+        rest = max(0, columns - most)
+        if rest:
+            yield first, most, audio[:size], None
+        grain = -(-most // PROGRAMS)
+        padded = min(most, -(-columns // grain) * grain)
+        yield first + rest, padded, audio[rest * step :][: self._samples(padded)], first + columns
 
     def _encode(self, columns: int, layers: tuple[int, ...], group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, K, columns, rows * D] of pieces of that many columns."""
         objective = self._sized(columns)
+        if (columns, layers) not in self._compiled:
+            self._compiled.add((columns, layers))
+            number = sum(known == layers for _, known in self._compiled)
+            most = -(-self._most // -(-self._most // PROGRAMS))
+            log.info("compiling for %d patch columns: %d of at most %d", columns, number, most)
         group = group + group[-1:] * (self.batch_size - len(group))
         length = np.array([len(piece) for piece in group], np.int32)
         audio = np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group])
         return np.asarray(_program(objective, layers)(self._on_device, audio, length))
 
-    def _clips(self, waveforms: Any, sample_rate: int) -> list[np.ndarray]:
+    def clips(self, waveforms: Any, sample_rate: int) -> list[np.ndarray]:
+        """Return [B, S] or a list of [S] as `stream` takes it; ValueError as `embed`."""
         if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not (
             0 < sample_rate < float("inf")
         ):
@@ -269,23 +301,6 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
     return encoder
 
 
-def pooling(features: np.ndarray, rows: int, pool: str) -> np.ndarray:
-    """Pool [..., T', rows * D] over time, as `Encoder.embed` says."""
-    check_pool(pool)
-    mean = features.mean(axis=-2, dtype=np.float64)
-    if pool == "mean":
-        mean = mean.reshape(*mean.shape[:-1], rows, -1).mean(axis=-2)
-    elif pool == "stats":
-        mean = np.concatenate([mean, features.std(axis=-2, dtype=np.float64)], axis=-1)
-    return mean.astype(np.float32)
-
-
-def check_pool(pool: str) -> None:
-    """Raise ValueError unless there is such a pooling."""
-    if pool not in POOLS:
-        raise ValueError(f"pool: got {pool!r}, wanted one of {', '.join(POOLS)}.")
-
-
 @functools.lru_cache(4 * PROGRAMS)
 def _program(objective: Any, layers: tuple[int, ...]) -> Any:
     """Return the jitted pass (params, audio, length) → [B, K, columns, rows * D]."""
@@ -301,19 +316,6 @@ def _program(objective: Any, layers: tuple[int, ...]) -> Any:
         return jnp.stack([features(layer) for layer in layers], axis=1).astype(jnp.float32)
 
     return jax.jit(program)
-
-
-def _join(parts: dict[int, Features], total: int) -> Features:
-    """Put a clip's windows together: means where they overlap, in the order of time."""
-    if len(parts) == 1:
-        return parts[0][:, :total]
-    layers, columns, width = parts[0].shape
-    summed = np.zeros((layers, total, width), np.float32)
-    count = np.zeros(total, np.float32)
-    for start in sorted(parts):
-        summed[:, start : start + columns] += parts[start]
-        count[start : start + columns] += 1
-    return summed / count[None, :, None]
 
 
 def _mono(waveform: Any, name: str) -> np.ndarray:

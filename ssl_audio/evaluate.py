@@ -15,10 +15,11 @@ import numpy as np
 
 from ssl_audio import config, hosts
 from ssl_audio.data.source import Source
-from ssl_audio.encoder import FINAL, POOLS, Encoder, load
+from ssl_audio.encoder import FINAL, Encoder, load
 from ssl_audio.eval import base, features
 from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.probe import Probe
+from ssl_audio.pooling import POOLS
 
 # Name → (source, protocol when none is named)
 SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {

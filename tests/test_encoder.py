@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import ssl_audio
-from ssl_audio.encoder import _program, load, pooling
+from ssl_audio.encoder import _program, load
+from ssl_audio.pooling import pooling
 
 RATE = 16_000
 
@@ -91,17 +92,37 @@ def test_bits_depend_on_the_clip_alone(mixer):
     assert len({row.tobytes() for row in together}) == len(clips)
 
 
-def test_one_program_per_number_of_columns(encoder):
+def test_one_program_per_number_of_columns(caplog):
     _program.cache_clear()
+    caplog.set_level("INFO", "ssl_audio")
     small = encoders.encoder(frames=24)
     small.embed([noise(n) for n in range(1000, 30_000, 700)], RATE)
     assert _program.cache_info().currsize == 3
     assert _program(small._sized(3), (-1,))._cache_size() == 1
+    small.embed(noise(1000), RATE)
+    logged = [r.getMessage() for r in caplog.records if r.name == "ssl_audio.encoder"]
+    assert sorted(text.split(": ")[1] for text in logged) == [
+        f"{n} of at most 3" for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 5, 6, 7, 17])
+def test_a_clip_in_pieces_has_the_bits_of_the_whole(columns):
+    encoder = encoders.encoder(frames=24)
+    audio = noise(columns * 8 * 160 + 333)
+
+    def cut(size):
+        return (audio[i : i + size] for i in range(0, len(audio), size))
+
+    clips = [cut(100), audio, cut(1280), cut(9999)]
+    first, *others = (found for _, found in sorted(encoder.stream(clips)))
+    assert first.shape == (1, encoder._columns(len(audio)), 64)
+    assert all(np.array_equal(first, other) for other in others)
 
 
 def test_no_more_than_64_programs_and_their_padding_is_dropped():
     encoder = encoders.encoder(patch=(32, 1), frames=130)  # 130 columns: padded to multiples of 3
-    assert [encoder._cut(noise(n))[1][0][1] for n in (400, 560, 1040, 28_000)] == [3, 3, 6, 130]
+    assert [next(encoder._cut(noise(n)))[1] for n in (400, 560, 1040, 28_000)] == [3, 3, 6, 130]
     assert encoder.frames(noise(560), RATE)[0].shape[0] == 2
 
 

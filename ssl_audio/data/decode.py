@@ -6,6 +6,7 @@ Called by every reader in `source.py` and `sets/`, and by `embed`.
 import io
 import os
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -23,15 +24,29 @@ class DecodeError(ValueError):
 def decode(
     source: str | os.PathLike | bytes, rate: int, start: float = 0.0, end: float | None = None
 ) -> np.ndarray:
-    """Return audio as float32 mono [S] at `rate` Hz, nominally in [-1, 1].
+    """Return audio as float32 mono [S] at `rate` Hz, nominally in [-1, 1]; see `blocks`."""
+    return np.concatenate(list(blocks(source, rate, start, end)))
 
-    Channels are averaged. Only the wanted part of the file is read.
+
+def blocks(
+    source: str | os.PathLike | bytes,
+    rate: int,
+    start: float = 0.0,
+    end: float | None = None,
+    *,
+    seconds: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield audio as float32 mono [S] at `rate` Hz, nominally in [-1, 1], piece by piece.
+
+    Channels are averaged. Only the wanted part of the file is read. The pieces, put together, have
+    the same bits however long they are: the resampler's state goes on from one to the next.
 
     Args:
       source: a path, or the content of a file.
       rate: Hz of the result.
       start: first second wanted.
       end: last second wanted; None or past the end: all there is.
+      seconds: length of a piece; None: all in one.
 
     Raises:
       DecodeError: missing, empty, truncated, not audio, or NaN or infinite samples. It names the
@@ -45,15 +60,21 @@ def decode(
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else name) as file:
             if file.format == "OGG" and not _ogg_ends(source):
                 raise DecodeError(f"{name}: truncated: the Ogg stream has no last page")
-            audio, from_rate = _read(file, name, start, end), file.samplerate
+            resampled = 0
+            stream = None
+            if file.samplerate != rate:
+                stream = soxr.ResampleStream(file.samplerate, rate, 1, "float32", "HQ")
+            for audio, last in _read(file, name, start, end, seconds):
+                if not np.isfinite(audio).all():
+                    raise DecodeError(f"{name}: NaN or infinite samples")
+                piece = stream.resample_chunk(audio, last=last) if stream else audio
+                resampled += len(piece)
+                yield piece if resampled or not last else audio[:1]
     except FileNotFoundError:
         raise DecodeError(f"{name}: no such file") from None
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
         cause = getattr(error, "error_string", None) or str(error)
         raise DecodeError(f"{name}: unreadable: {cause.strip()}") from error
-    if not np.isfinite(audio).all():
-        raise DecodeError(f"{name}: NaN or infinite samples")
-    return resample(audio, from_rate, rate)
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -65,7 +86,10 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     return resampled if resampled.size else audio[:1]
 
 
-def _read(file: soundfile.SoundFile, name: str, start: float, end: float | None) -> np.ndarray:
+def _read(
+    file: soundfile.SoundFile, name: str, start: float, end: float | None, seconds: float | None
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield mono pieces of the wanted part of a file, and whether each is the last."""
     first = round(start * file.samplerate)
     last = file.frames if end is None else min(round(end * file.samplerate), file.frames)
     if last <= first:
@@ -79,10 +103,18 @@ def _read(file: soundfile.SoundFile, name: str, start: float, end: float | None)
             raise DecodeError(f"{name}: truncated: {found} of {stated} bytes")
     if first:
         file.seek(first)
-    audio = file.read(last - first, dtype="float32", always_2d=True)
-    if len(audio) < 0.99 * (last - first):
-        raise DecodeError(f"{name}: truncated: {len(audio)} of {last - first} samples")
-    return audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)
+    position, ended = first, False
+    while not ended:
+        wanted = last - position
+        if seconds is not None:
+            wanted = min(wanted, max(1, round(seconds * file.samplerate)))
+        audio = file.read(wanted, dtype="float32", always_2d=True)
+        position += len(audio)
+        ended = position == last or len(audio) < wanted
+        if ended and position - first < 0.99 * (last - first):
+            raise DecodeError(f"{name}: truncated: {position - first} of {last - first} samples")
+        mono = audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)
+        yield mono, ended
 
 
 def _ogg_ends(source: str | os.PathLike | bytes) -> bool:

@@ -11,8 +11,9 @@ import numpy as np
 
 from ssl_audio.data.source import Source
 from ssl_audio.embed import reading
-from ssl_audio.encoder import Encoder, check_pool, pooling
+from ssl_audio.encoder import Encoder
 from ssl_audio.frontend.fbank import Fbank
+from ssl_audio.pooling import Pooled, check_pool, pooling
 
 # From audio, clip after clip, to (number, [K, p]) in any order.
 Extract = Callable[[Iterable[np.ndarray]], Iterator[tuple[int, np.ndarray]]]
@@ -41,8 +42,7 @@ def encoded(encoder: Encoder, layers: Sequence[int], pool: str) -> Extract:
         encoder.check_layer(layer)
 
     def extract(clips):
-        for number, features in encoder.stream(clips, layers):
-            yield number, pooling(features, encoder.rows, pool)
+        yield from encoder.stream(clips, layers, lambda _: Pooled(encoder.rows, pool))
 
     return extract
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ssl_audio.data.decode import DecodeError, decode, resample
+from ssl_audio.data.decode import DecodeError, blocks, decode, resample
 
 
 def tone(rate, seconds=1.0, channels=1):
@@ -31,6 +31,31 @@ def test_bytes_and_excerpts_read_the_same_samples(tmp_path):
     np.testing.assert_array_equal(decode(path.read_bytes(), 16_000), whole)
     np.testing.assert_array_equal(decode(path, 16_000, 0.25, 0.5), whole[4000:8000])
     np.testing.assert_array_equal(decode(path, 16_000, 0.75, 9.0), whole[12_000:])
+
+
+@pytest.mark.parametrize(("rate", "extension"), [(16_000, "flac"), (44_100, "wav"), (8000, "ogg")])
+def test_pieces_have_the_bits_of_the_whole(tmp_path, rate, extension):
+    path = tmp_path / f"a.{extension}"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * rate + 7, 2))
+    soundfile.write(path, noise, rate)
+    whole = decode(path, 16_000)
+    mono = soundfile.read(path, dtype="float32")[0].mean(1, dtype=np.float32)
+    np.testing.assert_array_equal(whole, resample(mono, rate, 16_000))
+    for seconds in (0.31, 1.0, 99.0):
+        pieces = list(blocks(path, 16_000, seconds=seconds))
+        assert len(pieces) == -(-len(mono) // round(seconds * rate))
+        np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_a_fault_late_in_a_file_is_found_when_it_is_reached(tmp_path):
+    path = tmp_path / "a.wav"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
+    noise[-1] = np.inf
+    soundfile.write(path, noise, 16_000, subtype="FLOAT")
+    pieces = blocks(path, 16_000, seconds=1.0)
+    assert len(next(pieces)) == 16_000
+    with pytest.raises(DecodeError, match="a.wav: NaN or infinite"):
+        next(pieces)
 
 
 def test_channels_are_averaged(tmp_path):
