@@ -177,6 +177,7 @@ def convert(
         config, lambda p: to_state(p, config, encoder_state), state, unused=unused
     )
     if _moved(params["encoder"]["positions"], shape):
+        left["v.pos_embed"] = state["v.pos_embed"]
         objective["encoder"]["positions"]["grid"] = shape.grid
         built = configs.build(objective, "objective")
 

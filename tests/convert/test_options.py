@@ -6,6 +6,7 @@ from convert.states import ssast
 
 from ssl_audio.convert import families, from_state_dict
 from ssl_audio.convert.files import read
+from ssl_audio.tokens.positions import transfer
 
 
 def test_an_unknown_family_lists_those_there_are():
@@ -67,6 +68,19 @@ def test_the_grid_of_a_finetuned_table_is_asked_for():
         assert objective["kind"] == "tagging"
         assert objective["encoder"]["positions"]["grid"] == (2, 7)
         assert objective["frontend"]["frames"] == 64
+
+
+def test_a_table_goes_the_published_way_where_that_gives_other_values():
+    state = ssast(rows=4, columns=4)
+    options = dict(fstride=10, tstride=10, input_tdim=96)
+    model = from_state_dict("ssast", state, **options)
+    assert model.config["objective"]["kind"] == "features"
+    assert model.config["objective"]["encoder"]["positions"]["grid"] == (5, 9)
+    old = state["v.pos_embed"][0, 2:]
+    table = model.params["encoder"]["positions"]["table"]
+    assert np.array_equal(table, transfer(old, (4, 4), (5, 9), rule="reference"))
+    assert not np.allclose(table, transfer(old, (4, 4), (5, 9)), atol=1e-3)
+    assert np.array_equal(model.unused["v.pos_embed"], state["v.pos_embed"])
 
 
 def test_missing_and_unmapped_keys_are_both_listed():
