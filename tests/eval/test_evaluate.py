@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 
@@ -92,6 +93,49 @@ def test_command_line_probes_a_folder(encoder, tmp_path, monkeypatch, capsys):
     assert table[head + 1].split() == ["encoder"] + ["1.000"] * 7
     assert table[head + 2].split() == ["logmel"] + ["1.000"] * 7
 
+    records = evaluate.main(
+        ["--checkpoint", str(run), "--set", "folder", "--root", str(sounds), "--features"]
+        + ["logmel", "--shots", "2", "--draws", "3", "--classifier", "prototype,knn"]
+    )
+    lines = (run / "evals" / "folder_folds_2shot.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+    table = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(table) if line.startswith("features"))
+    assert table[head].split() == ["features", "prototype", "knn"]
+    assert table[head + 1].split() == ["logmel"] + ["1.000", "±", "0.000"] * 2
+
+
+def test_heads_on_tokens_and_layers(encoder):
+    source = Synthetic(size=24, seconds=0.3)
+    heads = {
+        name: dataclasses.replace(evaluate.CLASSIFIERS[name], epochs=1)
+        for name in ("attentive", "weighted")
+    }
+    probe = {"linear": Probe(choices=(10.0,))}
+    records = evaluate.evaluate(
+        encoder, source, "folds", kinds=["encoder", "logmel"], classifiers=probe | heads
+    )
+    means = {(r["features"], r["classifier"]): r for r in records if r["fold"] == "mean"}
+    kinds = {(kind, name) for kind in ("encoder", "logmel") for name in (*probe, *heads)}
+    assert set(means) == kinds - {("logmel", "attentive"), ("logmel", "weighted")}
+    views = {r["classifier"]: r["pool"] for r in records if r["features"] == "encoder"}
+    assert views == {"linear": "mean", "attentive": "tokens", "weighted": "layers"}
+    assert evaluate.table(records).splitlines()[-1].split()[-2:] == ["-", "-"]
+    with pytest.raises(ValueError, match="one vector per clip"):
+        evaluate.evaluate(encoder, source, "folds", shots=1, classifiers=heads)
+
+
+def test_tokens_keep_their_places(encoder):
+    source = Synthetic(size=3, seconds=0.5)
+    numbers, x = features.token_maps(source, encoder, (0, -1))
+    assert numbers.tolist() == [0, 1, 2]
+    assert x.dtype == np.float16 and x.shape[:3] == (3, 2, encoder.rows)
+    frames, times = encoder.frames(source[1]["audio"], RATE, layer=0)
+    columns = len(times)
+    want = frames.reshape(columns, encoder.rows, -1)
+    np.testing.assert_allclose(np.moveaxis(x[1, 0, :, :columns], 0, 1), want, atol=1e-2, rtol=1e-3)
+    assert np.isnan(x[1, 0, :, columns:]).all()
+
 
 @pytest.mark.parametrize(
     "arguments",
@@ -100,6 +144,10 @@ def test_command_line_probes_a_folder(encoder, tmp_path, monkeypatch, capsys):
         ["--set", "synthetic", "--root", "x"],
         ["--set", "esc10", "--root", "x", "--layer", "top"],
         ["--set", "esc11", "--root", "x"],
+        ["--set", "synthetic", "--classifier", "linear,tree"],
+        ["--set", "synthetic", "--shots", "1", "--classifier", "attentive"],
+        ["--set", "synthetic", "--shots", "1", "--layer", "best"],
+        ["--set", "synthetic", "--shots", "-1"],
     ],
 )
 def test_wrong_command_lines_stop_at_once(arguments):
