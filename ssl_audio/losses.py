@@ -48,3 +48,36 @@ def sigmoid_cross_entropy(
     return -jnp.mean(
         label * jax.nn.log_sigmoid(logits) + (1 - label) * jax.nn.log_sigmoid(-logits), -1
     )
+
+
+def asymmetric(
+    logits: Float[Array, "B C"],
+    label: Float[Array, "B C"],
+    negative: float = 4.0,
+    positive: float = 1.0,
+    margin: float = 0.05,
+) -> Float[Array, " B"]:
+    """Binary cross-entropy that plays down what is easy, negatives above all; mean over classes.
+
+    The term of a class is multiplied by (1 - probability of its label) to the power `negative` or
+    `positive`; negatives count as `margin` more probable than they are, so that easy ones vanish.
+    Ridnik et al. 2021 (arXiv:2009.14119) equations 3 to 6, with a gradient through the powers.
+    """
+    p = jax.nn.sigmoid(logits)
+    absent = jnp.minimum(1 - p + margin, 1)
+    entropy = label * jnp.log(jnp.maximum(p, 1e-8))
+    entropy += (1 - label) * jnp.log(jnp.maximum(absent, 1e-8))
+    power = positive * label + negative * (1 - label)
+    # Floored, for the gradient of 0 to a power between 0 and 1 is infinite.
+    easiness = jnp.maximum(1 - p * label - absent * (1 - label), 1e-8)
+    return -jnp.mean(entropy * easiness**power, -1)
+
+
+def orthogonality(directions: Float[Array, "C J D"]) -> Float[Array, ""]:
+    """Return how far the unit vectors of each class are from orthogonal to each other.
+
+    One Frobenius norm of (U U^T - 1) over all classes, divided by its C J^2 elements
+    (Bird-MAE, arXiv:2504.12880; its weight in the published loss is 1).
+    """
+    gram = jnp.einsum("cid,cjd->cij", directions, directions)
+    return jnp.linalg.norm(gram - jnp.eye(gram.shape[1])[None]) / gram.size

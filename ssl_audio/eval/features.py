@@ -27,12 +27,53 @@ def matrix(
     Raises:
       ValueError: more than `max_bad_share` of the clips cannot be read, or all.
     """
+    read, found = _read(source, extract, desc, max_bad_share)
+    return read, np.stack(found)
+
+
+def token_maps(
+    source: Source,
+    encoder: Encoder,
+    layers: Sequence[int],
+    *,
+    desc: str = "",
+    max_bad_share: float = 0.01,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers [n] of the clips that could be read, and all their tokens.
+
+    Those are float16 [n, K, rows, columns, D], low frequencies first, of each of `layers`; NaN in the
+    columns after a clip's end.
+
+    Raises:
+      ValueError: as `matrix`; no such layer.
+    """
+    for layer in layers:
+        encoder.check_layer(layer)
+    most = np.finfo(np.float16).max
+
+    def extract(clips):
+        for number, x in encoder.stream(clips, layers):
+            x = np.clip(x, -most, most).astype(np.float16)
+            yield number, np.moveaxis(x.reshape(*x.shape[:2], encoder.rows, -1), 1, 2)
+
+    read, found = _read(source, extract, desc, max_bad_share)
+    count, rows, _, width = found[0].shape
+    columns = max(x.shape[2] for x in found)
+    maps = np.full((len(found), count, rows, columns, width), np.nan, np.float16)
+    for number, x in enumerate(found):
+        maps[number, :, :, : x.shape[2]] = x
+    return read, maps
+
+
+def _read(
+    source: Source, extract: Extract, desc: str, max_bad_share: float
+) -> tuple[np.ndarray, list[np.ndarray]]:
     read: list[int] = []
     clips = reading(source, read, desc=desc, bad={}, max_bad_share=max_bad_share)
     found = dict(extract(clips))
     if not found:
         raise ValueError(f"{source.info.name}: no clip could be read.")
-    return np.array(read), np.stack([found[k] for k in range(len(read))])
+    return np.array(read), [found[k] for k in range(len(read))]
 
 
 def encoded(encoder: Encoder, layers: Sequence[int], pool: str) -> Extract:

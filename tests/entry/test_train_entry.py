@@ -27,8 +27,9 @@ def run(environment, *arguments):
 
 
 def losses(workdir):
-    """Return step → record, without the speed; no step may be there twice."""
+    """Return step → record of training, without the speed; no step may be there twice."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line]  # not those of evaluation
     found = {line["step"]: line for line in lines}
     assert len(found) == len(lines)
     for line in lines:

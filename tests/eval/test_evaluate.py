@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 
@@ -92,6 +93,62 @@ def test_command_line_probes_a_folder(encoder, tmp_path, monkeypatch, capsys):
     assert table[head + 1].split() == ["encoder"] + ["1.000"] * 7
     assert table[head + 2].split() == ["logmel"] + ["1.000"] * 7
 
+    records = evaluate.main(
+        ["--checkpoint", str(run), "--set", "folder", "--root", str(sounds), "--features"]
+        + ["logmel", "--shots", "2", "--draws", "3", "--classifier", "prototype,knn"]
+    )
+    lines = (run / "evals" / "folder_folds_2shot.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+    table = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(table) if line.startswith("features"))
+    assert table[head].split() == ["features", "prototype", "knn"]
+    cells = table[head + 1].split()
+    assert cells[:4] == ["logmel", "1.000", "±", "0.000"]
+    assert float(cells[4]) > 0.6 and cells[5] == "±"
+
+
+@dataclasses.dataclass(frozen=True)
+class Guess:
+    """Predict one label; remember what was shown."""
+
+    view: str
+    shown: list = dataclasses.field(default_factory=list)
+    choices: tuple = (0.0,)
+
+    def predict(self, x, y, train):
+        self.shown.append(x.shape)
+        return np.full((1, len(y)), y[train][0])
+
+
+def test_classifiers_of_tokens_and_layers(encoder):
+    source = Synthetic(size=60, seconds=0.3)
+    guesses = {view: Guess(view) for view in ("pooled", "tokens", "layers")}
+    kinds = ["encoder", "logmel"]
+    records = evaluate.evaluate(encoder, source, "folds", kinds=kinds, classifiers=guesses)
+    columns = len(encoder.frames(source[0]["audio"], RATE)[1])
+    shapes = [set(guess.shown) for guess in guesses.values()]
+    assert shapes[0] == {(60, 32), (60, 256)}
+    assert shapes[1] == {(60, encoder.rows, columns, encoder.width)}
+    assert shapes[2] == {(60, encoder.num_layers, encoder.rows * encoder.width)}
+    # The baseline has neither tokens nor layers.
+    assert evaluate.table(records).splitlines()[-1].split()[-2:] == ["-", "-"]
+    views = {r["classifier"]: r["pool"] for r in records if r["features"] == "encoder"}
+    assert views == {"pooled": "mean", "tokens": "tokens", "layers": "layers"}
+    with pytest.raises(ValueError, match="one vector per clip"):
+        evaluate.evaluate(encoder, source, "folds", shots=1, classifiers=guesses)
+
+
+def test_tokens_keep_their_places(encoder):
+    source = Synthetic(size=3, seconds=0.5)
+    numbers, x = features.token_maps(source, encoder, (0, -1))
+    assert numbers.tolist() == [0, 1, 2]
+    assert x.dtype == np.float16 and x.shape[:3] == (3, 2, encoder.rows)
+    frames, times = encoder.frames(source[1]["audio"], RATE, layer=0)
+    columns = len(times)
+    want = frames.reshape(columns, encoder.rows, -1)
+    np.testing.assert_allclose(np.moveaxis(x[1, 0, :, :columns], 0, 1), want, atol=1e-2, rtol=1e-3)
+    assert np.isnan(x[1, 0, :, columns:]).all()
+
 
 @pytest.mark.parametrize(
     "arguments",
@@ -100,6 +157,10 @@ def test_command_line_probes_a_folder(encoder, tmp_path, monkeypatch, capsys):
         ["--set", "synthetic", "--root", "x"],
         ["--set", "esc10", "--root", "x", "--layer", "top"],
         ["--set", "esc11", "--root", "x"],
+        ["--set", "synthetic", "--classifier", "linear,tree"],
+        ["--set", "synthetic", "--shots", "1", "--classifier", "attentive"],
+        ["--set", "synthetic", "--shots", "1", "--layer", "best"],
+        ["--set", "synthetic", "--shots", "-1"],
     ],
 )
 def test_wrong_command_lines_stop_at_once(arguments):
