@@ -5,14 +5,14 @@ state matrix and skip are each direction's own (Zhu et al. 2024, arXiv:2401.0941
 """
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_audio.backbones.conv import causal_conv
-from ssl_audio.backbones.scan import selective_scan
+from ssl_audio.backbones.scan import Inputs, bidirectional_scan
 from ssl_audio.letters import Array, Bool, Float, Int
 
 
@@ -43,19 +43,16 @@ def time_step_bias(low: float, high: float):
 
 
 class Direction(nn.Module):
-    """One direction of the mixer: convolution, data-dependent parameters, selective scan, gate."""
+    """One direction of the mixer up to its scan: convolution and data-dependent parameters."""
 
     state: int
     conv: int
     reverse: bool
     time_step: tuple[float, float] | None  # None: bias 0
-    implementation: str
 
     @nn.compact
-    def __call__(
-        self, u: Float[Array, "B N E"], z: Float[Array, "B N E"], rank: int, valid
-    ) -> Float[Array, "B N E"]:
-        """Scan u in this direction and gate it with z."""
+    def __call__(self, u: Float[Array, "B N E"], rank: int, valid) -> Inputs:
+        """Return what the scan of u in this direction reads."""
         inner = u.shape[-1]
         w = self.param("conv_kernel", uniform(self.conv**-0.5), (self.conv, inner))
         b = self.param("conv_bias", uniform(self.conv**-0.5), (inner,))
@@ -72,20 +69,8 @@ class Direction(nn.Module):
         dt, state_in, state_out = jnp.split(
             u @ x_proj.astype(u.dtype), (rank, rank + self.state), axis=-1
         )
-        y = selective_scan(
-            u,
-            dt @ dt_proj.astype(u.dtype),
-            -jnp.exp(a_log),
-            state_in,
-            state_out,
-            skip,
-            z,
-            dt_bias,
-            reverse=self.reverse,
-            mask=valid,
-            implementation=self.implementation,
-        )
-        return cast(Array, y)
+        step = dt @ dt_proj.astype(u.dtype)
+        return Inputs(u, step, -jnp.exp(a_log), state_in, state_out, skip, dt_bias)
 
 
 class Mamba(nn.Module):
@@ -128,8 +113,14 @@ class Mamba(nn.Module):
 
         u, z = jnp.split(x @ w_in.astype(x.dtype), 2, axis=-1)
         u = nn.with_logical_constraint(u, ("batch", "tokens", "inner"))
-        shape: dict[str, Any] = dict(state=self.state, conv=self.conv, implementation=self.scan)
+        shape: dict[str, Any] = dict(state=self.state, conv=self.conv)
         ahead = Direction(reverse=False, time_step=self.time_step, name="forward", **shape)
         back = Direction(reverse=True, time_step=self.backward_time_step, name="backward", **shape)
-        y = (ahead(u, z, rank, valid) + back(u, z, rank, valid)) / 2
-        return y @ w_out.astype(x.dtype)
+        y = bidirectional_scan(
+            ahead(u, rank, valid),
+            back(u, rank, valid),
+            z,
+            mask=valid,
+            implementation=self.scan,
+        )
+        return (y / 2) @ w_out.astype(x.dtype)
