@@ -57,13 +57,18 @@ TASKS: dict[str, dict[str, Any]] = {
     ),
     "esc10": dict(
         source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, seconds=5.0, criterion="softmax",
-        batch=16, epochs=30, lr=1e-3, laptop=True, mask=(24, 96), mixup=0.5,
+        batch=16, epochs=30, lr=1e-3, laptop=True, mask=(24, 96), mixup=0.5, speed=0.1, gain=6.0,
     ),
     "spoken_digit": dict(
-        source=dict(kind="sets.spoken_digit"), folds=6, classes=10, seconds=0.8, criterion="softmax",
-        batch=32, epochs=15, lr=1e-3, laptop=True, mask=(24, 16), mixup=0.5,
+        source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"),
+        classes=10, seconds=0.8, criterion="softmax", batch=32, epochs=15, lr=1e-3, laptop=True,
+        mask=(24, 16), mixup=0.5, speed=0.2, gain=10.0,
     ),
 }  # fmt: skip
+# A fold for each of the six speakers.
+TASKS["unseen_speaker_digit"] = {k: v for k, v in TASKS["spoken_digit"].items() if k != "train"} | {
+    "folds": 6
+}
 TASKS["audioset2m"] = TASKS["audioset20k"] | dict(
     train=dict(segments="unbalanced_train"), epochs=5, lr=1e-5, balanced=True, average=None
 )
@@ -104,6 +109,8 @@ def get_config(arg=""):
         batch_size=task["batch"],
         samples=samples,
         crop="random" if superb or laptop else "first",
+        speed=task.get("speed", 0.0),
+        gain=task.get("gain", 0.0),
         mixup=task.get("mixup", 0.0),
         balanced=task.get("balanced", False),
         classes=classes,

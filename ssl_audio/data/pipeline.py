@@ -44,6 +44,8 @@ class Pipeline:
     weights: Mapping[str, float] | None = None  # share of each source; default: by size
     crop: str = "random"  # of longer clips: "random" or "first"
     fill: str = "zeros"  # shorter clips: "zeros", "repeat", "join" (with others of the source)
+    speed: float = 0.0  # clips are played up to this share faster or slower, pitch and all
+    gain: float = 0.0  # dB; and up to this much louder or softer
     mixup: float = 0.0  # probability that a clip is mixed with another
     mixup_beta: float = 10.0  # its share is drawn from Beta(b, b)
     balanced: bool = False  # draw clips with replacement, rare labels as often as common ones
@@ -62,6 +64,10 @@ class Pipeline:
         for name in ("batch_size", "samples", "rate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        if not 0 <= self.speed < 1 or not 0 <= self.gain < 100:
+            raise ValueError(
+                f"speed, gain: wanted 0 to 1, 0 to 100 dB; got {self.speed:g}, {self.gain:g}"
+            )
         for name in ("mixup", "max_bad_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: wanted 0 to 1, got {getattr(self, name)}")
@@ -243,7 +249,12 @@ class Pipeline:
             name, i = self._locate(index)
             return load(index - i + int(rng.integers(len(self.sources[name]))))[1]["audio"]
 
-        audio = transforms.fill(example["audio"], self.samples, self.fill, more)
+        audio = example["audio"]
+        if self.speed:
+            audio = transforms.speed(audio, 1 + rng.uniform(-self.speed, self.speed))
+        if self.gain:
+            audio = transforms.gain(audio, rng.uniform(-self.gain, self.gain))
+        audio = transforms.fill(audio, self.samples, self.fill, more)
         return transforms.crop(audio, self.samples, self.crop, rng)
 
     def _label(self, example: Example) -> np.ndarray:

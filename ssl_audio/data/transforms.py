@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ssl_audio.data import decode
+
 CROPS = ("random", "first")
 FILLS = ("zeros", "repeat", "join")
 
@@ -52,6 +54,11 @@ def fill(audio: np.ndarray, samples: int, mode: str, more: Callable[[], np.ndarr
 def gain(audio: np.ndarray, db: float) -> np.ndarray:
     """Return audio louder by `db` dB."""
     return (audio * 10 ** (db / 20)).astype(np.float32)
+
+
+def speed(audio: np.ndarray, factor: float) -> np.ndarray:
+    """Return audio played `factor` times faster, its pitch with it (Ko et al., Interspeech 2015)."""
+    return decode.resample(audio, factor, 1.0)
 
 
 def mixup(audio: np.ndarray, partner: np.ndarray, share: float) -> np.ndarray:

@@ -45,6 +45,15 @@ def test_gain_is_in_decibels():
     np.testing.assert_allclose(transforms.gain(np.ones(2, np.float32), -20), 0.1, rtol=1e-6)
 
 
+def test_speed_raises_the_pitch_and_shortens(rng):
+    del rng
+    tone = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000).astype("f")
+    fast = transforms.speed(tone, 1.25)
+    spectrum = np.abs(np.fft.rfft(fast * np.hanning(len(fast))))
+    assert len(fast) == 12_800 and fast.dtype == np.float32
+    assert abs(spectrum.argmax() * 16_000 / len(fast) - 550) < 2
+
+
 def test_mixup_is_the_weighted_sum_of_centred_clips(rng):
     one, two = rng.normal(1, 1, 50).astype("f"), rng.normal(-2, 1, 50).astype("f")
     mixed = transforms.mixup(one, two, 0.3)
