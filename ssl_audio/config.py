@@ -26,6 +26,8 @@ SLOTS = {
     "masking": "tokens",
     "positions": "tokens",
     "encoder": "backbones",
+    "decoder": "backbones",
+    "trunk": "backbones",
     "block": "backbones",
     "mixer": "backbones",
     "norm": "backbones",

@@ -8,7 +8,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Int, PRNGKeyArray
+from ssl_audio.letters import Array, Bool, Int, PRNGKeyArray
+from ssl_audio.structs import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,101 @@ class Random:
     def number(self, grid: tuple[int, int]) -> int:
         """Return M, the patches hidden in a grid."""
         return _number(self.count, grid, spare=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeFrequency:
+    """Hide whole time columns and whole frequency rows of the grid.
+
+    What is left of a share is rounded down, as in Audio-MAE (arXiv:2207.06405, section 3.1), where
+    this is the structured masking in time and frequency. PaSST's structured patchout counts instead.
+
+    Attributes:
+      time: columns to hide: a number, or a share of them (0.0: none).
+      freq: rows to hide, likewise.
+      shared: one draw for the whole batch.
+    """
+
+    time: int | float = 0
+    freq: int | float = 0
+    shared: bool = False
+
+    def __post_init__(self):
+        for name in ("time", "freq"):
+            value = getattr(self, name)
+            if value < 0 or (isinstance(value, float) and value >= 1):
+                raise ValueError(
+                    f"TimeFrequency: {name} is {value!r}; wanted a number of 0 or more, or a share "
+                    "below 1."
+                )
+
+    def __call__(self, key: PRNGKeyArray, batch: int, grid: tuple[int, int]) -> Int[Array, "B M"]:
+        """Return the hidden positions of each clip, ascending."""
+        rows, columns = self.kept(grid)
+
+        def draw(key):
+            keys = jax.random.split(key)
+            row, column = (
+                _sample(k, size, count)
+                for k, size, count in zip(keys, grid, (rows, columns), strict=True)
+            )
+            kept = row[:, None] * grid[1] + column[None]
+            hidden = jnp.ones(grid[0] * grid[1], bool).at[kept.reshape(-1)].set(False)
+            return _first(hidden, self.number(grid))
+
+        if self.shared:
+            return jnp.broadcast_to(draw(key)[None], (batch, self.number(grid)))
+        return jax.vmap(draw)(jax.random.split(key, batch))
+
+    def kept(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Return how many rows and columns are left.
+
+        Raises:
+          ValueError: nothing is left, or nothing is hidden.
+        """
+        shares = (self.freq, self.time)
+        kept = [
+            int(size * (1 - part)) if isinstance(part, float) else size - part
+            for size, part in zip(grid, shares, strict=True)
+        ]
+        if min(kept) < 1 or kept == list(grid):
+            raise ValueError(
+                f"TimeFrequency: freq={self.freq!r}, time={self.time!r} leave {kept[0]} rows x "
+                f"{kept[1]} columns of a grid of {grid[0]} x {grid[1]}; wanted some, but not all."
+            )
+        return kept[0], kept[1]
+
+    def number(self, grid: tuple[int, int]) -> int:
+        """Return M, the patches hidden in a grid."""
+        rows, columns = self.kept(grid)
+        return grid[0] * grid[1] - rows * columns
+
+
+def visible(hidden: Int[Array, "B M"], total: int) -> Int[Array, "B K"]:
+    """Return the positions of a grid of `total` patches that are not hidden, ascending."""
+    rows = jnp.arange(hidden.shape[0])[:, None]
+    mask = jnp.ones((hidden.shape[0], total), bool).at[rows, hidden].set(False)
+    return jax.vmap(lambda row: _first(row, total - hidden.shape[1]))(mask)
+
+
+def select(tokens: Tokens, where: Int[Array, "B K"]) -> Tokens:
+    """Return the tokens at places `where` of the sequence; they keep their positions in the grid."""
+    return dataclasses.replace(
+        tokens,
+        x=jnp.take_along_axis(tokens.x, where[..., None], axis=1),
+        index=jnp.take_along_axis(tokens.index, where, axis=1),
+        valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, where, axis=1),
+    )
+
+
+def _first(mask: Bool[Array, " N"], count: int) -> Int[Array, " M"]:
+    """Return the first `count` positions where a mask is True."""
+    return jnp.argsort(~mask, stable=True)[:count].astype(jnp.int32)
+
+
+def _sample(key: PRNGKeyArray, size: int, count: int) -> Int[Array, " M"]:
+    """Return `count` of the numbers below `size`, ascending."""
+    return jnp.sort(jax.random.permutation(key, size)[:count]).astype(jnp.int32)
 
 
 def _later(turn, shift):
