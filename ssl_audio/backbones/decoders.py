@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.backbones.attention import INIT
-from ssl_audio.letters import Array, Float, Index
+from ssl_audio.letters import Array, Float, Int
 from ssl_audio.structs import Encoded, Tokens
 
 
@@ -53,8 +53,60 @@ class Decoder(nn.Module):
         return nn.Dense(values, kernel_init=INIT, name="predict")(out)
 
 
+class ConvDecoder(nn.Module):
+    """Grouped 2-D convolutions over the whole grid, each added to what it came from, then a linear map.
+
+    A layer is convolution, normalisation without scale and bias, GELU (data2vec 2.0,
+    arXiv:2212.07525, section 3.2; EAT, arXiv:2401.03497).
+
+    Attributes:
+      width: channels of the layers.
+      layers: number of them.
+      kernel: rows and columns that each sees.
+      groups: parts of the channels that do not mix.
+    """
+
+    width: int = 768
+    layers: int = 6
+    kernel: int = 3
+    groups: int = 16
+
+    @nn.compact
+    def __call__(self, tokens: Tokens) -> Float[Array, "B N D"]:
+        """Return a prediction for every token of the whole grid, in order, as wide as the tokens.
+
+        Raises:
+          ValueError: the widths are not divisible by the groups.
+        """
+        x = tokens.x
+        batch, count, out = x.shape
+        if self.width % self.groups or out % self.groups:
+            raise ValueError(
+                f"ConvDecoder: widths {out} and {self.width} must be divisible by "
+                f"{self.groups} groups."
+            )
+        x = x.reshape(batch, *tokens.grid, out)
+        reach = (self.kernel // 2, self.kernel - 1 - self.kernel // 2)
+        for number in range(self.layers):
+            y = nn.Conv(
+                self.width,
+                (self.kernel, self.kernel),
+                padding=(reach, reach),
+                feature_group_count=self.groups,
+                dtype=x.dtype,
+                name=f"conv_{number}",
+            )(x)
+            y = nn.LayerNorm(1e-5, use_scale=False, use_bias=False, use_fast_variance=False)(y)
+            y = nn.gelu(y, approximate=False)
+            x = x + y if x.shape == y.shape else y
+        return nn.Dense(out, kernel_init=INIT, name="predict")(x.reshape(batch, count, -1))
+
+
 def scatter(
-    x: Float[Array, "B K D"], index: Index, grid: tuple[int, int], fill: Float[Array, "#B #N D"]
+    x: Float[Array, "B K D"],
+    index: Int[Array, "B K"],
+    grid: tuple[int, int],
+    fill: Float[Array, "#B #N D"],
 ) -> Tokens:
     """Put tokens at their positions in the whole grid and `fill` at the others."""
     batch, total = x.shape[0], grid[0] * grid[1]

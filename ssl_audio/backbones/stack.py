@@ -140,7 +140,7 @@ class Stack(nn.Module):
       block: template of a residual block; its layers must divide depth.
       positions: template of an absolute position embedding, or None.
       special: learned tokens put first (1: cls; 2: cls and distillation).
-      input_norm: applied to the stream before the first layer; None: as it is.
+      first_norm: applied to the stream before the first layer; None: as it is.
       final_norm: applied to the stream after the last layer; None: as it is.
       drop_path: stochastic-depth rate of the last layer; it rises linearly from 0.
       dtype: of the mixers and MLPs. The residual stream, the norms and the SSM state stay float32.
@@ -152,7 +152,7 @@ class Stack(nn.Module):
     block: nn.Module
     positions: nn.Module | None = None
     special: int = 0
-    input_norm: nn.Module | None = None
+    first_norm: nn.Module | None = None
     final_norm: nn.Module | None = LayerNorm()
     drop_path: float = 0.0
     dtype: str = "float32"
@@ -182,8 +182,8 @@ class Stack(nn.Module):
             index = jnp.pad(index, ((0, 0), (self.special, 0)), constant_values=-1)
             if valid is not None:
                 valid = jnp.pad(valid, ((0, 0), (self.special, 0)), constant_values=True)
-        if self.input_norm:
-            x = self.input_norm(x)
+        if self.first_norm:
+            x = self.first_norm(x)
         x = nn.with_logical_constraint(x, ("batch", "tokens", "width"))
 
         block = self.block.copy(name="layers")

@@ -152,8 +152,6 @@ class ShiftedPair(nn.Module):
         for number, (name, shift) in enumerate((("still", 0), ("shifted", self.shift))):
             rate = 0.0 if rates is None else rates[number]
             mixer = self.mixer.copy(name=f"mixer_{name}", shift=shift)
-            x = branch(
-                x, lambda y, m=mixer: m(y, index, valid, train=train), f"mixer_{name}", rate
-            )
+            x = branch(x, lambda y, m=mixer: m(y, index, valid, train=train), f"mixer_{name}", rate)
             x = branch(x, Mlp(self.mlp, name=f"mlp_{name}"), f"mlp_{name}", rate)
         return nn.with_logical_constraint(x, ("batch", "tokens", "width"))

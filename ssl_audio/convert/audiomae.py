@@ -204,13 +204,17 @@ def _decoder(
         _ = asked.get("decoder_num_heads"), asked.get("decoder_depth")
         fixed = Options({"heads": len(heads)})
         trunk = vit.blocks(state, fixed, "decoder_blocks", heads="heads", eps=eps)
-        mixer = dict(kind="windows:WindowAttention", heads=len(heads), rows=rows, hidden=len(hidden))
+        mixer = dict(
+            kind="windows:WindowAttention", heads=len(heads), rows=rows, hidden=len(hidden)
+        )
         trunk["block"] |= dict(kind="windows:ShiftedPair", mixer=mixer)
     else:
         trunk = vit.blocks(state, asked, "decoder_blocks", heads="decoder_num_heads", eps=eps)
         asked.found("decoder_depth", trunk["depth"], "decoder_blocks.*")
     asked.found("decoder_embed_dim", trunk["width"], "decoder_blocks.0.attn.qkv.weight")
-    return dict(kind="decoders:Decoder", trunk=trunk, positions=positions, special=0 if local else 1)
+    return dict(
+        kind="decoders:Decoder", trunk=trunk, positions=positions, special=0 if local else 1
+    )
 
 
 def _masking(asked: Options) -> dict[str, Any]:

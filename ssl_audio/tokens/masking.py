@@ -157,6 +157,56 @@ class TimeFrequency:
         return grid[0] * grid[1] - rows * columns
 
 
+@dataclasses.dataclass(frozen=True)
+class InverseBlock:
+    """Hide all but a few square blocks of patches.
+
+    Squares around random centres are kept; what they lack or have too many of single patches is drawn
+    at random, so that every clip keeps the same number (data2vec 2.0, arXiv:2212.07525, section 3.3;
+    EAT, arXiv:2401.03497, section 3.2).
+
+    Attributes:
+      keep: share of the patches that stay visible, rounded down.
+      side: of the squares.
+      more: added to `keep` for the number of squares, since they overlap and cross the edges.
+    """
+
+    keep: float = 0.2
+    side: int = 5
+    more: float = 0.07
+
+    def __post_init__(self):
+        if not 0 < self.keep < 1 or self.side < 1 or self.more < 0:
+            raise ValueError(
+                f"InverseBlock: keep={self.keep}, side={self.side}, more={self.more}; wanted a share "
+                "between 0 and 1, a side of 1 or more, and a share of 0 or more."
+            )
+
+    def __call__(self, key: PRNGKeyArray, batch: int, grid: tuple[int, int]) -> Int[Array, "B M"]:
+        """Return the hidden positions of each clip, ascending."""
+        draw = jax.vmap(lambda key: self._draw(key, grid))
+        return draw(jax.random.split(key, batch))
+
+    def number(self, grid: tuple[int, int]) -> int:
+        """Return M, the patches hidden in a grid."""
+        total = grid[0] * grid[1]
+        return total - max(1, int(self.keep * total))
+
+    def _draw(self, key, grid):
+        total = grid[0] * grid[1]
+        count = max(1, int(total * (self.keep + self.more) / self.side**2))
+        centre_key, rank_key = jax.random.split(key)
+        centre = jax.random.randint(centre_key, (count,), 0, total)
+        near = jnp.ones((count, *grid), bool)
+        for axis, middle in ((0, centre // grid[1]), (1, centre % grid[1])):
+            first = middle - self.side // 2
+            place = jnp.arange(grid[axis])[None]
+            inside = (place >= first[:, None]) & (place < first[:, None] + self.side)
+            near &= jnp.expand_dims(inside, 2 - axis)
+        rank = jnp.any(near, axis=0).reshape(-1) + jax.random.uniform(rank_key, (total,))
+        return jnp.sort(jnp.argsort(rank)[: self.number(grid)]).astype(jnp.int32)
+
+
 def visible(hidden: Int[Array, "B M"], total: int) -> Int[Array, "B K"]:
     """Return the positions of a grid of `total` patches that are not hidden, ascending."""
     rows = jnp.arange(hidden.shape[0])[:, None]
