@@ -91,23 +91,26 @@ class Random:
 
 @dataclasses.dataclass(frozen=True)
 class TimeFrequency:
-    """Hide whole time columns and whole frequency rows of the grid.
+    """Hide whole time columns and whole frequency rows of the grid, then single patches.
 
     What is left of a share is rounded down, as in Audio-MAE (arXiv:2207.06405, section 3.1), where
-    this is the structured masking in time and frequency. PaSST's structured patchout counts instead.
+    columns and rows are "time + frequency" masking. With numbers instead of shares this is the
+    patchout of PaSST (arXiv:2110.05069, section 3.2), structured and unstructured.
 
     Attributes:
-      time: columns to hide: a number, or a share of them (0.0: none).
+      time: columns to hide: a number, or a share of them (a float below 1).
       freq: rows to hide, likewise.
+      single: patches to hide of those that are left, likewise.
       shared: one draw for the whole batch.
     """
 
     time: int | float = 0
     freq: int | float = 0
+    single: int | float = 0
     shared: bool = False
 
     def __post_init__(self):
-        for name in ("time", "freq"):
+        for name in ("time", "freq", "single"):
             value = getattr(self, name)
             if value < 0 or (isinstance(value, float) and value >= 1):
                 raise ValueError(
@@ -117,44 +120,40 @@ class TimeFrequency:
 
     def __call__(self, key: PRNGKeyArray, batch: int, grid: tuple[int, int]) -> Int[Array, "B M"]:
         """Return the hidden positions of each clip, ascending."""
-        rows, columns = self.kept(grid)
+        rows, columns, count = self.kept(grid)
 
         def draw(key):
-            keys = jax.random.split(key)
-            row, column = (
-                _sample(k, size, count)
-                for k, size, count in zip(keys, grid, (rows, columns), strict=True)
-            )
-            kept = row[:, None] * grid[1] + column[None]
-            hidden = jnp.ones(grid[0] * grid[1], bool).at[kept.reshape(-1)].set(False)
+            row_key, column_key, single_key = jax.random.split(key, 3)
+            row = _sample(row_key, grid[0], rows)
+            column = _sample(column_key, grid[1], columns)
+            kept = (row[:, None] * grid[1] + column[None]).reshape(-1)
+            kept = kept[_sample(single_key, rows * columns, count)]
+            hidden = jnp.ones(grid[0] * grid[1], bool).at[kept].set(False)
             return _first(hidden, self.number(grid))
 
         if self.shared:
             return jnp.broadcast_to(draw(key)[None], (batch, self.number(grid)))
         return jax.vmap(draw)(jax.random.split(key, batch))
 
-    def kept(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Return how many rows and columns are left.
+    def kept(self, grid: tuple[int, int]) -> tuple[int, int, int]:
+        """Return how many rows, columns and patches are left.
 
         Raises:
           ValueError: nothing is left, or nothing is hidden.
         """
-        shares = (self.freq, self.time)
-        kept = [
-            int(size * (1 - part)) if isinstance(part, float) else size - part
-            for size, part in zip(grid, shares, strict=True)
-        ]
-        if min(kept) < 1 or kept == list(grid):
+        rows, columns = _left(grid[0], self.freq), _left(grid[1], self.time)
+        count = _left(rows * columns, self.single)
+        if min(rows, columns, count) < 1 or count == grid[0] * grid[1]:
             raise ValueError(
-                f"TimeFrequency: freq={self.freq!r}, time={self.time!r} leave {kept[0]} rows x "
-                f"{kept[1]} columns of a grid of {grid[0]} x {grid[1]}; wanted some, but not all."
+                f"TimeFrequency: freq={self.freq!r}, time={self.time!r}, single={self.single!r} leave "
+                f"{rows} rows x {columns} columns, {count} patches, of a grid of {grid[0]} x {grid[1]};"
+                " wanted some, but not all."
             )
-        return kept[0], kept[1]
+        return rows, columns, count
 
     def number(self, grid: tuple[int, int]) -> int:
         """Return M, the patches hidden in a grid."""
-        rows, columns = self.kept(grid)
-        return grid[0] * grid[1] - rows * columns
+        return grid[0] * grid[1] - self.kept(grid)[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +221,10 @@ def select(tokens: Tokens, where: Int[Array, "B K"]) -> Tokens:
         index=jnp.take_along_axis(tokens.index, where, axis=1),
         valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, where, axis=1),
     )
+
+
+def _left(size: int, hidden: int | float) -> int:
+    return int(size * (1 - hidden)) if isinstance(hidden, float) else size - hidden
 
 
 def _first(mask: Bool[Array, " N"], count: int) -> Int[Array, " M"]:
