@@ -33,6 +33,29 @@ def patch_mse(
     return jnp.mean((predicted - target) ** 2, axis=(1, 2))
 
 
+def moments(patches: Float[Array, "B N G"]) -> tuple[Float[Array, "B N 1"], Float[Array, "B N 1"]]:
+    """Return mean and deviation of each patch, of its unbiased variance, as in Audio-MAE's code."""
+    mean = jnp.mean(patches, -1, keepdims=True)
+    return mean, jnp.sqrt(jnp.var(patches, -1, keepdims=True, ddof=1) + 1e-6)
+
+
+def standardised(patches: Float[Array, "B N G"]) -> Float[Array, "B N G"]:
+    """Scale each patch to mean 0 and deviation 1 (He et al. 2022, arXiv:2111.06377, section 3)."""
+    mean, deviation = moments(patches)
+    return (patches - mean) / deviation
+
+
+def normalised(x: Float[Array, "*B D"], axis: int, eps: float = 1e-5) -> Float[Array, "*B D"]:
+    """Subtract the mean along an axis and divide by the deviation."""
+    x = x - jnp.mean(x, axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis, keepdims=True) + eps)
+
+
+def entropy(share: Float[Array, " C"]) -> Float[Array, ""]:
+    """Return the entropy of a distribution, nats."""
+    return -jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12)))
+
+
 def softmax_cross_entropy(
     logits: Float[Array, "B C"], label: Float[Array, "B C"]
 ) -> Float[Array, " B"]:

@@ -140,7 +140,8 @@ class Stack(nn.Module):
       block: template of a residual block; its layers must divide depth.
       positions: template of an absolute position embedding, or None.
       special: learned tokens put first (1: cls; 2: cls and distillation).
-      final_norm: applied to the stream after the last layer.
+      first_norm: applied to the stream before the first layer; None: as it is.
+      final_norm: applied to the stream after the last layer; None: as it is.
       drop_path: stochastic-depth rate of the last layer; it rises linearly from 0.
       dtype: of the mixers and MLPs. The residual stream, the norms and the SSM state stay float32.
       remat: "dots" keeps matrix products for the backward pass, "full" keeps nothing, "none" all.
@@ -151,7 +152,8 @@ class Stack(nn.Module):
     block: nn.Module
     positions: nn.Module | None = None
     special: int = 0
-    final_norm: nn.Module = LayerNorm()
+    first_norm: nn.Module | None = None
+    final_norm: nn.Module | None = LayerNorm()
     drop_path: float = 0.0
     dtype: str = "float32"
     remat: str = "dots"
@@ -180,6 +182,8 @@ class Stack(nn.Module):
             index = jnp.pad(index, ((0, 0), (self.special, 0)), constant_values=-1)
             if valid is not None:
                 valid = jnp.pad(valid, ((0, 0), (self.special, 0)), constant_values=True)
+        if self.first_norm:
+            x = self.first_norm(x)
         x = nn.with_logical_constraint(x, ("batch", "tokens", "width"))
 
         block = self.block.copy(name="layers")
@@ -188,7 +192,9 @@ class Stack(nn.Module):
         outputs: Any
         x, outputs = self._scan(block, block.start(x), index, valid, rates, train, layers)
         key = self.make_rng("drop_path") if rate else None
-        x = self.final_norm(block.stream(x, rate, key))
+        x = block.stream(x, rate, key)
+        if self.final_norm:
+            x = self.final_norm(x)
         return Encoded(
             tokens=dataclasses.replace(tokens, x=x[:, self.special :]),
             special=x[:, : self.special] if self.special else None,

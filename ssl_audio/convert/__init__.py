@@ -6,7 +6,7 @@ from typing import Any
 
 from ssl_audio.convert.base import Converted, State
 
-SHARED = ("__main__", "base", "files", "options", "patches", "trace")  # not families
+SHARED = ("__main__", "base", "files", "options", "patches", "trace", "vit")  # not families
 
 __all__ = ["Converted", "families", "from_state_dict"]
 
