@@ -156,6 +156,21 @@ def norm(name: str, params: Any) -> dict[str, np.ndarray]:
     return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
 
 
+def attention(names: Mapping[str, str], params: Any) -> dict[str, np.ndarray]:
+    """Return attention's fused projections under the names of Linears: keys q, k, v and out."""
+    thirds = zip(*(np.split(v, 3, axis=-1) for v in params["qkv"].values()), strict=True)
+    state = dense(names["out"], params["out"])
+    for name, third in zip("qkv", thirds, strict=True):
+        state |= dense(names[name], dict(zip(params["qkv"], third, strict=True)))
+    return state
+
+
+def conv(name: str, params: Any) -> dict[str, np.ndarray]:
+    """Return a convolution over time under a Conv1d's names."""
+    found = {f"{name}.weight": params["kernel"].transpose(2, 1, 0)}
+    return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
+
+
 def unstacked(layers: Any) -> list[Any]:
     """Return the parameters of each layer of a tree whose first axis is the layers'."""
     depth = len(jax.tree.leaves(layers)[0])

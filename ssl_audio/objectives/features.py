@@ -10,7 +10,6 @@ from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens.patchify import Patchify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +17,13 @@ class Features(Objective):
     """Encode audio; there is nothing to learn.
 
     Attributes:
-      frontend: waveform → normalised log-mel.
-      tokenizer: log-mel → patch tokens.
+      frontend: waveform → normalised log-mel, or whatever the tokenizer takes.
+      tokenizer: its features → tokens.
       encoder: any backbone.
     """
 
     frontend: Frontend
-    tokenizer: Patchify
+    tokenizer: Any
     encoder: Any
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
