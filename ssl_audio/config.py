@@ -35,6 +35,7 @@ SLOTS = {
     "pair_bias": "backbones",
     "mlp": "backbones",
     "head": "backbones",
+    "predictor": "backbones",
     "spec_augment": "frontend",
     "noise": "frontend",
     "data": "data",

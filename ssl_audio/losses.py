@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Float
+from ssl_audio.letters import Array, Float, Int
 
 
 def patch_nce(
@@ -48,6 +48,15 @@ def sigmoid_cross_entropy(
     return -jnp.mean(
         label * jax.nn.log_sigmoid(logits) + (1 - label) * jax.nn.log_sigmoid(-logits), -1
     )
+
+
+def code_cross_entropy(
+    logits: Float[Array, "*B V"], code: Int[Array, "*B"], smoothing: float = 0.0
+) -> Float[Array, "*B"]:
+    """Cross-entropy with a code's number; that share of the label is spread over all codes."""
+    logp = jax.nn.log_softmax(logits)
+    right = jnp.take_along_axis(logp, code[..., None], axis=-1)[..., 0]
+    return -(1 - smoothing) * right - smoothing * jnp.mean(logp, -1)
 
 
 def asymmetric(

@@ -64,9 +64,7 @@ def xavier(gain: float | None) -> Any:
 
 def perceptron(given: Any) -> nn.Module:
     """Return a layer's perceptron: the given module, or an `Mlp` of that ratio; named "mlp"."""
-    if isinstance(given, nn.Module):
-        return given.copy(name="mlp")
-    return Mlp(given, name="mlp")
+    return given if isinstance(given, nn.Module) else Mlp(given, name="mlp")
 
 
 def mixed(mixer: nn.Module, y, index, valid, train: bool, pair_bias) -> Any:

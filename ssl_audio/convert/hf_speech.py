@@ -10,27 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.convert.base import (
+    WEIGHT_NORM,
     Converted,
     State,
     attention,
     build,
+    check_groups,
     conv,
     count,
     dense,
     need,
     norm,
     plain_names,
+    position_conv,
     unstacked,
+    weight_norm,
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import entry
 from ssl_audio.frontend.base import before
 
 PREFIXES = ("wav2vec2.", "hubert.", "wavlm.", "data2vec_audio.")  # of models with a head
-WEIGHT_NORM = {  # length and direction: since torch 2, and before
-    "new": ("parametrizations.weight.original0", "parametrizations.weight.original1"),
-    "old": ("weight_g", "weight_v"),
-}
 CONV = "feature_extractor.conv_layers."
 POSITIONS = "encoder.pos_conv_embed."
 NAMES = {f"attention.{n}_proj": n for n in "qkv"} | {"attention.out_proj": "out"}
@@ -58,7 +58,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     inner = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
     config = dict(
         objective=_encoder(inner, asked),
-        reference=dict(prefix=prefix, **_style(inner)),
+        reference=dict(prefix=prefix, weight_norm=weight_norm(inner, f"{POSITIONS}conv")),
     )
     objective = config["objective"]
     contrast = False
@@ -98,7 +98,6 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return parameters of ours under the names of transformers."""
     known = config.get("reference", {})
-    gain, direction = WEIGHT_NORM[known.get("weight_norm", "new")]
     tokenizer, encoder = params["tokenizer"], params["encoder"]
     state = norm("feature_projection.layer_norm", tokenizer["norm"])
     state |= dense("feature_projection.projection", tokenizer["project"])
@@ -109,11 +108,8 @@ def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarra
         state |= conv(f"{at}.conv", part) if kind == "conv" else norm(f"{at}.layer_norm", part)
     positions = encoder["positions"]
     if "gain" in positions:
-        state |= {
-            f"{POSITIONS}conv.{gain}": positions["gain"][None, None],
-            f"{POSITIONS}conv.{direction}": positions["kernel"].transpose(2, 1, 0),
-            f"{POSITIONS}conv.bias": positions["bias"],
-        }
+        named = known.get("weight_norm", "new")
+        state |= position_conv(f"{POSITIONS}conv", positions, named)
     else:
         for name, part in positions.items():
             state |= conv(f"{POSITIONS}layers.{name.removeprefix('conv_')}.conv", part)
@@ -143,12 +139,6 @@ def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarra
         state |= dense("project_q", params["target"]["dense"])
         state |= dense("project_hid", params["predict"]["dense"])
     return state
-
-
-def _style(state: State) -> dict[str, str]:
-    """Return which names the state dict has where there is a choice."""
-    old = f"{POSITIONS}conv.{WEIGHT_NORM['old'][0]}"
-    return dict(weight_norm="old" if old in state else "new")
 
 
 def _encoder(state: State, asked: Options) -> dict[str, Any]:
@@ -230,26 +220,18 @@ def _single(state: State) -> bool:
 def _positions(state: State, asked: Options) -> dict[str, Any]:
     groups = asked.get("num_conv_pos_embedding_groups", 16)
     if _single(state):
-        name = f"{POSITIONS}conv.{WEIGHT_NORM[_style(state)['weight_norm']][1]}"
+        name = f"{POSITIONS}conv.{WEIGHT_NORM[weight_norm(state, f'{POSITIONS}conv')][1]}"
         (kernel,) = need(state, name)
         size = asked.found("num_conv_pos_embeddings", kernel.shape[2], f"{name} {kernel.shape}")
-        _check_groups(kernel, groups, name)
+        check_groups("num_conv_pos_embedding_groups", groups, kernel, name)
         return dict(kind="convolutions:Convolution", size=size, groups=groups)
     name = f"{POSITIONS}layers.0.conv.weight"
     (kernel,) = need(state, name)
     depth = count(state, f"{POSITIONS}layers.")
     asked.found("num_conv_pos_embeddings", depth, f"{POSITIONS}layers.*")
     size = asked.found("conv_pos_kernel_size", kernel.shape[2], f"{name} {kernel.shape}")
-    _check_groups(kernel, groups, name)
+    check_groups("num_conv_pos_embedding_groups", groups, kernel, name)
     return dict(kind="convolutions", depth=depth, size=size, groups=groups)
-
-
-def _check_groups(kernel: np.ndarray, groups: int, name: str) -> None:
-    if kernel.shape[0] != kernel.shape[1] * groups:
-        raise ValueError(
-            f"option num_conv_pos_embedding_groups={groups}: the state dict says "
-            f"{kernel.shape[0] // kernel.shape[1]} ({name} {kernel.shape})."
-        )
 
 
 def _field(tokenizer: Mapping[str, Any]) -> int:

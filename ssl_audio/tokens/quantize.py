@@ -69,6 +69,52 @@ class RandomProjection(nn.Module):
         return closest(x @ projection, book)
 
 
+class Centroids(nn.Module):
+    """A codebook of the nearest vector (k-means); a parameter that no gradient reaches.
+
+    Attributes:
+      codes: V.
+    """
+
+    codes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N G"]) -> Int[Array, "B N"]:
+        """Return the code of each vector."""
+        normal = nn.initializers.normal(1.0)
+        return nearest(x, self.param("book", normal, (self.codes, x.shape[-1]), jnp.float32))
+
+
+class Cosine(nn.Module):
+    """A small network and a codebook of unit vectors: BEATs' trained tokenizer, on encoded patches.
+
+    Linear → tanh → linear → length 1 → the entry with the greatest cosine (arXiv:2212.09058, section
+    3.2). The book is moved by `moved`, not by gradients.
+
+    Attributes:
+      hidden: width of the layer in between; BEATs: that of the encoder.
+      codes: V.
+      width: of the entries.
+    """
+
+    hidden: int
+    codes: int = 1024
+    width: int = 256
+
+    def setup(self):
+        self.into, self.out = nn.Dense(self.hidden), nn.Dense(self.width)
+        normal = nn.initializers.normal(1.0)
+        self.book = self.param("book", normal, (self.codes, self.width), jnp.float32)
+
+    def __call__(self, x: Float[Array, "B N D"]) -> Int[Array, "B N"]:
+        """Return the code of each vector."""
+        return nearest(self.vectors(x), self.book)
+
+    def vectors(self, x: Float[Array, "B N D"]) -> Float[Array, "B N E"]:
+        """Return what is compared with the book: vectors of length 1."""
+        return unit(self.out(jnp.tanh(self.into(x.astype(jnp.float32)))))
+
+
 class Gumbel(nn.Module):
     """Product quantisation by Gumbel softmax (wav2vec 2.0, arXiv:2006.11477, section 2).
 
