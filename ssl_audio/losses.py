@@ -33,6 +33,29 @@ def patch_mse(
     return jnp.mean((predicted - target) ** 2, axis=(1, 2))
 
 
+def latent_nce(
+    predicted: Float[Array, "*B D"],
+    positive: Float[Array, "*B D"],
+    negative: Float[Array, "*B M D"],
+    temperature: float = 0.1,
+) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """Tell the true latent from M false ones by cosine: (loss, accuracy) of each prediction.
+
+    False ones that equal the true one do not count (wav2vec 2.0, arXiv:2006.11477, equation 3).
+    """
+
+    def length(x):
+        return jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)
+
+    same = jnp.all(positive[..., None, :] == negative, axis=-1)
+    choice = jnp.concatenate([positive[..., None, :], negative], axis=-2)
+    scores = jnp.einsum("...d,...md->...m", predicted / length(predicted), choice / length(choice))
+    scores = scores / temperature
+    masked = jnp.where(same, -jnp.inf, scores[..., 1:])
+    logp = jax.nn.log_softmax(jnp.concatenate([scores[..., :1], masked], axis=-1))
+    return -logp[..., 0], (jnp.argmax(logp, -1) == 0).astype(jnp.float32)
+
+
 def softmax_cross_entropy(
     logits: Float[Array, "B C"], label: Float[Array, "B C"]
 ) -> Float[Array, " B"]:

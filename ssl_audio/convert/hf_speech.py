@@ -3,12 +3,14 @@
 They differ in the positions, the bias of attention and where the norms are; the names tell which.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio import losses
 from ssl_audio.convert.base import (
     WEIGHT_NORM,
     Converted,
@@ -28,9 +30,11 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import entry
-from ssl_audio.frontend.base import before
+from ssl_audio.tokens.quantize import perplexity
 
 PREFIXES = ("wav2vec2.", "hubert.", "wavlm.", "data2vec_audio.")  # of models with a head
+# Beginnings of options that nothing here asks for, though some look much like those that are asked for.
+OTHERS = ("mask_", "num_ctc", "num_adapter", "num_feat", "adapter_", "tdnn_", "ctc_", "feat_")
 CONV = "feature_extractor.conv_layers."
 POSITIONS = "encoder.pos_conv_embed."
 NAMES = {f"attention.{n}_proj": n for n in "qkv"} | {"attention.out_proj": "out"}
@@ -61,8 +65,10 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         reference=dict(prefix=prefix, weight_norm=weight_norm(inner, f"{POSITIONS}conv")),
     )
     objective = config["objective"]
-    contrast = False
-    objective |= dict(kind="features")
+    contrast = "quantizer.codevectors" in state
+    objective |= _contrast(state, asked) if contrast else dict(kind="features")
+    for name in [name for name in asked.given if name.startswith(OTHERS)]:
+        asked.get(name)
     asked.finish()
     tokenizer = objective["tokenizer"]["tokenizer"]
     config["data"] = dict(samples=_field(tokenizer) * 4)
@@ -75,11 +81,11 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     def outputs(params, input_values, attention_mask=None, **masks):
         spec = input_values[:, :, None]
         tokenizer, weights = built.tokenizer, {"params": params["tokenizer"]}
-        features = tokenizer.apply(weights, spec, method="features")
-        tokens = features.replace(x=tokenizer.apply(weights, features.x, method="projected"))
+        tokens, features, x = tokenizer.apply(weights, spec, method="parts")
+        tokens = tokens.replace(x=x)
         encoder = {"params": params["encoder"]}
         encoded = built.encoder.apply(encoder, tokens, layers=True)
-        found = {"extract_features": features.x} if contrast else {}
+        found = {"extract_features": features} if contrast else {}
         hidden = [entry(built.encoder, params["encoder"], tokens), *encoded.layers]
         found |= {f"hidden_{i}": x for i, x in enumerate(hidden)}
         found["last_hidden_state"] = encoded.tokens.x
@@ -89,7 +95,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             masked = built.encoder.apply(encoder, tokens.replace(valid=valid))
             found["last_hidden_state_attnmask"] = masked.tokens.x
         if masks:
-            found |= _losses(built, params, tokens, features.x, **masks)
+            found |= _losses(built, params, tokens, features, **masks)
         return found
 
     return Converted(config, params, outputs, left)
@@ -133,7 +139,7 @@ def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarra
     state = {f"{known.get('prefix', '')}{name}": value for name, value in state.items()}
     if "quantizer" in params:
         quantizer = params["quantizer"]
-        books = quantizer["codes"]
+        books = quantizer["book"]
         state["quantizer.codevectors"] = books.reshape(1, -1, books.shape[-1])
         state |= dense("quantizer.weight_proj", quantizer["choose"])
         state |= dense("project_q", params["target"]["dense"])
@@ -211,6 +217,61 @@ def _encoder(state: State, asked: Options) -> dict[str, Any]:
         tokenizer=dict(kind="waveform:Projected", tokenizer=convolutions, width=width, eps=eps),
         encoder=encoder,
     )
+
+
+def _contrast(state: State, asked: Options) -> dict[str, Any]:
+    """Return the rest of a pretraining objective's config."""
+    books, choose, project = need(
+        state, "quantizer.codevectors", "quantizer.weight_proj.weight", "project_q.weight"
+    )
+    where = "quantizer.codevectors"
+    groups = asked.get("num_codevector_groups", 2)
+    if len(choose) % groups:
+        raise ValueError(
+            f"option num_codevector_groups={groups}: it does not divide the state dict's "
+            f"{len(choose)} codes."
+        )
+    codes = asked.found("num_codevectors_per_group", len(choose) // groups, where)
+    width = asked.found("codevector_dim", books.shape[-1] * groups, where)
+    length = asked.get("mask_time_length", 10)
+    # So many spans, were they not to overlap; the share that random ones cover.
+    share = 1 - math.exp(-asked.get("mask_time_prob", 0.65))
+    return dict(
+        kind="latent_contrast",
+        masking=dict(kind="masking:Spans", count=max(0.001, round(share, 3)), length=length),
+        quantizer=dict(kind="quantize:Gumbel", groups=groups, codes=codes, width=width),
+        width=asked.found("proj_codevector_dim", len(project), f"project_q.weight {project.shape}"),
+        negatives=asked.get("num_negatives", 100),
+        temperature=asked.get("contrastive_logits_temperature", 0.1),
+        diversity=asked.get("diversity_loss_weight", 0.1),
+    )
+
+
+def _losses(
+    built: Any, params: Any, tokens: Any, features: Any, mask_time_indices: Any,
+    sampled_negative_indices: Any,
+) -> dict[str, Any]:
+    """Return what a pretraining model makes of given masks, summed over masked tokens."""
+    mask = mask_time_indices.astype(bool)
+    hidden = jnp.where(mask[..., None], params["mask_token"][None, None], tokens.x)
+    encoded = built.encoder.apply({"params": params["encoder"]}, tokens.replace(x=hidden))
+    predicted = built.predicted(params, encoded.tokens.x)
+    target, probable = built.targets(params, features)
+    negative = target.reshape(-1, target.shape[-1])[sampled_negative_indices]
+    weight = mask.astype(jnp.float32)
+    nce, _ = losses.latent_nce(predicted, target, negative, built.temperature)
+    nce = jnp.sum(nce * weight)
+    share = jnp.sum(probable * weight[..., None, None], (0, 1)) / jnp.sum(weight)
+    used = jnp.sum(perplexity(share))
+    diversity = (1 - used / share.size) * jnp.sum(weight)
+    return {
+        "loss": nce + built.diversity * diversity,
+        "loss_contrastive": nce,
+        "loss_diversity": diversity,
+        "projected_states": predicted,
+        "projected_quantized_states": target,
+        "codevector_perplexity": used,
+    }
 
 
 def _single(state: State) -> bool:

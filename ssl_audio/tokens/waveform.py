@@ -126,17 +126,16 @@ class Projected(nn.Module):
 
     def __call__(self, spec: Spec) -> Tokens:
         """Return tokens of width D."""
-        tokens = self.features(spec)
-        return tokens.replace(x=self.projected(tokens.x))
+        tokens, _, x = self.parts(spec)
+        return tokens.replace(x=x)
 
-    def features(self, spec: Spec) -> Tokens:
-        """Return the normalised tokens before the projection."""
+    def parts(
+        self, spec: Spec
+    ) -> tuple[Tokens, Float[Array, "B N C"], Float[Array, "B N D"]]:
+        """Return the inner tokenizer's tokens, these normalised, and these mapped to width D."""
         tokens = self.tokenizer(spec)
-        return tokens.replace(x=self.norm(tokens.x))
-
-    def projected(self, x: Float[Array, "B N C"]) -> Float[Array, "B N D"]:
-        """Map normalised tokens to width D."""
-        return self.project(x)
+        normalised = self.norm(tokens.x)
+        return tokens, normalised, self.project(normalised)
 
     @property
     def patch(self) -> tuple[int, int]:
