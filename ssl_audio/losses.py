@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Float
+from ssl_audio.letters import Array, Float, Int
 
 
 def patch_nce(
@@ -56,6 +56,29 @@ def entropy(share: Float[Array, " C"]) -> Float[Array, ""]:
     return -jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12)))
 
 
+def latent_nce(
+    predicted: Float[Array, "*B D"],
+    positive: Float[Array, "*B D"],
+    negative: Float[Array, "*B M D"],
+    temperature: float = 0.1,
+) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """Tell the true latent from M false ones by cosine: (loss, accuracy) of each prediction.
+
+    False ones that equal the true one do not count (wav2vec 2.0, arXiv:2006.11477, equation 3).
+    """
+
+    def length(x):
+        return jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)
+
+    same = jnp.all(positive[..., None, :] == negative, axis=-1)
+    choice = jnp.concatenate([positive[..., None, :], negative], axis=-2)
+    scores = jnp.einsum("...d,...md->...m", predicted / length(predicted), choice / length(choice))
+    scores = scores / temperature
+    masked = jnp.where(same, -jnp.inf, scores[..., 1:])
+    logp = jax.nn.log_softmax(jnp.concatenate([scores[..., :1], masked], axis=-1))
+    return -logp[..., 0], (jnp.argmax(logp, -1) == 0).astype(jnp.float32)
+
+
 def softmax_cross_entropy(
     logits: Float[Array, "B C"], label: Float[Array, "B C"]
 ) -> Float[Array, " B"]:
@@ -71,6 +94,15 @@ def sigmoid_cross_entropy(
     return -jnp.mean(
         label * jax.nn.log_sigmoid(logits) + (1 - label) * jax.nn.log_sigmoid(-logits), -1
     )
+
+
+def code_cross_entropy(
+    logits: Float[Array, "*B V"], code: Int[Array, "*B"], smoothing: float = 0.0
+) -> Float[Array, "*B"]:
+    """Cross-entropy with a code's number; that share of the label is spread over all codes."""
+    logp = jax.nn.log_softmax(logits)
+    right = jnp.take_along_axis(logp, code[..., None], axis=-1)[..., 0]
+    return -(1 - smoothing) * right - smoothing * jnp.mean(logp, -1)
 
 
 def asymmetric(

@@ -178,6 +178,51 @@ def norm(name: str, params: Any) -> dict[str, np.ndarray]:
     return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
 
 
+def attention(names: Mapping[str, str], params: Any) -> dict[str, np.ndarray]:
+    """Return attention's fused projections under the names of Linears: keys q, k, v and out."""
+    thirds = zip(*(np.split(v, 3, axis=-1) for v in params["qkv"].values()), strict=True)
+    state = dense(names["out"], params["out"])
+    for name, third in zip("qkv", thirds, strict=True):
+        state |= dense(names[name], dict(zip(params["qkv"], third, strict=True)))
+    return state
+
+
+def conv(name: str, params: Any) -> dict[str, np.ndarray]:
+    """Return a convolution over time under a Conv1d's names."""
+    found = {f"{name}.weight": params["kernel"].transpose(2, 1, 0)}
+    return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
+
+
+WEIGHT_NORM = {  # gain and direction: since torch 2, and before
+    "new": ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    "old": ("weight_g", "weight_v"),
+}
+
+
+def weight_norm(state: State, prefix: str) -> str:
+    """Return which names a convolution with weight normalisation has: a key of WEIGHT_NORM."""
+    return "old" if f"{prefix}.weight_g" in state else "new"
+
+
+def position_conv(prefix: str, params: Any, style: str) -> dict[str, np.ndarray]:
+    """Return a `Convolution` of positions under a Conv1d's names."""
+    gain, direction = WEIGHT_NORM[style]
+    return {
+        f"{prefix}.{gain}": params["gain"][None, None],
+        f"{prefix}.{direction}": params["kernel"].transpose(2, 1, 0),
+        f"{prefix}.bias": params["bias"],
+    }
+
+
+def check_groups(option: str, groups: int, kernel: np.ndarray, name: str) -> None:
+    """Raise ValueError unless a Conv1d's kernel has so many groups, as an option says."""
+    if kernel.shape[0] != kernel.shape[1] * groups:
+        raise ValueError(
+            f"option {option}={groups}: the state dict says {kernel.shape[0] // kernel.shape[1]} "
+            f"({name} {kernel.shape})."
+        )
+
+
 def unstacked(layers: Any) -> list[Any]:
     """Return the parameters of each layer of a tree whose first axis is the layers'."""
     depth = len(jax.tree.leaves(layers)[0])

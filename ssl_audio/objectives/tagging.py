@@ -13,7 +13,6 @@ from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import select, visible
-from ssl_audio.tokens.patchify import Patchify
 
 LOSSES = {"softmax": losses.softmax_cross_entropy, "sigmoid": losses.sigmoid_cross_entropy}
 
@@ -34,7 +33,7 @@ class Tagging(Objective):
     """
 
     frontend: Any
-    tokenizer: Patchify
+    tokenizer: Any
     encoder: Any
     head: Any
     criterion: str = "softmax"
@@ -119,11 +118,13 @@ class Tagging(Objective):
 
     def _spec(self, batch, key):
         """Return the log-mel; masks go on before normalisation and noise after, as in SSAST's loader."""
-        spec = self.frontend.log_mel(batch["audio"], batch["length"])
+        audio, length = batch["audio"], batch["length"]
         if key is None:
-            return self.frontend.normalise(spec)
+            return self.frontend(audio, length)
         mask_key, noise_key = jax.random.split(key)
-        spec = self.frontend.normalise(
-            self.spec_augment(spec, mask_key) if self.spec_augment else spec
-        )
+        if self.spec_augment:
+            spec = self.spec_augment(self.frontend.log_mel(audio, length), mask_key)
+            spec = self.frontend.normalise(spec)
+        else:
+            spec = self.frontend(audio, length)
         return self.noise(spec, noise_key) if self.noise else spec
