@@ -39,7 +39,7 @@ class Mlp(nn.Module):
     ratio: float
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    def __call__(self, x: Float[Array, "B *N D"]) -> Float[Array, "B *N D"]:
         """Map every token by itself."""
         hidden = nn.Dense(
             round(self.ratio * x.shape[-1]), dtype=x.dtype, kernel_init=INIT, name="up"
@@ -82,6 +82,43 @@ class PreNorm(nn.Module):
         x = branch(lambda y: self.mixer(y, index, valid, train=train), "mixer")
         if self.mlp:
             x = branch(Mlp(self.mlp, name="mlp"), "mlp")
+        return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
+
+
+class PostNorm(nn.Module):
+    """norm(x + mixer(x)), then norm(x + mlp(x)): the block of BERT (arXiv:1810.04805). One layer."""
+
+    mixer: nn.Module
+    norm: nn.Module = LayerNorm(1e-12)
+    mlp: float = 4.0
+
+    layers = 1
+
+    def start(self, x: Float[Array, "B N D"]):
+        """Return what the layers carry: the residual stream."""
+        return x
+
+    def stream(self, carry, rate=0.0, key=None) -> Float[Array, "B N D"]:
+        """Return the residual stream held in the carry."""
+        del rate, key
+        return carry
+
+    def rates(self, rate: float, depth: int):
+        """Return the drop-path rates of all layers, [L, 1]."""
+        return jnp.linspace(0, rate, depth)[:, None]
+
+    @nn.compact
+    def __call__(self, x, index, valid, rates, *, dtype, train: bool):
+        """Apply the layer to the stream x [B, N, D]; `rates` [1] is its drop-path rate."""
+
+        def branch(inner, name):
+            y = inner(x.astype(dtype)).astype(x.dtype)
+            key = self.make_rng("drop_path") if rates is not None else None
+            y = x + drop_path(y, 0.0 if rates is None else rates[0], key)
+            return self.norm.copy(name=f"norm_{name}")(y)
+
+        x = branch(lambda y: self.mixer(y, index, valid, train=train), "mixer")
+        x = branch(Mlp(self.mlp, name="mlp"), "mlp")
         return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
 
 
@@ -140,7 +177,7 @@ class Stack(nn.Module):
       block: template of a residual block; its layers must divide depth.
       positions: template of an absolute position embedding, or None.
       special: learned tokens put first (1: cls; 2: cls and distillation).
-      final_norm: applied to the stream after the last layer.
+      final_norm: applied to the stream after the last layer; None: its blocks end with a norm.
       drop_path: stochastic-depth rate of the last layer; it rises linearly from 0.
       dtype: of the mixers and MLPs. The residual stream, the norms and the SSM state stay float32.
       remat: "dots" keeps matrix products for the backward pass, "full" keeps nothing, "none" all.
@@ -151,7 +188,7 @@ class Stack(nn.Module):
     block: nn.Module
     positions: nn.Module | None = None
     special: int = 0
-    final_norm: nn.Module = LayerNorm()
+    final_norm: nn.Module | None = LayerNorm()
     drop_path: float = 0.0
     dtype: str = "float32"
     remat: str = "dots"
@@ -188,7 +225,8 @@ class Stack(nn.Module):
         outputs: Any
         x, outputs = self._scan(block, block.start(x), index, valid, rates, train, layers)
         key = self.make_rng("drop_path") if rate else None
-        x = self.final_norm(block.stream(x, rate, key))
+        x = block.stream(x, rate, key)
+        x = self.final_norm(x) if self.final_norm else x
         return Encoded(
             tokens=dataclasses.replace(tokens, x=x[:, self.special :]),
             special=x[:, : self.special] if self.special else None,

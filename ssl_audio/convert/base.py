@@ -85,17 +85,26 @@ def build(
     state: State,
     *,
     unused: tuple[str, ...] = (),
+    blank: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any, dict[str, np.ndarray]]:
     """Return a config's objective, its parameters from a state dict, and the arrays left over.
+
+    Args:
+      config: of the model.
+      write: our parameters → state dict.
+      state: reference name → array.
+      unused: prefixes of names that need no place.
+      blank: a batch of one to find the parameters' shapes with; None: a silent clip.
 
     Raises:
       ValueError: see `fill`.
     """
     objective = configs.build(config["objective"], "objective")
-    blank = {
-        "audio": jax.ShapeDtypeStruct((1, config["data"]["samples"]), np.float32),
-        "length": jax.ShapeDtypeStruct((1,), np.int32),
-    }
+    if blank is None:
+        blank = {
+            "audio": jax.ShapeDtypeStruct((1, config["data"]["samples"]), np.float32),
+            "length": jax.ShapeDtypeStruct((1,), np.int32),
+        }
     shapes, _ = jax.eval_shape(objective.init, jax.random.key(0), blank)
     return objective, *fill(shapes, write, state, unused=unused)
 
