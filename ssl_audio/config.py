@@ -41,11 +41,18 @@ SLOTS = {
     "corruption": "frontend",
     "augment": "frontend",
     "predictor": "backbones",
+    "towers": "backbones",
+    "pool": "backbones",
+    "fusion": "tokens",
     "spec_augment": "frontend",
     "noise": "frontend",
     "data": "data",
     "source": "data",
     "sources": "data",
+    "text": "data",
+    "captions": "data",
+    "words": "data",
+    "compose": "data",
     "evals": "eval",
 }
 

@@ -85,13 +85,21 @@ def build(
     state: State,
     *,
     unused: tuple[str, ...] = (),
+    blank: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any, dict[str, np.ndarray]]:
     """Return a config's objective, its parameters from a state dict, and the arrays left over.
+
+    Args:
+      config: of the model.
+      write: our parameters → state dict.
+      state: reference name → array.
+      unused: prefixes of names that need no place.
+      blank: a batch of one to find the parameters' shapes with; None: a silent clip.
 
     Raises:
       ValueError: see `fill`.
     """
-    objective, params, _, left = build_pair(config, write, state, {}, unused=unused)
+    objective, params, _, left = build_pair(config, write, state, {}, unused=unused, blank=blank)
     return objective, params, left
 
 
@@ -102,6 +110,7 @@ def build_pair(
     teacher: State,
     *,
     unused: tuple[str, ...] = (),
+    blank: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     """Return as `build`, before the arrays left over also the teacher's parameters; None: no teacher.
 
@@ -111,7 +120,7 @@ def build_pair(
       ValueError: see `fill`.
     """
     objective = configs.build(config["objective"], "objective")
-    blank = {
+    blank = blank or {
         "audio": jax.ShapeDtypeStruct((1, config["data"]["samples"]), np.float32),
         "length": jax.ShapeDtypeStruct((1,), np.int32),
     }

@@ -7,7 +7,7 @@ import numpy as np
 from ssl_audio.data import decode
 
 CROPS = ("random", "first")
-FILLS = ("zeros", "repeat", "join")
+FILLS = ("zeros", "repeat", "repeatpad", "join")
 
 
 def crop(
@@ -47,14 +47,17 @@ def fill(audio: np.ndarray, samples: int, mode: str, more: Callable[[], np.ndarr
 
     Args:
       audio: waveform [S].
-      samples: wanted length; the result may be longer, never shorter unless `mode` is "zeros".
-      mode: "zeros" leaves it to `crop`, "repeat" says it again, "join" puts other clips behind it.
+      samples: wanted length; the result may be longer, and shorter if `mode` is "zeros" or "repeatpad".
+      mode: "zeros" leaves it to `crop`, "repeat" says it again, "repeatpad" as often as it fits
+        whole (CLAP), "join" puts other clips behind it.
       more: gives another clip each time, for "join".
     """
     if mode not in FILLS:
         raise ValueError(f"fill: got {mode!r}, wanted one of {', '.join(FILLS)}")
     if mode == "zeros" or len(audio) >= samples:
         return audio
+    if mode == "repeatpad":
+        return np.tile(audio, samples // len(audio))
     if mode == "repeat":
         return np.tile(audio, -(-samples // len(audio)))[:samples]
     parts = [audio]
