@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from ssl_audio import folder as plain
 from ssl_audio.optim import averaged
@@ -247,8 +248,8 @@ def _few(names: list[str], most: int = 8) -> str:
 
 
 def _metadata(folder: pathlib.Path) -> Any:
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.metadata(folder).item_metadata.tree
+    # The handler itself: a Checkpointer warns that one item is not a whole checkpoint.
+    return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
 
 
 def _shapes(folder: pathlib.Path) -> Any:

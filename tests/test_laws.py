@@ -131,7 +131,7 @@ def test_every_misspelt_leaf_is_an_error_with_a_suggestion(path):
     def misspell(mapping, where):
         nonlocal tried
         for key, value in list(mapping.items()):
-            free = where.rpartition(".")[2] in ("sources", "evals", "rates", "weights")
+            free = where.rpartition(".")[2] in ("sources", "evals", "rates", "weights", "towers")
             if key != "kind" and not free:
                 mapping[f"{key}x"] = mapping.pop(key)
                 with pytest.raises(TypeError) as error:

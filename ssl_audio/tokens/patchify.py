@@ -23,12 +23,14 @@ class Patchify(nn.Module):
       patch: mel bins and frames of a patch; (16, 16) for patches, (128, 2) for frames.
       stride: bins and frames between patches; smaller than `patch`, they overlap.
       dtype: of the product and its result; None: that of the input and the parameters.
+      bias: whether one is added.
     """
 
     width: int
     patch: tuple[int, int] = (16, 16)
     stride: tuple[int, int] = (16, 16)
     dtype: Any = None
+    bias: bool = True
 
     @nn.compact
     def __call__(self, spec: Spec) -> Tokens:
@@ -36,9 +38,11 @@ class Patchify(nn.Module):
         flat = patches(spec, self.patch, self.stride)
         batch, count, size = flat.shape
         kernel = self.param("kernel", _uniform(size), (size, self.width), jnp.float32)
-        bias = self.param("bias", _uniform(size), (self.width,), jnp.float32)
-        flat, kernel, bias = promote_dtype(flat, kernel, bias, dtype=self.dtype)
-        x = flat @ kernel + bias[None, None]
+        flat, kernel = promote_dtype(flat, kernel, dtype=self.dtype)
+        x = flat @ kernel
+        if self.bias:
+            bias = self.param("bias", _uniform(size), (self.width,), jnp.float32)
+            x = x + bias.astype(x.dtype)[None, None]
         index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
         return Tokens(x=x, index=index, grid=self.grid(spec.shape[1], spec.shape[2]))
 
