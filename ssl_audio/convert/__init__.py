@@ -14,7 +14,12 @@ SPEECH = ("wav2vec2", "hubert", "wavlm", "data2vec")
 ALIASES: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(SPEECH, "hf_speech")
     | {f"hf_{name}": "hf_speech" for name in SPEECH}
-    | {"ast_hf": "hf_ast", "openbeats": "beats", "spear": "zipformer", "spear_zipformer": "zipformer"}
+    | {
+        "ast_hf": "hf_ast",
+        "openbeats": "beats",
+        "spear": "zipformer",
+        "spear_zipformer": "zipformer",
+    }
 )
 
 __all__ = ["Converted", "families", "from_state_dict", "module"]

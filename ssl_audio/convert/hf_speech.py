@@ -174,9 +174,7 @@ def _encoder(state: State, asked: Options) -> dict[str, Any]:
     asked.only("hidden_act", "gelu")
     asked.only("feat_extract_activation", "gelu")
     width = asked.found("hidden_size", len(project), f"projection.weight {project.shape}")
-    depth = asked.found(
-        "num_hidden_layers", count(state, "encoder.layers."), "encoder.layers.*"
-    )
+    depth = asked.found("num_hidden_layers", count(state, "encoder.layers."), "encoder.layers.*")
     asked.found("intermediate_size", len(hidden), f"{first}.feed_forward.*")
     heads = asked.heads("num_attention_heads", width)
     eps = asked.get("layer_norm_eps", 1e-5)
@@ -248,7 +246,11 @@ def _contrast(state: State, asked: Options) -> dict[str, Any]:
 
 
 def _losses(
-    built: Any, params: Any, tokens: Any, features: Any, mask_time_indices: Any,
+    built: Any,
+    params: Any,
+    tokens: Any,
+    features: Any,
+    mask_time_indices: Any,
     sampled_negative_indices: Any,
 ) -> dict[str, Any]:
     """Return what a pretraining model makes of given masks, summed over masked tokens."""

@@ -129,9 +129,7 @@ class Projected(nn.Module):
         tokens, _, x = self.parts(spec)
         return tokens.replace(x=x)
 
-    def parts(
-        self, spec: Spec
-    ) -> tuple[Tokens, Float[Array, "B N C"], Float[Array, "B N D"]]:
+    def parts(self, spec: Spec) -> tuple[Tokens, Float[Array, "B N C"], Float[Array, "B N D"]]:
         """Return the inner tokenizer's tokens, these normalised, and these mapped to width D."""
         tokens = self.tokenizer(spec)
         normalised = self.norm(tokens.x)
