@@ -33,6 +33,24 @@ def drop_path(
     return x * keep / (1 - rate)
 
 
+def over_layers(body: Any, count: int, remat: str) -> Any:
+    """Return the scan of body(block, carry, x) → (carry, y) over layers whose parameters are stacked.
+
+    Args:
+      body: one layer.
+      count: number of layers.
+      remat: see `Stack`.
+    """
+    if remat != "none":
+        body = nn.remat(body, policy=REMAT[remat], prevent_cse=False)
+    return nn.scan(
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "drop_path": True},
+        length=count,
+    )
+
+
 class Mlp(nn.Module):
     """Two-layer perceptron with exact (erf) GELU.
 
@@ -289,12 +307,4 @@ class Stack(nn.Module):
             carry = block(carry, index, valid, rates, dtype=dtype, train=train, **more)
             return carry, block.stream(carry) if layers else None
 
-        if self.remat != "none":
-            body = nn.remat(body, policy=REMAT[self.remat], prevent_cse=False)
-        scanned = nn.scan(
-            body,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "drop_path": True},
-            length=self.depth // block.layers,
-        )
-        return scanned(block, carry, rates)
+        return over_layers(body, self.depth // block.layers, self.remat)(block, carry, rates)

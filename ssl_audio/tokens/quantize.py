@@ -19,7 +19,8 @@ def unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
 def nearest(x: Float[Array, "*B D"], book: Float[Array, "V D"]) -> Int[Array, "*B"]:
     """Return the number of the nearest entry of a codebook, by Euclidean distance."""
     # The vector's own length is the same for all entries.
-    return jnp.argmin(jnp.sum(book**2, -1) - 2 * (x @ book.T), axis=-1).astype(jnp.int32)
+    square = jnp.sum(book**2, -1).reshape((1,) * (x.ndim - 1) + (-1,))
+    return jnp.argmin(square - 2 * (x @ book.T), axis=-1).astype(jnp.int32)
 
 
 def closest(x: Float[Array, "*B D"], book: Float[Array, "V D"]) -> Int[Array, "*B"]:
