@@ -46,6 +46,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
+        "search": ["faiss-cpu"],
         "tensorboard": ["tensorboard"],
         "text": ["tokenizers"],  # of published text models
         "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions
