@@ -21,6 +21,8 @@ from typing import Any
 # Field name -> the folder whose files may fill it.
 SLOTS = {
     "objective": "objectives",
+    "targets": "objectives",
+    "teacher": "objectives",
     "frontend": "frontend",
     "tokenizer": "tokens",
     "masking": "tokens",
@@ -35,6 +37,8 @@ SLOTS = {
     "pair_bias": "backbones",
     "mlp": "backbones",
     "head": "backbones",
+    "heads": "backbones",
+    "estimator": "backbones",
     "predictor": "backbones",
     "spec_augment": "frontend",
     "noise": "frontend",

@@ -29,7 +29,8 @@ class Pipeline:
     """Endless seeded batches of equally long clips from one or several sources.
 
     A batch is `audio` float32 [B S], `length` int32 [B] (samples before the padding), `index` int32
-    [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C].
+    [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C]; with `tell_source`,
+    `source` int32 [B]: the place of the clip's source among the sorted names of all.
 
     A clip that cannot be decoded is logged once by name, kept in `bad` and replaced by another of
     its source, the same one in every run. When the different bad clips exceed `max_bad_share` of
@@ -48,6 +49,7 @@ class Pipeline:
     mixup_beta: float = 10.0  # its share is drawn from Beta(b, b)
     balanced: bool = False  # draw clips with replacement, rare labels as often as common ones
     classes: int = 0  # C: give multi-hot labels; 0: no labels
+    tell_source: bool = False
     seed: int = 0
     shuffle: bool = True
     workers: int = 0  # processes; 0: none. The program then needs a `__main__` guard
@@ -133,6 +135,8 @@ class Pipeline:
         }
         if self.classes:
             spec["label"] = ((*rows, self.classes), np.dtype(np.float32))
+        if self.tell_source:
+            spec["source"] = (rows, np.dtype(np.int32))
         return spec
 
     def describe(self) -> str:
@@ -220,6 +224,8 @@ class Pipeline:
         clip = {"audio": audio, "length": np.int32(length), "index": np.int32(index)}
         if self.classes:
             clip["label"] = label.astype(np.float32)
+        if self.tell_source:
+            clip["source"] = np.int32(self._names.index(self._locate(index)[0]))
         return {**clip, "read": next(reads), "failed": failed}
 
     def _load(
