@@ -31,7 +31,8 @@ class Pipeline:
 
     A batch is `audio` float32 [B S], `length` int32 [B] (samples before the padding), `index` int32
     [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C]; with `text`, `text`
-    int32 [B W] and `text_length` int32 [B]; what `compose` makes beside (see `compose.py`).
+    int32 [B W] and `text_length` int32 [B]; what `compose` makes beside (see `compose.py`);
+    with `tell_source`, `source` int32 [B]: the place of the clip's source among the sorted names of all.
 
     A clip that cannot be decoded is logged once by name, kept in `bad` and replaced by another of
     its source, the same one in every run. When the different bad clips exceed `max_bad_share` of
@@ -54,6 +55,7 @@ class Pipeline:
     classes: int = 0  # C: give multi-hot labels; 0: no labels
     text: Text | None = None  # captions and how to cut them into words
     compose: Any = None  # makes one example of several; see `compose.py`
+    tell_source: bool = False  # say which source a clip is of
     seed: int = 0
     shuffle: bool = True
     workers: int = 0  # processes; 0: none. The program then needs a `__main__` guard
@@ -152,6 +154,8 @@ class Pipeline:
             spec["text_length"] = (rows, np.dtype(np.int32))
         if self.compose and self.compose.reversal:
             spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
+        if self.tell_source:
+            spec["source"] = (rows, np.dtype(np.int32))
         return spec
 
     def describe(self) -> str:
@@ -247,6 +251,8 @@ class Pipeline:
             clip["label"] = label.astype(np.float32)
         if self.text:
             clip["text"], clip["text_length"] = self.text.draw(example, rng)
+        if self.tell_source:
+            clip["source"] = np.int32(self._names.index(self._locate(index)[0]))
         return {**clip, "read": next(reads), "failed": failed}
 
     def _load(

@@ -103,6 +103,7 @@ class Cosine(nn.Module):
     width: int = 256
 
     def setup(self):
+        """Declare the parameters."""
         self.into, self.out = nn.Dense(self.hidden), nn.Dense(self.width)
         normal = nn.initializers.normal(1.0)
         self.book = self.param("book", normal, (self.codes, self.width), jnp.float32)
