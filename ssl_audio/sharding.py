@@ -6,6 +6,7 @@ Optimizer moments and teachers end in the same path as their parameter, so they 
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -116,6 +117,16 @@ def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str
     """Return this process's rows of a batch as part of global arrays split over all devices."""
     layout = NamedSharding(mesh, BATCH)
     return {k: jax.make_array_from_process_local_data(layout, v) for k, v in batch.items()}
+
+
+def spec(shapes: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return name → shape, type and layout of a global batch, from name → (shape, type)."""
+    layout = NamedSharding(mesh, BATCH)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=layout)
+        for name, (shape, dtype) in shapes.items()
+        if name != "index"
+    }
 
 
 def check_batch(batch_size: int, mesh: jax.sharding.Mesh, accumulate: int = 1) -> None:

@@ -73,8 +73,12 @@ class NotFinite(RuntimeError):
     """The loss or a gradient became infinite or not a number."""
 
 
-def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
+def train(
+    options: Any, workdir: str | pathlib.Path, *, profile: tuple[int, int] | None = None
+) -> dict[str, float]:
     """Run (or go on with) the training that a config describes; return the last metrics.
+
+    `profile`: first and last step to trace.
 
     Raises:
       TypeError, ValueError: something in the config is wrong; nothing has been computed.
@@ -120,7 +124,10 @@ def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
         )
         batches = run.data.batches(start, shard=hosts.index(), shards=hosts.count())
         lead = hosts.is_lead()
-        with Recorder(workdir, run.record, start=start, total=total, lead=lead) as recorder:
+        with Recorder(
+            workdir, run.record, start=start, total=total, lead=lead, profile=profile
+        ) as recorder:
+            recorder.price(step, wanted, sharding.spec(run.data.spec(), mesh))
             try:
                 return _loop(
                     run, state, step, batches, recorder, checkpoints, mesh, start, total, every
@@ -156,12 +163,14 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
 
     with hosts.Stop() as stop:
         for number in range(start + 1, total + 1):
-            batch = next(batches)
-            index = batch.pop("index")
-            state, metrics = step(state, sharding.put_batch(batch, mesh))
-            pending.append((number, metrics, index))
-            last = number == total or stop.asked or checkpoints.stop_asked(number)
-            settle(0 if last or number % due["record"] == 0 else LAG)
+            with hosts.step(number), recorder.step(number):
+                with recorder.waiting():
+                    batch = next(batches)
+                index = batch.pop("index")
+                state, metrics = step(state, sharding.put_batch(batch, mesh))
+                pending.append((number, metrics, index))
+                last = number == total or stop.asked or checkpoints.stop_asked(number)
+                settle(0 if last or number % due["record"] == 0 else LAG)
             if last or number % due["record"] == 0:
                 results = recorder.write(
                     number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
@@ -177,7 +186,8 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
             if last or number % due["figures"] == 0:
                 recorder.pictures(number, _pictures(run, state, batch))
             if last and number < total:
-                log.warning("stopped at step %d of %d; the same command goes on.", number, total)
+                checkpoints.wait()
+                recorder.stopped(number)
                 break
     return results
 
@@ -221,18 +231,12 @@ def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Parse the command line and train."""
-    args, options = config.command_line(__doc__ or "", argv, workdir=True)
-    start()
-    return train(options, args.workdir)
-
-
-def start() -> None:
-    """Set up what every process of a run needs before it asks for a device."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("ssl_audio").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    hosts.initialize()
-    hosts.use_compilation_cache()
+    more = {"--profile": dict(type=record.span, metavar="FIRST:LAST", help="trace these steps")}
+    args, options = config.command_line(__doc__ or "", argv, workdir=True, more=more)
+    hosts.start()
+    same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
+    with hosts.joined({"--workdir": str(pathlib.Path(args.workdir).resolve()), **same}):
+        return train(options, args.workdir, profile=args.profile)
 
 
 if __name__ == "__main__":
