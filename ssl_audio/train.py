@@ -93,15 +93,8 @@ def train(
     sharding.check_batch(run.data.batch_size, mesh, run.accumulate)
     record.write_config(options, workdir, lead=hosts.is_lead())
 
-    txs = run.optim.make(run.objective.phases, total, epoch)
-    zeros = {k: jax.ShapeDtypeStruct(*v) for k, v in run.data.spec().items() if k != "index"}
-    init = functools.partial(_init, run.objective, txs, zeros, run.seed)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
-        shapes = jax.eval_shape(init)
-        layout = run.sharding.infer(shapes, mesh)
-        wanted = jax.tree.map(
-            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
-        )
+        first, step, wanted = plan(run, mesh, total, epoch)
         checkpoints = checkpoint.Checkpoints(
             workdir,
             run.checkpoint.keep,
@@ -110,18 +103,13 @@ def train(
         )
         state = checkpoints.resume(wanted)
         if state is None:
-            state = jax.jit(init, out_shardings=layout)()
+            state = first()
             if run.warm_start:
                 state = state.replace(
                     params=checkpoint.warm_start(state.params, **dataclasses.asdict(run.warm_start))
                 )
         start = int(state.step)
         describe(run, state, total, start, workdir)
-        step = jax.jit(
-            make_train_step(run.objective, txs, accumulate=run.accumulate),
-            donate_argnums=0,
-            out_shardings=(layout, sharding.replicated(mesh)),
-        )
         batches = run.data.batches(start, shard=hosts.index(), shards=hosts.count())
         lead = hosts.is_lead()
         with Recorder(
@@ -135,6 +123,28 @@ def train(
             finally:
                 batches.close()
                 checkpoints.close()
+
+
+def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any, Any, Any]:
+    """Return the jitted first state, the jitted step and the state's shapes; for use under the mesh."""
+    txs = run.optim.make(run.objective.phases, total, epoch)
+    batch = sharding.spec(run.data.spec(), mesh)
+
+    def first():
+        zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in batch.items()}
+        return init_state(run.objective, txs, jax.random.key(run.seed), zeros)
+
+    shapes = jax.eval_shape(first)
+    layout = run.sharding.infer(shapes, mesh)
+    wanted = jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
+    )
+    step = jax.jit(
+        make_train_step(run.objective, txs, accumulate=run.accumulate),
+        donate_argnums=0,
+        out_shardings=(layout, sharding.replicated(mesh)),
+    )
+    return jax.jit(first, out_shardings=layout), step, wanted
 
 
 def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, every):
@@ -190,11 +200,6 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
                 recorder.stopped(number)
                 break
     return results
-
-
-def _init(objective, txs, zeros, seed):
-    batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in zeros.items()}
-    return init_state(objective, txs, jax.random.key(seed), batch)
 
 
 def _pictures(run, state, batch) -> dict[str, np.ndarray]:
