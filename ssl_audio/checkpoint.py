@@ -131,10 +131,15 @@ class Checkpoints:
         """Tell whether the cluster is about to take the machines away (the same step on all hosts)."""
         return self.manager.reached_preemption(step)
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait for the writes under way."""
         for manager in filter(None, (self.manager, self.best)):
             manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for the writes under way, then let go of the folder."""
+        self.wait()
+        for manager in filter(None, (self.manager, self.best)):
             manager.close()
 
 

@@ -130,7 +130,7 @@ def run(
             steps=str(steps),
             seed=0,
             accumulate=accumulate,
-            sharding=dict(data=-1, fsdp=1, max_replicated=0.02),
+            sharding=dict(data=-1, fsdp=1, tensor=1, max_replicated=0.02),
             checkpoint=dataclasses.asdict(checkpoint),
             record=dataclasses.asdict(record),
         )
