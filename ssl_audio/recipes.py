@@ -200,7 +200,7 @@ def laptop(*, encoder: str, places: str) -> ConfigDict:
 
 
 def runlocal(config: Any) -> Any:
-    """Shrink any pretraining run to four steps that take seconds, to see that it works at all."""
+    """Shrink any run on patches to four steps that take seconds, to see that it works at all."""
     frames = 64
     objective = config.objective
     patch = objective.tokenizer.patch
