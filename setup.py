@@ -23,6 +23,7 @@ setup(
     install_requires=[
         "absl-py",
         "array-record",
+        "etils",
         "flax>=0.12,<0.14",
         "grain>=0.2.18",
         "jax>=0.10,<0.13",

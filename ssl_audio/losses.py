@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Float
+from ssl_audio.letters import Array, Float, Int
 
 
 def patch_nce(
@@ -35,6 +35,52 @@ def patch_mse(
     return jnp.mean((predicted - target) ** 2, axis=(1, 2))
 
 
+def moments(patches: Float[Array, "B N G"]) -> tuple[Float[Array, "B N 1"], Float[Array, "B N 1"]]:
+    """Return mean and deviation of each patch, of its unbiased variance, as in Audio-MAE's code."""
+    mean = jnp.mean(patches, -1, keepdims=True)
+    return mean, jnp.sqrt(jnp.var(patches, -1, keepdims=True, ddof=1) + 1e-6)
+
+
+def standardised(patches: Float[Array, "B N G"]) -> Float[Array, "B N G"]:
+    """Scale each patch to mean 0 and deviation 1 (He et al. 2022, arXiv:2111.06377, section 3)."""
+    mean, deviation = moments(patches)
+    return (patches - mean) / deviation
+
+
+def normalised(x: Float[Array, "*B D"], axis: int, eps: float = 1e-5) -> Float[Array, "*B D"]:
+    """Subtract the mean along an axis and divide by the deviation."""
+    x = x - jnp.mean(x, axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis, keepdims=True) + eps)
+
+
+def entropy(share: Float[Array, " C"]) -> Float[Array, ""]:
+    """Return the entropy of a distribution, nats."""
+    return -jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12)))
+
+
+def latent_nce(
+    predicted: Float[Array, "*B D"],
+    positive: Float[Array, "*B D"],
+    negative: Float[Array, "*B M D"],
+    temperature: float = 0.1,
+) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """Tell the true latent from M false ones by cosine: (loss, accuracy) of each prediction.
+
+    False ones that equal the true one do not count (wav2vec 2.0, arXiv:2006.11477, equation 3).
+    """
+
+    def length(x):
+        return jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)
+
+    same = jnp.all(positive[..., None, :] == negative, axis=-1)
+    choice = jnp.concatenate([positive[..., None, :], negative], axis=-2)
+    scores = jnp.einsum("...d,...md->...m", predicted / length(predicted), choice / length(choice))
+    scores = scores / temperature
+    masked = jnp.where(same, -jnp.inf, scores[..., 1:])
+    logp = jax.nn.log_softmax(jnp.concatenate([scores[..., :1], masked], axis=-1))
+    return -logp[..., 0], (jnp.argmax(logp, -1) == 0).astype(jnp.float32)
+
+
 def softmax_cross_entropy(
     logits: Float[Array, "B C"], label: Float[Array, "B C"]
 ) -> Float[Array, " B"]:
@@ -50,6 +96,15 @@ def sigmoid_cross_entropy(
     return -jnp.mean(
         label * jax.nn.log_sigmoid(logits) + (1 - label) * jax.nn.log_sigmoid(-logits), -1
     )
+
+
+def code_cross_entropy(
+    logits: Float[Array, "*B V"], code: Int[Array, "*B"], smoothing: float = 0.0
+) -> Float[Array, "*B"]:
+    """Cross-entropy with a code's number; that share of the label is spread over all codes."""
+    logp = jax.nn.log_softmax(logits)
+    right = jnp.take_along_axis(logp, code[..., None], axis=-1)[..., 0]
+    return -(1 - smoothing) * right - smoothing * jnp.mean(logp, -1)
 
 
 def asymmetric(

@@ -82,6 +82,23 @@ def architecture(path: str) -> dict[str, Any]:
     return {part: objective[part] for part in parts}
 
 
+def trained(path: str, *keys: str) -> Any:
+    """Return an option of the objective of a run, or of an exported folder.
+
+    Raises:
+      ValueError: there is no run, or its objective has no such option.
+    """
+    written = pathlib.Path(path).expanduser() / "config.json"
+    if not written.is_file():
+        raise ValueError(f"{path}: no config.json there; wanted the workdir of a run.")
+    found = json.loads(written.read_text())["objective"]
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            raise ValueError(f"{path}: its objective has no {'.'.join(keys)}.")
+        found = found[key]
+    return found
+
+
 def run(
     *,
     objective: dict[str, Any],
@@ -120,6 +137,42 @@ def run(
     )
 
 
+def few_steps(config: Any, samples: int) -> Any:
+    """Return a run of four steps on eight made-up clips each: to see that it works at all."""
+    config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
+    config.data.update(batch_size=8, samples=samples)
+    if "weights" in config.data:
+        del config.data["weights"]
+    config.steps = "4"
+    for name in ("warmup", "plateau"):  # a number or a text, as it is
+        config.optim[name] = type(config.optim[name])(0)
+    config.record.update(every=1, figures="0")
+    config.checkpoint.every = "2"
+    return config
+
+
+def short(*, objective: dict[str, Any], places: str, samples: int, steps: int = 500) -> ConfigDict:
+    """Return a run for two cores: short crops, AdamW with a cosine.
+
+    Clips shorter than a crop are joined with others, and every source is heard equally often.
+    """
+    heard = sources(places)
+    return run(
+        objective=objective,
+        data=dict(
+            sources=heard,
+            weights=dict.fromkeys(heard, 1.0),
+            batch_size=8,
+            samples=samples,
+            fill="join",
+        ),
+        optim=Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0),
+        steps=steps,
+        checkpoint=Checkpoint(every="10%"),
+        record=Record(every=20, figures="20%"),
+    )
+
+
 def pretrain(
     *, places: str, objective: dict[str, Any], batch: int, steps: int | str, optim: Optim
 ) -> ConfigDict:
@@ -136,31 +189,14 @@ def pretrain(
 
 
 def laptop(*, encoder: str, places: str) -> ConfigDict:
-    """Return a pretraining run for two cores: short crops, four layers, AdamW with a cosine.
-
-    Clips shorter than a crop are joined with others, and every source is heard equally often.
-    """
+    """Return a pretraining run for two cores: see `short`; four layers."""
     frames = 128
     objective = masked_spectrogram(
         encoder=encoder, size="tiny", depth=4, patch=(16, 8), masked=0.6, frames=frames
     )
     objective["encoder"]["drop_path"] = 0.0
     objective["encoder"]["positions"]["start"] = LAPTOP_POSITIONS.get(encoder, "normal")
-    heard = sources(places)
-    return run(
-        objective=objective,
-        data=dict(
-            sources=heard,
-            weights=dict.fromkeys(heard, 1.0),
-            batch_size=8,
-            samples=400 + 160 * (frames - 1),
-            fill="join",
-        ),
-        optim=Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0),
-        steps=500,
-        checkpoint=Checkpoint(every="10%"),
-        record=Record(every=20, figures="20%"),
-    )
+    return short(objective=objective, places=places, samples=400 + 160 * (frames - 1))
 
 
 def runlocal(config: Any) -> Any:
@@ -175,10 +211,4 @@ def runlocal(config: Any) -> Any:
     objective.encoder.positions.grid = (rows, columns)
     if "masking" in objective:
         objective.masking.count = rows * columns // 2
-    config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
-    config.data.update(batch_size=8, samples=16_000)
-    config.steps = "4"
-    config.optim.update(warmup=0, plateau=0)
-    config.record.update(every=1, figures="0")
-    config.checkpoint.every = "2"
-    return config
+    return few_steps(config, 16_000)

@@ -31,7 +31,8 @@ class Pipeline:
 
     A batch is `audio` float32 [B S], `length` int32 [B] (samples before the padding), `index` int32
     [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C]; with `text`, `text`
-    int32 [B W] and `text_length` int32 [B]; what `compose` makes beside (see `compose.py`).
+    int32 [B W] and `text_length` int32 [B]; what `compose` makes beside (see `compose.py`);
+    with `tell_source`, `source` int32 [B]: the place of the clip's source among the sorted names of all.
 
     A clip that cannot be decoded is logged once by name, kept in `bad` and replaced by another of
     its source, the same one in every run. When the different bad clips exceed `max_bad_share` of
@@ -46,12 +47,15 @@ class Pipeline:
     weights: Mapping[str, float] | None = None  # share of each source; default: by size
     crop: str = "random"  # of longer clips: "random" or "first"
     fill: str = "zeros"  # shorter clips: see `transforms.fill`
+    speed: float = 0.0  # clips are played up to this share faster or slower, pitch and all
+    gain: float = 0.0  # dB; and up to this much louder or softer
     mixup: float = 0.0  # probability that a clip is mixed with another
     mixup_beta: float = 10.0  # its share is drawn from Beta(b, b)
     balanced: bool = False  # draw clips with replacement, rare labels as often as common ones
     classes: int = 0  # C: give multi-hot labels; 0: no labels
     text: Text | None = None  # captions and how to cut them into words
     compose: Any = None  # makes one example of several; see `compose.py`
+    tell_source: bool = False  # say which source a clip is of
     seed: int = 0
     shuffle: bool = True
     workers: int = 0  # processes; 0: none. The program then needs a `__main__` guard
@@ -66,6 +70,10 @@ class Pipeline:
         for name in ("batch_size", "samples", "rate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        if not 0 <= self.speed < 1 or not 0 <= self.gain < 100:
+            raise ValueError(
+                f"speed, gain: wanted 0 to 1, 0 to 100 dB; got {self.speed:g}, {self.gain:g}"
+            )
         for name in ("mixup", "max_bad_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: wanted 0 to 1, got {getattr(self, name)}")
@@ -146,6 +154,8 @@ class Pipeline:
             spec["text_length"] = (rows, np.dtype(np.int32))
         if self.compose and self.compose.reversal:
             spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
+        if self.tell_source:
+            spec["source"] = (rows, np.dtype(np.int32))
         return spec
 
     def describe(self) -> str:
@@ -241,6 +251,8 @@ class Pipeline:
             clip["label"] = label.astype(np.float32)
         if self.text:
             clip["text"], clip["text_length"] = self.text.draw(example, rng)
+        if self.tell_source:
+            clip["source"] = np.int32(self._names.index(self._locate(index)[0]))
         return {**clip, "read": next(reads), "failed": failed}
 
     def _load(
@@ -283,7 +295,12 @@ class Pipeline:
             name, i = self._locate(index)
             return load(index - i + int(rng.integers(len(self.sources[name]))))[1]["audio"]
 
-        audio = transforms.fill(example["audio"], self.samples, self.fill, more)
+        audio = example["audio"]
+        if self.speed:
+            audio = transforms.speed(audio, 1 + rng.uniform(-self.speed, self.speed))
+        if self.gain:
+            audio = transforms.gain(audio, rng.uniform(-self.gain, self.gain))
+        audio = transforms.fill(audio, self.samples, self.fill, more)
         return transforms.crop(audio, self.samples, self.crop, rng)
 
     def _label(self, example: Example) -> np.ndarray:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ssl_audio.data import decode
+
 CROPS = ("random", "first")
 FILLS = ("zeros", "repeat", "repeatpad", "join")
 
@@ -26,6 +28,18 @@ def crop(
         start = int(rng.integers(spare + 1)) if mode == "random" else 0
         return audio[start : start + samples], samples
     return np.pad(audio, (0, -spare)), len(audio)
+
+
+def windows(audio: np.ndarray, samples: int, count: int) -> tuple[np.ndarray, int]:
+    """Return `count` parts [count, samples] spread from a clip's start to its end, and their length.
+
+    Those of a clip [S] that is not longer are all the same: the clip, zero-padded.
+    """
+    starts = np.linspace(0, max(len(audio) - samples, 0), count).astype(int)
+    parts = [
+        np.pad(part, (0, samples - len(part))) for s in starts for part in [audio[s : s + samples]]
+    ]
+    return np.stack(parts), min(len(audio), samples)
 
 
 def fill(audio: np.ndarray, samples: int, mode: str, more: Callable[[], np.ndarray]) -> np.ndarray:
@@ -55,6 +69,11 @@ def fill(audio: np.ndarray, samples: int, mode: str, more: Callable[[], np.ndarr
 def gain(audio: np.ndarray, db: float) -> np.ndarray:
     """Return audio louder by `db` dB."""
     return (audio * 10 ** (db / 20)).astype(np.float32)
+
+
+def speed(audio: np.ndarray, factor: float) -> np.ndarray:
+    """Return audio played `factor` times faster, its pitch with it (Ko et al., Interspeech 2015)."""
+    return decode.resample(audio, factor, 1.0)
 
 
 def mixup(audio: np.ndarray, partner: np.ndarray, share: float) -> np.ndarray:

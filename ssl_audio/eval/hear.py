@@ -125,6 +125,20 @@ def timestamps(
     return features, np.tile(times, (len(clips), 1))
 
 
+def windows(audio: Any, size: int, hop: int) -> Any:
+    """Return the windows [n, k, size] of clips [n, S], centred on every `hop`-th sample from 0 on.
+
+    Half a window is mirrored at both ends. This is how PaSST embeds what is longer than its input,
+    and moments (Koutini et al. 2022, arXiv:2211.13956).
+    """
+    import jax.numpy as jnp
+
+    half = size // 2
+    audio = jnp.pad(audio, ((0, 0), (half, half)), mode="reflect")
+    starts = np.arange(1 + (audio.shape[1] - size) // hop) * hop
+    return audio[:, starts[:, None] + np.arange(size)[None]]
+
+
 def _array(audio: Any) -> np.ndarray:
     return audio.detach().cpu().numpy()
 
