@@ -21,7 +21,7 @@ TEMPLATES = (
     "You can hear {}.",
     "{}",
 )
-_ASIDE = re.compile(r"\s*(\[[^\]]*\]|\([^)]*\)|<br\s*/?>)\s*")
+_ASIDE = re.compile(r"\[[^\]]*\]|\([^)]*\)|<br\s*/?>")
 # Tags about people say more than can be heard (arXiv:2211.06687, section 3.3).
 _NEUTRAL = {
     "man": "person",
@@ -144,4 +144,4 @@ def listed(names: Sequence[str]) -> str:
 
 def clean(text: str) -> str:
     """Return a text without asides in brackets and line breaks."""
-    return _ASIDE.sub(" ", text).strip()
+    return " ".join(_ASIDE.sub(" ", text).split())
