@@ -19,12 +19,19 @@ LAPTOP_POSITIONS = {"ssast": "sincos"}
 
 
 def source(where: str) -> dict[str, Any]:
-    """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files."""
+    """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files.
+
+    An address as gs://bucket/folder is taken for prepared shards.
+    """
     if where == "synthetic":
         return dict(kind="synthetic")
+    if "://" in where:  # an object store
+        return dict(kind="shards", root=where)
     path = pathlib.Path(where).expanduser()
     if not path.is_dir():
-        raise ValueError(f"data '{where}': wanted 'synthetic' or a folder that exists.")
+        raise ValueError(
+            f"data '{where}': wanted 'synthetic', a folder that exists, or an address as gs://…"
+        )
     return dict(
         kind="shards" if (path / "index.json").exists() else "source:Folder", root=str(path)
     )
