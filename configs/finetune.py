@@ -6,7 +6,7 @@ Folds:    python -m ssl_audio.folds --folds 1-5 --workdir runs/esc50 \\
               --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN
 Scratch:  add `scratch` for the encoder of RUN untrained; or leave RUN out and name encoder=, size=, patch=
 Try:      python -m ssl_audio.train --config configs/finetune.py:runlocal --workdir runs/try
-Results:  experiments/ssast/README.md, experiments/ssamba/README.md
+Results:  experiments/finetune/README.md
 """
 
 from typing import Any
@@ -20,6 +20,7 @@ from ssl_audio.optim import Optim
 from ssl_audio.record import Record
 
 # Every number of a recipe. `at`: first epoch with a lower rate, epochs between further ones, factor.
+# `views`: of a test clip that is longer than `seconds`.
 # `train`, `test`, `validation`: options of the set; a number of `folds` gives each in turn to the test.
 TASKS: dict[str, dict[str, Any]] = {
     "esc50": dict(
@@ -56,14 +57,20 @@ TASKS: dict[str, dict[str, Any]] = {
         criterion="softmax", batch=32, steps=10_000, lr=1e-4, superb=True,
     ),
     "esc10": dict(
-        source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, seconds=5.0, criterion="softmax",
-        batch=16, epochs=30, lr=1e-3, laptop=True, mask=(24, 96), mixup=0.5,
+        source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, seconds=2.0, views=4,
+        criterion="softmax", batch=16, epochs=20, lr=1e-3, laptop=True, mask=(24, 48), mixup=0.5,
+        speed=0.1, gain=6.0,
     ),
     "spoken_digit": dict(
-        source=dict(kind="sets.spoken_digit"), folds=6, classes=10, seconds=0.8, criterion="softmax",
-        batch=32, epochs=15, lr=1e-3, laptop=True, mask=(24, 16), mixup=0.5,
+        source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"),
+        classes=10, seconds=0.8, criterion="softmax", batch=32, epochs=15, lr=1e-3, laptop=True,
+        mask=(24, 16), mixup=0.5, speed=0.2, gain=10.0,
     ),
 }  # fmt: skip
+# A fold for each of the six speakers.
+TASKS["unseen_speaker_digit"] = {k: v for k, v in TASKS["spoken_digit"].items() if k != "train"} | {
+    "folds": 6
+}
 TASKS["audioset2m"] = TASKS["audioset20k"] | dict(
     train=dict(segments="unbalanced_train"), epochs=5, lr=1e-5, balanced=True, average=None
 )
@@ -104,6 +111,8 @@ def get_config(arg=""):
         batch_size=task["batch"],
         samples=samples,
         crop="random" if superb or laptop else "first",
+        speed=task.get("speed", 0.0),
+        gain=task.get("gain", 0.0),
         mixup=task.get("mixup", 0.0),
         balanced=task.get("balanced", False),
         classes=classes,
@@ -128,6 +137,7 @@ def get_config(arg=""):
             samples=samples,
             classes=classes,
             batch_size=task["batch"],
+            views=task.get("views", 1),
         )
         for part in ("validation", "test")
         if part in task or (part == "test" and "folds" in task)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from ssl_audio import folder as plain
 from ssl_audio.optim import averaged
@@ -130,10 +131,15 @@ class Checkpoints:
         """Tell whether the cluster is about to take the machines away (the same step on all hosts)."""
         return self.manager.reached_preemption(step)
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait for the writes under way."""
         for manager in filter(None, (self.manager, self.best)):
             manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for the writes under way, then let go of the folder."""
+        self.wait()
+        for manager in filter(None, (self.manager, self.best)):
             manager.close()
 
 
@@ -264,8 +270,8 @@ def _few(names: list[str], most: int = 8) -> str:
 
 
 def _metadata(folder: pathlib.Path) -> Any:
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.metadata(folder).item_metadata.tree
+    # The handler itself: a Checkpointer warns that one item is not a whole checkpoint.
+    return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
 
 
 def _shapes(folder: pathlib.Path) -> Any:

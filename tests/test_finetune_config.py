@@ -9,8 +9,16 @@ from ssl_audio import config
 from ssl_audio.train import Run
 
 (PATH,) = [path for path in CONFIGS if path.stem == "finetune"]
-FOLDS = {"esc50": 5, "esc10": 5, "emotion": 5, "spoken_digit": 6, "urbansound8k": 10}
-SPLITS = ("speech_commands", "speech_commands_v1", "audioset20k", "audioset2m", "fsd50k", "speaker")
+FOLDS = {"esc50": 5, "esc10": 5, "emotion": 5, "unseen_speaker_digit": 6, "urbansound8k": 10}
+SPLITS = (
+    "speech_commands",
+    "speech_commands_v1",
+    "audioset20k",
+    "audioset2m",
+    "fsd50k",
+    "speaker",
+    "spoken_digit",
+)
 
 
 @pytest.fixture(scope="module")

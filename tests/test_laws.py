@@ -19,7 +19,8 @@ MODEL = ("frontend", "tokens", "backbones", "objectives", "losses", "step", "sha
 LIGHT = {"jax", "flax", "optax", "numpy", "einops", "ssl_audio"} | sys.stdlib_module_names
 LIFTED = {"scan", "remat", "checkpoint", "vmap", "jit", "while_loop", "cond", "map_variables"}
 SYSTEMS = {"ssast", "ssamba"}
-FREE = ("sources", "evals", "rates", "weights", "targets", "heads")  # their keys are names
+# Their keys are names.
+FREE = ("sources", "evals", "rates", "weights", "targets", "heads", "towers")
 
 
 @functools.cache

@@ -68,6 +68,29 @@ class Twice(nn.Module):
         return self.norm(self.norm(x))
 
 
+class StoredNorm(nn.Module):
+    """Batch normalisation with stored statistics: those of a checkpoint, or 0 and 1.
+
+    They are parameters without a gradient. A batch never changes them, so an example's result does
+    not depend on its batch mates, in training either.
+    """
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise every feature of the last axis."""
+        x, shape = x.astype(jnp.float32), x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.param("mean", nn.initializers.zeros, shape, jnp.float32)
+        var = self.param("var", nn.initializers.ones, shape, jnp.float32)
+        mean, var = jax.lax.stop_gradient((mean, var))
+        return (x - _last(mean, x)) * _last(scale * jax.lax.rsqrt(var + self.eps), x) + _last(
+            bias, x
+        )
+
+
 class BiasNorm(nn.Module):
     """Divide by the root mean square of the values less a learned bias (Zipformer, arXiv:2310.11230).
 

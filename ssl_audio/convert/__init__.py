@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_audio.convert.base import Converted, State
 
-SHARED = ("__main__", "base", "files", "options", "patches", "trace")  # not families
+SHARED = ("__main__", "base", "files", "options", "patches", "trace", "vit")  # not families
 # Other names of families: those that share a file, and "hf_" at either end.
 SPEECH = ("wav2vec2", "hubert", "wavlm", "data2vec")
 ALIASES: Mapping[str, str] = MappingProxyType(

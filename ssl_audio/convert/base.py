@@ -85,19 +85,50 @@ def build(
     state: State,
     *,
     unused: tuple[str, ...] = (),
+    blank: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any, dict[str, np.ndarray]]:
     """Return a config's objective, its parameters from a state dict, and the arrays left over.
+
+    Args:
+      config: of the model.
+      write: our parameters → state dict.
+      state: reference name → array.
+      unused: prefixes of names that need no place.
+      blank: a batch of one to find the parameters' shapes with; None: a silent clip.
+
+    Raises:
+      ValueError: see `fill`.
+    """
+    objective, params, _, left = build_pair(config, write, state, {}, unused=unused, blank=blank)
+    return objective, params, left
+
+
+def build_pair(
+    config: dict[str, Any],
+    write: Callable[[Any], State],
+    student: State,
+    teacher: State,
+    *,
+    unused: tuple[str, ...] = (),
+    blank: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
+    """Return as `build`, before the arrays left over also the teacher's parameters; None: no teacher.
+
+    A teacher's arrays count as left over, under `teacher.`, for a model's parameters are the student's.
 
     Raises:
       ValueError: see `fill`.
     """
     objective = configs.build(config["objective"], "objective")
-    blank = {
+    blank = blank or {
         "audio": jax.ShapeDtypeStruct((1, config["data"]["samples"]), np.float32),
         "length": jax.ShapeDtypeStruct((1,), np.int32),
     }
-    shapes, _ = jax.eval_shape(objective.init, jax.random.key(0), blank)
-    return objective, *fill(shapes, write, state, unused=unused)
+    shapes, extra = jax.eval_shape(objective.init, jax.random.key(0), blank)
+    params, left = fill(shapes, write, student, unused=unused)
+    taught = fill(extra["teacher"], write, teacher, unused=unused)[0] if teacher else None
+    left |= {f"teacher.{name}": value for name, value in teacher.items()}
+    return objective, params, taught, left
 
 
 def samples(frames: int) -> int:

@@ -77,7 +77,7 @@ def blocks(
         raise DecodeError(f"{name}: unreadable: {cause.strip()}") from error
 
 
-def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+def resample(audio: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
     """Return float32 audio [S] at `to_rate` Hz (soxr, high quality); at least one sample."""
     audio = np.asarray(audio, np.float32)
     if from_rate == to_rate:

@@ -99,7 +99,9 @@ def test_the_global_batch_does_not_depend_on_the_number_of_hosts(shards):
     for step, batch in enumerate(whole):
         for key, value in batch.items():
             for p in range(shards):
-                np.testing.assert_array_equal(parts[p][step][key], value[p::shards])
+                np.testing.assert_array_equal(
+                    parts[p][step][key], value[p * 8 // shards : (p + 1) * 8 // shards]
+                )
 
 
 def test_neither_threads_nor_worker_processes_change_the_batches():
@@ -126,6 +128,15 @@ def test_short_clips_are_repeated_or_joined_with_others_of_their_source():
         own = i + 1 if i < 3 else i - 2
         assert (audio[: 100 * own] == own).all()
         assert audio.max() <= (3 if i < 3 else 2)
+
+
+def test_speed_and_gain_vary_within_their_bounds():
+    one = dict(sources={"n": Numbers(1)}, batch_size=200, samples=200)  # a hundred ones
+    (batch,) = take(make(**one, speed=0.2).batches(), 1)
+    assert 83 <= batch["length"].min() < 88 and 115 < batch["length"].max() <= 125
+    (batch,) = take(make(**one, gain=6.0).batches(), 1)
+    db = 20 * np.log10(batch["audio"].max(1))
+    assert -6.001 < db.min() < -5 and 5 < db.max() < 6.001
 
 
 def test_mixup_mixes_sound_and_labels_in_the_same_proportion():
@@ -196,6 +207,7 @@ def test_faulty_settings_are_refused():
         (dict(weights={"m": 1.0}), r"weights: for \['m'\], but the sources are \['n'\]"),
         (dict(balanced=True), "balanced: needs classes"),
         (dict(mixup=1.5), "mixup: wanted 0 to 1"),
+        (dict(speed=1.0), "speed, gain: wanted 0 to 1, 0 to 100 dB; got 1, 0"),
         (dict(samples=0), "samples: wanted at least 1"),
     ]:
         with pytest.raises(ValueError, match=message):

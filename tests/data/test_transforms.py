@@ -23,6 +23,16 @@ def test_crop_pads_at_the_end_and_says_how_much_is_sound(rng):
     assert length == 3 and padded.dtype == np.float32
 
 
+def test_windows_reach_from_start_to_end():
+    audio = np.arange(10, dtype=np.float32)
+    parts, length = transforms.windows(audio, 4, 3)
+    np.testing.assert_array_equal(parts, audio[[range(0, 4), range(3, 7), range(6, 10)]])
+    assert length == 4
+    parts, length = transforms.windows(audio[:2], 4, 2)
+    np.testing.assert_array_equal(parts, [[0, 1, 0, 0]] * 2)
+    assert length == 2
+
+
 def test_fill(rng):
     del rng
     short = np.array([1.0, 2.0], np.float32)
@@ -43,6 +53,15 @@ def test_unknown_modes_are_refused(rng):
 
 def test_gain_is_in_decibels():
     np.testing.assert_allclose(transforms.gain(np.ones(2, np.float32), -20), 0.1, rtol=1e-6)
+
+
+def test_speed_raises_the_pitch_and_shortens(rng):
+    del rng
+    tone = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000).astype("f")
+    fast = transforms.speed(tone, 1.25)
+    spectrum = np.abs(np.fft.rfft(fast * np.hanning(len(fast))))
+    assert len(fast) == 12_800 and fast.dtype == np.float32
+    assert abs(spectrum.argmax() * 16_000 / len(fast) - 550) < 2
 
 
 def test_mixup_is_the_weighted_sum_of_centred_clips(rng):
