@@ -44,8 +44,11 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "gs": ["gcsfs"],  # shards in Google's object store
+        "s3": ["s3fs"],  # in Amazon's
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
+        "search": ["faiss-cpu"],
         "tensorboard": ["tensorboard"],
         "text": ["tokenizers"],  # of published text models
         "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions

@@ -62,10 +62,6 @@ def published(a):
     if a.preset not in PRESETS:
         raise ValueError(f"preset '{a.preset}': wanted one of {', '.join(PRESETS)}.")
     preset = PRESETS[a.preset]
-    captions = dict(kind="captions:Templates" if a.data == "synthetic" else "captions:Own")
-    source: dict[str, Any] = dict(kind="source:Manifest", path=a.data, rate=preset["rate"])
-    if a.data == "synthetic":
-        source = dict(kind="synthetic", rate=preset["rate"])
     sound = {name: preset[name] for name in ("rate", "hop", "high")}
     audio = audio_text.htsat(a.size, **sound)
     text = audio_text.text_tower(preset["text"], pooler=preset["pooler"])
@@ -83,17 +79,12 @@ def published(a):
             positives="pairs",
         ),
         data=dict(
-            sources=dict(captions=source),
+            sources=dict(captions=audio_text.captioned(a.data, preset["rate"])),
             batch_size=preset["batch"],
             samples=preset["seconds"] * preset["rate"],
             rate=preset["rate"],
             fill=preset["fill"],
-            text=dict(
-                kind="text",
-                words=dict(kind="text:Words", words=(), buckets=text["tokenizer"]["vocab"] - 2),
-                length=preset["words"],
-                captions=captions,
-            ),
+            text=audio_text.caption_words(a.data, text, preset["words"]),
         ),
         optim=Optim(lr=preset["lr"], warmup=preset["warmup"], schedule="cosine"),
         steps="45ep",

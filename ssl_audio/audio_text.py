@@ -51,7 +51,7 @@ def text_tower(name: str, *, pooler: bool) -> dict[str, Any]:
 
 def laptop(
     *, kind: str, root: str, fold: int, encoder: str, text: str, out: int = 128, **objective: Any
-) -> ConfigDict:
+) -> Any:
     """Return a run on ESC-10 for two cores; one fold is kept for the zero-shot evaluation.
 
     Args:
@@ -66,15 +66,19 @@ def laptop(
     projector = dict(kind="projectors:Laion", out=out)
     names = labels(root)
     words, tower = _text(text, names)
-    data_text = dict(
+    data_text: dict[str, Any] = dict(
         kind="text", words=words, length=32, captions=dict(kind="captions:Templates", neutral=False)
     )
     data_text["captions"]["templates"] = TEMPLATES
-    run = recipes.run(
+    run: Any = recipes.run(
         objective=dict(
             kind=kind,
             towers=dict(
-                audio=_audio(encoder) | dict(projector=projector),
+                audio=sound_tower(encoder, frames=124, depth=4)
+                | dict(
+                    projector=projector,
+                    spec_augment=dict(kind="augment:SpecAugment", freq=8, time=16),
+                ),
                 text=tower | dict(projector=projector),
             ),
             edges=(("audio", "text", 1.0),),
@@ -94,7 +98,7 @@ def laptop(
             schedule="cosine",
             clip=1.0,
             rates={"^text/(tokenizer|encoder)/": 0.0 if text != "words" else 1.0},
-        ),  # fmt: skip
+        ),
         steps="40ep",
         checkpoint=Checkpoint(every="50%", keep=1),
         record=Record(every=20, figures="0"),
@@ -116,10 +120,10 @@ def laptop(
     return run
 
 
-def runlocal(config: ConfigDict) -> ConfigDict:
+def runlocal(config: Any) -> Any:
     """Shrink a laptop run to four steps on made-up sounds."""
     audio = config.objective.towers.audio
-    audio.encoder.channels = (16, 16, 16)
+    audio.encoder.channels = (16, 16)
     audio.tokenizer.width = 16
     config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
     config.data.update(batch_size=8, samples=16_000)
@@ -155,16 +159,59 @@ def labels(root: str) -> tuple[str, ...]:
     return tuple(sorted({row["category"] for row in rows}))
 
 
-def _audio(encoder: str) -> dict[str, Any]:
-    """Return an audio tower for clips of 2.5 s at 16 kHz."""
-    bins, patch, frames = 64, (4, 4), 124
-    grid = (bins // patch[0], frames // patch[1])
+def captioned(data: str, rate: int) -> dict[str, Any]:
+    """Return the source of a manifest with captions, or "synthetic" sounds; `rate` in Hz."""
+    if data == "synthetic":
+        return dict(kind="synthetic", rate=rate)
+    return dict(kind="source:Manifest", path=data, rate=rate)
+
+
+def caption_words(data: str, tower: dict[str, Any], length: int) -> dict[str, Any]:
+    """Return how captions are cut for a text tower that begins from nothing.
+
+    To begin from published weights, set `words` to the tokenizer's file (`data/text.py`) and
+    `warm_start`.
+    """
+    captions = dict(kind="captions:Templates" if data == "synthetic" else "captions:Own")
+    words = dict(kind="text:Words", words=(), buckets=tower["tokenizer"]["vocab"] - 2)
+    return dict(kind="text", words=words, length=length, captions=captions)
+
+
+def trained(path: str) -> dict[str, Any]:
+    """Return the config of a trained or converted audio-text model.
+
+    Raises:
+      ValueError: `path` is not one.
+    """
+    written = pathlib.Path(path).expanduser() / "config.json"
+    if not written.is_file():
+        raise ValueError(f"{path}: no config.json there; wanted a run, or a folder of convert.")
+    config = json.loads(written.read_text(encoding="utf-8"))
+    if not config.get("objective", {}).get("towers"):
+        raise ValueError(f"{path}: its objective has no towers; wanted an audio-text model.")
+    return config
+
+
+def sound_tower(
+    encoder: str, *, frames: int, depth: int, positions: str = "normal"
+) -> dict[str, Any]:
+    """Return a small audio tower at 16 kHz: "cnn", or a name of `sizes.encoder` with `depth` layers.
+
+    Args:
+      encoder: its kind.
+      frames: of a clip, 20 ms apart.
+      depth: of a Transformer or Mamba.
+      positions: how its position table starts; see `tokens.positions`.
+    """
+    bins, patch = 64, (4, 4)
     pool = "pools:Mean"
     if encoder == "cnn":
         built: dict[str, Any] = dict(kind="cnn", channels=(64, 128, 128), convolutions=1)
         width, pool = 64, "pools:Columns"
     else:
-        built = sizes.encoder(encoder, "tiny", grid, depth=4)
+        patch = (16, 4)
+        built = sizes.encoder(encoder, "tiny", (bins // patch[0], frames // patch[1]), depth=depth)
+        built["positions"]["start"] = positions
         width = built["width"]
     stats = STATS["esc50"]
     return dict(
@@ -175,29 +222,30 @@ def _audio(encoder: str) -> dict[str, Any]:
         tokenizer=dict(kind="patchify", width=width, patch=patch, stride=patch),
         encoder=built,
         pool=dict(kind=pool),
-        spec_augment=dict(kind="augment:SpecAugment", freq=8, time=16),
+        spec_augment=None,
         length="length",
         frozen=False,
     )
 
 
+def small_text(known: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a tokenizer that knows some words, and a small text tower to learn from nothing."""
+    buckets = 64
+    words = dict(kind="text:Words", words=known, buckets=buckets)
+    vocab = 2 + len(known) + buckets
+    parts = bert(vocab=vocab, width=64, depth=1, heads=4, hidden=128, places=32, eps=1e-6)
+    parts["encoder"]["remat"] = "none"
+    return words, dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
+
+
 def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tokenizer and the tower of "words", or of the folder of a converted text model."""
     if where == "words":
-        known = texts.vocabulary([*TEMPLATES, *(name.replace("_", " ") for name in names)])
-        known = tuple(sorted({*known, *texts.vocabulary(bank("esc").sentences())}))
-        words = dict(kind="text:Words", words=known, buckets=64)
-        parts = bert(
-            vocab=2 + len(known) + 64, width=64, depth=1, heads=4, hidden=128, places=32, eps=1e-6
-        )
-        return words, dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
-    written = pathlib.Path(where).expanduser() / "config.json"
-    if not written.is_file():
-        raise ValueError(f"text={where}: wanted 'words', or a folder of ssl_audio.convert.")
-    config = json.loads(written.read_text(encoding="utf-8"))
+        plain = [name.replace("_", " ") for name in names]
+        return small_text(texts.vocabulary([*TEMPLATES, *plain, *bank("esc").sentences()]))
+    config = trained(where)
     try:
-        tower = config["objective"]["towers"]["text"]
-        words = config["data"]["text"]["words"]
+        tower, words = config["objective"]["towers"]["text"], config["data"]["text"]["words"]
     except KeyError as error:
         raise ValueError(f"text={where}: its config has no {error}; is it a text model?") from None
     return words, tower | dict(frozen=True)

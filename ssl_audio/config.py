@@ -21,6 +21,8 @@ from typing import Any
 # Field name -> the folder whose files may fill it.
 SLOTS = {
     "objective": "objectives",
+    "targets": "objectives",
+    "teacher": "objectives",
     "frontend": "frontend",
     "tokenizer": "tokens",
     "masking": "tokens",
@@ -40,6 +42,8 @@ SLOTS = {
     "projector": "backbones",
     "corruption": "frontend",
     "augment": "frontend",
+    "heads": "backbones",
+    "estimator": "backbones",
     "predictor": "backbones",
     "towers": "backbones",
     "pool": "backbones",

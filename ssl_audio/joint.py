@@ -74,12 +74,7 @@ class JointEncoder(Encoder):
         Raises:
           ValueError: its tokens are coarser than its patches, or it is not of patches.
         """
-        tower = self._tower("audio")
-        if not hasattr(tower.tokenizer, "grid") or self._shapes.layers is None:
-            raise ValueError(
-                f"{type(tower.encoder).__name__}: this audio tower gives one vector per window, no "
-                "features of patches; use embed_audio."
-            )
+        self._check_patches()
         yield from super().stream(clips, *rest, **options)
 
     def embed_audio(self, waveform: Any, sample_rate: int) -> np.ndarray:
@@ -98,10 +93,16 @@ class JointEncoder(Encoder):
 
     def vectors(self, clips: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, unit vector [D]) of clips [S] at `rate` Hz, as batches fill up."""
-        waiting: list[tuple[int, np.ndarray, int]] = []
-        sums: dict[int, tuple[int, list[np.ndarray]]] = {}
+        for number, _, found in self.spans(clips):
+            mean = np.mean(found, axis=0, dtype=np.float64)
+            yield number, np.asarray(mean / np.linalg.norm(mean), np.float32)
 
-        def run() -> Iterator[tuple[int, np.ndarray]]:
+    def spans(self, clips: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield (number, first samples [n], unit vectors [n, D]) of the windows that cover each clip."""
+        waiting: list[tuple[int, np.ndarray, int]] = []
+        done: dict[int, tuple[list[int], list[np.ndarray]]] = {}
+
+        def run() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
             group, waiting[:] = waiting[: self.batch_size], waiting[self.batch_size :]
             filled = group + group[-1:] * (self.batch_size - len(group))
             batch = {
@@ -109,16 +110,16 @@ class JointEncoder(Encoder):
                 self._tower("audio").length: np.array([n for _, _, n in filled], np.int32),
             }
             for (number, _, _), vector in zip(group, self._embed("audio", batch), strict=False):
-                wanted, some = sums[number]
-                some.append(vector)
-                if len(some) == wanted:
-                    mean = np.mean(sums.pop(number)[1], axis=0, dtype=np.float64)
-                    yield number, (mean / np.linalg.norm(mean)).astype(np.float32)
+                starts, found = done[number]
+                found.append(vector)
+                if len(found) == len(starts):
+                    yield number, np.array(starts), np.stack(done.pop(number)[1])
 
+        fill = self.config["data"].get("fill", "zeros")
         for number, clip in enumerate(clips):
-            cut = list(windows(clip, self._window, self.config["data"].get("fill", "zeros")))
-            sums[number] = len(cut), []
-            waiting += [(number, audio, length) for audio, length in cut]
+            cut = list(windows(clip, self._window, fill))
+            done[number] = [start for start, _, _ in cut], []
+            waiting += [(number, audio, length) for _, audio, length in cut]
             while len(waiting) >= self.batch_size:
                 yield from run()
         while waiting:
@@ -223,6 +224,20 @@ class JointEncoder(Encoder):
         return configs.build({k: v for k, v in options.items() if k != "captions"}, "text")
 
     @property
+    def num_layers(self) -> int:
+        """Number of blocks of the audio tower's backbone, L; ValueError as `stream`."""
+        self._check_patches()
+        return super().num_layers
+
+    def _check_patches(self) -> None:
+        tower = self._tower("audio")
+        if not hasattr(tower.tokenizer, "grid") or self._shapes.layers is None:
+            raise ValueError(
+                f"{type(tower.encoder).__name__}: this audio tower gives one vector per window, no "
+                "features of patches; use embed_audio."
+            )
+
+    @property
     def _window(self) -> int:
         return self.config["data"]["samples"]
 
@@ -246,8 +261,8 @@ def _program(objective: Any, name: str) -> Any:
     return jax.jit(objective.predictors()[f"embed_{name}"])
 
 
-def windows(audio: np.ndarray, samples: int, fill: str) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield pieces of exactly `samples` that cover a clip [S], and how much of each is sound.
+def windows(audio: np.ndarray, samples: int, fill: str) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Yield first sample, piece of exactly `samples` and how much of it is sound, to cover a clip [S].
 
     A shorter clip is filled as in training ("join": repeated); of a longer one the pieces are at most
     half a piece apart, the first at its begin and the last at its end.
@@ -255,8 +270,8 @@ def windows(audio: np.ndarray, samples: int, fill: str) -> Iterator[tuple[np.nda
     if len(audio) <= samples:
         mode = "repeat" if fill == transforms.FILLS[-1] else fill
         audio = transforms.fill(audio, samples, mode, lambda: audio)
-        yield transforms.crop(audio, samples, "first", np.random.default_rng(0))
+        yield 0, *transforms.crop(audio, samples, "first", np.random.default_rng(0))
         return
     count = 1 + -(-(len(audio) - samples) * 2 // samples)
     for start in np.linspace(0, len(audio) - samples, count).round().astype(int):
-        yield audio[start : start + samples], samples
+        yield int(start), audio[start : start + samples], samples

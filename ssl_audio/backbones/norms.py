@@ -91,6 +91,32 @@ class StoredNorm(nn.Module):
         )
 
 
+class BiasNorm(nn.Module):
+    """Divide by the root mean square of the values less a learned bias (Zipformer, arXiv:2310.11230).
+
+    The bias acts on the length only, and there is one scale, so lengths are not lost altogether.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise the last axis."""
+        x = x.astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        scale = self.param("log_scale", nn.initializers.ones, (), jnp.float32)
+        square = jnp.mean((x - _last(bias, x)) ** 2, -1, keepdims=True)
+        return x * jax.lax.rsqrt(square) * jnp.exp(scale)
+
+
+def swoosh_l(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Return log(1 + e^(x - 4)) - 0.08 x - 0.035 (Zipformer: after the wide layer of a perceptron)."""
+    return jax.nn.softplus(x - 4) - 0.08 * x - 0.035
+
+
+def swoosh_r(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Return log(1 + e^(x - 1)) - 0.08 x - 0.313261687: 0 at 0 (Zipformer: after convolutions)."""
+    return jax.nn.softplus(x - 1) - 0.08 * x - 0.313261687
+
+
 def _last(vector, x):
     """Shape a [D] vector to broadcast over all but the last axis of x."""
     return vector.reshape((1,) * (x.ndim - 1) + vector.shape)

@@ -33,6 +33,24 @@ def drop_path(
     return x * keep / (1 - rate)
 
 
+def over_layers(body: Any, count: int, remat: str) -> Any:
+    """Return the scan of body(block, carry, x) → (carry, y) over layers whose parameters are stacked.
+
+    Args:
+      body: one layer.
+      count: number of layers.
+      remat: see `Stack`.
+    """
+    if remat != "none":
+        body = nn.remat(body, policy=REMAT[remat], prevent_cse=False)
+    return nn.scan(
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "drop_path": True},
+        length=count,
+    )
+
+
 class Mlp(nn.Module):
     """Two-layer perceptron with exact (erf) GELU.
 
@@ -112,43 +130,6 @@ class PreNorm(nn.Module):
         x = branch(lambda y: mixed(self.mixer, y, index, valid, train, pair_bias), "mixer")
         if self.mlp:
             x = branch(perceptron(self.mlp), "mlp")
-        return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
-
-
-class PostNorm(nn.Module):
-    """norm(x + mixer(x)), then norm(x + mlp(x)): the block of BERT (arXiv:1810.04805). One layer."""
-
-    mixer: nn.Module
-    norm: nn.Module = LayerNorm(1e-12)
-    mlp: float = 4.0
-
-    layers = 1
-
-    def start(self, x: Float[Array, "B N D"]):
-        """Return what the layers carry: the residual stream."""
-        return x
-
-    def stream(self, carry, rate=0.0, key=None) -> Float[Array, "B N D"]:
-        """Return the residual stream held in the carry."""
-        del rate, key
-        return carry
-
-    def rates(self, rate: float, depth: int):
-        """Return the drop-path rates of all layers, [L, 1]."""
-        return jnp.linspace(0, rate, depth)[:, None]
-
-    @nn.compact
-    def __call__(self, x, index, valid, rates, *, dtype, train: bool):
-        """Apply the layer to the stream x [B, N, D]; `rates` [1] is its drop-path rate."""
-
-        def branch(inner, name):
-            y = inner(x.astype(dtype)).astype(x.dtype)
-            key = self.make_rng("drop_path") if rates is not None else None
-            y = x + drop_path(y, 0.0 if rates is None else rates[0], key)
-            return self.norm.copy(name=f"norm_{name}")(y)
-
-        x = branch(lambda y: self.mixer(y, index, valid, train=train), "mixer")
-        x = branch(Mlp(self.mlp, name="mlp"), "mlp")
         return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
 
 
@@ -289,12 +270,4 @@ class Stack(nn.Module):
             carry = block(carry, index, valid, rates, dtype=dtype, train=train, **more)
             return carry, block.stream(carry) if layers else None
 
-        if self.remat != "none":
-            body = nn.remat(body, policy=REMAT[self.remat], prevent_cse=False)
-        scanned = nn.scan(
-            body,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "drop_path": True},
-            length=self.depth // block.layers,
-        )
-        return scanned(block, carry, rates)
+        return over_layers(body, self.depth // block.layers, self.remat)(block, carry, rates)

@@ -19,8 +19,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
     Options: dim, codebook_size, num_codebooks, held against the arrays; scale_speed (10).
     `forward(x=[*B, D])` gives the codes that the classifier guesses and those after 5 rounds of
-    search, what these stand for, and the quantiser's losses with the former; h [*B, C] and targets [*B, Q] (negative:
-    none) give the cross-entropy of each code.
+    search, what these stand for, and the quantiser's losses with the former; h [*B, C] and targets
+    [*B, Q] (negative: none) give the cross-entropy of each code.
 
     Raises:
       ValueError: see `ssl_audio.convert.from_state_dict`.

@@ -30,7 +30,7 @@ class Mae(Objective):
       decoder: see `backbones.decoders`.
       masking: which patches to hide.
       standardise: scale every target patch to mean 0 and deviation 1 (section 3.3).
-      augment: changes the waveforms in training, (audio, length, key) → audio.
+      augment: what changes the waveforms in training, one after the other: (audio, length, key) → audio.
     """
 
     frontend: Frontend
@@ -39,7 +39,7 @@ class Mae(Objective):
     decoder: Any
     masking: Any
     standardise: bool = True
-    augment: Any = None
+    augment: tuple = ()
 
     def __post_init__(self):
         if tuple(self.tokenizer.patch) != tuple(self.tokenizer.stride):
@@ -72,8 +72,8 @@ class Mae(Objective):
         del phase
         mask_key, augment_key, key = jax.random.split(key, 3)
         audio = batch["audio"]
-        if train and self.augment:
-            audio = self.augment(audio, batch["length"], augment_key)
+        for number, change in enumerate(self.augment if train else ()):
+            audio = change(audio, batch["length"], jax.random.fold_in(augment_key, number))
         spec = self.frontend(audio, batch["length"])
         grid = self.tokenizer.grid(*spec.shape[1:])
         hidden = self.masking(mask_key, spec.shape[0], grid)

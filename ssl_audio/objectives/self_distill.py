@@ -106,7 +106,7 @@ class SelfDistill(Objective):
         corrupted, mask = self.corruption(clean, corrupt_key)
         return self.loss_of(params, extra, clean, corrupted, mask, key if train else None)
 
-    def crops(self, audio: Float[Array, "B S"], length: Any, key: Array) -> Float[Array, "2B T F"]:
+    def crops(self, audio: Float[Array, "B S"], length: Any, key: Array) -> Float[Array, "A T F"]:
         """Return the log-mel of two random crops of each clip: all first ones, then all second ones."""
         batch, size = audio.shape[0], min(self.crop, audio.shape[1])
         start_key, roll_key, shift_key = jax.random.split(key, 3)

@@ -14,7 +14,11 @@ from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import select, visible
 
-LOSSES = {"softmax": losses.softmax_cross_entropy, "sigmoid": losses.sigmoid_cross_entropy}
+LOSSES = {
+    "softmax": losses.softmax_cross_entropy,
+    "sigmoid": losses.sigmoid_cross_entropy,
+    "asymmetric": losses.asymmetric,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +28,10 @@ class Tagging(Objective):
     Attributes:
       frontend, tokenizer, encoder: as in pretraining; patches may overlap here.
       head: Encoded → logits.
-      criterion: "softmax" (one label a clip) or "sigmoid" (any number of labels).
+      criterion: "softmax" (one label a clip), "sigmoid" (any number of labels) or "asymmetric" (any
+        number, of many classes that are rare: `losses.asymmetric`).
       smoothing: in training, this share of each label is spread evenly: over all classes for "softmax",
-        over yes and no for "sigmoid" (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+        over yes and no otherwise (Szegedy et al. 2016, arXiv:1512.00567, section 7).
       spec_augment: hides a band and a stretch of the raw log-mel in training.
       noise: adds noise and rolls the normalised log-mel in training.
       masking: which patches to leave out in training; the head must do without the whole grid.

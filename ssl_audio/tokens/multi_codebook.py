@@ -34,6 +34,7 @@ class MultiCodebook(nn.Module):
             raise ValueError(f"MultiCodebook: books is {self.books}; wanted a power of 2.")
 
     def setup(self):
+        """Declare the parameters."""
         shape = self.books, self.codes, self.width
         normal = nn.initializers.normal(self.width**-0.5)
         self.centers = self.param("centers", normal, shape, jnp.float32)
@@ -42,17 +43,21 @@ class MultiCodebook(nn.Module):
         self.guess_scale = self.param("guess_scale", zero, (), jnp.float32)
         self.center_scale = self.param("center_scale", zero, (), jnp.float32)
 
-    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B Q V"]:
-        """Return the classifier's logits."""
+    def __call__(self, x: Float[Array, "*B D"]) -> Int[Array, "*B Q"]:
+        """Return the codes of vectors."""
+        return self.encode(x)
+
+    def logits(self, x: Float[Array, "*B D"]) -> Float[Array, "*B Q V"]:
+        """Return what the classifier guesses."""
         logits = self.guess(x * jnp.exp(self.guess_scale * SPEED))
         return logits.reshape(*x.shape[:-1], self.books, self.codes)
 
     def encode(self, x: Float[Array, "*B D"], rounds: int = 5) -> Int[Array, "*B Q"]:
         """Return the codes of vectors: the classifier's, improved by so many rounds of search."""
-        codes = jnp.argmax(self(x), axis=-1).astype(jnp.int32)
+        codes = jnp.argmax(self.logits(x), axis=-1).astype(jnp.int32)
         flat, codes = x.reshape(-1, x.shape[-1]), codes.reshape(-1, self.books)
-        for _ in range(rounds):
-            codes = refined(flat, self._scaled(), codes)
+        books = self._scaled()
+        codes = jax.lax.fori_loop(0, rounds, lambda _, now: refined(flat, books, now), codes)
         return codes.reshape(*x.shape[:-1], self.books)
 
     def decode(self, codes: Int[Array, "*B Q"]) -> Float[Array, "*B D"]:
@@ -66,14 +71,14 @@ class MultiCodebook(nn.Module):
         """Return what is descended in training the quantiser; the codes themselves have no gradient.
 
         Returns:
-          Squared error relative to that of the mean, which is that of the entries; minus the mean log probability that the
-          classifier gives to the codes; how far the mean use of codes is from even, in nats.
+          Squared error relative to that of the entries' mean; minus the mean log probability that
+          the classifier gives to the codes; how far the mean use of codes is from even, in nats.
         """
         codes = jax.lax.stop_gradient(self.encode(x, rounds))
         error = jnp.sum((self.decode(codes) - x) ** 2)
         mean = jax.lax.stop_gradient(jnp.sum(jnp.mean(self._scaled(), 1), 0))
         relative = error / jnp.sum((x - mean[None]) ** 2)
-        logp = jax.nn.log_softmax(self(x))
+        logp = jax.nn.log_softmax(self.logits(x))
         chosen = jnp.take_along_axis(logp, codes[..., None], axis=-1)
         even = perplexity(jnp.mean(jnp.exp(logp), axis=0))
         return relative, -jnp.mean(chosen), jnp.mean(jnp.log(self.codes / even))

@@ -52,6 +52,28 @@ class Patchify(nn.Module):
         return grid(frames, bins, self.patch, self.stride)
 
 
+class Cut(nn.Module):
+    """Patches as they are, for what quantises or predicts them; no parameters.
+
+    Attributes:
+      patch, stride: see `Patchify`.
+    """
+
+    patch: tuple[int, int] = (16, 16)
+    stride: tuple[int, int] = (16, 16)
+
+    def __call__(self, spec: Spec) -> Tokens:
+        """Return the values of each patch, in the order of `Patchify`."""
+        x = patches(spec, self.patch, self.stride)
+        index = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
+        return Tokens(x=x, index=index, grid=self.grid(*spec.shape[1:]))
+
+    @nn.nowrap
+    def grid(self, frames: int, bins: int) -> tuple[int, int]:
+        """Return (rows, columns) of patches in a spectrogram of that size."""
+        return grid(frames, bins, self.patch, self.stride)
+
+
 def grid(
     frames: int, bins: int, patch: tuple[int, int], stride: tuple[int, int]
 ) -> tuple[int, int]:

@@ -121,6 +121,7 @@ class Projected(nn.Module):
     eps: float = 1e-5
 
     def setup(self):
+        """Declare the parameters."""
         self.norm = LayerNorm(self.eps)
         self.project = nn.Dense(self.width)
 
