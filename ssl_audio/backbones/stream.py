@@ -83,7 +83,9 @@ def advance(
         def normed(name):
             return block.norm.apply({"params": p[name]}, x).astype(dtype)  # pyright: ignore
 
-        y, memory = block.mixer.apply({"params": p["mixer"]}, normed("norm_mixer"), memory=memory)
+        mixer: Any = {"params": p["mixer"]}
+        mixed: Any = block.mixer.apply(mixer, normed("norm_mixer"), memory=memory)
+        y, memory = mixed
         x = x + y.astype(x.dtype)
         if block.mlp:
             mlp = perceptron(block.mlp)
