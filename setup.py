@@ -17,11 +17,13 @@ setup(
     description="Pretrain, adapt and use self-supervised audio encoders in JAX",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    package_data={"ssl_audio": ["data/banks/*.json"]},
     packages=find_packages(include=["ssl_audio", "ssl_audio.*"]),
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py",
         "array-record",
+        "etils",
         "flax>=0.12,<0.14",
         "grain>=0.2.18",
         "jax>=0.10,<0.13",
@@ -44,7 +46,9 @@ setup(
         "tpu": ["jax[tpu]"],
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
+        "search": ["faiss-cpu"],
         "tensorboard": ["tensorboard"],
+        "text": ["tokenizers"],  # of published text models
         "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
         "test": TEST + PARQUET,

@@ -24,15 +24,15 @@ def get_config(arg=""):
     frontend["frames"] = 592
     if a.laptop:
         frames, steps = 192, 1000
-        return recipes.small(
+        return recipes.short(
             objective=objective(
                 a.encoder, "mini", frontend | dict(bins=64, frames=frames), steps, steps // 3,
                 clip=512, patch=256, hidden=256, bottleneck=64, pixels=(128, 64),
             ),
             places=a.data,
+            samples=400 + 160 * (2 * frames - 1),
             batch=16,
             steps=steps,
-            frames=2 * frames,
             optim=Optim(lr=5e-4, weight_decay=0.04, warmup="10%", schedule="cosine", clip=3.0),
         )  # fmt: skip
     config = recipes.pretrain(

@@ -103,9 +103,10 @@ def laptop(a, frontend):
         made["masking"]["count"] = 0.75
     grid = made["encoder"]["positions"]["grid"]
     made["decoder"] = decoder(a.decoder, grid, width=64, depth=2, heads=4)
-    return recipes.small(
+    return recipes.short(
         objective=made,
         places=a.data,
+        samples=400 + 160 * 495,
         batch=32,
         steps=1000,
         optim=Optim(

@@ -26,9 +26,10 @@ def get_config(arg=""):
     a = parse_arg(arg, size="base", encoder="vit", data="synthetic", laptop=False, runlocal=False)
     if a.laptop:
         made = objective(a.encoder, "mini", FRONTEND | dict(bins=64, frames=496), 64, 2, 4)
-        return recipes.small(
+        return recipes.short(
             objective=made,
             places=a.data,
+            samples=800 + 320 * 495,
             batch=32,
             steps=1000,
             optim=optimizer(lr=1.5e-3, weight_decay=0.05, warmup="10%"),

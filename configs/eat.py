@@ -27,9 +27,10 @@ def get_config(arg=""):
         made = objective(a.encoder, "mini", frontend | dict(bins=64, frames=496), 8, 2000)
         made["decoder"].update(layers=2, groups=4)
         made["momentum"].update(start=0.998, end=0.9999)
-        return recipes.small(
+        return recipes.short(
             objective=made,
             places=a.data,
+            samples=400 + 160 * 495,
             batch=16,
             steps=1000,
             optim=optimizer(lr=1e-3, warmup="10%"),

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from ssl_audio import folder as plain
 from ssl_audio.optim import averaged
@@ -186,6 +187,23 @@ def load_params(
     return _load_tree(folder / "params"), config
 
 
+def load_extra(path: str | pathlib.Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Load named entries of `extra` from a workdir's newest checkpoint, as numpy arrays.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint, or it has no such entry.
+    """
+    path = pathlib.Path(path).resolve()
+    newest = steps(path)[-1:]
+    place = path / "checkpoints" / "".join(map(str, newest)) / "extra"
+    extra = _load_tree(place) if names and newest and place.is_dir() else {}
+    if missing := [name for name in names if name not in extra]:
+        raise FileNotFoundError(
+            f"{path}: no checkpoint with {', '.join(missing)} beside parameters."
+        )
+    return {name: extra[name] for name in names}
+
+
 def warm_start(params: Any, path: str | pathlib.Path, take: str, leave: str = "") -> Any:
     """Return params with those whose path matches `take` replaced by another run's.
 
@@ -247,8 +265,8 @@ def _few(names: list[str], most: int = 8) -> str:
 
 
 def _metadata(folder: pathlib.Path) -> Any:
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.metadata(folder).item_metadata.tree
+    # The handler itself: a Checkpointer warns that one item is not a whole checkpoint.
+    return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
 
 
 def _shapes(folder: pathlib.Path) -> Any:

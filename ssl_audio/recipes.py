@@ -96,6 +96,23 @@ def architecture(path: str) -> dict[str, Any]:
     return {part: objective[part] for part in parts}
 
 
+def trained(path: str, *keys: str) -> Any:
+    """Return an option of the objective of a run, or of an exported folder.
+
+    Raises:
+      ValueError: there is no run, or its objective has no such option.
+    """
+    written = pathlib.Path(path).expanduser() / "config.json"
+    if not written.is_file():
+        raise ValueError(f"{path}: no config.json there; wanted the workdir of a run.")
+    found = json.loads(written.read_text())["objective"]
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            raise ValueError(f"{path}: its objective has no {'.'.join(keys)}.")
+        found = found[key]
+    return found
+
+
 def run(
     *,
     objective: dict[str, Any],
@@ -134,6 +151,59 @@ def run(
     )
 
 
+def few_steps(config: Any, samples: int) -> Any:
+    """Return a run of four steps on eight made-up clips each: to see that it works at all."""
+    sound = dict(kind="synthetic", size=32, seconds=1.0)
+    if "rate" in config.data:
+        sound["rate"] = config.data.rate
+    config.data.sources = ConfigDict(dict(synthetic=sound))
+    config.data.update(batch_size=8, samples=samples)
+    if "weights" in config.data:
+        del config.data["weights"]
+    config.steps = "4"
+    for name in ("warmup", "plateau"):  # a number or a text, as it is
+        config.optim[name] = type(config.optim[name])(0)
+    config.record.update(every=1, figures="0")
+    config.checkpoint.every = "2"
+    return config
+
+
+SHORT = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
+
+
+def short(
+    *,
+    objective: dict[str, Any],
+    places: str,
+    samples: int,
+    steps: int = 500,
+    batch: int = 8,
+    optim: Optim = SHORT,
+) -> ConfigDict:
+    """Return a run for two cores: short crops, AdamW with a cosine.
+
+    Clips shorter than a crop are joined with others, and every source is heard equally often.
+    """
+    rate = objective["frontend"].get("rate", 16_000)
+    heard = sources(places, rate)
+    data: dict[str, Any] = dict(
+        sources=heard,
+        weights=dict.fromkeys(heard, 1.0),
+        batch_size=batch,
+        samples=samples,
+        fill="join",
+    )
+    data |= {} if rate == 16_000 else dict(rate=rate)
+    return run(
+        objective=objective,
+        data=data,
+        optim=optim,
+        steps=steps,
+        checkpoint=Checkpoint(every="10%"),
+        record=Record(every=20, figures="20%"),
+    )
+
+
 def pretrain(
     *,
     places: str,
@@ -163,52 +233,14 @@ def pretrain(
 
 
 def laptop(*, encoder: str, places: str) -> ConfigDict:
-    """Return a pretraining run for two cores: short crops, four layers, AdamW with a cosine.
-
-    Clips shorter than a crop are joined with others, and every source is heard equally often.
-    """
+    """Return a pretraining run for two cores: see `short`; four layers."""
     frames = 128
     objective = masked_spectrogram(
         encoder=encoder, size="tiny", depth=4, patch=(16, 8), masked=0.6, frames=frames
     )
     objective["encoder"]["drop_path"] = 0.0
     objective["encoder"]["positions"]["start"] = LAPTOP_POSITIONS.get(encoder, "normal")
-    optim = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
-    return small(objective=objective, places=places, batch=8, steps=500, optim=optim)
-
-
-def small(
-    *,
-    objective: dict[str, Any],
-    places: str,
-    batch: int,
-    steps: int,
-    optim: Optim,
-    frames: int | None = None,
-) -> ConfigDict:
-    """Return a pretraining run for a laptop, on clips of so many frames; default: the frontend's.
-
-    Clips that are shorter are joined with others, and every source is heard equally often.
-    """
-    frontend = objective["frontend"]
-    rate, hop = frontend.get("rate", 16_000), frontend.get("hop", 160)
-    heard = sources(places, rate)
-    data: dict[str, Any] = dict(
-        sources=heard,
-        weights=dict.fromkeys(heard, 1.0),
-        batch_size=batch,
-        samples=frontend.get("window", 400) + hop * ((frames or frontend["frames"]) - 1),
-        fill="join",
-    )
-    data |= {} if rate == 16_000 else dict(rate=rate)
-    return run(
-        objective=objective,
-        data=data,
-        optim=optim,
-        steps=steps,
-        checkpoint=Checkpoint(every="10%"),
-        record=Record(every=20, figures="20%"),
-    )
+    return short(objective=objective, places=places, samples=400 + 160 * (frames - 1))
 
 
 def runlocal(config: Any) -> Any:
@@ -226,16 +258,4 @@ def runlocal(config: Any) -> Any:
     if "trunk" in objective.get("decoder", {}):
         objective.decoder.trunk.update(depth=2, width=32)
         objective.decoder.positions.grid = (rows, columns)
-    rate = config.data.get("rate", 16_000)
-    sound = dict(kind="synthetic", size=32, seconds=1.0) | (
-        {} if rate == 16_000 else dict(rate=rate)
-    )
-    config.data.sources = ConfigDict(dict(synthetic=sound))
-    if "weights" in config.data:
-        config.data.weights = ConfigDict(dict(synthetic=1.0))
-    config.data.update(batch_size=8, samples=rate)
-    config.steps = "4"
-    config.optim.update(warmup=type(config.optim.warmup)(0), plateau=0)
-    config.record.update(every=1, figures="0")
-    config.checkpoint.every = "2"
-    return config
+    return few_steps(config, config.data.get("rate", 16_000))

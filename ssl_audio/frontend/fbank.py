@@ -42,6 +42,9 @@ class Fbank:
       low: lower edge of the lowest band, Hz.
       high: upper edge of the highest band, Hz; at or below 0 it counts from the Nyquist frequency.
       preemphasis: share of the preceding sample that is subtracted, within each frame.
+      taper: power of the Hann window; 0.85 makes it Kaldi's "povey".
+      scale: factor on the samples; Kaldi's recipes take 16-bit integers, 32768. It moves quiet bands
+        away from the floor.
       remove_mean: subtract the mean of the clip's valid samples first. Each frame loses its own
         mean anyway, so this only changes how the samples are rounded.
       frames: T; shorter clips are padded at the end (before normalisation), longer ones cut.
@@ -58,6 +61,8 @@ class Fbank:
     low: float = 20.0
     high: float = 0.0
     preemphasis: float = 0.97
+    taper: float = 1.0
+    scale: float = 1.0
     remove_mean: bool = True
     frames: int | None = None
     padding: str = "zero"
@@ -65,7 +70,7 @@ class Fbank:
     std: float = 4.5689974
 
     def __post_init__(self):
-        for name in ("rate", "bins", "hop", "window", "std"):
+        for name in ("rate", "bins", "hop", "window", "std", "taper", "scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Fbank: {name} is {getattr(self, name)}; it must be above 0.")
         if self.padding not in ("zero", "lowest"):
@@ -93,7 +98,7 @@ class Fbank:
           ValueError: the batch is shorter than one window and `frames` is None.
         """
         frames = self.count(audio.shape[1])
-        audio = audio.astype(jnp.float32)
+        audio = audio.astype(jnp.float32) * self.scale
         if length is None:
             length = jnp.full(audio.shape[:1], audio.shape[1], jnp.int32)
         if self.remove_mean:
@@ -151,7 +156,7 @@ class Fbank:
         size = 2 ** math.ceil(math.log2(self.window))
         framed = framed - jnp.mean(framed, axis=2, keepdims=True)
         previous = jnp.concatenate([framed[:, :, :1], framed[:, :, :-1]], axis=2)
-        framed = (framed - self.preemphasis * previous) * hann(self.window)[None, None]
+        framed = (framed - self.preemphasis * previous) * hann(self.window, self.taper)[None, None]
         bands = jnp.fft.rfft(framed, size)
         # The Nyquist line has no weight in any band.
         power = jnp.square(bands.real[..., :-1]) + jnp.square(bands.imag[..., :-1])
@@ -162,9 +167,10 @@ class Fbank:
 
 
 @functools.cache
-def hann(size: int) -> np.ndarray:
-    """Return the symmetric Hann window: 0 at both ends."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / (size - 1))).astype(np.float32)
+def hann(size: int, power: float = 1.0) -> np.ndarray:
+    """Return a power of the symmetric Hann window: 0 at both ends."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / (size - 1))
+    return (window**power).astype(np.float32)
 
 
 @functools.cache

@@ -30,6 +30,7 @@ class Objective(abc.ABC):
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
     couples_examples: ClassVar[bool] = False  # True: gradient accumulation would change the loss
+    needs: ClassVar[tuple[str, ...]] = ()  # entries of `extra` without which predictors cannot work
 
     @abc.abstractmethod
     def init(self, key: Any, batch: Batch) -> tuple[Params, Extra]:

@@ -17,6 +17,7 @@ from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float, Int
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss, Tokens
+from ssl_audio.tokens.masking import hide
 from ssl_audio.tokens.patchify import Patchify, patches, unpatch
 
 
@@ -165,7 +166,7 @@ class MaskedSpectrogram(Objective):
         """
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
         masked = jnp.stack(
-            [_hide(tokens.x, m, params["mask_token"]) for m in masks.values()], axis=1
+            [hide(tokens.x, m, params["mask_token"]) for m in masks.values()], axis=1
         )
         count = len(masks)
         merged = Tokens(
@@ -183,9 +184,3 @@ class MaskedSpectrogram(Objective):
             picked = jnp.take_along_axis(x[:, i], mask[..., None], axis=1)
             predicted[name] = self._head.apply({"params": params[name]}, picked)
         return predicted
-
-
-def _hide(x, index, mask_token):
-    """Replace the patches at index [B, K] by the mask token."""
-    hidden = jnp.zeros(x.shape[:2], bool).at[jnp.arange(x.shape[0])[:, None], index].set(True)
-    return jnp.where(hidden[..., None], mask_token[None, None].astype(x.dtype), x)

@@ -12,8 +12,8 @@ from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
 from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens.masking import select, visible
-from ssl_audio.tokens.patchify import Patchify
+from ssl_audio.tokens.masking import others
+from ssl_audio.tokens.order import reorder
 
 LOSSES = {
     "softmax": losses.softmax_cross_entropy,
@@ -39,7 +39,7 @@ class Tagging(Objective):
     """
 
     frontend: Any
-    tokenizer: Patchify
+    tokenizer: Any
     encoder: Any
     head: Any
     criterion: str = "softmax"
@@ -117,18 +117,20 @@ class Tagging(Objective):
             rngs = {"drop_path": key, "positions": place_key}
             if self.masking:
                 hidden = self.masking(mask_key, len(tokens.x), tokens.grid)
-                tokens = select(tokens, visible(hidden, tokens.x.shape[1]))
+                tokens = reorder(tokens, others(hidden, tokens.x.shape[1]))
         return self.encoder.apply(
             {"params": params["encoder"]}, tokens, train=key is not None, layers=True, rngs=rngs
         )
 
     def _spec(self, batch, key):
         """Return the log-mel; masks go on before normalisation and noise after, as in SSAST's loader."""
-        spec = self.frontend.log_mel(batch["audio"], batch["length"])
+        audio, length = batch["audio"], batch["length"]
         if key is None:
-            return self.frontend.normalise(spec)
+            return self.frontend(audio, length)
         mask_key, noise_key = jax.random.split(key)
-        spec = self.frontend.normalise(
-            self.spec_augment(spec, mask_key) if self.spec_augment else spec
-        )
+        if self.spec_augment:
+            spec = self.spec_augment(self.frontend.log_mel(audio, length), mask_key)
+            spec = self.frontend.normalise(spec)
+        else:
+            spec = self.frontend(audio, length)
         return self.noise(spec, noise_key) if self.noise else spec

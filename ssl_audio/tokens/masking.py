@@ -8,8 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Bool, Int, PRNGKeyArray
-from ssl_audio.structs import Tokens
+from ssl_audio.letters import Array, Bool, Float, Int, PRNGKeyArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,21 +205,59 @@ class InverseBlock:
         return jnp.sort(jnp.argsort(rank)[: self.number(grid)]).astype(jnp.int32)
 
 
-def visible(hidden: Int[Array, "B M"], total: int) -> Int[Array, "B K"]:
-    """Return the positions of a grid of `total` patches that are not hidden, ascending."""
-    rows = jnp.arange(hidden.shape[0])[:, None]
-    mask = jnp.ones((hidden.shape[0], total), bool).at[rows, hidden].set(False)
-    return jax.vmap(lambda row: _first(row, total - hidden.shape[1]))(mask)
+@dataclasses.dataclass(frozen=True)
+class Spans:
+    """Hide spans of time columns, all rows of them (wav2vec 2.0, arXiv:2006.11477, section 3.1).
+
+    Spans start at random columns, overlap, and are added until exactly so much is covered: every
+    clip has as many hidden patches as any other.
+
+    Attributes:
+      count: columns to hide: a number, or a share of them (above 0, below 1). Published recipes name
+        a probability p that a column starts a span instead; that covers 1 - (1 - p)^length.
+      length: columns of a span.
+    """
+
+    count: int | float
+    length: int = 10
+
+    def __post_init__(self):
+        _check(self.count)
+        if self.length < 1:
+            raise ValueError(f"Spans: length is {self.length}; wanted 1 or more.")
+
+    def __call__(self, key: PRNGKeyArray, batch: int, grid: tuple[int, int]) -> Int[Array, "B M"]:
+        """Return the hidden positions of each clip, ascending."""
+        rows, columns = grid
+        count = _number(self.count, (1, columns), spare=0)
+        turn = jax.vmap(lambda k: jax.random.permutation(k, columns))(jax.random.split(key, batch))
+        # A column is covered in the turn of the first span that starts on it or shortly before.
+        first = jax.vmap(
+            lambda t: jnp.min(jnp.stack([_later(t, i) for i in range(self.length)]), axis=0)
+        )(turn)
+        # Spans leave no rest: of the last one, only as much as is missing is taken.
+        order = jnp.argsort(first, axis=1)[:, :count]
+        chosen = jnp.sort(order, axis=1).astype(jnp.int32)
+        row = jnp.arange(rows, dtype=jnp.int32)[None, :, None] * columns
+        return (row + chosen[:, None]).reshape(batch, -1)
 
 
-def select(tokens: Tokens, where: Int[Array, "B K"]) -> Tokens:
-    """Return the tokens at places `where` of the sequence; they keep their positions in the grid."""
-    return dataclasses.replace(
-        tokens,
-        x=jnp.take_along_axis(tokens.x, where[..., None], axis=1),
-        index=jnp.take_along_axis(tokens.index, where, axis=1),
-        valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, where, axis=1),
-    )
+def hide(
+    x: Float[Array, "B N D"], index: Int[Array, "B M"], token: Float[Array, " D"]
+) -> Float[Array, "B N D"]:
+    """Replace the tokens at some places of the sequence by one token."""
+    return jnp.where(chosen(index, x.shape[1])[..., None], token[None, None].astype(x.dtype), x)
+
+
+def chosen(index: Int[Array, "B M"], count: int) -> Bool[Array, "B N"]:
+    """Return which of `count` places an index names."""
+    row = jnp.arange(index.shape[0])[:, None]
+    return jnp.zeros((index.shape[0], count), bool).at[row, index].set(True)
+
+
+def others(index: Int[Array, "B M"], count: int) -> Int[Array, "B K"]:
+    """Return the places that an index does not name, ascending; it must not name one twice."""
+    return jnp.argsort(chosen(index, count), axis=1)[:, : count - index.shape[1]].astype(jnp.int32)
 
 
 def _left(size: int, hidden: int | float) -> int:
