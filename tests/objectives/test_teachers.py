@@ -70,7 +70,7 @@ def test_the_teacher_gets_no_gradient_and_the_centres_move(batch):
     (ours, theirs), new, refreshed = jax.tree.map(np.asarray, both(params, extra))
     assert not any(np.any(g) for g in jax.tree.leaves(theirs["teacher"]))
     gains = [p["gain"] for p in ours["projector"].values() if "gain" in p]
-    assert len(gains) == 2 and not np.any(gains)
+    assert len(gains) == 2 and not any(np.any(g) for g in gains)
     assert np.abs(ours["encoder"]["special"]).max() > 0
     moved = new["centre"]["clip"] - 0.9 * np.asarray(extra["centre"]["clip"])
     assert 0 < np.abs(moved).max() < 0.1 * 3  # a tenth of a mean of scores
