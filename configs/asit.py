@@ -30,9 +30,9 @@ def get_config(arg=""):
                 clip=512, patch=256, hidden=256, bottleneck=64, pixels=(128, 64),
             ),
             places=a.data,
-            samples=400 + 160 * (2 * frames - 1),
             batch=16,
             steps=steps,
+            samples=recipes.crop(frontend, 2 * frames),
             optim=Optim(lr=5e-4, weight_decay=0.04, warmup="10%", schedule="cosine", clip=3.0),
         )  # fmt: skip
     config = recipes.pretrain(

@@ -106,7 +106,6 @@ def laptop(a, frontend):
     return recipes.short(
         objective=made,
         places=a.data,
-        samples=400 + 160 * 495,
         batch=32,
         steps=1000,
         optim=Optim(

@@ -29,7 +29,6 @@ def get_config(arg=""):
         return recipes.short(
             objective=made,
             places=a.data,
-            samples=800 + 320 * 495,
             batch=32,
             steps=1000,
             optim=optimizer(lr=1.5e-3, weight_decay=0.05, warmup="10%"),

@@ -30,7 +30,6 @@ def get_config(arg=""):
         return recipes.short(
             objective=made,
             places=a.data,
-            samples=400 + 160 * 495,
             batch=16,
             steps=1000,
             optim=optimizer(lr=1e-3, warmup="10%"),

@@ -94,6 +94,6 @@ def get_config(arg=""):
         places=a.data, objective=objective, batch=560, steps=400_000, optim=optim
     )
     if a.runlocal:
-        config.objective.encoder.depth = 2
+        config.objective.encoder.update(depth=2, remat="none")
         return recipes.few_steps(config, 16_000)
     return config

@@ -9,6 +9,8 @@ Options:  original=0.4 (share of captions that are not rewritten)  encoder, text
 Results:  experiments/reclap/README.md
 """
 
+from typing import Any
+
 from ssl_audio import audio_text, recipes
 from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
@@ -23,7 +25,9 @@ def get_config(arg=""):
         arg, size="base", data="synthetic", root="", fold=5, encoder="cnn", text="words",
         original=0.4, laptop=False, runlocal=False,
     )  # fmt: skip
-    loss = dict(temperature=0.07, max_scale=100.0, per_direction=False, positives="pairs")
+    loss: dict[str, Any] = dict(
+        temperature=0.07, max_scale=100.0, per_direction=False, positives="pairs"
+    )
     if a.laptop or a.runlocal:
         config = audio_text.laptop(
             kind="contrastive", root=a.root, fold=a.fold, encoder=a.encoder, text=a.text, **loss
@@ -35,8 +39,9 @@ def get_config(arg=""):
             bank="esc",
         )
         if a.root:
-            described = config.evals.zero_shot.to_dict() | dict(bank="esc")
-            config.evals.described = described
+            config.evals.described = config.evals.zero_shot.to_dict() | dict(bank="esc")
+        if a.runlocal:
+            config.evals = {}
         return audio_text.runlocal(config) if a.runlocal else config
     projector = dict(kind="projectors:Laion", out=512)
     audio = audio_text.htsat(a.size, rate=RATE, hop=480, high=14_000.0)

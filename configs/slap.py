@@ -34,6 +34,8 @@ def get_config(arg=""):
             decay=0.95,
         )
         config.steps = "200ep"  # without negatives it takes several times CLAP's steps
+        if a.runlocal:
+            config.evals = {}
         return audio_text.runlocal(config) if a.runlocal else config
     projector = dict(kind="projectors:Byol", out=512, hidden=512, norm=False)
     audio = audio_text.htsat(a.size, rate=RATE, hop=441, high=14_000.0)

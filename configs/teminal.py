@@ -61,7 +61,7 @@ def get_config(arg=""):
         small_sounds = dict(kind="synthetic", size=32, seconds=0.4)
         config.data.sources = dict(synthetic=small_sounds)
         config.data.update(batch_size=8)
-        config.objective.towers.audio.encoder.depth = 2
+        config.objective.towers.audio.encoder.update(depth=1, remat="none")
         config.steps = "4"
         config.record.every, config.checkpoint.every = 1, "2"
     return config

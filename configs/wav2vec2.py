@@ -53,6 +53,6 @@ def get_config(arg=""):
     )
     config.data.update(samples=samples, crop="random")
     if a.runlocal:
-        config.objective.encoder.depth = 2
+        config.objective.encoder.update(depth=2, remat="none")
         return recipes.few_steps(config, 16_000)
     return config

@@ -74,12 +74,7 @@ class JointEncoder(Encoder):
         Raises:
           ValueError: its tokens are coarser than its patches, or it is not of patches.
         """
-        tower = self._tower("audio")
-        if not hasattr(tower.tokenizer, "grid") or self._shapes.layers is None:
-            raise ValueError(
-                f"{type(tower.encoder).__name__}: this audio tower gives one vector per window, no "
-                "features of patches; use embed_audio."
-            )
+        self._check_patches()
         yield from super().stream(clips, *rest, **options)
 
     def embed_audio(self, waveform: Any, sample_rate: int) -> np.ndarray:
@@ -227,6 +222,20 @@ class JointEncoder(Encoder):
                 '{"kind": "text", "words": {"kind": "text:Pretrained", "file": "tokenizer.json"}}.'
             )
         return configs.build({k: v for k, v in options.items() if k != "captions"}, "text")
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks of the audio tower's backbone, L; ValueError as `stream`."""
+        self._check_patches()
+        return super().num_layers
+
+    def _check_patches(self) -> None:
+        tower = self._tower("audio")
+        if not hasattr(tower.tokenizer, "grid") or self._shapes.layers is None:
+            raise ValueError(
+                f"{type(tower.encoder).__name__}: this audio tower gives one vector per window, no "
+                "features of patches; use embed_audio."
+            )
 
     @property
     def _window(self) -> int:

@@ -1,5 +1,7 @@
 """Loss functions: pure, on plain arrays, called by the objectives."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -202,7 +204,7 @@ def cosine_distance(x: Float[Array, "B D"], y: Float[Array, "B D"]) -> Float[Arr
     return 1 - jnp.sum(unit(x) * unit(y), axis=-1)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def bounded(x: Array, low: float, high: float) -> Array:
     """Clip a learned number; beyond a bound, only gradients that lead back pass.
 
@@ -212,14 +214,13 @@ def bounded(x: Array, low: float, high: float) -> Array:
 
 
 def _bounded_forward(x, low, high):
-    return bounded(x, low, high), (x, low, high)
+    return bounded(x, low, high), x
 
 
-def _bounded_backward(kept, gradient):
-    x, low, high = kept
+def _bounded_backward(low, high, x, gradient):
     # Descent moves against the gradient: a negative one raises x.
     outward = ((x >= high) & (gradient < 0)) | ((x <= low) & (gradient > 0))
-    return jnp.where(outward, 0, gradient), None, None
+    return (jnp.where(outward, 0, gradient),)
 
 
 bounded.defvjp(_bounded_forward, _bounded_backward)

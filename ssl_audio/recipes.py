@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,16 +18,24 @@ from ssl_audio.tokens.patchify import grid
 
 # A short run of a Transformer needs them to tell masked patches apart; a scan knows its order without.
 LAPTOP_POSITIONS = {"ssast": "sincos"}
+LAPTOP_OPTIM = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
 
 
 def source(where: str, rate: int = 16_000) -> dict[str, Any]:
-    """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files."""
+    """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files.
+
+    An address as gs://bucket/folder is taken for prepared shards.
+    """
     given = {} if rate == 16_000 else dict(rate=rate)
     if where == "synthetic":
         return dict(kind="synthetic", **given)
+    if "://" in where:  # an object store
+        return dict(kind="shards", root=where)
     path = pathlib.Path(where).expanduser()
     if not path.is_dir():
-        raise ValueError(f"data '{where}': wanted 'synthetic' or a folder that exists.")
+        raise ValueError(
+            f"data '{where}': wanted 'synthetic', a folder that exists, or an address as gs://…"
+        )
     if (path / "index.json").exists():
         return dict(kind="shards", root=str(path))
     return dict(kind="source:Folder", root=str(path), **given)
@@ -144,7 +153,7 @@ def run(
             steps=str(steps),
             seed=0,
             accumulate=accumulate,
-            sharding=dict(data=-1, fsdp=1, max_replicated=0.02),
+            sharding=dict(data=-1, fsdp=1, tensor=1, max_replicated=0.02),
             checkpoint=dataclasses.asdict(checkpoint),
             record=dataclasses.asdict(record),
         )
@@ -153,9 +162,10 @@ def run(
 
 def few_steps(config: Any, samples: int) -> Any:
     """Return a run of four steps on eight made-up clips each: to see that it works at all."""
-    sound = dict(kind="synthetic", size=32, seconds=1.0)
-    if "rate" in config.data:
-        sound["rate"] = config.data.rate
+    rate = config.data.get("rate", 16_000)
+    sound = dict(kind="synthetic", size=32, seconds=1.0) | (
+        {} if rate == 16_000 else dict(rate=rate)
+    )
     config.data.sources = ConfigDict(dict(synthetic=sound))
     config.data.update(batch_size=8, samples=samples)
     if "weights" in config.data:
@@ -168,29 +178,28 @@ def few_steps(config: Any, samples: int) -> Any:
     return config
 
 
-SHORT = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
-
-
 def short(
     *,
     objective: dict[str, Any],
     places: str,
-    samples: int,
-    steps: int = 500,
+    samples: int | None = None,
     batch: int = 8,
-    optim: Optim = SHORT,
+    steps: int = 500,
+    optim: Optim = LAPTOP_OPTIM,
 ) -> ConfigDict:
     """Return a run for two cores: short crops, AdamW with a cosine.
 
-    Clips shorter than a crop are joined with others, and every source is heard equally often.
+    Clips shorter than a crop are joined with others, and every source is heard equally often. Crops
+    are as long as the frontend's frames unless `samples` says otherwise.
     """
-    rate = objective["frontend"].get("rate", 16_000)
+    frontend = objective["frontend"]
+    rate = frontend.get("rate", 16_000)
     heard = sources(places, rate)
     data: dict[str, Any] = dict(
         sources=heard,
         weights=dict.fromkeys(heard, 1.0),
         batch_size=batch,
-        samples=samples,
+        samples=samples or crop(frontend, frontend["frames"]),
         fill="join",
     )
     data |= {} if rate == 16_000 else dict(rate=rate)
@@ -202,6 +211,11 @@ def short(
         checkpoint=Checkpoint(every="10%"),
         record=Record(every=20, figures="20%"),
     )
+
+
+def crop(frontend: Mapping[str, Any], frames: int) -> int:
+    """Return the samples that give so many frames."""
+    return frontend.get("window", 400) + frontend.get("hop", 160) * (frames - 1)
 
 
 def pretrain(
@@ -240,11 +254,11 @@ def laptop(*, encoder: str, places: str) -> ConfigDict:
     )
     objective["encoder"]["drop_path"] = 0.0
     objective["encoder"]["positions"]["start"] = LAPTOP_POSITIONS.get(encoder, "normal")
-    return short(objective=objective, places=places, samples=400 + 160 * (frames - 1))
+    return short(objective=objective, places=places)
 
 
 def runlocal(config: Any) -> Any:
-    """Shrink any pretraining run to four steps that take seconds, to see that it works at all."""
+    """Shrink any run on patches to four steps that take seconds, to see that it works at all."""
     frames = 64
     objective = config.objective
     patch, stride = objective.tokenizer.patch, objective.tokenizer.stride

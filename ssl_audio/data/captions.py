@@ -21,7 +21,7 @@ TEMPLATES = (
     "You can hear {}.",
     "{}",
 )
-_ASIDE = re.compile(r"\s*(\[[^\]]*\]|\([^)]*\)|<br\s*/?>)\s*")
+_ASIDE = re.compile(r"\[[^\]]*\]|\([^)]*\)|<br\s*/?>")
 # Tags about people say more than can be heard (arXiv:2211.06687, section 3.3).
 _NEUTRAL = {
     "man": "person",
@@ -134,6 +134,15 @@ class Shuffled:
         return self.captions({**example, "names": (name,)}, rng)
 
 
+def with_names(example: Example, labels: Sequence[str]) -> Example:
+    """Return an example with the `names` of its labels, if it has any."""
+    label = example.get("label")
+    if label is None:
+        return example
+    numbers = label if isinstance(label, tuple) else (label,)
+    return {**example, "names": tuple(labels[n] for n in numbers)}
+
+
 def listed(names: Sequence[str]) -> str:
     """Return "a", "a and b" or "a, b, and c", with spaces for underscores."""
     plain = [name.replace("_", " ") for name in names]
@@ -144,4 +153,4 @@ def listed(names: Sequence[str]) -> str:
 
 def clean(text: str) -> str:
     """Return a text without asides in brackets and line breaks."""
-    return _ASIDE.sub(" ", text).strip()
+    return " ".join(_ASIDE.sub(" ", text).split())

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data import mixture, transforms
+from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import Example, Source, multi_hot
 from ssl_audio.data.text import Text
@@ -97,8 +98,9 @@ class Pipeline:
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yield this host's part of each batch from `start_step` on, forever.
 
-        Row r of host p is row r * shards + p of the global batch, whatever `shards` is. It never
-        ends, so no host waits for another that has run out. Close it (or drop it) to stop reading.
+        Host p gives the p-th of `shards` equal blocks of rows, so the global batch is the same for
+        any number of hosts, row by row. It never ends, so no host waits for another that has run
+        out. Close it (or drop it) to stop reading.
 
         Raises:
           ValueError: `batch_size` not divisible by `shards`; too many unreadable clips; sources
@@ -110,8 +112,9 @@ class Pipeline:
             )
         self._check_sources()
         rows = self.batch_size // shards
-        positions = range(start_step * self.batch_size + shard, _ENDLESS, shards)
-        clips = _read_ahead(self._draw, positions, self.workers, self.threads, 2 * rows)
+        numbers = range(start_step * rows, _ENDLESS)  # of the clips that this host reads
+        draw = functools.partial(self._draw_row, rows, shard * rows)
+        clips = _read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
         return self._batched(clips, rows)
 
     def _batched(self, clips: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -221,6 +224,10 @@ class Pipeline:
     def _id(self, name: str, i: int) -> str:
         return f"{name}:{self._meta(name, i)['id']}"
 
+    def _draw_row(self, rows: int, first: int, number: int) -> dict[str, Any]:
+        step, row = divmod(number, rows)
+        return self._draw(step * self.batch_size + first + row)
+
     def _draw(self, position: int) -> dict[str, Any]:
         """Return the clip at a position of the stream, and what could not be read on the way."""
         rng = np.random.default_rng((self.seed, 3, position))
@@ -270,12 +277,7 @@ class Pipeline:
         raise _GaveUp
 
     def _named(self, name: str, example: Example) -> Example:
-        """Return an example with the names of its labels, if captions may want them."""
-        if self.text is None or example.get("label") is None:
-            return example
-        label, labels = example["label"], self.sources[name].info.labels
-        numbers = label if isinstance(label, tuple) else (label,)
-        return {**example, "names": tuple(labels[n] for n in numbers)}
+        return with_names(example, self.sources[name].info.labels) if self.text else example
 
     def _composed(
         self, index: int, examples: Mapping[str, Example], rng: np.random.Generator, load: Callable

@@ -16,6 +16,7 @@ import numpy as np
 
 from ssl_audio.frontend.base import before
 from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+from ssl_audio.sharding import by_rows
 
 FLOOR = float(np.finfo(np.float32).eps)  # lowest energy before the logarithm: -15.94
 
@@ -157,7 +158,7 @@ class Fbank:
         framed = framed - jnp.mean(framed, axis=2, keepdims=True)
         previous = jnp.concatenate([framed[:, :, :1], framed[:, :, :-1]], axis=2)
         framed = (framed - self.preemphasis * previous) * hann(self.window, self.taper)[None, None]
-        bands = jnp.fft.rfft(framed, size)
+        bands = by_rows(lambda rows: jnp.fft.rfft(rows, size), framed)
         # The Nyquist line has no weight in any band.
         power = jnp.square(bands.real[..., :-1]) + jnp.square(bands.imag[..., :-1])
         triangles = mel_triangles(self.bins, size, self.rate, self.low, self._top)
