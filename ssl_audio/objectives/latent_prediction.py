@@ -4,7 +4,6 @@ Chen et al. 2024, EAT (arXiv:2401.03497); after data2vec 2.0 (Baevski et al. 202
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from ssl_audio.backbones.norms import standard
 from ssl_audio.backbones.teacher import Ramp, follow
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.order import reorder
@@ -24,7 +23,7 @@ from ssl_audio.tokens.patchify import Patchify
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentPrediction(Objective):
+class LatentPrediction(Encoding):
     """Regress averaged layers of a moving-average teacher, with several masks per clip.
 
     Attributes:
@@ -165,14 +164,3 @@ class LatentPrediction(Objective):
         tokens = encoded.tokens
         full = scatter(tokens.x, tokens.index, tokens.grid, noise)
         return self.decoder.apply({"params": params["decoder"]}, full)
-
-    def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "encode"."""
-        return {"encode": self.encode}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode whole clips with the student; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.order import reorder
@@ -21,7 +21,7 @@ from ssl_audio.tokens.patchify import Patchify, patches, unpatch
 
 
 @dataclasses.dataclass(frozen=True)
-class Mae(Objective):
+class Mae(Encoding):
     """Reconstruct hidden patches from an encoding of the visible ones.
 
     Attributes:
@@ -126,14 +126,7 @@ class Mae(Objective):
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode" and "pictures" of reconstructions."""
-        return {"encode": self.encode, "pictures": self.pictures}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode whole clips; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+        return {**super().predictors(), "pictures": self.pictures}
 
     def pictures(self, params: Params, extra: Extra, batch: Batch) -> dict[str, Array]:
         """Return original, masked and reconstructed spectrograms, each [B, T, F].
