@@ -187,7 +187,7 @@ def trained(path: str) -> dict[str, Any]:
     if not written.is_file():
         raise ValueError(f"{path}: no config.json there; wanted a run, or a folder of convert.")
     config = json.loads(written.read_text(encoding="utf-8"))
-    if "towers" not in config.get("objective", {}):
+    if not config.get("objective", {}).get("towers"):
         raise ValueError(f"{path}: its objective has no towers; wanted an audio-text model.")
     return config
 

@@ -22,13 +22,20 @@ LAPTOP_OPTIM = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule=
 
 
 def source(where: str, rate: int = 16_000) -> dict[str, Any]:
-    """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files."""
+    """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files.
+
+    An address as gs://bucket/folder is taken for prepared shards.
+    """
     given = {} if rate == 16_000 else dict(rate=rate)
     if where == "synthetic":
         return dict(kind="synthetic", **given)
+    if "://" in where:  # an object store
+        return dict(kind="shards", root=where)
     path = pathlib.Path(where).expanduser()
     if not path.is_dir():
-        raise ValueError(f"data '{where}': wanted 'synthetic' or a folder that exists.")
+        raise ValueError(
+            f"data '{where}': wanted 'synthetic', a folder that exists, or an address as gs://…"
+        )
     if (path / "index.json").exists():
         return dict(kind="shards", root=str(path))
     return dict(kind="source:Folder", root=str(path), **given)

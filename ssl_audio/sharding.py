@@ -43,7 +43,7 @@ class Sharding:
     def mesh(self) -> jax.sharding.Mesh:
         """Return the mesh over all devices of all hosts."""
         devices = jax.devices()
-        rest = self.fsdp * self.tensor
+        rest = max(1, self.fsdp * self.tensor)
         data = len(devices) // rest if self.data == -1 else self.data
         shape = (data, self.fsdp, self.tensor)
         size = math.prod(shape)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio import config, hosts
+from ssl_audio.data.captions import with_names
 from ssl_audio.data.compose import RELATIONS, another, joined, named
 from ssl_audio.data.source import Example, Source
 from ssl_audio.encoder import load
@@ -92,8 +93,7 @@ def ordered(encoder: JointEncoder, source: Source, seed: int) -> dict[str, float
     clips, names = [], []
 
     def draw() -> Example:
-        example = source[int(rng.integers(len(source)))]
-        return {**example, "names": (source.info.labels[example["label"]],)}
+        return with_names(source[int(rng.integers(len(source)))], source.info.labels)
 
     for _ in range(PAIRS):
         first = draw()

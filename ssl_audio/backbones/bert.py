@@ -41,7 +41,7 @@ def bert(
             width=width,
             depth=depth,
             block=dict(
-                kind="stack:PostNorm",
+                kind="post_norm",
                 mixer=dict(kind="attention", heads=heads),
                 norm=norm,
                 mlp=hidden / width,

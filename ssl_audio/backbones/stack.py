@@ -133,43 +133,6 @@ class PreNorm(nn.Module):
         return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
 
 
-class PostNorm(nn.Module):
-    """norm(x + mixer(x)), then norm(x + mlp(x)): the block of BERT (arXiv:1810.04805). One layer."""
-
-    mixer: nn.Module
-    norm: nn.Module = LayerNorm(1e-12)
-    mlp: float = 4.0
-
-    layers = 1
-
-    def start(self, x: Float[Array, "B N D"]):
-        """Return what the layers carry: the residual stream."""
-        return x
-
-    def stream(self, carry, rate=0.0, key=None) -> Float[Array, "B N D"]:
-        """Return the residual stream held in the carry."""
-        del rate, key
-        return carry
-
-    def rates(self, rate: float, depth: int):
-        """Return the drop-path rates of all layers, [L, 1]."""
-        return jnp.linspace(0, rate, depth)[:, None]
-
-    @nn.compact
-    def __call__(self, x, index, valid, rates, *, dtype, train: bool):
-        """Apply the layer to the stream x [B, N, D]; `rates` [1] is its drop-path rate."""
-
-        def branch(inner, name):
-            y = inner(x.astype(dtype)).astype(x.dtype)
-            key = self.make_rng("drop_path") if rates is not None else None
-            y = x + drop_path(y, 0.0 if rates is None else rates[0], key)
-            return self.norm.copy(name=f"norm_{name}")(y)
-
-        x = branch(lambda y: self.mixer(y, index, valid, train=train), "mixer")
-        x = branch(Mlp(self.mlp, name="mlp"), "mlp")
-        return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
-
-
 class MirroredPair(nn.Module):
     """Two layers, the second on the reversed sequence, summed: SSAMBA as published (no MLP).
 

@@ -56,15 +56,15 @@ def measure(rows: Sequence[Row], repeats: int, seconds: float) -> list[dict[str,
 
     Args:
       rows: called in turn, after a warm-up.
-      repeats: at most; 3 at least.
-      seconds: after so long no further round is begun.
+      repeats: rounds.
+      seconds: after so long, and three rounds, no further one is begun.
     """
     for row in rows:
         row.call()
     wall: list[list[float]] = [[] for _ in rows]
     cpu: list[list[float]] = [[] for _ in rows]
     start = time.perf_counter()
-    for number in range(max(3, repeats)):
+    for number in range(repeats):
         if number >= 3 and time.perf_counter() - start > seconds:
             break
         for i, row in enumerate(rows):

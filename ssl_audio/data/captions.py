@@ -134,6 +134,15 @@ class Shuffled:
         return self.captions({**example, "names": (name,)}, rng)
 
 
+def with_names(example: Example, labels: Sequence[str]) -> Example:
+    """Return an example with the `names` of its labels, if it has any."""
+    label = example.get("label")
+    if label is None:
+        return example
+    numbers = label if isinstance(label, tuple) else (label,)
+    return {**example, "names": tuple(labels[n] for n in numbers)}
+
+
 def listed(names: Sequence[str]) -> str:
     """Return "a", "a and b" or "a, b, and c", with spaces for underscores."""
     plain = [name.replace("_", " ") for name in names]

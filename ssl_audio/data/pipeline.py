@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data import mixture, transforms
+from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import Example, Source, multi_hot
 from ssl_audio.data.text import Text
@@ -276,12 +277,7 @@ class Pipeline:
         raise _GaveUp
 
     def _named(self, name: str, example: Example) -> Example:
-        """Return an example with the names of its labels, if captions may want them."""
-        if self.text is None or example.get("label") is None:
-            return example
-        label, labels = example["label"], self.sources[name].info.labels
-        numbers = label if isinstance(label, tuple) else (label,)
-        return {**example, "names": tuple(labels[n] for n in numbers)}
+        return with_names(example, self.sources[name].info.labels) if self.text else example
 
     def _composed(
         self, index: int, examples: Mapping[str, Example], rng: np.random.Generator, load: Callable

@@ -239,6 +239,7 @@ def _sample(key: PRNGKeyArray, size: int, count: int) -> Int[Array, " M"]:
     return jnp.sort(jax.random.permutation(key, size)[:count]).astype(jnp.int32)
 
 
+@dataclasses.dataclass(frozen=True)
 class Spans:
     """Hide spans of time columns, all rows of them (wav2vec 2.0, arXiv:2006.11477, section 3.1).
 
