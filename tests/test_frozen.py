@@ -12,6 +12,7 @@ from ssl_audio import checkpoint, cluster, config, iterate, recipes
 from ssl_audio.frozen import Frozen
 from ssl_audio.structs import TrainState
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 BATCH = {"audio": np.zeros((2, 8000), np.float32), "length": np.full(2, 8000, np.int32)}
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from ssl_audio.letters import Array, Bool, Int
 from ssl_audio.structs import Tokens
+from ssl_audio.tokens.masking import select
 
 
 def in_time(tokens: Tokens) -> tuple[Tokens, Int[Array, "B N"]]:
@@ -11,7 +12,7 @@ def in_time(tokens: Tokens) -> tuple[Tokens, Int[Array, "B N"]]:
     rows, columns = tokens.grid
     when = tokens.index % columns * rows + tokens.index // columns
     order = jnp.argsort(when, axis=1)
-    return reorder(tokens, order), jnp.argsort(order, axis=1)
+    return select(tokens, order), jnp.argsort(order, axis=1)
 
 
 def heard(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array, "B N"]:
@@ -25,13 +26,3 @@ def heard(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array,
     start = tokens.index % tokens.grid[1] * frames
     found = jnp.take_along_axis(valid, start, axis=1)
     return found | ~jnp.any(found, axis=1, keepdims=True)
-
-
-def reorder(tokens: Tokens, order: Int[Array, "B N"]) -> Tokens:
-    """Return the tokens at the given places of the sequence."""
-    return Tokens(
-        x=jnp.take_along_axis(tokens.x, order[..., None], axis=1),
-        index=jnp.take_along_axis(tokens.index, order, axis=1),
-        grid=tokens.grid,
-        valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, order, axis=1),
-    )
