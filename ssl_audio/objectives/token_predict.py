@@ -18,7 +18,7 @@ from ssl_audio.letters import Array, Bool, Float, Int
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.structs import Loss, Tokens
 from ssl_audio.tokens import masking as masks
-from ssl_audio.tokens.order import heard
+from ssl_audio.tokens.order import heard, reorder
 from ssl_audio.tokens.quantize import perplexity, usage
 
 
@@ -161,7 +161,7 @@ class TokenPredict(Encoding):
             mask = self.masking(key, len(spec), tokens.grid)
             hidden = masks.chosen(mask, count)
         if self.predictor is not None:
-            visible = masks.select(tokens, masks.visible(mask, count))
+            visible = reorder(tokens, masks.others(mask, count))
             # Attention to nothing is not a number: of a clip too short to show anything, take silence.
             some = jnp.any(visible.valid, axis=1, keepdims=True)
             visible = dataclasses.replace(visible, valid=visible.valid | ~some)
