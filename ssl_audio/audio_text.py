@@ -192,16 +192,13 @@ def trained(path: str) -> dict[str, Any]:
     return config
 
 
-def sound_tower(
-    encoder: str, *, frames: int, depth: int, positions: str = "normal"
-) -> dict[str, Any]:
+def sound_tower(encoder: str, *, frames: int, depth: int) -> dict[str, Any]:
     """Return a small audio tower at 16 kHz: "cnn", or a name of `sizes.encoder` with `depth` layers.
 
     Args:
       encoder: its kind.
       frames: of a clip, 20 ms apart.
       depth: of a Transformer or Mamba.
-      positions: how its position table starts; see `tokens.positions`.
     """
     bins, patch = 64, (4, 4)
     pool = "pools:Mean"
@@ -211,7 +208,8 @@ def sound_tower(
     else:
         patch = (16, 4)
         built = sizes.encoder(encoder, "tiny", (bins // patch[0], frames // patch[1]), depth=depth)
-        built["positions"]["start"] = positions
+        # A short run of a Transformer needs them to tell patches apart.
+        built["positions"]["start"] = "sincos"
         width = built["width"]
     stats = STATS["esc50"]
     return dict(
