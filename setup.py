@@ -44,6 +44,8 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "gs": ["gcsfs"],  # shards in Google's object store
+        "s3": ["s3fs"],  # in Amazon's
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
         "search": ["faiss-cpu"],

@@ -23,6 +23,8 @@ from ssl_audio.structs import TrainState
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1  # of the items and the tree in a checkpoint; a newer program reads older ones
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
@@ -40,6 +42,12 @@ class Checkpoint:
     keep: int = 2
     keep_every: int | str = 0
     best: str = ""
+
+    def __post_init__(self):
+        if self.keep < 1:
+            raise ValueError(
+                f"keep: wanted at least 1, got {self.keep}: a run must be able to go on."
+            )
 
 
 class Checkpoints:
@@ -73,7 +81,7 @@ class Checkpoints:
             "params": ocp.args.StandardSave(state.params),
             "optimizer": ocp.args.StandardSave(state.opt_state),
             "key": ocp.args.JaxRandomKeySave(state.key),
-            "meta": ocp.args.JsonSave(meta),
+            "meta": ocp.args.JsonSave({"format": FORMAT, **meta}),
         }
         if jax.tree.leaves(state.extra):  # Orbax refuses an empty item
             items["extra"] = ocp.args.StandardSave(state.extra)
@@ -103,12 +111,14 @@ class Checkpoints:
         """Return the newest state in the layout of `wanted` (shapes with shardings), or None.
 
         Raises:
-          ValueError: the checkpoint is of another model or optimizer, with the differences.
+          ValueError: the checkpoint is of another model or optimizer, with the differences, or of a
+            newer format.
         """
         step = self.manager.latest_step()
         if step is None:
             return None
         folder = pathlib.Path(self.manager.directory) / str(step)
+        check_format(folder)
         check_shapes(_shapes(folder / "params"), wanted.params, str(folder))
         replicated = wanted.step.sharding
         items = {
@@ -131,10 +141,15 @@ class Checkpoints:
         """Tell whether the cluster is about to take the machines away (the same step on all hosts)."""
         return self.manager.reached_preemption(step)
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait for the writes under way."""
         for manager in filter(None, (self.manager, self.best)):
             manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for the writes under way, then let go of the folder."""
+        self.wait()
+        for manager in filter(None, (self.manager, self.best)):
             manager.close()
 
 
@@ -177,6 +192,7 @@ def load_params(
     if step is not None and step not in found:
         raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {found}.")
     folder = place / str(found[-1] if step is None else step)
+    check_format(folder)
     optim = config.get("optim", {})
     if optim.get("average") or optim.get("average_every"):
         chain = _load_tree(folder / "optimizer")["main"]
@@ -236,6 +252,17 @@ def warm_start(params: Any, path: str | pathlib.Path, take: str, leave: str = ""
         return jax.device_put(source[name], value.sharding) if name in wanted else value
 
     return jax.tree_util.tree_map_with_path(pick, params)
+
+
+def check_format(folder: pathlib.Path) -> None:
+    """Raise ValueError when a checkpoint was written in a format that this version does not know."""
+    meta = folder / "meta" / "metadata"
+    found = json.loads(meta.read_text()).get("format", 1) if meta.exists() else 1
+    if found > FORMAT:
+        raise ValueError(
+            f"{folder}: written in format {found}; this version of ssl_audio reads up to {FORMAT}. "
+            "Use the version that wrote it, or a newer one."
+        )
 
 
 def check_shapes(found: Any, wanted: Any, where: str) -> None:

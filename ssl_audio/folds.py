@@ -17,7 +17,7 @@ import numpy as np
 from ssl_audio import checkpoint, config, hosts
 from ssl_audio.eval import classify
 from ssl_audio.eval.classify import Predictions
-from ssl_audio.train import Run, start, train
+from ssl_audio.train import Run, train
 
 log = logging.getLogger("ssl_audio")
 
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     wanted = dict(required=True, type=numbers, metavar="1-5", help="which folds: 1-5, or 1,3")
     more = {"--folds": wanted}
     args, _ = config.command_line(__doc__ or "", argv, workdir=True, more=more)
-    start()
+    hosts.start()
     workdir = pathlib.Path(args.workdir).resolve()
     results: dict[int, Any] = {}
     options = None

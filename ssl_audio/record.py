@@ -1,16 +1,25 @@
 """What a run tells people: progress bar, metrics.jsonl, TensorBoard, pictures. Called by `train.py`."""
 
+import argparse
+import contextlib
 import dataclasses
 import json
+import logging
 import pathlib
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from ssl_audio import config
+from ssl_audio import config, flops
+
+log = logging.getLogger("ssl_audio")
+
+STOPPED = "stopped"  # a file in the workdir: the run is to be started again
+SPEED = ("clips_per_second", "input_wait", "flops_utilisation")  # differ from run to run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +42,26 @@ class Record:
 
 
 class Recorder:
-    """The metrics of a run; a context manager. Writes only where `lead` is True."""
+    """The metrics of a run; a context manager. Writes only where `lead` is True.
+
+    `profile`: first and last step of a trace, for TensorBoard's or XProf's profiler.
+    """
 
     def __init__(
-        self, workdir: pathlib.Path, record: Record, *, start: int, total: int, lead: bool
+        self,
+        workdir: pathlib.Path,
+        record: Record,
+        *,
+        start: int,
+        total: int,
+        lead: bool,
+        profile: tuple[int, int] | None = None,
     ):
-        self.workdir, self.record, self.lead = workdir, record, lead
+        self.workdir, self.record, self.lead, self.total = workdir, record, lead, total
         self.sums: dict[str, tuple[float, float]] = {}
-        self.clock, self.clips = 0.0, 0
+        self.clock, self.clips, self.steps, self.waited = 0.0, 0, 0, 0.0
+        self.profile, self.tracing = profile if lead else None, False
+        self.flops, self.peak = 0.0, 0.0
         self.file: Any = None
         self.board: Any = None
         self.bar: Any = None
@@ -49,6 +70,7 @@ class Recorder:
         from tqdm import tqdm
 
         (workdir / "figures").mkdir(exist_ok=True)
+        (workdir / STOPPED).unlink(missing_ok=True)
         path = workdir / "metrics.jsonl"
         keep_until(path, start)
         self.file = path.open("a")
@@ -64,9 +86,54 @@ class Recorder:
         return self
 
     def __exit__(self, *_) -> None:
+        self._stop_trace()
         for thing in (self.bar, self.file, self.board):
             if thing is not None:
                 thing.close()
+
+    def price(self, step: Any, state: Any, batch: Any) -> None:
+        """Count the arithmetic of the jitted `step` on such arguments, where the device's peak is known."""
+        import jax
+
+        peak = flops.peak(jax.devices()[0].device_kind)
+        if peak is not None:
+            self.peak = peak * jax.device_count()
+            self.flops = flops.count(step.trace(state, batch).jaxpr)
+
+    @contextlib.contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """Mark a training step; begin and end the trace that was asked for."""
+        import jax
+
+        if self.profile and number == self.profile[0]:
+            jax.profiler.start_trace(str(self.workdir / "tensorboard"))
+            self.tracing = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            yield
+        if self.profile and number == self.profile[1]:
+            self._stop_trace()
+
+    def _stop_trace(self) -> None:
+        if self.tracing:
+            import jax
+
+            self.tracing = False
+            jax.profiler.stop_trace()
+            log.info("profile: in %s; tensorboard --logdir shows it", self.workdir / "tensorboard")
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the body as waiting for input."""
+        begun = time.monotonic()
+        yield
+        self.waited += time.monotonic() - begun
+
+    def stopped(self, number: int) -> None:
+        """Say how to go on with a run that was asked to stop, to people and in file `stopped`."""
+        message = f"stopped at step {number} of {self.total} and saved; the same command goes on."
+        if self.lead:
+            log.warning("%s", message)
+            (self.workdir / STOPPED).write_text(message + "\n")
 
     def add(self, metrics: Mapping[str, tuple[Any, Any]], clips: int) -> None:
         """Take in one step's (sum, weight) pairs."""
@@ -74,9 +141,9 @@ class Recorder:
             total, mass = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = (total + float(value), mass + float(weight))
         if self.clock:
-            self.clips += clips
+            self.clips, self.steps = self.clips + clips, self.steps + 1
         else:  # the first step compiles: not counted as speed
-            self.clock = time.monotonic()
+            self.clock, self.waited = time.monotonic(), 0.0
         if self.bar is not None:
             self.bar.update(1)
 
@@ -88,8 +155,12 @@ class Recorder:
         }
         means |= more
         if self.clips:
-            means["clips_per_second"] = self.clips / (now - self.clock)
-        self.sums, self.clock, self.clips = {}, now, 0
+            elapsed = now - self.clock
+            means["clips_per_second"] = self.clips / elapsed
+            means["input_wait"] = min(1.0, self.waited / elapsed)  # share of the time
+            if self.peak:
+                means["flops_utilisation"] = self.flops * self.steps / elapsed / self.peak
+        self.sums, self.clock, self.clips, self.steps, self.waited = {}, now, 0, 0, 0.0
         self.log(step, means)
         if self.bar is not None:
             shown = {k: means[k] for k in ("loss", "accuracy", "clips_per_second") if k in means}
@@ -125,6 +196,14 @@ class Recorder:
                 figure.savefig(path.with_stem(f"{name}_{step:07d}"), dpi=110)
             if self.board is not None:
                 self.board.add_figure(name, figure, step)  # closes it
+
+
+def span(text: str) -> tuple[int, int]:
+    """Return (first, last) of "10:20", for argparse."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"wanted FIRST:LAST, as 10:20; got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def versions() -> dict[str, str]:
@@ -214,7 +293,7 @@ def curves(path: pathlib.Path) -> Any:
     for line in path.read_text().splitlines():
         record = json.loads(line)
         for name, value in record.items():
-            if name != "step" and not name.endswith("per_second"):
+            if name != "step" and name not in SPEED:
                 series.setdefault(name, []).append((record["step"], value))
     if not series:
         return None

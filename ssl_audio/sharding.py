@@ -6,6 +6,7 @@ Optimizer moments and teachers end in the same path as their parameter, so they 
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,9 +14,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 # Logical activation axes → mesh axes, for the constraints inside the blocks.
-ACTIVATIONS = (("batch", ("data", "fsdp")), ("tokens", None), ("width", None), ("inner", None))
+ACTIVATIONS = (("batch", ("data", "fsdp")), ("tokens", None), ("width", None), ("inner", "tensor"))
 BATCH = PartitionSpec(("data", "fsdp"))
-TACTICS = ("replicate", "fsdp")
+AXES = ("data", "fsdp", "tensor")
+TACTICS = ("replicate", "fsdp", "tensor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,33 +27,38 @@ class Sharding:
     Attributes:
       data: devices along the axis that splits the batch and copies the parameters; -1: all that are left.
       fsdp: devices along the axis that splits both the batch and the parameters.
-      rules: (regex, tactic) searched in order in "/"-joined paths; tactic is "replicate" or "fsdp"
-        (split the longest axis that divides).
-      max_replicated: largest share of the parameter mass that may be held whole when fsdp > 1.
+      tensor: devices along the axis that splits the parameters and the work on each example.
+      rules: (regex, tactic) searched in order in "/"-joined paths. Tactic "replicate" copies; "fsdp"
+        splits the longest axis that divides; "tensor" gives the longest to `tensor`, of two the first,
+        and the next to `fsdp`: projections up are split by outputs, those back by inputs, as in Megatron.
+      max_replicated: largest share of the parameter mass that may be held whole when fsdp or tensor > 1.
     """
 
     data: int = -1
     fsdp: int = 1
-    rules: tuple = ((r"(scale|bias|special|mask_token)$", "replicate"), (r".*", "fsdp"))
+    tensor: int = 1
+    rules: tuple = ((r"(scale|bias|special|mask_token)$", "replicate"), (r".*", "tensor"))
     max_replicated: float = 0.02
 
     def mesh(self) -> jax.sharding.Mesh:
         """Return the mesh over all devices of all hosts."""
         devices = jax.devices()
-        data = len(devices) // self.fsdp if self.data == -1 else self.data
-        if (
-            data < 1
-            or data * self.fsdp > len(devices)
-            or (self.data == -1 and data * self.fsdp != len(devices))
-        ):
+        rest = max(1, self.fsdp * self.tensor)
+        data = len(devices) // rest if self.data == -1 else self.data
+        shape = (data, self.fsdp, self.tensor)
+        size = math.prod(shape)
+        if min(shape) < 1 or size > len(devices) or (self.data == -1 and size != len(devices)):
             raise ValueError(
-                f"config.sharding: data={self.data} x fsdp={self.fsdp} does not fit {len(devices)} devices."
+                f"config.sharding: data={self.data} x fsdp={self.fsdp} x tensor={self.tensor} does not "
+                f"fit {len(devices)} devices."
             )
-        shape = (data, self.fsdp)
+        if jax.local_device_count() % self.tensor:
+            raise ValueError(
+                f"config.sharding.tensor: {self.tensor} does not divide the {jax.local_device_count()} "
+                "devices of a process, whose rows of the batch it would have to share with another."
+            )
         # Explicit axes, this JAX's default, break linen's lifted transforms.
-        return jax.make_mesh(
-            shape, ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices[: math.prod(shape)]
-        )
+        return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices[:size])
 
     def infer(self, tree: Any, mesh: jax.sharding.Mesh) -> Any:
         """Return a NamedSharding per leaf of a tree of shapes.
@@ -59,7 +66,7 @@ class Sharding:
         Raises:
           ValueError: a path matches no rule, a rule matches nothing, or too much would be replicated.
         """
-        size = mesh.shape["fsdp"]
+        sizes = {"fsdp": mesh.shape["fsdp"], "tensor": mesh.shape["tensor"]}
         used, replicated = set(), {}
 
         def place(path, leaf):
@@ -79,10 +86,7 @@ class Sharding:
                     raise ValueError(
                         f"config.sharding: tactic '{tactic}'; wanted one of {TACTICS}."
                     )
-                fits = [i for i, n in enumerate(leaf.shape) if n % size == 0]
-                if tactic == "fsdp" and size > 1 and fits:
-                    axis = max(fits, key=lambda i: leaf.shape[i])
-                    spec = PartitionSpec(*[None] * axis, "fsdp")
+                spec = _split(leaf.shape, tactic, sizes)
             if not any(spec):
                 replicated[name] = math.prod(leaf.shape)
             return NamedSharding(mesh, spec)
@@ -93,13 +97,23 @@ class Sharding:
                 raise ValueError(f"config.sharding: rule '{rule}' matched no parameter.")
         mass = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
         share = sum(replicated.values()) / max(mass, 1)
-        if size > 1 and share > self.max_replicated:
+        if max(sizes.values()) > 1 and share > self.max_replicated:
             worst = sorted(replicated, key=lambda name: -replicated[name])[:5]
             raise ValueError(
                 f"config.sharding: {share:.1%} of the values would be copied to every device "
                 f"(at most {self.max_replicated:.1%}); largest: {', '.join(worst)}."
             )
         return layout
+
+
+def _split(shape: tuple[int, ...], tactic: str, sizes: Mapping[str, int]) -> PartitionSpec:
+    wanted = {"replicate": (), "fsdp": ("fsdp",), "tensor": ("tensor", "fsdp")}[tactic]
+    places: dict[int, str] = {}
+    for name in wanted:
+        free = [i for i, n in enumerate(shape) if n % sizes[name] == 0 and i not in places]
+        if sizes[name] > 1 and free:
+            places[max(free, key=lambda i: shape[i])] = name
+    return PartitionSpec(*(places.get(i) for i in range(max(places, default=-1) + 1)))
 
 
 def path_name(path: tuple) -> str:
@@ -118,13 +132,36 @@ def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str
     return {k: jax.make_array_from_process_local_data(layout, v) for k, v in batch.items()}
 
 
+def by_rows(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Return function(x), computed by each device for its own rows of x [B, …].
+
+    For what XLA cannot split (real FFTs): it would gather the whole batch on every device first. Outside
+    a mesh, or where the rows do not divide, this is a plain call.
+    """
+    shape = jax.sharding.get_abstract_mesh().shape
+    rows = shape.get("data", 1) * shape.get("fsdp", 1)
+    if rows == 1 or x.shape[0] % rows:
+        return function(x)
+    return jax.shard_map(function, in_specs=BATCH, out_specs=BATCH, axis_names={"data", "fsdp"})(x)
+
+
+def spec(shapes: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return name → shape, type and layout of a global batch, from name → (shape, type)."""
+    layout = NamedSharding(mesh, BATCH)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=layout)
+        for name, (shape, dtype) in shapes.items()
+        if name != "index"
+    }
+
+
 def check_batch(batch_size: int, mesh: jax.sharding.Mesh, accumulate: int = 1) -> None:
     """Raise ValueError unless the batch divides evenly over devices and accumulation steps."""
-    parts = mesh.size * accumulate
+    parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
     if batch_size % parts:
         below = batch_size // parts * parts
         nearest = ", ".join(str(n) for n in (below, below + parts) if n)
-        what = f"{mesh.size} devices" + (
+        what = f"{parts // accumulate} devices" + (
             f" x {accumulate} accumulation steps" if accumulate > 1 else ""
         )
         raise ValueError(

@@ -73,8 +73,12 @@ class NotFinite(RuntimeError):
     """The loss or a gradient became infinite or not a number."""
 
 
-def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
+def train(
+    options: Any, workdir: str | pathlib.Path, *, profile: tuple[int, int] | None = None
+) -> dict[str, float]:
     """Run (or go on with) the training that a config describes; return the last metrics.
+
+    `profile`: first and last step to trace.
 
     Raises:
       TypeError, ValueError: something in the config is wrong; nothing has been computed.
@@ -89,15 +93,8 @@ def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
     sharding.check_batch(run.data.batch_size, mesh, run.accumulate)
     record.write_config(options, workdir, lead=hosts.is_lead())
 
-    txs = run.optim.make(run.objective.phases, total, epoch)
-    zeros = {k: jax.ShapeDtypeStruct(*v) for k, v in run.data.spec().items() if k != "index"}
-    init = functools.partial(_init, run.objective, txs, zeros, run.seed)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
-        shapes = jax.eval_shape(init)
-        layout = run.sharding.infer(shapes, mesh)
-        wanted = jax.tree.map(
-            lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
-        )
+        first, step, wanted = plan(run, mesh, total, epoch)
         checkpoints = checkpoint.Checkpoints(
             workdir,
             run.checkpoint.keep,
@@ -106,21 +103,19 @@ def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
         )
         state = checkpoints.resume(wanted)
         if state is None:
-            state = jax.jit(init, out_shardings=layout)()
+            state = first()
             if run.warm_start:
                 state = state.replace(
                     params=checkpoint.warm_start(state.params, **dataclasses.asdict(run.warm_start))
                 )
         start = int(state.step)
         describe(run, state, total, start, workdir)
-        step = jax.jit(
-            make_train_step(run.objective, txs, accumulate=run.accumulate),
-            donate_argnums=0,
-            out_shardings=(layout, sharding.replicated(mesh)),
-        )
         batches = run.data.batches(start, shard=hosts.index(), shards=hosts.count())
         lead = hosts.is_lead()
-        with Recorder(workdir, run.record, start=start, total=total, lead=lead) as recorder:
+        with Recorder(
+            workdir, run.record, start=start, total=total, lead=lead, profile=profile
+        ) as recorder:
+            recorder.price(step, wanted, sharding.spec(run.data.spec(), mesh))
             try:
                 return _loop(
                     run, state, step, batches, recorder, checkpoints, mesh, start, total, every
@@ -128,6 +123,28 @@ def train(options: Any, workdir: str | pathlib.Path) -> dict[str, float]:
             finally:
                 batches.close()
                 checkpoints.close()
+
+
+def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any, Any, Any]:
+    """Return the jitted first state, the jitted step and the state's shapes; for use under the mesh."""
+    txs = run.optim.make(run.objective.phases, total, epoch)
+    batch = sharding.spec(run.data.spec(), mesh)
+
+    def first():
+        zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in batch.items()}
+        return init_state(run.objective, txs, jax.random.key(run.seed), zeros)
+
+    shapes = jax.eval_shape(first)
+    layout = run.sharding.infer(shapes, mesh)
+    wanted = jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
+    )
+    step = jax.jit(
+        make_train_step(run.objective, txs, accumulate=run.accumulate),
+        donate_argnums=0,
+        out_shardings=(layout, sharding.replicated(mesh)),
+    )
+    return jax.jit(first, out_shardings=layout), step, wanted
 
 
 def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, every):
@@ -156,12 +173,14 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
 
     with hosts.Stop() as stop:
         for number in range(start + 1, total + 1):
-            batch = next(batches)
-            index = batch.pop("index")
-            state, metrics = step(state, sharding.put_batch(batch, mesh))
-            pending.append((number, metrics, index))
-            last = number == total or stop.asked or checkpoints.stop_asked(number)
-            settle(0 if last or number % due["record"] == 0 else LAG)
+            with hosts.step(number), recorder.step(number):
+                with recorder.waiting():
+                    batch = next(batches)
+                index = batch.pop("index")
+                state, metrics = step(state, sharding.put_batch(batch, mesh))
+                pending.append((number, metrics, index))
+                last = number == total or stop.asked or checkpoints.stop_asked(number)
+                settle(0 if last or number % due["record"] == 0 else LAG)
             if last or number % due["record"] == 0:
                 results = recorder.write(
                     number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
@@ -177,14 +196,10 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
             if last or number % due["figures"] == 0:
                 recorder.pictures(number, _pictures(run, state, batch))
             if last and number < total:
-                log.warning("stopped at step %d of %d; the same command goes on.", number, total)
+                checkpoints.wait()
+                recorder.stopped(number)
                 break
     return results
-
-
-def _init(objective, txs, zeros, seed):
-    batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in zeros.items()}
-    return init_state(objective, txs, jax.random.key(seed), batch)
 
 
 def _pictures(run, state, batch) -> dict[str, np.ndarray]:
@@ -221,18 +236,12 @@ def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Parse the command line and train."""
-    args, options = config.command_line(__doc__ or "", argv, workdir=True)
-    start()
-    return train(options, args.workdir)
-
-
-def start() -> None:
-    """Set up what every process of a run needs before it asks for a device."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("ssl_audio").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    hosts.initialize()
-    hosts.use_compilation_cache()
+    more = {"--profile": dict(type=record.span, metavar="FIRST:LAST", help="trace these steps")}
+    args, options = config.command_line(__doc__ or "", argv, workdir=True, more=more)
+    hosts.start()
+    same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
+    with hosts.joined({"--workdir": str(pathlib.Path(args.workdir).resolve()), **same}):
+        return train(options, args.workdir, profile=args.profile)
 
 
 if __name__ == "__main__":

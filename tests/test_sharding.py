@@ -1,6 +1,7 @@
 """Layouts: rules and their errors, equal losses on every mesh, checkpoints that move between meshes."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -16,7 +17,14 @@ from ssl_audio.optim import Optim
 from ssl_audio.sharding import Sharding
 from ssl_audio.step import init_state, make_train_step
 
-MESHES = {"one": (1, 1), "data": (4, 1), "fsdp": (1, 4), "hybrid": (2, 2)}
+# data, fsdp, tensor
+MESHES = {
+    "one": (1, 1, 1),
+    "data": (4, 1, 1),
+    "fsdp": (1, 4, 1),
+    "hybrid": (2, 2, 1),
+    "tensor": (2, 2, 2),
+}
 
 
 def array(*shape):
@@ -27,11 +35,18 @@ TREE = {"a": {"kernel": array(8, 12), "bias": array(12)}, "b": {"kernel": array(
 
 
 def test_mesh_sizes():
-    assert dict(Sharding().mesh().shape) == {"data": 8, "fsdp": 1}
-    assert dict(Sharding(fsdp=4).mesh().shape) == {"data": 2, "fsdp": 4}
+    assert dict(Sharding().mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(Sharding(fsdp=4).mesh().shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert dict(Sharding(fsdp=2, tensor=2).mesh().shape) == {"data": 2, "fsdp": 2, "tensor": 2}
     mesh = Sharding(data=2, fsdp=2).mesh()
-    assert mesh.size == 4 and mesh.axis_names == ("data", "fsdp")
-    for wrong in (dict(data=3, fsdp=4), dict(fsdp=3), dict(fsdp=16)):
+    assert mesh.size == 4 and mesh.axis_names == ("data", "fsdp", "tensor")
+    for wrong in (
+        dict(data=3, fsdp=4),
+        dict(fsdp=3),
+        dict(fsdp=16),
+        dict(tensor=3),
+        dict(tensor=0),
+    ):
         with pytest.raises(ValueError, match=r"config\.sharding: data=.* does not fit 8 devices"):
             Sharding(**wrong).mesh()
 
@@ -44,6 +59,51 @@ def test_rules_place_the_longest_axis_that_divides():
     assert layout["b"]["kernel"].spec == PartitionSpec(None, "fsdp")
     whole = Sharding().infer(TREE, Sharding().mesh())
     assert all(not any(place.spec) for place in jax.tree.leaves(whole))
+
+
+def test_tensor_splits_projections_as_megatron_does():
+    """Up by outputs, back by inputs; fsdp takes what is left. Layers are stacked first."""
+    tree = {
+        "qkv": array(2, 48, 144),
+        "out": array(2, 48, 48),
+        "up": array(2, 48, 192),
+        "down": array(2, 192, 48),
+        "odd": array(2, 3, 5),
+    }
+    mesh = Sharding(data=2, fsdp=2, tensor=2).mesh()
+    layout = Sharding(rules=((r".*", "tensor"),), max_replicated=1.0).infer(tree, mesh)
+    spec = {name: place.spec for name, place in layout.items()}
+    assert spec["qkv"] == spec["up"] == PartitionSpec(None, "fsdp", "tensor")
+    assert spec["out"] == spec["down"] == PartitionSpec(None, "tensor", "fsdp")
+    assert spec["odd"] == PartitionSpec("tensor")
+    only = Sharding(rules=((r".*", "fsdp"),), max_replicated=1.0).infer(tree, mesh)
+    assert only["up"].spec == PartitionSpec(None, None, "fsdp")
+
+
+def test_tensor_counts_for_the_parameters_not_for_the_batch():
+    mesh = Sharding(data=2, fsdp=2, tensor=2).mesh()
+    sharding.check_batch(4, mesh)
+    with pytest.raises(ValueError, match="6 is not divisible by 4 devices; nearest: 4, 8"):
+        sharding.check_batch(6, mesh)
+    with pytest.raises(ValueError, match="would be copied to every device"):
+        Sharding(rules=((r".*", "replicate"),)).infer(TREE, Sharding(tensor=2).mesh())
+
+
+def test_rows_are_computed_where_they_are():
+    """A real FFT is what XLA would first gather the batch for."""
+    mesh = Sharding(data=4, fsdp=2).mesh()
+    x = np.random.default_rng(0).standard_normal((16, 3, 64)).astype(np.float32)
+
+    def transform(x):
+        return sharding.by_rows(lambda rows: jnp.abs(jnp.fft.rfft(rows, 64)), x)
+
+    with jax.set_mesh(mesh):
+        there = sharding.put_batch({"x": x}, mesh)["x"]
+        step = jax.jit(transform, out_shardings=there.sharding).lower(there).compile()
+        assert "all-gather" not in step.as_text()
+        np.testing.assert_array_equal(step(there), transform(jnp.asarray(x)))
+        assert transform(jnp.asarray(x[:3])).shape == (3, 3, 33)  # does not divide
+    np.testing.assert_array_equal(np.asarray(step(there)), transform(x))
 
 
 def test_the_first_rule_that_matches_decides():
@@ -106,8 +166,8 @@ class Trainer:
     """The compiled step of one encoder on one mesh, as train.py makes it."""
 
     def __init__(self, encoder, mesh):
-        data, fsdp = MESHES[mesh]
-        where = Sharding(data=data, fsdp=fsdp, max_replicated=0.5)
+        data, fsdp, tensor = MESHES[mesh]
+        where = Sharding(data=data, fsdp=fsdp, tensor=tensor, max_replicated=0.5)
         made = objective(encoder)
         txs = Optim(lr=1e-3, weight_decay=0.01, clip=1.0).make(made.phases, 10, None)
         self.mesh = where.mesh()
@@ -153,7 +213,7 @@ def five_steps(encoder, mesh):
 
 
 @pytest.mark.multi
-@pytest.mark.parametrize("mesh", ["data", "fsdp", "hybrid"])
+@pytest.mark.parametrize("mesh", ["data", "fsdp", "hybrid", "tensor"])
 @pytest.mark.parametrize("encoder", ["ssast", "ssamba"])
 def test_losses_do_not_depend_on_the_mesh(encoder, mesh):
     alone, alone_losses = five_steps(encoder, "one")
@@ -164,11 +224,11 @@ def test_losses_do_not_depend_on_the_mesh(encoder, mesh):
 
 
 @pytest.mark.multi
-@pytest.mark.parametrize("mesh", ["fsdp", "hybrid"])
+@pytest.mark.parametrize("mesh", ["fsdp", "hybrid", "tensor"])
 @pytest.mark.parametrize("encoder", ["ssast", "ssamba"])
 def test_parameters_and_moments_are_really_spread(encoder, mesh):
     state, _ = five_steps(encoder, mesh)
-    parts = MESHES[mesh][1]
+    parts = math.prod(MESHES[mesh][1:])
     for tree in (state.params, state.opt_state):
         whole = sum(x.size for x in jax.tree.leaves(tree))
         held = sum(x.addressable_shards[0].data.size for x in jax.tree.leaves(tree))

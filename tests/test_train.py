@@ -14,6 +14,7 @@ from reference import ROOT
 from ssl_audio import config
 from ssl_audio.checkpoint import load_params
 from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.record import SPEED
 from ssl_audio.train import NotFinite, train
 
 STEPS = 6
@@ -56,7 +57,7 @@ def options(**changes):
 
 def records(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "clips_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in SPEED} for line in lines]
 
 
 def saved_steps(workdir):

@@ -15,12 +15,11 @@ from ssl_audio.convert.base import (
     need,
     norm,
     plain_names,
-    samples,
     unstacked,
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join, streams
-from ssl_audio.frontend.fbank import STATS
+from ssl_audio.frontend.fbank import STATS, Fbank
 from ssl_audio.tokens.patchify import grid as grid_of
 from ssl_audio.tokens.patchify import patches
 
@@ -33,8 +32,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
     Options: num_heads, decoder_num_heads (default: width / 64), img_size (frames, mel bins; default: as
     many frames as fit, of 128 bins), mask_ratio (0.8), mask_2d, mask_t_prob, mask_f_prob, norm_pix_loss
-    (True), ln_eps (1e-6), mean, std; patch_size, embed_dim, depth, mlp_ratio, decoder_embed_dim,
-    decoder_mode are held against the arrays.
+    (True), ln_eps (1e-6), mean, std, or anything of our `frontend`; patch_size, embed_dim, depth,
+    mlp_ratio, decoder_embed_dim, decoder_mode are held against the arrays.
 
     `forward(spec=[B, 1, T, F], ids_keep=[B, K], mask=[B, N])` gives `latent`, `pred`, both losses, the
     patches and the encoding of the whole input; the noise that the mask was drawn from may be given,
@@ -72,10 +71,15 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             frames=frames,
             mean=asked.get("mean", STATS["audioset"]["mean"]),
             std=asked.get("std", STATS["audioset"]["std"]),
-        ),
+        )
+        | asked.get("frontend", {}),
         tokenizer=dict(kind="patchify", width=width, patch=patch, stride=patch),
         encoder=encoder,
     )
+    unused = UNUSED
+    if "norm.weight" not in state:  # a fine-tuned model normalises after the mean
+        encoder["final_norm"] = None
+        unused += () if "head.weight" in state else ("fc_norm.",)
     if "decoder_pred.weight" in state:
         objective |= dict(
             kind="mae",
@@ -87,18 +91,20 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         (linear,) = need(state, "head.weight")
         head = dict(kind="heads:Classifier", classes=len(linear), pool="mean", eps=eps)
         objective |= dict(kind="tagging", head=head, criterion="sigmoid")
-        encoder["final_norm"] = None
     else:
         objective |= dict(kind="features")
     asked.finish()
 
-    config = dict(objective=objective, data=dict(samples=samples(frames)))
+    front = objective["frontend"]
+    length = front.get("window", Fbank.window) + (frames - 1) * front.get("hop", Fbank.hop)
+    data = dict(samples=length, rate=front.get("rate", Fbank.rate))
+    config = dict(objective=objective, data=data)
     kept = {}
     if "decoder" in objective and not objective["decoder"]["special"]:
         # Windows take no cls token, so nothing reads its row; it is kept for the way back.
         (kept["decoder_pos_embed"],) = need(state, "decoder_pos_embed")
         state["decoder_pos_embed"] = kept["decoder_pos_embed"][:, 1:]
-    built, params, left = build(config, lambda p: to_state_dict(p, config), state, unused=UNUSED)
+    built, params, left = build(config, lambda p: to_state_dict(p, config), state, unused=unused)
     left |= kept
 
     def contextual(params, spec):

@@ -109,9 +109,9 @@ def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarra
     state |= dense("feature_projection.projection", tokenizer["project"])
     inner = tokenizer["tokenizer"]
     for name, part in inner.items():
-        kind, _, number = name.partition("_")
-        at = f"{CONV}{number}"
-        state |= conv(f"{at}.conv", part) if kind == "conv" else norm(f"{at}.layer_norm", part)
+        at = f"{CONV}{name.rpartition('_')[2]}"
+        is_conv = name.startswith("conv_")
+        state |= conv(f"{at}.conv", part) if is_conv else norm(f"{at}.layer_norm", part)
     positions = encoder["positions"]
     if "gain" in positions:
         named = known.get("weight_norm", "new")

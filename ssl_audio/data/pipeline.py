@@ -32,8 +32,8 @@ class Pipeline:
 
     A batch is `audio` float32 [B S], `length` int32 [B] (samples before the padding), `index` int32
     [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C]; with `text`, `text`
-    int32 [B W] and `text_length` int32 [B]; what `compose` makes beside (see `compose.py`);
-    with `tell_source`, `source` int32 [B]: the place of the clip's source among the sorted names of all.
+    int32 [B W] and `text_length` int32 [B]; with `tell_source`, `source` int32 [B] (the place of its
+    source among the sorted names of all); what `compose` makes beside (see `compose.py`).
 
     A clip that cannot be decoded is logged once by name, kept in `bad` and replaced by another of
     its source, the same one in every run. When the different bad clips exceed `max_bad_share` of
@@ -87,19 +87,16 @@ class Pipeline:
         if self.balanced and not self.classes:
             raise ValueError("balanced: needs classes (the number of labels)")
         if self.weights is not None:
-            if set(self.weights) != set(self.sources):
-                raise ValueError(
-                    f"weights: for {sorted(self.weights)}, but the sources are {self._names}"
-                )
-            mixture.check_weights([self.weights[name] for name in self._names], len(self._names))
+            mixture.check_shares(self.weights, self._names)
 
     def batches(
         self, start_step: int = 0, *, shard: int = 0, shards: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yield this host's part of each batch from `start_step` on, forever.
 
-        Row r of host p is row r * shards + p of the global batch, whatever `shards` is. It never
-        ends, so no host waits for another that has run out. Close it (or drop it) to stop reading.
+        Host p gives the p-th of `shards` equal blocks of rows, so the global batch is the same for
+        any number of hosts, row by row. It never ends, so no host waits for another that has run
+        out. Close it (or drop it) to stop reading.
 
         Raises:
           ValueError: `batch_size` not divisible by `shards`; too many unreadable clips; sources
@@ -111,8 +108,9 @@ class Pipeline:
             )
         self._check_sources()
         rows = self.batch_size // shards
-        positions = range(start_step * self.batch_size + shard, _ENDLESS, shards)
-        clips = _read_ahead(self._draw, positions, self.workers, self.threads, 2 * rows)
+        numbers = range(start_step * rows, _ENDLESS)  # of the clips that this host reads
+        draw = functools.partial(self._draw_row, rows, shard * rows)
+        clips = _read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
         return self._batched(clips, rows)
 
     def _batched(self, clips: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -221,6 +219,10 @@ class Pipeline:
 
     def _id(self, name: str, i: int) -> str:
         return f"{name}:{self._meta(name, i)['id']}"
+
+    def _draw_row(self, rows: int, first: int, number: int) -> dict[str, Any]:
+        step, row = divmod(number, rows)
+        return self._draw(step * self.batch_size + first + row)
 
     def _draw(self, position: int) -> dict[str, Any]:
         """Return the clip at a position of the stream, and what could not be read on the way."""

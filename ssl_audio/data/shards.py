@@ -4,9 +4,11 @@ Reading one costs about a fifteenth of decoding Ogg.
 """
 
 import functools
+import hashlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +25,8 @@ FIELDS = ("id", "label", "fold", "split", "text")  # the columns of an index, as
 @dataclass(frozen=True)
 class Shards:
     """The clips of a folder that `python -m ssl_audio.data.prepare` wrote.
+
+    A folder in an object store (gs://, s3://) is copied once to each machine; see `local`.
 
     Raises ValueError on first use when the folder is not one, or not finished.
     """
@@ -58,9 +62,12 @@ class Shards:
 
     @functools.cached_property
     def _index(self) -> dict[str, Any]:
-        path = folder(self.root, "Shards.root") / INDEX
-        if not path.is_file():
-            raise ValueError(f"Shards.root: no {INDEX} in {self.root}: finish preparing it first")
+        try:
+            path = local(self.root, INDEX)
+        except FileNotFoundError:
+            raise ValueError(
+                f"Shards.root: no {INDEX} in {self.root}: finish preparing it first"
+            ) from None
         return json.loads(path.read_text(encoding="utf-8"))
 
     @functools.cached_property
@@ -81,9 +88,8 @@ class Shards:
     def _records(self) -> Any:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        root = pathlib.Path(self.root).expanduser()
         parts: Any = [
-            _Whole(str(root / shard["file"]), 0, shard["count"], shard["count"])
+            _Whole(str(local(self.root, shard["file"])), 0, shard["count"], shard["count"])
             for shard in self._index["shards"]
         ]
         return ArrayRecordDataSource(parts)
@@ -96,6 +102,35 @@ class _Whole(NamedTuple):
     skip: int
     take: int
     examples_in_shard: int
+
+
+def local(root: str, name: str) -> pathlib.Path:
+    """Return where file `name` of a folder lies on this machine.
+
+    ArrayRecord reads anywhere in a file, so those of an object store are copied here at first use: to
+    SSL_AUDIO_CACHE, else ~/.cache/ssl_audio. Where that has no room, mount the bucket instead.
+
+    Raises:
+      ValueError: there is no such folder.
+      FileNotFoundError: there is no such file in it.
+    """
+    if "://" not in root:
+        path = folder(root, "Shards.root") / name
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        return path
+    from etils import epath
+
+    cache = pathlib.Path(os.environ.get("SSL_AUDIO_CACHE", "~/.cache/ssl_audio")).expanduser()
+    here = cache / "shards" / hashlib.sha256(root.encode()).hexdigest()[:16] / name
+    if not here.exists() or name == INDEX:  # a folder may have been prepared again
+        here.parent.mkdir(parents=True, exist_ok=True)
+        # The processes of one machine may all come here: each writes its own, the last one stays.
+        partial = here.with_name(f".{name}.{os.getpid()}.partial")
+        with epath.Path(root, name).open("rb") as source, partial.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+        partial.replace(here)
+    return here
 
 
 def write_records(path: pathlib.Path, records: Iterable[np.ndarray], *, compress: bool) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ssl_audio.frontend.base import before
 from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+from ssl_audio.sharding import by_rows
 
 FLOOR = float(np.finfo(np.float32).eps)  # lowest energy before the logarithm: -15.94
 
@@ -47,8 +48,9 @@ class Fbank:
         away from the floor.
       remove_mean: subtract the mean of the clip's valid samples first. Each frame loses its own
         mean anyway, so this only changes how the samples are rounded.
-      frames: T; shorter clips are padded at the end with 0 (before normalisation), longer ones cut.
+      frames: T; shorter clips are padded at the end (before normalisation), longer ones cut.
         None: as many as the audio gives.
+      padding: what they are padded with: "zero", or "lowest", the clip's own least log energy.
       mean: subtracted from the log energies.
       std: the log energies are divided by twice this.
     """
@@ -64,6 +66,7 @@ class Fbank:
     scale: float = 1.0
     remove_mean: bool = True
     frames: int | None = None
+    padding: str = "zero"
     mean: float = -4.2677393
     std: float = 4.5689974
 
@@ -71,6 +74,8 @@ class Fbank:
         for name in ("rate", "bins", "hop", "window", "std", "taper", "scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Fbank: {name} is {getattr(self, name)}; it must be above 0.")
+        if self.padding not in ("zero", "lowest"):
+            raise ValueError(f"Fbank: padding '{self.padding}'; wanted zero or lowest.")
         if self.frames is not None and self.frames <= 0:
             raise ValueError(f"Fbank: frames is {self.frames}; it must be above 0, or None.")
         if not 0 <= self.low < self._top <= self.rate / 2:
@@ -103,7 +108,11 @@ class Fbank:
             audio = audio - (total / jnp.maximum(length, 1))[:, None]
         spec = self._energies(self._framed(audio, min(frames, self._whole(audio.shape[1]))))
         spec = jnp.pad(spec, ((0, 0), (0, frames - spec.shape[1]), (0, 0)))
-        return jnp.where(self.valid(length, frames)[:, :, None], spec, 0)
+        valid = self.valid(length, frames)[:, :, None]
+        if self.padding == "zero":
+            return jnp.where(valid, spec, 0)
+        least = jnp.min(jnp.where(valid, spec, jnp.inf), axis=(1, 2), keepdims=True)
+        return jnp.where(valid, spec, jnp.where(jnp.isfinite(least), least, 0))
 
     def normalise(self, spec: Spec) -> Spec:
         """Return (spec - mean) / (2 std): a standard deviation near one half."""
@@ -149,7 +158,7 @@ class Fbank:
         framed = framed - jnp.mean(framed, axis=2, keepdims=True)
         previous = jnp.concatenate([framed[:, :, :1], framed[:, :, :-1]], axis=2)
         framed = (framed - self.preemphasis * previous) * hann(self.window, self.taper)[None, None]
-        bands = jnp.fft.rfft(framed, size)
+        bands = by_rows(lambda rows: jnp.fft.rfft(rows, size), framed)
         # The Nyquist line has no weight in any band.
         power = jnp.square(bands.real[..., :-1]) + jnp.square(bands.imag[..., :-1])
         triangles = mel_triangles(self.bins, size, self.rate, self.low, self._top)

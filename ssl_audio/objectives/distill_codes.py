@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from ssl_audio.backbones.heads import Linear
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.structs import Loss
 from ssl_audio.tokens import quantize
 
 
 @dataclasses.dataclass(frozen=True)
-class DistillCodes(Objective):
+class DistillCodes(Encoding):
     """Estimate a teacher's features from the codes of the same patches.
 
     Attributes:
@@ -108,7 +108,7 @@ class DistillCodes(Objective):
         teacher = jax.lax.stop_gradient(extra["teacher"])
         encode = self.teacher.predictors()["encode"]
         taught = jax.lax.stop_gradient(encode(teacher["params"], teacher["extra"], batch).tokens.x)
-        made = Linear(taught.shape[-1]).apply({"params": params["out"]}, estimated.tokens.x)
+        made: Any = Linear(taught.shape[-1]).apply({"params": params["out"]}, estimated.tokens.x)
         cosine = jnp.sum(quantize.unit(made) * quantize.unit(taught), -1)
         away = jnp.mean((entry - z) ** 2)
         total = jnp.mean(1 - cosine) + self.commitment * away
@@ -126,13 +126,6 @@ class DistillCodes(Objective):
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode" and "codes"."""
         return {"encode": self.encode, "codes": self.codes}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode audio; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
 
     def codes(self, params: Params, extra: Extra, batch: Batch) -> Int[Array, "B N Q"]:
         """Return the code of each token; Q is 1."""

@@ -8,14 +8,14 @@ import jax
 
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.structs import Loss
 
 FINAL = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Features(Objective):
+class Features(Encoding):
     """Encode audio, and quantise what comes out; there is nothing to learn.
 
     Attributes:
@@ -62,14 +62,7 @@ class Features(Objective):
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode", and "codes" if there is a quantizer."""
         codes = {} if self.quantizer is None else {"codes": self.codes}
-        return {"encode": self.encode} | codes
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode audio; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+        return {**super().predictors(), **codes}
 
     def codes(self, params: Params, extra: Extra, batch: Batch) -> Int[Array, "B N Q"]:
         """Return the codes of the tokens; Q is 1 unless the quantizer has several books."""

@@ -5,7 +5,6 @@ encoder sees masked, and the quantiser is trained along.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,14 +14,15 @@ from ssl_audio import losses
 from ssl_audio.backbones.heads import Linear
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
+from ssl_audio.structs import Loss
 from ssl_audio.tokens.masking import hide
+from ssl_audio.tokens.order import heard
 from ssl_audio.tokens.quantize import perplexity
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentContrast(Objective):
+class LatentContrast(Encoding):
     """Contrast predictions with the quantised latents of the same clip.
 
     Attributes:
@@ -84,7 +84,10 @@ class LatentContrast(Objective):
         mask_key, draw_key, negative_key, drop_key = jax.random.split(key, 4)
         weights = {"params": params["tokenizer"]}
         tokens, features, x = self.tokenizer.apply(weights, spec, method="parts")
+        frames = self.frontend.valid(batch["length"], spec.shape[1])
+        tokens = tokens.replace(valid=heard(frames, tokens, self.tokenizer.stride[1]))
         mask = self.masking(mask_key, len(spec), tokens.grid)
+        counted = jnp.take_along_axis(tokens.valid, mask, axis=1).astype(jnp.float32)
         hidden = tokens.replace(x=hide(x, mask, params["mask_token"]))
         rngs = {"drop_path": drop_key} if train else None
         encoder = {"params": params["encoder"]}
@@ -104,14 +107,14 @@ class LatentContrast(Objective):
         other = (jnp.arange(count)[None, :, None] + shift) % count
         negative = target[jnp.arange(batch_size)[:, None, None], other]
         nce, accuracy = losses.latent_nce(predicted, target, negative, self.temperature)
-        share = jnp.mean(probable, (0, 1))
+        amount = jnp.maximum(jnp.sum(counted), 1e-6)
+        share = jnp.sum(probable * counted[..., None, None], (0, 1)) / amount
         used = perplexity(share)
-        total = jnp.mean(nce) + self.diversity * (1 - jnp.sum(used) / share.size)
+        total = jnp.sum(nce * counted) / amount + self.diversity * (1 - jnp.sum(used) / share.size)
         total = total + self.penalty * jnp.mean(tokens.x**2)
-        weight = float(nce.size)
         metrics = {
-            "nce": (jnp.sum(nce), weight),
-            "accuracy": (jnp.sum(accuracy), weight),
+            "nce": (jnp.sum(nce * counted), amount),
+            "accuracy": (jnp.sum(accuracy * counted), amount),
             "codes_in_use": (jnp.mean(used), 1.0),
         }
         return Loss(total=total, metrics=metrics, extra=extra)
@@ -125,7 +128,8 @@ class LatentContrast(Objective):
 
     def predicted(self, params: Params, x: Float[Array, "*B D"]) -> Float[Array, "*B E"]:
         """Return what encoded tokens say of their latents."""
-        return self._linear.apply({"params": params["predict"]}, x)
+        made: Any = self._linear.apply({"params": params["predict"]}, x)
+        return made
 
     def targets(
         self,
@@ -137,18 +141,8 @@ class LatentContrast(Objective):
         """Return the quantised latents, and the probability of each code; see `Gumbel`."""
         quantizer = {"params": params["quantizer"]}
         quantised, probable = self.quantizer.apply(quantizer, features, key, temperature)
-        return self._linear.apply({"params": params["target"]}, quantised), probable
-
-    def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "encode"."""
-        return {"encode": self.encode}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode unmasked audio; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+        target: Any = self._linear.apply({"params": params["target"]}, quantised)
+        return target, probable
 
     @property
     def _linear(self):

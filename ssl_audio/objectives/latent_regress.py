@@ -5,7 +5,6 @@ normalised over time.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,13 +14,14 @@ from ssl_audio.backbones.heads import Linear
 from ssl_audio.backbones.norms import standard
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
+from ssl_audio.structs import Loss
 from ssl_audio.tokens.masking import hide
+from ssl_audio.tokens.order import heard
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentRegress(Objective):
+class LatentRegress(Encoding):
     """Predict a teacher's latents at masked places.
 
     Attributes:
@@ -72,7 +72,11 @@ class LatentRegress(Objective):
         mask_key, drop_key = jax.random.split(key)
         spec = self.frontend(batch["audio"], batch["length"])
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
+        frames = self.frontend.valid(batch["length"], spec.shape[1])
+        tokens = tokens.replace(valid=heard(frames, tokens, self.tokenizer.stride[1]))
         mask = self.masking(mask_key, len(spec), tokens.grid)
+        counted = jnp.take_along_axis(tokens.valid, mask, axis=1).astype(jnp.float32)
+        amount = jnp.maximum(jnp.sum(counted), 1e-6)
 
         def masked(values):
             return jnp.take_along_axis(values, mask[..., None], axis=1)
@@ -83,7 +87,9 @@ class LatentRegress(Objective):
         encoder = {"params": params["encoder"]}
         encoded: Any = self.encoder.apply(encoder, hidden, train=train, rngs=rngs)
         width = tokens.x.shape[-1]
-        predicted = Linear(width).apply({"params": params["predict"]}, masked(encoded.tokens.x))
+        predicted: Any = Linear(width).apply(
+            {"params": params["predict"]}, masked(encoded.tokens.x)
+        )
         error = jnp.abs(predicted - target)
         if self.beta:
             small = 0.5 * error**2 / self.beta
@@ -91,9 +97,10 @@ class LatentRegress(Objective):
         else:
             value = error**2
         # The sum over channels over the square root of their number, as published.
-        total = jnp.mean(jnp.sum(value, -1)) * width**-0.5
+        each = jnp.sum(value, -1) * counted
+        total = jnp.sum(each) / amount * width**-0.5
         metrics = {
-            "error": (jnp.mean(value), 1.0),
+            "error": (jnp.sum(each), amount * width),
             # Both fall to 0 in a collapse.
             "target_deviation": (_deviation(target), 1.0),
             "predicted_deviation": (_deviation(predicted), 1.0),
@@ -116,17 +123,6 @@ class LatentRegress(Objective):
             lambda old, new: decay * old + (1 - decay) * new, extra["teacher"], params["encoder"]
         )
         return extra | {"teacher": teacher}
-
-    def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "encode": the student."""
-        return {"encode": self.encode}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode unmasked audio; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
 
 
 def _deviation(x: Float[Array, "B N D"]) -> Float[Array, ""]:

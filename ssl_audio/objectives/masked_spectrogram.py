@@ -15,14 +15,14 @@ from ssl_audio import losses
 from ssl_audio.backbones import heads
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss, Tokens
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.structs import Loss, Tokens
 from ssl_audio.tokens.masking import hide
 from ssl_audio.tokens.patchify import Patchify, patches, unpatch
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedSpectrogram(Objective):
+class MaskedSpectrogram(Encoding):
     """Predict the masked patches of a log-mel spectrogram.
 
     Attributes:
@@ -127,13 +127,6 @@ class MaskedSpectrogram(Objective):
         if self.reconstruct:
             offers["pictures"] = self.pictures
         return offers
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode unmasked audio; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
 
     def pictures(self, params: Params, extra: Extra, batch: Batch) -> dict[str, Array]:
         """Return original, masked and reconstructed spectrograms, each [B, T, F]."""

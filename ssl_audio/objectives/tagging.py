@@ -12,9 +12,14 @@ from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
 from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens.masking import select, visible
+from ssl_audio.tokens.masking import others
+from ssl_audio.tokens.order import reorder
 
-LOSSES = {"softmax": losses.softmax_cross_entropy, "sigmoid": losses.sigmoid_cross_entropy}
+LOSSES = {
+    "softmax": losses.softmax_cross_entropy,
+    "sigmoid": losses.sigmoid_cross_entropy,
+    "asymmetric": losses.asymmetric,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +29,10 @@ class Tagging(Objective):
     Attributes:
       frontend, tokenizer, encoder: as in pretraining; patches may overlap here.
       head: Encoded → logits.
-      criterion: "softmax" (one label a clip) or "sigmoid" (any number of labels).
+      criterion: "softmax" (one label a clip), "sigmoid" (any number of labels) or "asymmetric" (any
+        number, of many classes that are rare: `losses.asymmetric`).
       smoothing: in training, this share of each label is spread evenly: over all classes for "softmax",
-        over yes and no for "sigmoid" (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+        over yes and no otherwise (Szegedy et al. 2016, arXiv:1512.00567, section 7).
       spec_augment: hides a band and a stretch of the raw log-mel in training.
       noise: adds noise and rolls the normalised log-mel in training.
       masking: which patches to leave out in training; the head must do without the whole grid.
@@ -111,7 +117,7 @@ class Tagging(Objective):
             rngs = {"drop_path": key, "positions": place_key}
             if self.masking:
                 hidden = self.masking(mask_key, len(tokens.x), tokens.grid)
-                tokens = select(tokens, visible(hidden, tokens.x.shape[1]))
+                tokens = reorder(tokens, others(hidden, tokens.x.shape[1]))
         return self.encoder.apply(
             {"params": params["encoder"]}, tokens, train=key is not None, layers=True, rngs=rngs
         )

@@ -15,15 +15,15 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Bool, Float, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss, Tokens
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
+from ssl_audio.structs import Loss, Tokens
 from ssl_audio.tokens import masking as masks
 from ssl_audio.tokens.order import heard, reorder
 from ssl_audio.tokens.quantize import perplexity, usage
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenPredict(Objective):
+class TokenPredict(Encoding):
     """Predict discrete codes of masked tokens.
 
     Attributes:
@@ -142,17 +142,6 @@ class TokenPredict(Objective):
             place = (2 * place + 1) * have // (2 * want)
         return found[:, jnp.minimum(place, have - 1)]
 
-    def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "encode"."""
-        return {"encode": self.encode}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode unmasked audio; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
-
     def _seen(self, params, spec, batch, key, train, rngs) -> tuple[Tokens, Bool[Array, "B N"]]:
         """Return the tokens that codes are predicted from, and which were hidden."""
         encoder = {"params": params["encoder"]}
@@ -163,7 +152,7 @@ class TokenPredict(Objective):
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
         step, size = self.tokenizer.stride[1], self.tokenizer.patch[1]
         frames_valid = self.frontend.valid(batch["length"], spec.shape[1])
-        tokens = tokens.replace(valid=heard(frames_valid, tokens, step))
+        tokens = dataclasses.replace(tokens, valid=heard(frames_valid, tokens, step))
         count = tokens.x.shape[1]
         if self.hide == "frames":
             middle = tokens.index % tokens.grid[1] * step + size // 2
@@ -173,12 +162,15 @@ class TokenPredict(Objective):
             hidden = masks.chosen(mask, count)
         if self.predictor is not None:
             visible = reorder(tokens, masks.others(mask, count))
+            # Attention to nothing is not a number: of a clip too short to show anything, take silence.
+            some = jnp.any(visible.valid, axis=1, keepdims=True)
+            visible = dataclasses.replace(visible, valid=visible.valid | ~some)
             encoded = self.encoder.apply(encoder, visible, train=train, rngs=rngs)
             predictor = {"params": params["predictor"]}
             whole = self.predictor.apply(predictor, encoded.tokens, train=train, rngs=rngs)
-            return whole.tokens.replace(valid=tokens.valid), hidden
+            return dataclasses.replace(whole.tokens, valid=tokens.valid), hidden
         if self.hide == "tokens":
-            tokens = tokens.replace(x=masks.hide(tokens.x, mask, params["mask_token"]))
+            tokens = dataclasses.replace(tokens, x=masks.hide(tokens.x, mask, params["mask_token"]))
         encoded = self.encoder.apply(encoder, tokens, train=train, rngs=rngs)
         return encoded.tokens, hidden
 

@@ -56,14 +56,14 @@ class MultiCodebook(nn.Module):
         """Return the codes of vectors: the classifier's, improved by so many rounds of search."""
         codes = jnp.argmax(self.logits(x), axis=-1).astype(jnp.int32)
         flat, codes = x.reshape(-1, x.shape[-1]), codes.reshape(-1, self.books)
-        for _ in range(rounds):
-            codes = refined(flat, self._scaled(), codes)
+        books = self._scaled()
+        codes = jax.lax.fori_loop(0, rounds, lambda _, now: refined(flat, books, now), codes)
         return codes.reshape(*x.shape[:-1], self.books)
 
     def decode(self, codes: Int[Array, "*B Q"]) -> Float[Array, "*B D"]:
         """Return the vectors that codes stand for."""
         books = self._scaled()
-        return sum(books[q][codes[..., q]] for q in range(self.books))
+        return jnp.sum(jnp.stack([books[q][codes[..., q]] for q in range(self.books)]), axis=0)
 
     def losses(
         self, x: Float[Array, "M D"], rounds: int = 1

@@ -191,16 +191,28 @@ def moved(
 def kmeans(
     key: PRNGKeyArray, x: Float[Array, "M D"], codes: int, iterations: int = 10
 ) -> Float[Array, "V D"]:
-    """Return centroids: Lloyd's algorithm from vectors drawn without replacement.
+    """Return centroids: Lloyd's algorithm, from vectors drawn far from each other.
 
-    An entry that loses all its vectors stays where it was.
+    The draw is k-means++ (Arthur & Vassilvitskii 2007). An entry that loses all its vectors stays
+    where it was.
 
     Raises:
       ValueError: there are fewer vectors than codes.
     """
     if len(x) < codes:
         raise ValueError(f"kmeans: {len(x)} vectors are less than {codes} codes.")
-    start = x[jax.random.choice(key, len(x), (codes,), replace=False)]
+    first, key = jax.random.split(key)
+    start = x[jax.random.randint(first, (), 0, len(x))]
+
+    def draw(state, key):
+        distance, last = state
+        distance = jnp.minimum(distance, jnp.sum((x - last[None]) ** 2, -1))
+        new = x[jax.random.categorical(key, jnp.log(distance + 1e-12))]
+        return (distance, new), new
+
+    far = jnp.full(len(x), jnp.inf, x.dtype)
+    _, more = jax.lax.scan(draw, (far, start), jax.random.split(key, codes - 1))
+    start = jnp.concatenate([start[None], more])
 
     def step(book, _):
         which = nearest(x, book)

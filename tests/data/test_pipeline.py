@@ -99,7 +99,9 @@ def test_the_global_batch_does_not_depend_on_the_number_of_hosts(shards):
     for step, batch in enumerate(whole):
         for key, value in batch.items():
             for p in range(shards):
-                np.testing.assert_array_equal(parts[p][step][key], value[p::shards])
+                np.testing.assert_array_equal(
+                    parts[p][step][key], value[p * 8 // shards : (p + 1) * 8 // shards]
+                )
 
 
 def test_neither_threads_nor_worker_processes_change_the_batches():
@@ -312,3 +314,15 @@ def test_examples_come_once_in_order_without_the_bad_ones(faulty, threads):
     assert [i for i, _ in some] == [3, 1]
     with pytest.raises(ValueError, match="of 21 clips could not be read"):
         list(examples(faulty, threads=threads, max_bad_share=0.1))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_the_hosts_together_read_every_clip_of_an_epoch_once(shards):
+    pipeline = Pipeline({"a": Synthetic(32, seconds=0.01)}, batch_size=8, samples=64)
+    assert pipeline.epoch_steps == 4
+    for epoch in range(2):
+        parts = [
+            take(pipeline.batches(4 * epoch, shard=p, shards=shards), 4) for p in range(shards)
+        ]
+        read = np.concatenate([batch["index"] for part in parts for batch in part])
+        assert sorted(read) == list(range(32))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ssl_audio import recipes
 from ssl_audio.data import prepare as verb
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.prepare import prepare
@@ -169,3 +170,36 @@ def test_a_folder_of_real_recordings(tmp_path, shared_data):
     example = made[5]
     original = source[paths.index(example["id"])]["audio"]
     np.testing.assert_allclose(example["audio"], np.clip(original, -1, 1), atol=1.01 / 32768)
+
+
+def test_shards_in_an_object_store_are_copied_once(tmp_path, monkeypatch):
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    opened = []
+
+    class Bucket(LocalFileSystem):
+        """A folder that stands for gs://."""
+
+        protocol = ("gcs", "gs")
+        cachable = False
+
+        def open(self, path, mode="rb", **options):
+            opened.append(str(path))
+            return super().open(str(path).replace("gs://bucket", str(tmp_path)), mode, **options)
+
+    monkeypatch.setenv("EPATH_USE_TF", "false")
+    monkeypatch.setenv("SSL_AUDIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fsspec, "filesystem", lambda name, **_: Bucket())
+    prepare(Synthetic(5, seconds=0.1), tmp_path / "out", shard_size=3)
+    near, far = Shards(str(tmp_path / "out")), Shards("gs://bucket/out")
+    assert len(far) == len(near) == 5 and far.info == near.info
+    for i in range(5):
+        np.testing.assert_array_equal(far[i]["audio"], near[i]["audio"])
+    first = len(opened)
+    assert first == 3 and len(list((tmp_path / "cache").rglob("*.partial"))) == 0
+    again = Shards("gs://bucket/out")
+    assert again[4]["id"] == near[4]["id"] and len(opened) == first + 1, "only the index again"
+    assert recipes.source("gs://bucket/out") == {"kind": "shards", "root": "gs://bucket/out"}
+    with pytest.raises(ValueError, match="no index.json in gs://bucket/other"):
+        len(Shards("gs://bucket/other"))

@@ -11,6 +11,8 @@ import pytest
 from published import CONFIGS
 from reference import ROOT
 
+from ssl_audio.record import SPEED
+
 pytestmark = pytest.mark.entry
 SAMBA = ROOT / "configs/ssamba.py"
 STEPS = 24
@@ -33,7 +35,8 @@ def losses(workdir):
     found = {line["step"]: line for line in lines}
     assert len(found) == len(lines)
     for line in lines:
-        line.pop("clips_per_second", None)
+        for name in SPEED:
+            line.pop(name, None)
     return found
 
 

@@ -67,6 +67,9 @@ def scan_together(
     u, _, A, _, _, state = directions[0]
     if state.dtype != jnp.float32:
         raise ValueError(f"pallas_gpu: got a {state.dtype} state, wanted float32; try 'xla'.")
+    if len({tuple(x.dtype for x in operands) for operands in directions}) > 1:
+        pairs = zip(directions, reverse, strict=True)
+        return [scan_together([d], (r,), interpret=interpret)[0] for d, r in pairs]
     (batch, length, channels), states = u.shape, A.shape[1]
     running = len(directions) * batch * -(-channels // LANES)
     segments = min(length // SEGMENT, WARPGROUPS // running)
@@ -166,10 +169,10 @@ def _launch(kernel, modes, directions, *, made, fetched, scratch=()):
     """Run `kernel(place, inputs, outputs, buffers, scratch)` for all directions; return outputs."""
     reverse, interpret = modes
     batch, _, channels = directions[0][0].shape
-    # Two blocks of tokens of each array: one in use, one on its way.
-    widths = [min(x.shape[2], LANES) if x.shape[2] % LANES == 0 else x.shape[2] for x in fetched]
+    # Two blocks of tokens of each array: one in use, one on its way. B and C come last.
     buffers = [
-        plgpu.SMEM((2, TOKENS, width), x.dtype) for width, x in zip(widths, fetched, strict=True)
+        plgpu.SMEM((2, TOKENS, LANES if n < len(fetched) - 2 else x.shape[2]), x.dtype)
+        for n, x in enumerate(fetched)
     ]
     inputs, outputs, count = len(directions[0]), len(made), len(directions)
 
@@ -217,7 +220,7 @@ def _over_blocks(
     Args:
       place: see there.
       number_of: of the k-th block to visit, its number in the order of the scan.
-      arrays: in global memory, [B, N, E] or [B, N, R].
+      arrays: in global memory, [B, N, E], at the end B and C [B, N, R].
       buffers: in shared memory, one for each.
       step: finds the block in buffer[slot].
       carry: its first carry.
@@ -230,8 +233,8 @@ def _over_blocks(
     def fetch(k):
         slot = lax.rem(k, 2)
         tokens = pl.ds(first_of(number_of(k)), TOKENS)
-        for array, buffer in zip(arrays, buffers, strict=True):
-            lanes = place.lanes if array.shape[2] != buffer.shape[2] else slice(None)
+        for n, (array, buffer) in enumerate(zip(arrays, buffers, strict=True)):
+            lanes = place.lanes if n < len(arrays) - 2 else slice(None)
             source = array.at[place.example, tokens, lanes]
             plgpu.copy_gmem_to_smem(source, buffer.at[slot], place.barrier.at[slot])
 

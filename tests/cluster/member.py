@@ -1,0 +1,24 @@
+"""A process of a run that computes nothing, for tests of what holds processes together."""
+
+import os
+import sys
+import time
+
+from ssl_audio import hosts
+
+behaviour = sys.argv[1]
+hosts.start()
+settings = {"optim.lr": "0.1"}
+if behaviour == "other settings" and hosts.index() == 1:
+    settings = {"optim.lr": "0.2", "seed": "1"}
+with hosts.joined(settings):
+    print("joined", hosts.index(), os.getpid(), flush=True)
+    for number in range(1, 4 if behaviour == "end" else 10_000):
+        with hosts.step(number):
+            if hosts.index() == 1 and number == 3:
+                if behaviour == "fail":
+                    raise OSError("the disk has gone")
+                if behaviour == "hang":
+                    time.sleep(1000)
+            time.sleep(0.1)
+print("done", flush=True)
