@@ -32,7 +32,7 @@ class Birdset(Files):
     per_recording: int = 0  # and so many of a recording
     seconds: float = 5.0  # length of a training clip, from the event's start on
     seed: int = 0  # of which events are kept
-    rate: int = 32_000  # Hz
+    rate: int = 16_000  # Hz; the recordings' own is mostly 32 000 or more
 
     def __post_init__(self):
         if self.split not in SPLITS:
