@@ -72,7 +72,7 @@ TASKS["unseen_speaker_digit"] = {k: v for k, v in TASKS["spoken_digit"].items() 
     "folds": 6
 }
 TASKS["birdset"] = dict(
-    source=dict(kind="sets.birdset", name="HSN"), train=dict(split="train", per_class=500, per_recording=5),
+    source=dict(kind="sets.birdset", subset="HSN"), train=dict(split="train", per_class=500, per_recording=5),
     test=dict(split="test_5s"), classes=21, seconds=5.0, frames=512, criterion="asymmetric", batch=128,
     epochs=30, lr=3e-4, mask=(50, 100), mixup=0.9, patches="16x16",
     optim=dict(weight_decay=3e-4, warmup="6.7%", schedule="cosine", clip=2.0, layer_decay=0.75),
