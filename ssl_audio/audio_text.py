@@ -67,7 +67,7 @@ def laptop(
     names = labels(root)
     words, tower = _text(text, names)
     data_text: dict[str, Any] = dict(
-        kind="text", words=words, length=32, captions=dict(kind="captions:Templates", neutral=False)
+        kind="text", words=words, length=24, captions=dict(kind="captions:Templates", neutral=False)
     )
     data_text["captions"]["templates"] = TEMPLATES
     run: Any = recipes.run(
@@ -99,7 +99,7 @@ def laptop(
             clip=1.0,
             rates={"^text/(tokenizer|encoder)/": 0.0 if text != "words" else 1.0},
         ),
-        steps="40ep",
+        steps="60ep",
         checkpoint=Checkpoint(every="50%", keep=1),
         record=Record(every=20, figures="0"),
     )
@@ -109,7 +109,7 @@ def laptop(
             source=esc10(root, [fold]),
             samples=CLIP,
             fill="repeat",
-            text=dict(kind="text", words=words, length=32),
+            text=dict(kind="text", words=words, length=24),
             templates=("This is a sound of {}.",),
             bank="",
         )

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 
@@ -236,7 +236,7 @@ def _state():
     return distributed.global_state
 
 
-def _client():
+def _client() -> Any:
     return _state().client
 
 
@@ -247,7 +247,7 @@ def _coordinator() -> str:
 def _same_count(seconds: float) -> None:
     """End the process unless all believe in the same number: the first device query would hang."""
     state = _state()
-    client, mine, here = state.client, state.num_processes, state.process_id
+    client, mine, here = _client(), state.num_processes, state.process_id
     client.key_value_set(f"{COUNT}{here}", str(mine))
     for other in range(1, mine) if here == 0 else [0]:
         theirs = _wait(client, f"{COUNT}{other}", seconds, f"process {other}")

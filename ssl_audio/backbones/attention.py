@@ -128,7 +128,7 @@ def _choose(q: Array, k: Array, v: Array, valid: Array | None) -> str:
     if jax.default_backend() != "gpu" or q.dtype not in SHORT:
         return otherwise
     try:  # cuDNN's limits depend on its version, the GPU and the shapes: ask, gradients included
-        jax.eval_shape(jax.grad(lambda *x: jnp.sum(cudnn(*x, valid))), q, k, v)
+        jax.eval_shape(jax.grad(lambda q, k, v: jnp.sum(cudnn(q, k, v, valid))), q, k, v)
     except (NotImplementedError, RuntimeError, ValueError) as error:
         _say(str(error))
         return otherwise

@@ -172,13 +172,13 @@ class Mamba(nn.Module):
         options: dict[str, Any] = dict(implementation=self.scan)
         if memory is None:
             inputs = ahead(u, rank, valid)
-            y = selective_scan(*inputs[:6], z, inputs.delta_bias, mask=valid, **options)
+            y = selective_scan(**inputs._asdict(), z=z, mask=valid, **options)
             assert isinstance(y, jax.Array)
             return y, None
         if valid is not None:
             raise ValueError("mamba: got memory and padding; encode windows without padding.")
         inputs = ahead(u, rank, None, memory.inputs)
         options |= dict(initial_state=memory.state, return_last_state=True)
-        y, state = selective_scan(*inputs[:6], z, inputs.delta_bias, **options)
+        y, state = selective_scan(**inputs._asdict(), z=z, **options)
         kept = jnp.concatenate([memory.inputs, u], axis=1)[:, u.shape[1] :]
         return y, Memory(kept, state)

@@ -83,12 +83,12 @@ def advance(
         def normed(name):
             return block.norm.apply({"params": p[name]}, x).astype(dtype)  # pyright: ignore
 
-        y, memory = block.mixer.apply({"params": p["mixer"]}, normed("norm_mixer"), memory=memory)
-        x = x + y.astype(x.dtype)
+        mixed: Any = block.mixer.apply({"params": p["mixer"]}, normed("norm_mixer"), memory=memory)
+        x = x + mixed[0].astype(x.dtype)
         if block.mlp:
             mlp = perceptron(block.mlp)
             x = x + mlp.apply({"params": p["mlp"]}, normed("norm_mlp")).astype(x.dtype)  # pyright: ignore
-        return x, memory
+        return x, mixed[1]
 
     x, memory = lax.scan(layer, x.astype(jnp.float32), (params["layers"], memory))
     if stack.final_norm is not None:

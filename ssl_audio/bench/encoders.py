@@ -179,7 +179,7 @@ def inference_rows(args: argparse.Namespace) -> list[Row]:
 
             program, fields = compiled(forward, params, x)
             labels = {"encoder": name, "size": args.size, "tokens": tokens}
-            more = dict(group=(tokens,), items=args.batch)
+            more: dict[str, Any] = dict(group=(tokens,), items=args.batch)
             if fields["temp"] is not None and fields["temp"] > args.memory * 1e9:
                 log.warning(
                     "%s at %d tokens needs %.1f GB: not run", name, tokens, fields["temp"] / 1e9

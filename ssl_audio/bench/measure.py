@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ssl_audio import flops
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -117,29 +119,8 @@ def _best(call: Callable, x: jax.Array) -> float:
 
 
 def matmul_flops(function: Callable, *arguments: Any) -> float:
-    """Count multiplications and additions of the matrix products in a function, as it is traced.
-
-    Loops of a length that is not known when tracing count once.
-    """
-    return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _flops(jaxpr: Any) -> float:
-    total = 0.0
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
-            (contract, _), _ = eqn.params["dimension_numbers"]
-            inner = 1
-            for axis in contract:
-                inner *= eqn.invars[0].aval.shape[axis]
-            total += 2.0 * eqn.outvars[0].aval.size * inner
-        times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-        for value in eqn.params.values():
-            for part in value if isinstance(value, (tuple, list)) else [value]:
-                part = getattr(part, "jaxpr", part)
-                if hasattr(part, "eqns"):
-                    total += times * _flops(part)
-    return total
+    """Count multiplications and additions of the matrix products in a function."""
+    return flops.count(jax.make_jaxpr(function)(*arguments))
 
 
 COLUMNS = {

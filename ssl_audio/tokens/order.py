@@ -1,10 +1,11 @@
 """The order of tokens in a sequence: patches come row by row, some models read them column by column."""
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from ssl_audio.letters import Array, Bool, Int
 from ssl_audio.structs import Tokens
-from ssl_audio.tokens.masking import select
 
 
 def in_time(tokens: Tokens) -> tuple[Tokens, Int[Array, "B N"]]:
@@ -12,7 +13,17 @@ def in_time(tokens: Tokens) -> tuple[Tokens, Int[Array, "B N"]]:
     rows, columns = tokens.grid
     when = tokens.index % columns * rows + tokens.index // columns
     order = jnp.argsort(when, axis=1)
-    return select(tokens, order), jnp.argsort(order, axis=1)
+    return reorder(tokens, order), jnp.argsort(order, axis=1)
+
+
+def reorder(tokens: Tokens, where: Int[Array, "B K"]) -> Tokens:
+    """Return the tokens at places `where` of the sequence; they keep their positions in the grid."""
+    return dataclasses.replace(
+        tokens,
+        x=jnp.take_along_axis(tokens.x, where[..., None], axis=1),
+        index=jnp.take_along_axis(tokens.index, where, axis=1),
+        valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, where, axis=1),
+    )
 
 
 def heard(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array, "B N"]:

@@ -9,7 +9,7 @@ from ssl_audio.backbones import speech
 from ssl_audio.backbones.relative import BiasedAttention, RelativeBias, bucket
 from ssl_audio.config import build
 from ssl_audio.structs import Tokens
-from ssl_audio.tokens.masking import select
+from ssl_audio.tokens.order import reorder
 
 
 def test_buckets_are_exact_nearby_and_shared_far_away():
@@ -27,11 +27,11 @@ def test_order_and_padding_do_not_matter_to_what_is_valid():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(1, 8, 16)), jnp.float32)
     tokens = Tokens(x, jnp.arange(8)[None], (2, 4))
-    shuffled = select(tokens, jnp.asarray([rng.permutation(8)]))
+    shuffled = reorder(tokens, jnp.asarray([rng.permutation(8)]))
     valid = tokens.index % 4 < 3
     short = tokens.replace(valid=valid)
     kept = jnp.asarray([[0, 1, 2, 4, 5, 6]])
-    alone = select(tokens, kept).replace(index=jnp.arange(6)[None], grid=(2, 3))
+    alone = reorder(tokens, kept).replace(index=jnp.arange(6)[None], grid=(2, 3))
 
     @jax.jit
     def run(key):

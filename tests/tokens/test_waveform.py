@@ -65,7 +65,7 @@ def test_spans_hide_as_much_as_asked_in_runs():
     assert np.array_equal(index[:, 20:], first + 40)  # all rows of a column
     runs = (np.diff(first, axis=1) > 1).sum(1) + 1
     assert runs.max() <= 8 and len(np.unique(first[:, 0])) > 1
-    rest = masking.visible(jnp.asarray(index), 80)
+    rest = masking.others(jnp.asarray(index), 80)
     whole = np.sort(np.concatenate([index, rest], axis=1))
     assert np.array_equal(whole, np.broadcast_to(np.arange(80), (20, 80)))
     x = masking.hide(jnp.ones((1, 3, 2)), jnp.asarray([[1]]), jnp.asarray([5.0, 6.0]))

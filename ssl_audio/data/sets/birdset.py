@@ -93,14 +93,16 @@ class Birdset(Files):
         path = str(place / row["filepath"])
         for start in starts:
             end = start + self.seconds
-            yield Clip(path, f"{row['filepath']}@{start:g}", label, None, "train", None, start, end)
+            id = f"{row['filepath']}@{start:g}"
+            yield Clip(path, id, label, split="train", start=start, end=end)
 
     def _segments(self, row: dict, place: pathlib.Path, number: dict) -> Iterator[Clip]:
         start, end = (row.get(f"{side}_time") for side in ("start", "end"))
         start, end = float(start or 0), None if end in (None, "") else float(end)
         label = tuple(sorted(number[code] for code in _codes(row)))
         id = f"{row['filepath']}@{start:g}"
-        yield Clip(str(place / row["filepath"]), id, label, None, self.split, None, start, end)
+        path = str(place / row["filepath"])
+        yield Clip(path, id, label, split=self.split, start=start, end=end)
 
 
 def curate(
