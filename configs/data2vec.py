@@ -5,7 +5,7 @@ Try:      python -m ssl_audio.train --config configs/data2vec.py:runlocal --work
 Laptop:   python -m ssl_audio.train --config configs/data2vec.py:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large
-Results:  none yet; published weights: python -m ssl_audio.convert --from hf_data2vec
+Results:  experiments/data2vec/README.md; published weights: python -m ssl_audio.convert --from hf_data2vec
 """
 
 from typing import Any

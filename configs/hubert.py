@@ -10,7 +10,7 @@ Laptop:   python -m ssl_audio.train --config configs/hubert.py:laptop,data=DIR -
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  targets=FOLDER (default: a random projection of MFCC, as BEST-RQ has)
           codes=N (of the targets; as many as the folder has, if there is one)
-Results:  none yet; published weights: python -m ssl_audio.convert --from hf_hubert
+Results:  experiments/hubert/README.md; published weights: python -m ssl_audio.convert --from hf_hubert
 """
 
 from typing import Any

@@ -5,7 +5,7 @@ Try:      python -m ssl_audio.train --config configs/wav2vec2.py:runlocal --work
 Laptop:   python -m ssl_audio.train --config configs/wav2vec2.py:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large
-Results:  none yet; published weights: python -m ssl_audio.convert --from hf_wav2vec2
+Results:  experiments/wav2vec2/README.md; published weights: python -m ssl_audio.convert --from hf_wav2vec2
 """
 
 from typing import Any
