@@ -5,8 +5,10 @@ Try:      python -m ssl_audio.train --config configs/data2vec.py:runlocal --work
 Laptop:   python -m ssl_audio.train --config configs/data2vec.py:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large
-Results:  none yet; published weights: python -m ssl_audio.convert --from hf_data2vec
+Results:  experiments/data2vec/README.md; published weights: python -m ssl_audio.convert --from hf_data2vec
 """
+
+from typing import Any
 
 from ssl_audio import recipes
 from ssl_audio.backbones import speech
@@ -20,7 +22,7 @@ def get_config(arg=""):
     size = "tiny" if small else a.size
     groups = 4 if size == "tiny" else 16
     positions = dict(kind="convolutions", depth=5, size=19, groups=groups)
-    objective = dict(
+    objective: dict[str, Any] = dict(
         kind="latent_regress",
         frontend=dict(kind="raw"),
         tokenizer=speech.waveform(size, norm="layer"),
@@ -35,7 +37,7 @@ def get_config(arg=""):
     if a.laptop:
         return recipes.short(objective=objective, places=a.data, samples=20_720)
     optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="3%", schedule="cosine")
-    config = recipes.pretrain(
+    config: Any = recipes.pretrain(
         places=a.data, objective=objective, batch=256, steps=400_000, optim=optim
     )
     config.data.update(samples=250_000, crop="random")

@@ -10,8 +10,10 @@ Laptop:   python -m ssl_audio.train --config configs/hubert.py:laptop,data=DIR -
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  targets=FOLDER (default: a random projection of MFCC, as BEST-RQ has)
           codes=N (of the targets; as many as the folder has, if there is one)
-Results:  none yet; published weights: python -m ssl_audio.convert --from hf_hubert
+Results:  experiments/hubert/README.md; published weights: python -m ssl_audio.convert --from hf_hubert
 """
+
+from typing import Any
 
 from ssl_audio import recipes
 from ssl_audio.backbones import speech
@@ -41,7 +43,7 @@ def get_config(arg=""):
             encoder=dict(kind="identity"),
             quantizer=dict(kind="quantize:RandomProjection", codes=codes, width=16),
         )
-    objective = dict(
+    objective: dict[str, Any] = dict(
         kind="token_predict",
         frontend=dict(kind="raw", standardise=size == "large"),
         tokenizer=speech.waveform(size, gradient=1.0 if size == "large" else 0.1),
@@ -58,7 +60,7 @@ def get_config(arg=""):
     if a.laptop:
         return recipes.short(objective=objective, places=a.data, samples=20_720)
     optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="8%", schedule="linear")
-    config = recipes.pretrain(
+    config: Any = recipes.pretrain(
         places=a.data, objective=objective, batch=176, steps=250_000, optim=optim
     )
     config.data.update(samples=250_000, crop="random")

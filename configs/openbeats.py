@@ -9,8 +9,10 @@ Laptop:   python -m ssl_audio.iterate --config configs/openbeats.py:laptop,data=
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  stage=encoder|tokenizer  previous=FOLDER (of the stage before; for the
           encoder none: random codes)
-Results:  none yet; published weights: python -m ssl_audio.convert --from beats
+Results:  experiments/openbeats/README.md; published weights: python -m ssl_audio.convert --from beats
 """
+
+from typing import Any
 
 from ssl_audio import recipes
 from ssl_audio.backbones import speech
@@ -55,7 +57,7 @@ def get_config(arg=""):
     if a.stage == "tokenizer":
         if not a.previous:
             raise ValueError("stage=tokenizer: name the encoder to learn from, previous=FOLDER.")
-        objective = dict(
+        objective: dict[str, Any] = dict(
             kind="distill_codes",
             **shared,
             quantizer=dict(kind="quantize:Cosine", hidden=width, codes=codes, width=vector),
@@ -90,7 +92,7 @@ def get_config(arg=""):
         warmup="10%" if size == "large" else "8%",
         schedule="linear",
     )
-    config = recipes.pretrain(
+    config: Any = recipes.pretrain(
         places=a.data, objective=objective, batch=560, steps=400_000, optim=optim
     )
     if a.runlocal:

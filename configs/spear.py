@@ -11,8 +11,10 @@ Data:     one or two folders of audio files or of prepared shards with "+", audi
 Options:  size=tiny|base|large|xlarge  audio=FOLDER  speech=FOLDER (of codes; default: sums of random
           vectors)  books=N (8)  share=0.1 (weight of the audio codes)
           stage=student|codes  teacher=FOLDER  layer=N (for stage=codes)
-Results:  none yet; published weights: python -m ssl_audio.convert --from spear
+Results:  experiments/spear/README.md; published weights: python -m ssl_audio.convert --from spear
 """
+
+from typing import Any
 
 from ssl_audio import recipes
 from ssl_audio.config import parse_arg
@@ -77,7 +79,7 @@ def get_config(arg=""):
     if a.stage == "codes":
         if not a.teacher:
             raise ValueError("stage=codes: name the model to learn from, teacher=FOLDER.")
-        objective = dict(
+        objective: dict[str, Any] = dict(
             kind="fit_codes",
             teacher=dict(kind="ssl_audio.frozen:Frozen", path=a.teacher),
             quantizer=dict(
@@ -137,7 +139,9 @@ def get_config(arg=""):
         audio = sorted(names).index(names[0])
         objective["weights"] = dict(audio=(a.share, 0.0) if audio == 0 else (0.0, a.share))
     if a.laptop:
-        config = recipes.short(objective=objective, places=a.data, samples=400 + 160 * (frames - 1))
+        config: Any = recipes.short(
+            objective=objective, places=a.data, samples=400 + 160 * (frames - 1)
+        )
     else:
         optim = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="2%", schedule="cosine")
         config = recipes.pretrain(

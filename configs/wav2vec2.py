@@ -5,8 +5,10 @@ Try:      python -m ssl_audio.train --config configs/wav2vec2.py:runlocal --work
 Laptop:   python -m ssl_audio.train --config configs/wav2vec2.py:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large
-Results:  none yet; published weights: python -m ssl_audio.convert --from hf_wav2vec2
+Results:  experiments/wav2vec2/README.md; published weights: python -m ssl_audio.convert --from hf_wav2vec2
 """
+
+from typing import Any
 
 from ssl_audio import recipes
 from ssl_audio.backbones import speech
@@ -25,7 +27,7 @@ def get_config(arg=""):
     a = parse_arg(arg, size="base", data="synthetic", laptop=False, runlocal=False)
     small = a.laptop or a.runlocal
     size = "tiny" if small else a.size
-    objective = dict(
+    objective: dict[str, Any] = dict(
         kind="latent_contrast",
         frontend=dict(kind="raw"),
         tokenizer=speech.waveform(size, gradient=1.0 if size == "large" else 0.1),
@@ -48,7 +50,7 @@ def get_config(arg=""):
         return recipes.short(objective=objective, places=a.data, samples=20_720)
     samples, batch, steps, lr = PUBLISHED[size]
     optim = Optim(lr=lr, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="8%", schedule="linear")
-    config = recipes.pretrain(
+    config: Any = recipes.pretrain(
         places=a.data, objective=objective, batch=batch, steps=steps, optim=optim
     )
     config.data.update(samples=samples, crop="random")

@@ -6,7 +6,8 @@ tokens/      spectrograms → patches, positions, masks
 backbones/   patches → features: Transformer, bidirectional Mamba
 objectives/  what is learned, one file per method; losses.py holds the formulas
 optim, sharding, step, train    the generic loop → python -m ssl_audio.train
-checkpoint, record, hosts       what a run keeps, tells and shares between machines
+checkpoint, record, hosts       what a run keeps, tells and shares between machines (world, watch)
+preview, flops                  what a run will need → python -m ssl_audio.preview
 encoder      `load`: a trained encoder → features of any audio → python -m ssl_audio.embed
 eval/        probes of frozen features → python -m ssl_audio.evaluate
 config, recipes                 options → objects; shared presets

@@ -118,6 +118,7 @@ class Checkpoints:
         if step is None:
             return None
         folder = pathlib.Path(self.manager.directory) / str(step)
+        check_format(folder)
         check_shapes(_shapes(folder / "params"), wanted.params, str(folder))
         replicated = wanted.step.sharding
         items = {

@@ -63,7 +63,8 @@ def fit(
     x = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
     if len(x) < codes:
         raise ValueError(f"cluster: {len(x)} vectors for {codes} codes; wanted more clips.")
-    found = MiniBatchKMeans(codes, batch_size=10_000, n_init=3, random_state=seed).fit(x)
+    starts: Any = 3
+    found: Any = MiniBatchKMeans(codes, batch_size=10_000, n_init=starts, random_state=seed).fit(x)
     log.info("%d vectors, inertia %.4g per vector", len(x), found.inertia_ / len(x))
     return found.cluster_centers_.astype(np.float32)
 

@@ -11,7 +11,7 @@ import pathlib
 from typing import Any
 
 from ssl_audio import checkpoint, config, hosts
-from ssl_audio.train import Run, start, train
+from ssl_audio.train import Run, train
 
 log = logging.getLogger("ssl_audio")
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> list[pathlib.Path]:
     if args.rounds < 1:
         raise ValueError(f"--rounds {args.rounds}: wanted 1 or more.")
     root, done = pathlib.Path(args.workdir).resolve(), []
-    start()
+    hosts.start()
     for number in range((args.rounds - 1) * len(names) + 1):
         stage = names[number % len(names)]
         workdir = root / f"{number // len(names)}_{stage}"

@@ -47,12 +47,6 @@ def standardised(patches: Float[Array, "B N G"]) -> Float[Array, "B N G"]:
     return (patches - mean) / deviation
 
 
-def normalised(x: Float[Array, "*B D"], axis: int, eps: float = 1e-5) -> Float[Array, "*B D"]:
-    """Subtract the mean along an axis and divide by the deviation."""
-    x = x - jnp.mean(x, axis, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis, keepdims=True) + eps)
-
-
 def entropy(share: Float[Array, " C"]) -> Float[Array, ""]:
     """Return the entropy of a distribution, nats."""
     return -jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12)))

@@ -131,8 +131,8 @@ class Recorder:
     def stopped(self, number: int) -> None:
         """Say how to go on with a run that was asked to stop, to people and in file `stopped`."""
         message = f"stopped at step {number} of {self.total} and saved; the same command goes on."
-        log.warning("%s", message)
         if self.lead:
+            log.warning("%s", message)
             (self.workdir / STOPPED).write_text(message + "\n")
 
     def add(self, metrics: Mapping[str, tuple[Any, Any]], clips: int) -> None:

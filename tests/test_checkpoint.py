@@ -122,3 +122,47 @@ def test_the_best_parameters_are_kept_beside(tmp_path, best, kept):
     with pytest.raises(ValueError, match="no result 'test/mAP'; there are test/accuracy"):
         checkpoints.save_best(state, {"test/accuracy": 1.0})
     checkpoints.close()
+
+
+def small_state(step):
+    return TrainState(jnp.int32(step), PARAMS, {"main": jnp.ones(1)}, {}, jax.random.key(0))
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path):
+    run(tmp_path / "run", Optim(lr=0.1), PARAMS)
+    meta = tmp_path / "run/checkpoints/2/meta/metadata"
+    written = json.loads(meta.read_text())
+    assert written["format"] == checkpoint.FORMAT
+    meta.write_text(json.dumps(written | {"format": 99}))
+    for read in (
+        lambda: checkpoint.load_params(tmp_path / "run"),
+        lambda: checkpoint.Checkpoints(tmp_path / "run").resume(small_state(0)),
+    ):
+        with pytest.raises(ValueError, match=r"checkpoints/2: written in format 99; .* up to 1"):
+            read()
+    del written["format"]  # as before formats had a number
+    meta.write_text(json.dumps(written))
+    checkpoint.load_params(tmp_path / "run")
+
+
+def test_a_whole_checkpoint_is_there_at_any_moment(tmp_path, monkeypatch):
+    """The old one goes when the new one is whole, not when its writing begins."""
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    deleter = checkpoints.manager._checkpoint_deleter
+    delete = type(deleter).delete_steps
+    seen = []
+
+    def watched(self, numbers):
+        seen.append((list(numbers), checkpoint.steps(tmp_path)))
+        return delete(self, numbers)
+
+    monkeypatch.setattr(type(deleter), "delete_steps", watched)
+    for step in (1, 2, 3):
+        checkpoints.save(small_state(step), {})
+    checkpoints.close()
+    assert checkpoint.steps(tmp_path) == [3]
+    removals = [(gone, there) for gone, there in seen if gone]
+    assert [gone for gone, _ in removals] == [[1], [2]]
+    assert all(max(there) > max(gone) for gone, there in removals)
+    with pytest.raises(ValueError, match="keep: wanted at least 1, got 0"):
+        checkpoint.Checkpoint(keep=0)

@@ -12,6 +12,7 @@ from ssl_audio import checkpoint, cluster, config, iterate, recipes
 from ssl_audio.frozen import Frozen
 from ssl_audio.structs import TrainState
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 BATCH = {"audio": np.zeros((2, 8000), np.float32), "length": np.full(2, 8000, np.int32)}
 
 
@@ -67,7 +68,7 @@ def test_stages_take_turns_and_learn_from_the_one_before(tmp_path, monkeypatch):
         seen.append(config.plain(options)["objective"])
 
     monkeypatch.setattr(iterate, "train", train)
-    monkeypatch.setattr(iterate, "start", lambda: None)
+    monkeypatch.setattr(iterate.hosts, "start", lambda: None)
     given = ["--config", f"{ROOT}/configs/openbeats.py:runlocal", "--workdir", str(tmp_path)]
     done = iterate.main([*given, "--config.seed=7"])
     assert [path.name for path in done] == ["0_encoder", "0_tokenizer", "1_encoder"]
@@ -86,6 +87,6 @@ def test_a_run_that_was_stopped_stops_the_turns(tmp_path, monkeypatch):
         (workdir / "checkpoints/2").mkdir(parents=True)
 
     monkeypatch.setattr(iterate, "train", train)
-    monkeypatch.setattr(iterate, "start", lambda: None)
+    monkeypatch.setattr(iterate.hosts, "start", lambda: None)
     given = ["--config", f"{ROOT}/configs/openbeats.py:runlocal", "--workdir", str(tmp_path)]
     assert len(iterate.main(given)) == 1

@@ -50,7 +50,7 @@ def _vit(width, depth, heads, _):
 
 def _eat(width, depth, heads, _):
     parts: dict[str, Any] = _vit(width, depth, heads, _)
-    block = parts["block"] | dict(kind="tapped:Tapped")
+    block = parts["block"] | dict(kind="post_norm")
     return parts | dict(block=block, first_norm=parts["final_norm"], final_norm=None)
 
 

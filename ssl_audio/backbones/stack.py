@@ -4,6 +4,7 @@ Layers are always stacked [L, …] and this is the only file with lifted transfo
 A Transformer and a Mamba encoder differ in `block.mixer` alone.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -224,9 +225,9 @@ class Stack(nn.Module):
         given, back = tokens, None
         if self.time_major:
             tokens, back = in_time(tokens)
-        tokens = tokens.replace(x=tokens.x.astype(jnp.float32))
+        tokens = dataclasses.replace(tokens, x=tokens.x.astype(jnp.float32))
         if tokens.valid is not None:  # what reaches over to neighbours must not meet padding
-            tokens = tokens.replace(x=jnp.where(tokens.valid[..., None], tokens.x, 0))
+            tokens = dataclasses.replace(tokens, x=jnp.where(tokens.valid[..., None], tokens.x, 0))
         x, index, valid = tokens.x, tokens.index, tokens.valid
         batch, count = x.shape[:2]
         place, special_place = 0.0, 0.0
@@ -260,7 +261,9 @@ class Stack(nn.Module):
             if layers:
                 outputs = jnp.take_along_axis(outputs, back[None, ..., None], axis=2)
         return Encoded(
-            tokens=given.replace(x=x), special=special if self.special else None, layers=outputs
+            tokens=dataclasses.replace(given, x=x),
+            special=special if self.special else None,
+            layers=outputs,
         )
 
     def _scan(self, block, carry, index, valid, rates, train, layers, more):

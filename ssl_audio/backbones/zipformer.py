@@ -4,6 +4,7 @@ A layer computes its attention weights once and uses them three times. What only
 (balancers, whitening, scheduled bypasses) is left out: it is not part of the function that is learned.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -103,7 +104,7 @@ class Zipformer(nn.Module):
             index = jnp.broadcast_to(jnp.arange(columns, dtype=jnp.int32)[None], x.shape[:2])
             tokens = Tokens(x, index, (1, columns), valid)
         stacked = jnp.concatenate(outputs, axis=0) if layers else None
-        return Encoded(tokens=tokens.replace(x=x), layers=stacked)
+        return Encoded(tokens=dataclasses.replace(tokens, x=x), layers=stacked)
 
     def _combined(self, found: list[Array]) -> Array:
         parts, have = [], 0

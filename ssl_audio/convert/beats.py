@@ -3,6 +3,7 @@
 `beats_tokenizer` and `openbeats_predictor` convert what is trained beside them.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
       ValueError: see `ssl_audio.convert.from_state_dict`.
     """
     state, asked = plain_names(state_dict), Options(options)
-    objective = dict(frontend=FRONTEND, **encoder(state, asked))
+    objective: dict[str, Any] = dict(frontend=FRONTEND, **encoder(state, asked))
     kind = "features"
     if f"{PREDICTOR}.weight" in state:
         (linear,) = need(state, f"{PREDICTOR}.weight")
@@ -109,7 +110,7 @@ def encoded(built: Any, params: Any, fbank: Any, padding: Any = None) -> dict[st
         size = tokens.x.shape[1]
         frames = padding[:, : padding.shape[1] // size * size]
         found["patch_padding_mask"] = jnp.all(frames.reshape(len(frames), size, -1), axis=-1)
-        masked = tokens.replace(valid=~found["patch_padding_mask"])
+        masked = dataclasses.replace(tokens, valid=~found["patch_padding_mask"])
         found["features_padded"] = encoder.apply(weights, masked).tokens.x
     return found
 

@@ -55,7 +55,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             f"{rows} x {columns} patches, of at most {table.shape[1] // rows} columns."
         )
     eps = asked.get("ln_eps", 1e-6)
-    encoder = vit.blocks(student, asked, "blocks", heads="heads", eps=eps, kind="tapped:Tapped")
+    encoder = vit.blocks(student, asked, "blocks", heads="heads", eps=eps, kind="post_norm")
     width = asked.found("dim", encoder["width"], f"{place} {kernel.shape}")
     asked.found("depth", encoder["depth"], "blocks.*")
     asked.found("mlp_ratio", encoder["block"]["mlp"], "blocks.0.mlp.fc1.weight")

@@ -32,8 +32,8 @@ class Pipeline:
 
     A batch is `audio` float32 [B S], `length` int32 [B] (samples before the padding), `index` int32
     [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C]; with `text`, `text`
-    int32 [B W] and `text_length` int32 [B]; what `compose` makes beside (see `compose.py`);
-    with `tell_source`, `source` int32 [B]: the place of the clip's source among the sorted names of all.
+    int32 [B W] and `text_length` int32 [B]; with `tell_source`, `source` int32 [B] (the place of its
+    source among the sorted names of all); what `compose` makes beside (see `compose.py`).
 
     A clip that cannot be decoded is logged once by name, kept in `bad` and replaced by another of
     its source, the same one in every run. When the different bad clips exceed `max_bad_share` of
@@ -87,11 +87,7 @@ class Pipeline:
         if self.balanced and not self.classes:
             raise ValueError("balanced: needs classes (the number of labels)")
         if self.weights is not None:
-            if set(self.weights) != set(self.sources):
-                raise ValueError(
-                    f"weights: for {sorted(self.weights)}, but the sources are {self._names}"
-                )
-            mixture.check_weights([self.weights[name] for name in self._names], len(self._names))
+            mixture.check_shares(self.weights, self._names)
 
     def batches(
         self, start_step: int = 0, *, shard: int = 0, shards: int = 1
@@ -157,9 +153,7 @@ class Pipeline:
             spec["text_length"] = (rows, np.dtype(np.int32))
         if self.compose and self.compose.reversal:
             spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
-        if self.tell_source:
-            spec["source"] = (rows, np.dtype(np.int32))
-        return spec
+        return spec | ({"source": (rows, np.dtype(np.int32))} if self.tell_source else {})
 
     def describe(self) -> str:
         """Return a line per source (clips, classes, licence) and one on what becomes of them."""

@@ -74,5 +74,7 @@ class Encoding(Objective):
         """Encode unmasked audio; `layers` of the result is filled."""
         del extra
         spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+        # Without parameters there is no entry in what was saved.
+        weights = {name: {"params": params.get(name, {})} for name in ("tokenizer", "encoder")}
+        tokens: Any = self.tokenizer.apply(weights["tokenizer"], spec)
+        return self.encoder.apply(weights["encoder"], tokens, layers=True)

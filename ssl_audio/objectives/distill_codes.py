@@ -108,7 +108,7 @@ class DistillCodes(Encoding):
         teacher = jax.lax.stop_gradient(extra["teacher"])
         encode = self.teacher.predictors()["encode"]
         taught = jax.lax.stop_gradient(encode(teacher["params"], teacher["extra"], batch).tokens.x)
-        made = Linear(taught.shape[-1]).apply({"params": params["out"]}, estimated.tokens.x)
+        made: Any = Linear(taught.shape[-1]).apply({"params": params["out"]}, estimated.tokens.x)
         cosine = jnp.sum(quantize.unit(made) * quantize.unit(taught), -1)
         away = jnp.mean((entry - z) ** 2)
         total = jnp.mean(1 - cosine) + self.commitment * away

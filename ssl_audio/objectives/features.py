@@ -62,7 +62,7 @@ class Features(Encoding):
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode", and "codes" if there is a quantizer."""
         codes = {} if self.quantizer is None else {"codes": self.codes}
-        return super().predictors() | codes
+        return {**super().predictors(), **codes}
 
     def codes(self, params: Params, extra: Extra, batch: Batch) -> Int[Array, "B N Q"]:
         """Return the codes of the tokens; Q is 1 unless the quantizer has several books."""

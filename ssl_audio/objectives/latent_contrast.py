@@ -128,7 +128,8 @@ class LatentContrast(Encoding):
 
     def predicted(self, params: Params, x: Float[Array, "*B D"]) -> Float[Array, "*B E"]:
         """Return what encoded tokens say of their latents."""
-        return self._linear.apply({"params": params["predict"]}, x)
+        made: Any = self._linear.apply({"params": params["predict"]}, x)
+        return made
 
     def targets(
         self,
@@ -140,7 +141,8 @@ class LatentContrast(Encoding):
         """Return the quantised latents, and the probability of each code; see `Gumbel`."""
         quantizer = {"params": params["quantizer"]}
         quantised, probable = self.quantizer.apply(quantizer, features, key, temperature)
-        return self._linear.apply({"params": params["target"]}, quantised), probable
+        target: Any = self._linear.apply({"params": params["target"]}, quantised)
+        return target, probable
 
     @property
     def _linear(self):

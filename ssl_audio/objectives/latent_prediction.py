@@ -4,26 +4,26 @@ Chen et al. 2024, EAT (arXiv:2401.03497); after data2vec 2.0 (Baevski et al. 202
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ssl_audio import losses
 from ssl_audio.backbones.decoders import scatter
 from ssl_audio.backbones.heads import special_tokens
+from ssl_audio.backbones.norms import standard
 from ssl_audio.backbones.teacher import Ramp, follow
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens.masking import select, visible
+from ssl_audio.tokens.masking import others
+from ssl_audio.tokens.order import reorder
 from ssl_audio.tokens.patchify import Patchify
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentPrediction(Objective):
+class LatentPrediction(Encoding):
     """Regress averaged layers of a moving-average teacher, with several masks per clip.
 
     Attributes:
@@ -81,7 +81,7 @@ class LatentPrediction(Objective):
         spec = self.frontend(batch["audio"], batch["length"])
         grid = self.tokenizer.grid(*spec.shape[1:])
         hidden = self.masking(mask_key, self.clones * spec.shape[0], grid)
-        shown = visible(hidden, grid[0] * grid[1])
+        shown = others(hidden, grid[0] * grid[1])
         shape = (len(hidden), grid[0] * grid[1], self.tokenizer.width)
         noise = self.noise * jax.random.normal(noise_key, shape)
         encoded = self.visible(params, spec, shown, key if train else None)
@@ -116,7 +116,10 @@ class LatentPrediction(Objective):
         )
         rngs = None if key is None else {"drop_path": key}
         return self.encoder.apply(
-            {"params": params["encoder"]}, select(repeated, shown), train=key is not None, rngs=rngs
+            {"params": params["encoder"]},
+            reorder(repeated, shown),
+            train=key is not None,
+            rngs=rngs,
         )
 
     def targets(
@@ -134,8 +137,8 @@ class LatentPrediction(Objective):
         encoder = tapped or self.encoder
         encoded: Any = encoder.apply({"params": teacher["encoder"]}, tokens, layers=True)
         layers = jax.lax.stop_gradient(encoded.layers)
-        mean = jnp.mean(losses.normalised(layers, axis=2), axis=0)
-        return losses.normalised(mean, axis=-1), layers
+        mean = jnp.mean(standard(layers, 1e-5, axis=2), axis=0)
+        return standard(mean, 1e-5), layers
 
     def errors(
         self,
@@ -161,14 +164,3 @@ class LatentPrediction(Objective):
         tokens = encoded.tokens
         full = scatter(tokens.x, tokens.index, tokens.grid, noise)
         return self.decoder.apply({"params": params["decoder"]}, full)
-
-    def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "encode"."""
-        return {"encode": self.encode}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode whole clips with the student; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)

@@ -87,7 +87,9 @@ class LatentRegress(Encoding):
         encoder = {"params": params["encoder"]}
         encoded: Any = self.encoder.apply(encoder, hidden, train=train, rngs=rngs)
         width = tokens.x.shape[-1]
-        predicted = Linear(width).apply({"params": params["predict"]}, masked(encoded.tokens.x))
+        predicted: Any = Linear(width).apply(
+            {"params": params["predict"]}, masked(encoded.tokens.x)
+        )
         error = jnp.abs(predicted - target)
         if self.beta:
             small = 0.5 * error**2 / self.beta

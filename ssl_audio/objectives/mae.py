@@ -13,14 +13,15 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens.masking import select, visible
+from ssl_audio.tokens.masking import others
+from ssl_audio.tokens.order import reorder
 from ssl_audio.tokens.patchify import Patchify, patches, unpatch
 
 
 @dataclasses.dataclass(frozen=True)
-class Mae(Objective):
+class Mae(Encoding):
     """Reconstruct hidden patches from an encoding of the visible ones.
 
     Attributes:
@@ -77,7 +78,7 @@ class Mae(Objective):
         spec = self.frontend(audio, batch["length"])
         grid = self.tokenizer.grid(*spec.shape[1:])
         hidden = self.masking(mask_key, spec.shape[0], grid)
-        shown = visible(hidden, grid[0] * grid[1])
+        shown = others(hidden, grid[0] * grid[1])
         error = self.errors(params, spec, shown, hidden, key if train else None)
         metrics = {"mse": (jnp.sum(error), float(spec.shape[0]))}
         return Loss(total=jnp.mean(error), metrics=metrics, extra=extra)
@@ -111,7 +112,7 @@ class Mae(Objective):
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
         rngs = None if key is None else {"drop_path": key}
         return self.encoder.apply(
-            {"params": params["encoder"]}, select(tokens, shown), train=key is not None, rngs=rngs
+            {"params": params["encoder"]}, reorder(tokens, shown), train=key is not None, rngs=rngs
         )
 
     def predict(
@@ -125,14 +126,7 @@ class Mae(Objective):
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode" and "pictures" of reconstructions."""
-        return {"encode": self.encode, "pictures": self.pictures}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode whole clips; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+        return {**super().predictors(), "pictures": self.pictures}
 
     def pictures(self, params: Params, extra: Extra, batch: Batch) -> dict[str, Array]:
         """Return original, masked and reconstructed spectrograms, each [B, T, F].
@@ -143,7 +137,7 @@ class Mae(Objective):
         spec = self.frontend(batch["audio"], batch["length"])
         grid = self.tokenizer.grid(*spec.shape[1:])
         hidden = self.masking(jax.random.key(0), spec.shape[0], grid)
-        shown = visible(hidden, grid[0] * grid[1])
+        shown = others(hidden, grid[0] * grid[1])
         made = self.predict(params, self.visible(params, spec, shown))
         target = patches(spec, self.tokenizer.patch, self.tokenizer.stride)
         if self.standardise:

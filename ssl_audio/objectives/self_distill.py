@@ -16,7 +16,7 @@ from ssl_audio.backbones.teacher import Ramp, follow
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.frontend.corrupt import GroupMask
 from ssl_audio.letters import Array, Float
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.patchify import Patchify, patches, unpatch
 
@@ -24,7 +24,7 @@ TAUGHT = ("tokenizer", "encoder", "projector")  # what the teacher has
 
 
 @dataclasses.dataclass(frozen=True)
-class SelfDistill(Objective):
+class SelfDistill(Encoding):
     """Agree with a moving-average teacher on clips and patches, and restore what was corrupted.
 
     Attributes:
@@ -199,14 +199,7 @@ class SelfDistill(Objective):
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode" and "pictures" of what is restored."""
-        return {"encode": self.encode, "pictures": self.pictures}
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode whole clips with the student; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+        return {**super().predictors(), "pictures": self.pictures}
 
     def pictures(self, params: Params, extra: Extra, batch: Batch) -> dict[str, Array]:
         """Return original, corrupted and restored spectrograms, each [B, T, F]."""

@@ -12,7 +12,8 @@ from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
 from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens.masking import select, visible
+from ssl_audio.tokens.masking import others
+from ssl_audio.tokens.order import reorder
 
 LOSSES = {
     "softmax": losses.softmax_cross_entropy,
@@ -116,7 +117,7 @@ class Tagging(Objective):
             rngs = {"drop_path": key, "positions": place_key}
             if self.masking:
                 hidden = self.masking(mask_key, len(tokens.x), tokens.grid)
-                tokens = select(tokens, visible(hidden, tokens.x.shape[1]))
+                tokens = reorder(tokens, others(hidden, tokens.x.shape[1]))
         return self.encoder.apply(
             {"params": params["encoder"]}, tokens, train=key is not None, layers=True, rngs=rngs
         )

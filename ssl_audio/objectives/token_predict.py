@@ -152,7 +152,7 @@ class TokenPredict(Encoding):
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
         step, size = self.tokenizer.stride[1], self.tokenizer.patch[1]
         frames_valid = self.frontend.valid(batch["length"], spec.shape[1])
-        tokens = tokens.replace(valid=heard(frames_valid, tokens, step))
+        tokens = dataclasses.replace(tokens, valid=heard(frames_valid, tokens, step))
         count = tokens.x.shape[1]
         if self.hide == "frames":
             middle = tokens.index % tokens.grid[1] * step + size // 2
@@ -164,13 +164,13 @@ class TokenPredict(Encoding):
             visible = reorder(tokens, masks.others(mask, count))
             # Attention to nothing is not a number: of a clip too short to show anything, take silence.
             some = jnp.any(visible.valid, axis=1, keepdims=True)
-            visible = visible.replace(valid=visible.valid | ~some)
+            visible = dataclasses.replace(visible, valid=visible.valid | ~some)
             encoded = self.encoder.apply(encoder, visible, train=train, rngs=rngs)
             predictor = {"params": params["predictor"]}
             whole = self.predictor.apply(predictor, encoded.tokens, train=train, rngs=rngs)
-            return whole.tokens.replace(valid=tokens.valid), hidden
+            return dataclasses.replace(whole.tokens, valid=tokens.valid), hidden
         if self.hide == "tokens":
-            tokens = tokens.replace(x=masks.hide(tokens.x, mask, params["mask_token"]))
+            tokens = dataclasses.replace(tokens, x=masks.hide(tokens.x, mask, params["mask_token"]))
         encoded = self.encoder.apply(encoder, tokens, train=train, rngs=rngs)
         return encoded.tokens, hidden
 

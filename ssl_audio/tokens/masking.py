@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.letters import Array, Bool, Float, Int, PRNGKeyArray
-from ssl_audio.structs import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,39 +205,6 @@ class InverseBlock:
         return jnp.sort(jnp.argsort(rank)[: self.number(grid)]).astype(jnp.int32)
 
 
-def visible(hidden: Int[Array, "B M"], total: int) -> Int[Array, "B K"]:
-    """Return the positions of a grid of `total` patches that are not hidden, ascending.
-
-    `hidden` must not name one twice.
-    """
-    order = jnp.argsort(chosen(hidden, total), axis=1, stable=True)
-    return order[:, : total - hidden.shape[1]].astype(jnp.int32)
-
-
-def select(tokens: Tokens, where: Int[Array, "B K"]) -> Tokens:
-    """Return the tokens at places `where` of the sequence; they keep their positions in the grid."""
-    return dataclasses.replace(
-        tokens,
-        x=jnp.take_along_axis(tokens.x, where[..., None], axis=1),
-        index=jnp.take_along_axis(tokens.index, where, axis=1),
-        valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, where, axis=1),
-    )
-
-
-def _left(size: int, hidden: int | float) -> int:
-    return int(size * (1 - hidden)) if isinstance(hidden, float) else size - hidden
-
-
-def _first(mask: Bool[Array, " N"], count: int) -> Int[Array, " M"]:
-    """Return the first `count` positions where a mask is True."""
-    return jnp.argsort(~mask, stable=True)[:count].astype(jnp.int32)
-
-
-def _sample(key: PRNGKeyArray, size: int, count: int) -> Int[Array, " M"]:
-    """Return `count` of the numbers below `size`, ascending."""
-    return jnp.sort(jax.random.permutation(key, size)[:count]).astype(jnp.int32)
-
-
 @dataclasses.dataclass(frozen=True)
 class Spans:
     """Hide spans of time columns, all rows of them (wav2vec 2.0, arXiv:2006.11477, section 3.1).
@@ -287,6 +253,25 @@ def chosen(index: Int[Array, "B M"], count: int) -> Bool[Array, "B N"]:
     """Return which of `count` places an index names."""
     row = jnp.arange(index.shape[0])[:, None]
     return jnp.zeros((index.shape[0], count), bool).at[row, index].set(True)
+
+
+def others(index: Int[Array, "B M"], count: int) -> Int[Array, "B K"]:
+    """Return the places that an index does not name, ascending; it must not name one twice."""
+    return jnp.argsort(chosen(index, count), axis=1)[:, : count - index.shape[1]].astype(jnp.int32)
+
+
+def _left(size: int, hidden: int | float) -> int:
+    return int(size * (1 - hidden)) if isinstance(hidden, float) else size - hidden
+
+
+def _first(mask: Bool[Array, " N"], count: int) -> Int[Array, " M"]:
+    """Return the first `count` positions where a mask is True."""
+    return jnp.argsort(~mask, stable=True)[:count].astype(jnp.int32)
+
+
+def _sample(key: PRNGKeyArray, size: int, count: int) -> Int[Array, " M"]:
+    """Return `count` of the numbers below `size`, ascending."""
+    return jnp.sort(jax.random.permutation(key, size)[:count]).astype(jnp.int32)
 
 
 def _later(turn, shift):

@@ -63,7 +63,7 @@ class MultiCodebook(nn.Module):
     def decode(self, codes: Int[Array, "*B Q"]) -> Float[Array, "*B D"]:
         """Return the vectors that codes stand for."""
         books = self._scaled()
-        return sum(books[q][codes[..., q]] for q in range(self.books))
+        return jnp.sum(jnp.stack([books[q][codes[..., q]] for q in range(self.books)]), axis=0)
 
     def losses(
         self, x: Float[Array, "M D"], rounds: int = 1

@@ -1,5 +1,7 @@
 """The order of tokens in a sequence: patches come row by row, some models read them column by column."""
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from ssl_audio.letters import Array, Bool, Int
@@ -14,6 +16,16 @@ def in_time(tokens: Tokens) -> tuple[Tokens, Int[Array, "B N"]]:
     return reorder(tokens, order), jnp.argsort(order, axis=1)
 
 
+def reorder(tokens: Tokens, where: Int[Array, "B K"]) -> Tokens:
+    """Return the tokens at places `where` of the sequence; they keep their positions in the grid."""
+    return dataclasses.replace(
+        tokens,
+        x=jnp.take_along_axis(tokens.x, where[..., None], axis=1),
+        index=jnp.take_along_axis(tokens.index, where, axis=1),
+        valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, where, axis=1),
+    )
+
+
 def heard(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array, "B N"]:
     """Return which tokens begin before the end of their clip; all of them, if none does.
 
@@ -25,13 +37,3 @@ def heard(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array,
     start = tokens.index % tokens.grid[1] * frames
     found = jnp.take_along_axis(valid, start, axis=1)
     return found | ~jnp.any(found, axis=1, keepdims=True)
-
-
-def reorder(tokens: Tokens, order: Int[Array, "B N"]) -> Tokens:
-    """Return the tokens at the given places of the sequence."""
-    return Tokens(
-        x=jnp.take_along_axis(tokens.x, order[..., None], axis=1),
-        index=jnp.take_along_axis(tokens.index, order, axis=1),
-        grid=tokens.grid,
-        valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, order, axis=1),
-    )

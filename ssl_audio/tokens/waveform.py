@@ -3,6 +3,7 @@
 Called by objectives in the place of `Patchify`; `Projected` also wraps that.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -128,7 +129,7 @@ class Projected(nn.Module):
     def __call__(self, spec: Spec) -> Tokens:
         """Return tokens of width D."""
         tokens, _, x = self.parts(spec)
-        return tokens.replace(x=x)
+        return dataclasses.replace(tokens, x=x)
 
     def parts(self, spec: Spec) -> tuple[Tokens, Float[Array, "B N C"], Float[Array, "B N D"]]:
         """Return the inner tokenizer's tokens, these normalised, and these mapped to width D."""

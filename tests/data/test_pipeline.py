@@ -314,3 +314,15 @@ def test_examples_come_once_in_order_without_the_bad_ones(faulty, threads):
     assert [i for i, _ in some] == [3, 1]
     with pytest.raises(ValueError, match="of 21 clips could not be read"):
         list(examples(faulty, threads=threads, max_bad_share=0.1))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_the_hosts_together_read_every_clip_of_an_epoch_once(shards):
+    pipeline = Pipeline({"a": Synthetic(32, seconds=0.01)}, batch_size=8, samples=64)
+    assert pipeline.epoch_steps == 4
+    for epoch in range(2):
+        parts = [
+            take(pipeline.batches(4 * epoch, shard=p, shards=shards), 4) for p in range(shards)
+        ]
+        read = np.concatenate([batch["index"] for part in parts for batch in part])
+        assert sorted(read) == list(range(32))

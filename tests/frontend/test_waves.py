@@ -34,7 +34,7 @@ def test_roll_and_gain_keep_the_valid_samples_up_to_one_factor(clips):
 
 def test_mixtures_add_something_softer_and_only_where_the_clip_is(clips):
     audio, length, inside = clips
-    mixture = Mixture(share=1.0, most=1, low=10, high=10)
+    mixture = Mixture(share=1.0, most=1, low=10.0, high=10.0)
     added = np.asarray(jax.jit(mixture)(audio, length, jax.random.key(0)) - audio)
     assert (added[~inside] == 0).all()
     for i in (0, 2):  # as long as their partners, or longer

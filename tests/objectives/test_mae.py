@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_audio.config import build
-from ssl_audio.tokens.masking import TimeFrequency, visible
+from ssl_audio.tokens.masking import TimeFrequency, others
 from ssl_audio.tokens.patchify import patches
 
 MIXERS = {"attention": dict(kind="attention", heads=2), "mamba": dict(kind="mamba", state=4)}
@@ -56,7 +56,7 @@ def test_hidden_content_cannot_influence_the_encoder(mixer, batch):
     spec = made.frontend(batch["audio"], batch["length"])
     params = parameters(made, batch)
     hidden = made.masking(jax.random.key(1), 2, (4, 12))
-    shown = visible(hidden, 48)
+    shown = others(hidden, 48)
     weights = jax.random.normal(jax.random.key(2), (16,))
 
     @jax.jit
@@ -78,7 +78,7 @@ def test_errors_are_of_standardised_patches_at_hidden_places_only(batch):
     made = objective()
     params = parameters(made, batch)
     hidden = made.masking(jax.random.key(0), 2, (4, 12))
-    shown = visible(hidden, 48)
+    shown = others(hidden, 48)
 
     @jax.jit
     def all_at_once(params, spec):
@@ -109,7 +109,7 @@ def test_every_clip_hides_the_same_number_and_the_rest_is_visible(masking, count
     grid = (4, 12)
     hidden = np.asarray(masking(jax.random.key(0), 3, grid))
     assert hidden.shape == (3, count) and masking.number(grid) == count
-    shown = np.asarray(visible(jnp.asarray(hidden), 48))
+    shown = np.asarray(others(jnp.asarray(hidden), 48))
     assert (np.diff(shown, axis=1) > 0).all()
     for i in range(3):
         assert sorted([*hidden[i], *shown[i]]) == list(range(48))
