@@ -17,6 +17,7 @@ setup(
     description="Pretrain, adapt and use self-supervised audio encoders in JAX",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    package_data={"ssl_audio": ["data/banks/*.json"]},
     packages=find_packages(include=["ssl_audio", "ssl_audio.*"]),
     python_requires=">=3.11,<3.14",
     install_requires=[
@@ -47,7 +48,9 @@ setup(
         "s3": ["s3fs"],  # in Amazon's
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
+        "search": ["faiss-cpu"],
         "tensorboard": ["tensorboard"],
+        "text": ["tokenizers"],  # of published text models
         "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
         "test": TEST + PARQUET,

@@ -6,7 +6,7 @@ Folds:    python -m ssl_audio.folds --folds 1-5 --workdir runs/esc50 \\
               --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN
 Scratch:  add `scratch` for the encoder of RUN untrained; or leave RUN out and name encoder=, size=, patch=
 Try:      python -m ssl_audio.train --config configs/finetune.py:runlocal --workdir runs/try
-Results:  experiments/ssast/README.md, experiments/ssamba/README.md
+Results:  experiments/finetune/README.md
 """
 
 from typing import Any
@@ -20,6 +20,7 @@ from ssl_audio.optim import Optim
 from ssl_audio.record import Record
 
 # Every number of a recipe. `at`: first epoch with a lower rate, epochs between further ones, factor.
+# `views`: of a test clip that is longer than `seconds`.
 # `train`, `test`, `validation`: options of the set; a number of `folds` gives each in turn to the test.
 TASKS: dict[str, dict[str, Any]] = {
     "esc50": dict(
@@ -56,8 +57,9 @@ TASKS: dict[str, dict[str, Any]] = {
         criterion="softmax", batch=32, steps=10_000, lr=1e-4, superb=True,
     ),
     "esc10": dict(
-        source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, seconds=5.0, criterion="softmax",
-        batch=16, epochs=30, lr=1e-3, laptop=True, mask=(24, 96), mixup=0.5, speed=0.1, gain=6.0,
+        source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, seconds=2.0, views=4,
+        criterion="softmax", batch=16, epochs=20, lr=1e-3, laptop=True, mask=(24, 48), mixup=0.5,
+        speed=0.1, gain=6.0,
     ),
     "spoken_digit": dict(
         source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"),
@@ -135,6 +137,7 @@ def get_config(arg=""):
             samples=samples,
             classes=classes,
             batch_size=task["batch"],
+            views=task.get("views", 1),
         )
         for part in ("validation", "test")
         if part in task or (part == "test" and "folds" in task)

@@ -203,6 +203,23 @@ def load_params(
     return _load_tree(folder / "params"), config
 
 
+def load_extra(path: str | pathlib.Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Load named entries of `extra` from a workdir's newest checkpoint, as numpy arrays.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint, or it has no such entry.
+    """
+    path = pathlib.Path(path).resolve()
+    newest = steps(path)[-1:]
+    place = path / "checkpoints" / "".join(map(str, newest)) / "extra"
+    extra = _load_tree(place) if names and newest and place.is_dir() else {}
+    if missing := [name for name in names if name not in extra]:
+        raise FileNotFoundError(
+            f"{path}: no checkpoint with {', '.join(missing)} beside parameters."
+        )
+    return {name: extra[name] for name in names}
+
+
 def warm_start(params: Any, path: str | pathlib.Path, take: str, leave: str = "") -> Any:
     """Return params with those whose path matches `take` replaced by another run's.
 

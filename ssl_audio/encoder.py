@@ -293,9 +293,14 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
         objective = config.build(options["objective"], "objective")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
-    if "encode" not in objective.predictors():
+    if hasattr(objective, "towers"):
+        from ssl_audio.joint import JointEncoder  # which imports this file
+
+        encoder: Encoder = JointEncoder.of(objective, params, options)
+    elif "encode" not in objective.predictors():
         raise ValueError(f"{path}: {type(objective).__name__} has no encoder to offer.")
-    encoder = Encoder(objective, params, options)
+    else:
+        encoder = Encoder(objective, params, options)
     wanted = jax.eval_shape(objective.init, jax.random.key(0), encoder.blank())[0]
     checkpoint.check_shapes(params, wanted, str(path))
     return encoder

@@ -5,7 +5,6 @@ DIR/FAMILY/model.safetensors, and with --pth DIR/state_dict.pth.
 """
 
 import argparse
-import importlib
 import json
 import pathlib
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio import config, folder
+from ssl_audio import config, convert, folder
 from ssl_audio.checkpoint import load_params
 from ssl_audio.convert import families
 
@@ -56,12 +55,12 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
     Raises:
       ValueError: the model is not one of this family, which has no name for some parameter.
     """
-    module = importlib.import_module(f"ssl_audio.convert.{family}")
-    if not hasattr(module, "to_state_dict"):
+    converter = convert.module(family)
+    if not hasattr(converter, "to_state_dict"):
         raise ValueError(f"{family}: this family can be read, not written.")
     kind = options["objective"]["kind"]
     try:
-        state = module.to_state_dict(params, options)
+        state = converter.to_state_dict(params, options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{family} has no model like this ({kind}): no {error}.") from error
     # Position tables aside: they may have moved to another grid.
@@ -100,9 +99,9 @@ def write_state_dict(
     named = out / family
     named.mkdir(exist_ok=True)
     folder.write_arrays(named / folder.PARAMS, state, {"format": "pt"})
-    module = importlib.import_module(f"ssl_audio.convert.{family}")
-    if hasattr(module, "reference_config"):
-        text = json.dumps(module.reference_config(options), indent=2) + "\n"
+    converter = convert.module(family)
+    if hasattr(converter, "reference_config"):
+        text = json.dumps(converter.reference_config(options), indent=2) + "\n"
         folder.write_whole(named / "config.json", text.encode())
 
 

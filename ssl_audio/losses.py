@@ -1,9 +1,11 @@
 """Loss functions: pure, on plain arrays, called by the objectives."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Float
+from ssl_audio.letters import Array, Float, Int
 
 
 def patch_nce(
@@ -33,6 +35,46 @@ def patch_mse(
     return jnp.mean((predicted - target) ** 2, axis=(1, 2))
 
 
+def moments(patches: Float[Array, "B N G"]) -> tuple[Float[Array, "B N 1"], Float[Array, "B N 1"]]:
+    """Return mean and deviation of each patch, of its unbiased variance, as in Audio-MAE's code."""
+    mean = jnp.mean(patches, -1, keepdims=True)
+    return mean, jnp.sqrt(jnp.var(patches, -1, keepdims=True, ddof=1) + 1e-6)
+
+
+def standardised(patches: Float[Array, "B N G"]) -> Float[Array, "B N G"]:
+    """Scale each patch to mean 0 and deviation 1 (He et al. 2022, arXiv:2111.06377, section 3)."""
+    mean, deviation = moments(patches)
+    return (patches - mean) / deviation
+
+
+def entropy(share: Float[Array, " C"]) -> Float[Array, ""]:
+    """Return the entropy of a distribution, nats."""
+    return -jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12)))
+
+
+def latent_nce(
+    predicted: Float[Array, "*B D"],
+    positive: Float[Array, "*B D"],
+    negative: Float[Array, "*B M D"],
+    temperature: float = 0.1,
+) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """Tell the true latent from M false ones by cosine: (loss, accuracy) of each prediction.
+
+    False ones that equal the true one do not count (wav2vec 2.0, arXiv:2006.11477, equation 3).
+    """
+
+    def length(x):
+        return jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)
+
+    same = jnp.all(positive[..., None, :] == negative, axis=-1)
+    choice = jnp.concatenate([positive[..., None, :], negative], axis=-2)
+    scores = jnp.einsum("...d,...md->...m", predicted / length(predicted), choice / length(choice))
+    scores = scores / temperature
+    masked = jnp.where(same, -jnp.inf, scores[..., 1:])
+    logp = jax.nn.log_softmax(jnp.concatenate([scores[..., :1], masked], axis=-1))
+    return -logp[..., 0], (jnp.argmax(logp, -1) == 0).astype(jnp.float32)
+
+
 def softmax_cross_entropy(
     logits: Float[Array, "B C"], label: Float[Array, "B C"]
 ) -> Float[Array, " B"]:
@@ -48,6 +90,15 @@ def sigmoid_cross_entropy(
     return -jnp.mean(
         label * jax.nn.log_sigmoid(logits) + (1 - label) * jax.nn.log_sigmoid(-logits), -1
     )
+
+
+def code_cross_entropy(
+    logits: Float[Array, "*B V"], code: Int[Array, "*B"], smoothing: float = 0.0
+) -> Float[Array, "*B"]:
+    """Cross-entropy with a code's number; that share of the label is spread over all codes."""
+    logp = jax.nn.log_softmax(logits)
+    right = jnp.take_along_axis(logp, code[..., None], axis=-1)[..., 0]
+    return -(1 - smoothing) * right - smoothing * jnp.mean(logp, -1)
 
 
 def asymmetric(
@@ -81,3 +132,95 @@ def orthogonality(directions: Float[Array, "C J D"]) -> Float[Array, ""]:
     """
     gram = jnp.einsum("cid,cjd->cij", directions, directions)
     return jnp.linalg.norm(gram - jnp.eye(gram.shape[1])[None]) / gram.size
+
+
+def unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Scale vectors to length 1."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, -1, keepdims=True), 1e-24))
+
+
+def info_nce(
+    logits: Float[Array, "B K"], positive: Float[Array, "B K"] | None = None
+) -> Float[Array, " B"]:
+    """Cross-entropy of each row with its positives (van den Oord et al. 2018, arXiv:1807.03748).
+
+    Args:
+      logits: scaled similarities; columns beyond the batch are further negatives.
+      positive: weights of the right columns, scaled to sum to 1 in each row; a row without any counts 0.
+        None: column i is right for row i.
+    """
+    if positive is None:
+        right = jnp.diagonal(logits)
+        return jax.nn.logsumexp(logits, axis=1) - right
+    share = positive / jnp.maximum(jnp.sum(positive, 1, keepdims=True), 1e-6)
+    return -jnp.sum(share * jax.nn.log_softmax(logits, axis=1), axis=1)
+
+
+def weighted_mean(
+    values: Float[Array, " B"], weight: Float[Array, " B"] | None = None
+) -> Float[Array, ""]:
+    """Return sum(w v) / sum(w) over the whole batch, never the mean of devices' means."""
+    if weight is None:
+        return jnp.mean(values)
+    return jnp.sum(weight * values) / jnp.maximum(jnp.sum(weight), 1e-6)
+
+
+def reversal_bias(batch: int, same: float, cross: float) -> Float[Array, "K K"]:
+    """Return what is added to the logits of [forward clips; reversed clips], K = 2 * batch.
+
+    A clip against its own reversal gets log(same), against other reversed clips log(cross): 1 makes them
+    ordinary negatives, more counts them more often, 0 takes them out (Bagad et al. 2023,
+    arXiv:2301.02074, section 4.2).
+    """
+    near, zero = jnp.eye(batch), jnp.zeros((batch, batch))
+    across = near * jnp.log(same + 1e-8) + (1 - near) * jnp.log(cross + 1e-8)
+    return jnp.block([[zero, across], [across, zero]])
+
+
+def joint_nce(
+    x: Float[Array, "B D"],
+    y: Float[Array, "B M D"],
+    temperature: float,
+    valid: Float[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """One softmax over both directions, with M positives per row (MIL-NCE, arXiv:1912.06430).
+
+    As in VATT (arXiv:2104.11178, section 3.4): the denominator of row i holds x_i against all y and all x
+    against y_i, so that its positives are in it twice. M = 1 is the NCE of two modalities. Rows whose y is
+    not `valid` are nobody's negatives; leave their own loss out with `weighted_mean`.
+    """
+    scores = jnp.einsum("id,jmd->ijm", x, y) / temperature
+    right = jnp.diagonal(scores, axis1=0, axis2=1).T  # [B, M]
+    ahead = scores
+    if valid is not None:
+        ahead = jnp.where(valid[None, :, None] > 0, scores, -jnp.inf)
+    ahead, back = ahead.reshape(len(x), -1), jnp.moveaxis(scores, 1, 0).reshape(len(x), -1)
+    both = jax.nn.logsumexp(jnp.concatenate([ahead, back], axis=1), axis=1)
+    return both - jax.nn.logsumexp(right, axis=1)
+
+
+def cosine_distance(x: Float[Array, "B D"], y: Float[Array, "B D"]) -> Float[Array, " B"]:
+    """Return 1 - cos of each pair (BYOL, arXiv:2006.07733, equation 2, is twice this)."""
+    return 1 - jnp.sum(unit(x) * unit(y), axis=-1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def bounded(x: Array, low: float, high: float) -> Array:
+    """Clip a learned number; beyond a bound, only gradients that lead back pass.
+
+    So descent never gets stuck where a plain clip has no gradient.
+    """
+    return jnp.clip(x, low, high)
+
+
+def _bounded_forward(x, low, high):
+    return bounded(x, low, high), x
+
+
+def _bounded_backward(low, high, x, gradient):
+    # Descent moves against the gradient: a negative one raises x.
+    outward = ((x >= high) & (gradient < 0)) | ((x <= low) & (gradient > 0))
+    return (jnp.where(outward, 0, gradient),)
+
+
+bounded.defvjp(_bounded_forward, _bounded_backward)

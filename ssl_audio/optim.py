@@ -28,7 +28,7 @@ class Optim:
       warmup: duration of the linear rise from 0.
       warmup_hold: steps for which the warm-up rate is held (the published SSAST loop sets it every 50,
         so that its first 50 steps have rate 0).
-      schedule: after warm-up: "constant", "cosine" (to 0 at the end) or "steps".
+      schedule: after warm-up: "constant", "cosine" or "linear" (to 0 at the end) or "steps".
       steps_at, gamma: "steps" multiplies the rate by gamma at each of these durations.
       plateau: multiply the rate by gamma when the mean loss over this duration has not improved for more
         than `patience` such spans in a row; 0 is off.
@@ -74,12 +74,14 @@ class Optim:
             after = optax.constant_schedule(1.0)
         elif self.schedule == "cosine":
             after = optax.cosine_decay_schedule(1.0, max(1, total - warmup))
+        elif self.schedule == "linear":
+            after = optax.linear_schedule(1.0, 0.0, max(1, total - warmup))
         elif self.schedule == "steps":
             at = [duration(s, total=total, epoch=epoch) - warmup for s in self.steps_at]
             after = optax.piecewise_constant_schedule(1.0, dict.fromkeys(at, self.gamma))
         else:
             raise ValueError(
-                f"config.optim.schedule: '{self.schedule}'; wanted constant, cosine or steps."
+                f"config.optim.schedule: '{self.schedule}'; wanted constant, cosine, linear or steps."
             )
 
         def schedule(step):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,18 +14,21 @@ from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.optim import Optim
 from ssl_audio.record import Record
+from ssl_audio.tokens.patchify import grid
 
 # A short run of a Transformer needs them to tell masked patches apart; a scan knows its order without.
 LAPTOP_POSITIONS = {"ssast": "sincos"}
+LAPTOP_OPTIM = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
 
 
-def source(where: str) -> dict[str, Any]:
+def source(where: str, rate: int = 16_000) -> dict[str, Any]:
     """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files.
 
     An address as gs://bucket/folder is taken for prepared shards.
     """
+    given = {} if rate == 16_000 else dict(rate=rate)
     if where == "synthetic":
-        return dict(kind="synthetic")
+        return dict(kind="synthetic", **given)
     if "://" in where:  # an object store
         return dict(kind="shards", root=where)
     path = pathlib.Path(where).expanduser()
@@ -32,17 +36,17 @@ def source(where: str) -> dict[str, Any]:
         raise ValueError(
             f"data '{where}': wanted 'synthetic', a folder that exists, or an address as gs://…"
         )
-    return dict(
-        kind="shards" if (path / "index.json").exists() else "source:Folder", root=str(path)
-    )
+    if (path / "index.json").exists():
+        return dict(kind="shards", root=str(path))
+    return dict(kind="source:Folder", root=str(path), **given)
 
 
-def sources(where: str) -> dict[str, Any]:
+def sources(where: str, rate: int = 16_000) -> dict[str, Any]:
     """Return a named source per place in "PLACE+PLACE…"; see `source`."""
     found: dict[str, Any] = {}
     for place in where.split("+"):
         name = re.sub(r"\W", "_", pathlib.Path(place).resolve().name)
-        found[f"{name}_{len(found)}" if name in found else name] = source(place)
+        found[f"{name}_{len(found)}" if name in found else name] = source(place, rate)
     return found
 
 
@@ -59,18 +63,30 @@ def masked_spectrogram(
 ) -> dict[str, Any]:
     """Return the objective of SSAST and SSAMBA; only its `encoder` tells them apart."""
     bins = 128
-    grid = (bins // patch[0], frames // patch[1])
-    built = sizes.encoder(encoder, size, grid, depth)
     masking = "masking:Random" if patch[0] == bins else "masking:Cluster"
+    frontend = dict(kind="fbank", bins=bins, frames=frames, mean=mean, std=std)
     return dict(
         kind="masked_spectrogram",
-        frontend=dict(kind="fbank", bins=bins, frames=frames, mean=mean, std=std),
-        tokenizer=dict(kind="patchify", width=built["width"], patch=patch, stride=patch),
-        encoder=built,
+        **parts(frontend=frontend, encoder=encoder, size=size, patch=patch, depth=depth),
         masking=dict(kind=masking, count=masked),
         discriminate=1.0,
         reconstruct=10.0,
     )
+
+
+def parts(
+    *,
+    frontend: dict[str, Any],
+    encoder: str,
+    size: str,
+    patch: tuple[int, ...] = (16, 16),
+    depth: int | None = None,
+) -> dict[str, Any]:
+    """Return frontend, tokenizer and encoder of patches that do not overlap."""
+    grid = (frontend["bins"] // patch[0], frontend["frames"] // patch[1])
+    built = sizes.encoder(encoder, size, grid, depth)
+    tokenizer = dict(kind="patchify", width=built["width"], patch=patch, stride=patch)
+    return dict(frontend=frontend, tokenizer=tokenizer, encoder=built)
 
 
 def architecture(path: str) -> dict[str, Any]:
@@ -87,6 +103,23 @@ def architecture(path: str) -> dict[str, Any]:
     if missing := [part for part in parts if part not in objective]:
         raise ValueError(f"pretrained={path}: its objective has no {', '.join(missing)}.")
     return {part: objective[part] for part in parts}
+
+
+def trained(path: str, *keys: str) -> Any:
+    """Return an option of the objective of a run, or of an exported folder.
+
+    Raises:
+      ValueError: there is no run, or its objective has no such option.
+    """
+    written = pathlib.Path(path).expanduser() / "config.json"
+    if not written.is_file():
+        raise ValueError(f"{path}: no config.json there; wanted the workdir of a run.")
+    found = json.loads(written.read_text())["objective"]
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            raise ValueError(f"{path}: its objective has no {'.'.join(keys)}.")
+        found = found[key]
+    return found
 
 
 def run(
@@ -127,11 +160,82 @@ def run(
     )
 
 
-def pretrain(
-    *, places: str, objective: dict[str, Any], batch: int, steps: int | str, optim: Optim
+def few_steps(config: Any, samples: int) -> Any:
+    """Return a run of four steps on eight made-up clips each: to see that it works at all."""
+    rate = config.data.get("rate", 16_000)
+    sound = dict(kind="synthetic", size=32, seconds=1.0) | (
+        {} if rate == 16_000 else dict(rate=rate)
+    )
+    config.data.sources = ConfigDict(dict(synthetic=sound))
+    config.data.update(batch_size=8, samples=samples)
+    if "weights" in config.data:
+        del config.data["weights"]
+    config.steps = "4"
+    for name in ("warmup", "plateau"):  # a number or a text, as it is
+        config.optim[name] = type(config.optim[name])(0)
+    config.record.update(every=1, figures="0")
+    config.checkpoint.every = "2"
+    return config
+
+
+def short(
+    *,
+    objective: dict[str, Any],
+    places: str,
+    samples: int | None = None,
+    batch: int = 8,
+    steps: int = 500,
+    optim: Optim = LAPTOP_OPTIM,
 ) -> ConfigDict:
-    """Return a pretraining run as published: whole clips of 10 s, cut at the end or padded."""
-    data = dict(sources=sources(places), batch_size=batch, samples=160_000, crop="first")
+    """Return a run for two cores: short crops, AdamW with a cosine.
+
+    Clips shorter than a crop are joined with others, and every source is heard equally often. Crops
+    are as long as the frontend's frames unless `samples` says otherwise.
+    """
+    frontend = objective["frontend"]
+    rate = frontend.get("rate", 16_000)
+    heard = sources(places, rate)
+    data: dict[str, Any] = dict(
+        sources=heard,
+        weights=dict.fromkeys(heard, 1.0),
+        batch_size=batch,
+        samples=samples or crop(frontend, frontend["frames"]),
+        fill="join",
+    )
+    data |= {} if rate == 16_000 else dict(rate=rate)
+    return run(
+        objective=objective,
+        data=data,
+        optim=optim,
+        steps=steps,
+        checkpoint=Checkpoint(every="10%"),
+        record=Record(every=20, figures="20%"),
+    )
+
+
+def crop(frontend: Mapping[str, Any], frames: int) -> int:
+    """Return the samples that give so many frames."""
+    return frontend.get("window", 400) + frontend.get("hop", 160) * (frames - 1)
+
+
+def pretrain(
+    *,
+    places: str,
+    objective: dict[str, Any],
+    batch: int,
+    steps: int | str,
+    optim: Optim,
+    seconds: float = 10.0,
+) -> ConfigDict:
+    """Return a pretraining run as published: whole clips, cut at the end or padded."""
+    rate = objective["frontend"].get("rate", 16_000)
+    data: dict[str, Any] = dict(
+        sources=sources(places, rate),
+        batch_size=batch,
+        samples=round(seconds * rate),
+        crop="first",
+    )
+    data |= {} if rate == 16_000 else dict(rate=rate)
     return run(
         objective=objective,
         data=data,
@@ -143,49 +247,29 @@ def pretrain(
 
 
 def laptop(*, encoder: str, places: str) -> ConfigDict:
-    """Return a pretraining run for two cores: short crops, four layers, AdamW with a cosine.
-
-    Clips shorter than a crop are joined with others, and every source is heard equally often.
-    """
+    """Return a pretraining run for two cores: see `short`; four layers."""
     frames = 128
     objective = masked_spectrogram(
         encoder=encoder, size="tiny", depth=4, patch=(16, 8), masked=0.6, frames=frames
     )
     objective["encoder"]["drop_path"] = 0.0
     objective["encoder"]["positions"]["start"] = LAPTOP_POSITIONS.get(encoder, "normal")
-    heard = sources(places)
-    return run(
-        objective=objective,
-        data=dict(
-            sources=heard,
-            weights=dict.fromkeys(heard, 1.0),
-            batch_size=8,
-            samples=400 + 160 * (frames - 1),
-            fill="join",
-        ),
-        optim=Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0),
-        steps=500,
-        checkpoint=Checkpoint(every="10%"),
-        record=Record(every=20, figures="20%"),
-    )
+    return short(objective=objective, places=places)
 
 
 def runlocal(config: Any) -> Any:
-    """Shrink any pretraining run to four steps that take seconds, to see that it works at all."""
+    """Shrink any run on patches to four steps that take seconds, to see that it works at all."""
     frames = 64
     objective = config.objective
-    patch = objective.tokenizer.patch
+    patch, stride = objective.tokenizer.patch, objective.tokenizer.stride
     objective.frontend.frames = frames
     objective.encoder.depth = 2
     objective.encoder.width = objective.tokenizer.width = 48
-    rows, columns = 128 // patch[0], frames // patch[1]
+    rows, columns = grid(frames, objective.frontend.bins, patch, stride)
     objective.encoder.positions.grid = (rows, columns)
-    if "masking" in objective:
+    if isinstance(objective.get("masking", {}).get("count"), int):  # a share may stay
         objective.masking.count = rows * columns // 2
-    config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
-    config.data.update(batch_size=8, samples=16_000)
-    config.steps = "4"
-    config.optim.update(warmup=0, plateau=0)
-    config.record.update(every=1, figures="0")
-    config.checkpoint.every = "2"
-    return config
+    if "trunk" in objective.get("decoder", {}):
+        objective.decoder.trunk.update(depth=2, width=32)
+        objective.decoder.positions.grid = (rows, columns)
+    return few_steps(config, config.data.get("rate", 16_000))

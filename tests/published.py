@@ -7,7 +7,10 @@ from typing import Any
 from reference import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
-NEEDS = {"finetune": "root=DATA"}  # stem -> argument without which there is no full-size config
+NEEDS = {
+    "finetune": "root=DATA",
+    "passt": "root=DATA",
+}  # stem -> argument without which there is no full-size config
 
 
 def argument(path: pathlib.Path, *, runlocal: bool) -> str:

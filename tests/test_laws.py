@@ -19,6 +19,8 @@ MODEL = ("frontend", "tokens", "backbones", "objectives", "losses", "step", "sha
 LIGHT = {"jax", "flax", "optax", "numpy", "einops", "ssl_audio"} | sys.stdlib_module_names
 LIFTED = {"scan", "remat", "checkpoint", "vmap", "jit", "while_loop", "cond", "map_variables"}
 SYSTEMS = {"ssast", "ssamba"}
+# Their keys are names.
+FREE = ("sources", "evals", "rates", "weights", "targets", "heads", "towers")
 
 
 @functools.cache
@@ -131,7 +133,7 @@ def test_every_misspelt_leaf_is_an_error_with_a_suggestion(path):
     def misspell(mapping, where):
         nonlocal tried
         for key, value in list(mapping.items()):
-            free = where.rpartition(".")[2] in ("sources", "evals", "rates", "weights")
+            free = where.rpartition(".")[2] in FREE
             if key != "kind" and not free:
                 mapping[f"{key}x"] = mapping.pop(key)
                 with pytest.raises(TypeError) as error:

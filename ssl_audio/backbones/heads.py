@@ -41,13 +41,14 @@ class Classifier(nn.Module):
       classes: C.
       pool: "mean" of the patch tokens, "special" (cls and distillation), or "grouped".
       groups: number of groups when pool is "grouped"; the result is then [B, groups, C].
-      eps: of the LayerNorm.
+      eps: of the LayerNorm; None: there is none, so that a mean of tokens gives the mean of their
+        logits (BEATs).
     """
 
     classes: int
     pool: str = "mean"
     groups: int = 0
-    eps: float = 1e-5
+    eps: float | None = 1e-5
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,7 +62,8 @@ class Classifier(nn.Module):
             x = grouped_tokens(encoded, self.groups)
         else:
             x = mean_tokens(encoded) if self.pool == "mean" else special_tokens(encoded)
-        return Linear(self.classes, name="linear")(LayerNorm(self.eps, name="norm")(x))
+        x = x if self.eps is None else LayerNorm(self.eps, name="norm")(x)
+        return Linear(self.classes, name="linear")(x)
 
 
 class LayerMix(nn.Module):

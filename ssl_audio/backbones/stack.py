@@ -15,6 +15,7 @@ from ssl_audio.backbones.attention import INIT
 from ssl_audio.backbones.norms import LayerNorm
 from ssl_audio.letters import Array, Float
 from ssl_audio.structs import Encoded, Tokens
+from ssl_audio.tokens.order import in_time
 
 REMAT = {
     "none": None,
@@ -33,27 +34,75 @@ def drop_path(
     return x * keep / (1 - rate)
 
 
+def over_layers(body: Any, count: int, remat: str) -> Any:
+    """Return the scan of body(block, carry, x) → (carry, y) over layers whose parameters are stacked.
+
+    Args:
+      body: one layer.
+      count: number of layers.
+      remat: see `Stack`.
+    """
+    if remat != "none":
+        body = nn.remat(body, policy=REMAT[remat], prevent_cse=False)
+    return nn.scan(
+        body,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "drop_path": True},
+        length=count,
+    )
+
+
 class Mlp(nn.Module):
-    """Two-layer perceptron with exact (erf) GELU."""
+    """Two-layer perceptron with exact (erf) GELU.
+
+    Attributes:
+      ratio: of the hidden width to D.
+      gain: of a Xavier-normal start; None: a normal one of deviation 0.02.
+    """
 
     ratio: float
+    gain: float | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    def __call__(self, x: Float[Array, "B *N D"]) -> Float[Array, "B *N D"]:
         """Map every token by itself."""
+        init = xavier(self.gain)
         hidden = nn.Dense(
-            round(self.ratio * x.shape[-1]), dtype=x.dtype, kernel_init=INIT, name="up"
+            round(self.ratio * x.shape[-1]), dtype=x.dtype, kernel_init=init, name="up"
         )(x)
         hidden = nn.gelu(hidden, approximate=False)
-        return nn.Dense(x.shape[-1], dtype=x.dtype, kernel_init=INIT, name="down")(hidden)
+        return nn.Dense(x.shape[-1], dtype=x.dtype, kernel_init=init, name="down")(hidden)
+
+
+def xavier(gain: float | None) -> Any:
+    """Return a Xavier-normal initialiser times a gain; None: a normal one of deviation 0.02."""
+    if gain is None:
+        return INIT
+    return nn.initializers.variance_scaling(gain**2, "fan_avg", "normal")
+
+
+def perceptron(given: Any) -> nn.Module:
+    """Return a layer's perceptron: the given module, or an `Mlp` of that ratio; named "mlp"."""
+    return given if isinstance(given, nn.Module) else Mlp(given, name="mlp")
+
+
+def mixed(mixer: nn.Module, y, index, valid, train: bool, pair_bias) -> Any:
+    """Call a mixer; only one that knows about it is given a bias on pairs of tokens."""
+    more = {} if pair_bias is None else {"pair_bias": pair_bias}
+    return mixer(y, index, valid, train=train, **more)
 
 
 class PreNorm(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)) unless `mlp` is 0. One layer."""
+    """x + mixer(norm(x)), then x + mlp(norm(x)) unless `mlp` is 0. One layer.
+
+    Attributes:
+      mixer, norm: templates.
+      mlp: template, or the ratio of an `Mlp`.
+    """
 
     mixer: nn.Module
     norm: nn.Module = LayerNorm()
-    mlp: float = 4.0
+    mlp: Any = 4.0
 
     layers = 1
 
@@ -71,7 +120,7 @@ class PreNorm(nn.Module):
         return jnp.linspace(0, rate, depth)[:, None]
 
     @nn.compact
-    def __call__(self, x, index, valid, rates, *, dtype, train: bool):
+    def __call__(self, x, index, valid, rates, *, dtype, train: bool, pair_bias=None):
         """Apply the layer to the stream x [B, N, D]; `rates` [1] is its drop-path rate."""
 
         def branch(inner, name):
@@ -79,9 +128,9 @@ class PreNorm(nn.Module):
             key = self.make_rng("drop_path") if rates is not None else None
             return x + drop_path(y.astype(x.dtype), 0.0 if rates is None else rates[0], key)
 
-        x = branch(lambda y: self.mixer(y, index, valid, train=train), "mixer")
+        x = branch(lambda y: mixed(self.mixer, y, index, valid, train, pair_bias), "mixer")
         if self.mlp:
-            x = branch(Mlp(self.mlp, name="mlp"), "mlp")
+            x = branch(perceptron(self.mlp), "mlp")
         return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
 
 
@@ -140,7 +189,11 @@ class Stack(nn.Module):
       block: template of a residual block; its layers must divide depth.
       positions: template of an absolute position embedding, or None.
       special: learned tokens put first (1: cls; 2: cls and distillation).
-      final_norm: applied to the stream after the last layer.
+      first_norm: applied to the stream before the first layer, as post-norm blocks want it; None: as it is.
+      final_norm: applied to the stream after the last layer; None: post-norm blocks have done so.
+      pair_bias: template of a bias on pairs of tokens, one for all layers: for mixers that take it.
+      time_major: the layers see the tokens column by column, not row by row. It matters to whatever
+        asks for neighbours or distances in the sequence. Results are in the order of the input.
       drop_path: stochastic-depth rate of the last layer; it rises linearly from 0.
       dtype: of the mixers and MLPs. The residual stream, the norms and the SSM state stay float32.
       remat: "dots" keeps matrix products for the backward pass, "full" keeps nothing, "none" all.
@@ -151,7 +204,10 @@ class Stack(nn.Module):
     block: nn.Module
     positions: nn.Module | None = None
     special: int = 0
-    final_norm: nn.Module = LayerNorm()
+    first_norm: nn.Module | None = None
+    final_norm: nn.Module | None = LayerNorm()
+    pair_bias: nn.Module | None = None
+    time_major: bool = False
     drop_path: float = 0.0
     dtype: str = "float32"
     remat: str = "dots"
@@ -166,9 +222,14 @@ class Stack(nn.Module):
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool = False, layers: bool = False) -> Encoded:
         """Encode patch tokens; `layers` also returns the stream after every block."""
-        x = tokens.x.astype(jnp.float32)
+        given, back = tokens, None
+        if self.time_major:
+            tokens, back = in_time(tokens)
+        tokens = dataclasses.replace(tokens, x=tokens.x.astype(jnp.float32))
+        if tokens.valid is not None:  # what reaches over to neighbours must not meet padding
+            tokens = dataclasses.replace(tokens, x=jnp.where(tokens.valid[..., None], tokens.x, 0))
+        x, index, valid = tokens.x, tokens.index, tokens.valid
         batch, count = x.shape[:2]
-        index, valid = tokens.index, tokens.valid
         place, special_place = 0.0, 0.0
         if self.positions:
             place, special_place = self.positions(tokens, self.special)
@@ -180,34 +241,36 @@ class Stack(nn.Module):
             index = jnp.pad(index, ((0, 0), (self.special, 0)), constant_values=-1)
             if valid is not None:
                 valid = jnp.pad(valid, ((0, 0), (self.special, 0)), constant_values=True)
+        if self.first_norm:
+            x = self.first_norm(x)
         x = nn.with_logical_constraint(x, ("batch", "tokens", "width"))
+        more = {"pair_bias": self.pair_bias(x.shape[1])} if self.pair_bias else {}
 
         block = self.block.copy(name="layers")
         rate = self.drop_path if train else 0.0
         rates = block.rates(rate, self.depth) if rate else None
         outputs: Any
-        x, outputs = self._scan(block, block.start(x), index, valid, rates, train, layers)
+        x, outputs = self._scan(block, block.start(x), index, valid, rates, train, layers, more)
         key = self.make_rng("drop_path") if rate else None
-        x = self.final_norm(block.stream(x, rate, key))
+        x = block.stream(x, rate, key)
+        x = self.final_norm(x) if self.final_norm else x
+        special, x = x[:, : self.special], x[:, self.special :]
+        outputs = outputs[:, :, self.special : self.special + count] if layers else None
+        if back is not None:
+            x = jnp.take_along_axis(x, back[..., None], axis=1)
+            if layers:
+                outputs = jnp.take_along_axis(outputs, back[None, ..., None], axis=2)
         return Encoded(
-            tokens=dataclasses.replace(tokens, x=x[:, self.special :]),
-            special=x[:, : self.special] if self.special else None,
-            layers=outputs[:, :, self.special : self.special + count] if layers else None,
+            tokens=dataclasses.replace(given, x=x),
+            special=special if self.special else None,
+            layers=outputs,
         )
 
-    def _scan(self, block, carry, index, valid, rates, train, layers):
+    def _scan(self, block, carry, index, valid, rates, train, layers, more):
         dtype = jnp.dtype(self.dtype)
 
         def body(block, carry, rates):
-            carry = block(carry, index, valid, rates, dtype=dtype, train=train)
+            carry = block(carry, index, valid, rates, dtype=dtype, train=train, **more)
             return carry, block.stream(carry) if layers else None
 
-        if self.remat != "none":
-            body = nn.remat(body, policy=REMAT[self.remat], prevent_cse=False)
-        scanned = nn.scan(
-            body,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "drop_path": True},
-            length=self.depth // block.layers,
-        )
-        return scanned(block, carry, rates)
+        return over_layers(body, self.depth // block.layers, self.remat)(block, carry, rates)

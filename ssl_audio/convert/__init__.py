@@ -2,26 +2,56 @@
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from ssl_audio.convert.base import Converted, State
 
-SHARED = ("__main__", "base", "files", "options", "patches", "trace")  # not families
+SHARED = ("__main__", "base", "files", "options", "patches", "trace", "vit")  # not families
+# Other names of families: those that share a file, and "hf_" at either end.
+SPEECH = ("wav2vec2", "hubert", "wavlm", "data2vec")
+ALIASES: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(SPEECH, "hf_speech")
+    | {f"hf_{name}": "hf_speech" for name in SPEECH}
+    | {
+        "ast_hf": "hf_ast",
+        "openbeats": "beats",
+        "spear": "zipformer",
+        "spear_zipformer": "zipformer",
+    }
+)
 
-__all__ = ["Converted", "families", "from_state_dict"]
+__all__ = ["Converted", "families", "from_state_dict", "module"]
 
 
 def families() -> list[str]:
-    """Return the families that can be converted: the files here that say how."""
+    """Return the families that can be converted: the files here that say how, and their aliases."""
     names = (file.name for file in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if name not in SHARED)
+    return sorted({name for name in names if name not in SHARED} | ALIASES.keys())
+
+
+def module(family: str) -> ModuleType:
+    """Return the module that converts a family.
+
+    What follows a family's name and "_" tells a variant and is ignored: "beats_large" is "beats".
+
+    Raises:
+      ValueError: no such family.
+    """
+    known = families()
+    found = [name for name in known if f"{family}_".startswith(f"{name}_")]
+    if not found:
+        raise ValueError(f"family '{family}': wanted one of {', '.join(known)}.")
+    chosen = max(found, key=len)
+    return importlib.import_module(f"ssl_audio.convert.{ALIASES.get(chosen, chosen)}")
 
 
 def from_state_dict(family: str, state_dict: State, **options: Any) -> Converted:
     """Convert a state dict to a model of ours.
 
     Args:
-      family: a file of this folder: "ssast", "ssamba", "hf_ast", …
+      family: see `families`: "ssast", "ssamba", "hf_ast", …
       state_dict: reference name → array; the prefixes `module.` and `param/` are accepted.
       **options: what the state dict cannot tell, under the reference's names: see the family's file.
 
@@ -29,7 +59,4 @@ def from_state_dict(family: str, state_dict: State, **options: Any) -> Converted
       ValueError: no such family; keys missing or left over (both are listed); an option that
         contradicts the state dict, or is needed and was not given.
     """
-    if family not in families():
-        raise ValueError(f"family '{family}': wanted one of {', '.join(families())}.")
-    module = importlib.import_module(f"ssl_audio.convert.{family}")
-    return module.from_state_dict(state_dict, **options)
+    return module(family).from_state_dict(state_dict, **options)

@@ -4,7 +4,6 @@ Then `ssl_audio.load(DIR)`, or config.warm_start.path=DIR.
 """
 
 import argparse
-import importlib
 import json
 import logging
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio import config, folder
+from ssl_audio import config, convert, folder
 from ssl_audio.convert import Converted, State, families, from_state_dict
 from ssl_audio.convert.base import plain_names
 from ssl_audio.convert.files import read
@@ -55,20 +54,20 @@ def check(family: str, state: State, model: Converted) -> None:
     Raises:
       RuntimeError: it differs.
     """
-    module = importlib.import_module(f"ssl_audio.convert.{family}")
-    if hasattr(module, "to_state_dict"):
-        back = module.to_state_dict(model.params, model.config) | model.unused
+    converter = convert.module(family)
+    if hasattr(converter, "to_state_dict"):
+        back = converter.to_state_dict(model.params, model.config) | model.unused
         there = plain_names(state)
         differ = sorted(back.keys() ^ there.keys())
         differ += [n for n in back.keys() & there.keys() if not np.array_equal(back[n], there[n])]
         if differ:
             raise RuntimeError(f"check: after the way there and back differ: {', '.join(differ)}.")
         print(f"check: {len(there)} arrays are the same bits after the way there and back")
-    if not hasattr(module, "reference"):
+    if not hasattr(converter, "reference"):
         print(f"check: no installable reference of {family}, so no outputs were compared")
         return
     try:
-        inputs, wanted = module.reference(model)
+        inputs, wanted = converter.reference(model)
     except ImportError as error:
         print(f"check: outputs were not compared: {error}; pip install 'ssl_audio[torch]'")
         return

@@ -85,19 +85,50 @@ def build(
     state: State,
     *,
     unused: tuple[str, ...] = (),
+    blank: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any, dict[str, np.ndarray]]:
     """Return a config's objective, its parameters from a state dict, and the arrays left over.
+
+    Args:
+      config: of the model.
+      write: our parameters → state dict.
+      state: reference name → array.
+      unused: prefixes of names that need no place.
+      blank: a batch of one to find the parameters' shapes with; None: a silent clip.
+
+    Raises:
+      ValueError: see `fill`.
+    """
+    objective, params, _, left = build_pair(config, write, state, {}, unused=unused, blank=blank)
+    return objective, params, left
+
+
+def build_pair(
+    config: dict[str, Any],
+    write: Callable[[Any], State],
+    student: State,
+    teacher: State,
+    *,
+    unused: tuple[str, ...] = (),
+    blank: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
+    """Return as `build`, before the arrays left over also the teacher's parameters; None: no teacher.
+
+    A teacher's arrays count as left over, under `teacher.`, for a model's parameters are the student's.
 
     Raises:
       ValueError: see `fill`.
     """
     objective = configs.build(config["objective"], "objective")
-    blank = {
+    blank = blank or {
         "audio": jax.ShapeDtypeStruct((1, config["data"]["samples"]), np.float32),
         "length": jax.ShapeDtypeStruct((1,), np.int32),
     }
-    shapes, _ = jax.eval_shape(objective.init, jax.random.key(0), blank)
-    return objective, *fill(shapes, write, state, unused=unused)
+    shapes, extra = jax.eval_shape(objective.init, jax.random.key(0), blank)
+    params, left = fill(shapes, write, student, unused=unused)
+    taught = fill(extra["teacher"], write, teacher, unused=unused)[0] if teacher else None
+    left |= {f"teacher.{name}": value for name, value in teacher.items()}
+    return objective, params, taught, left
 
 
 def samples(frames: int) -> int:
@@ -154,6 +185,51 @@ def norm(name: str, params: Any) -> dict[str, np.ndarray]:
     """Return a norm under the reference's names."""
     found = {f"{name}.weight": params["scale"]}
     return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
+
+
+def attention(names: Mapping[str, str], params: Any) -> dict[str, np.ndarray]:
+    """Return attention's fused projections under the names of Linears: keys q, k, v and out."""
+    thirds = zip(*(np.split(v, 3, axis=-1) for v in params["qkv"].values()), strict=True)
+    state = dense(names["out"], params["out"])
+    for name, third in zip("qkv", thirds, strict=True):
+        state |= dense(names[name], dict(zip(params["qkv"], third, strict=True)))
+    return state
+
+
+def conv(name: str, params: Any) -> dict[str, np.ndarray]:
+    """Return a convolution over time under a Conv1d's names."""
+    found = {f"{name}.weight": params["kernel"].transpose(2, 1, 0)}
+    return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
+
+
+WEIGHT_NORM = {  # gain and direction: since torch 2, and before
+    "new": ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    "old": ("weight_g", "weight_v"),
+}
+
+
+def weight_norm(state: State, prefix: str) -> str:
+    """Return which names a convolution with weight normalisation has: a key of WEIGHT_NORM."""
+    return "old" if f"{prefix}.weight_g" in state else "new"
+
+
+def position_conv(prefix: str, params: Any, style: str) -> dict[str, np.ndarray]:
+    """Return a `Convolution` of positions under a Conv1d's names."""
+    gain, direction = WEIGHT_NORM[style]
+    return {
+        f"{prefix}.{gain}": params["gain"][None, None],
+        f"{prefix}.{direction}": params["kernel"].transpose(2, 1, 0),
+        f"{prefix}.bias": params["bias"],
+    }
+
+
+def check_groups(option: str, groups: int, kernel: np.ndarray, name: str) -> None:
+    """Raise ValueError unless a Conv1d's kernel has so many groups, as an option says."""
+    if kernel.shape[0] != kernel.shape[1] * groups:
+        raise ValueError(
+            f"option {option}={groups}: the state dict says {kernel.shape[0] // kernel.shape[1]} "
+            f"({name} {kernel.shape})."
+        )
 
 
 def unstacked(layers: Any) -> list[Any]:

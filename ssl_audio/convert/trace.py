@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ssl_audio.convert.base import unstacked
 from ssl_audio.structs import Tokens
+from ssl_audio.tokens.order import in_time
 
 
 def join(encoded: Any) -> Any:
@@ -20,13 +21,7 @@ def streams(encoder: Any, params: Any, tokens: Tokens) -> tuple[list[Any], list[
       The residual stream before the first block and after each one, [B, P + N, D]; and for each
       block what its submodules returned, by name.
     """
-    place, special_place = encoder.positions.apply(
-        {"params": params["positions"]}, tokens, encoder.special
-    )
-    x = tokens.x + place
-    special = params["special"] + special_place
-    special = jnp.broadcast_to(special, (x.shape[0], *special.shape))
-    x = jnp.concatenate([special, x], axis=1)
+    x = entry(encoder, params, tokens)
     index = jnp.pad(tokens.index, ((0, 0), (encoder.special, 0)), constant_values=-1)
     carry = encoder.block.start(x)
     found, inside = [x], []
@@ -43,3 +38,21 @@ def streams(encoder: Any, params: Any, tokens: Tokens) -> tuple[list[Any], list[
         named = captured["intermediates"].items()
         inside.append({name: v["__call__"][0] for name, v in named if "__call__" in v})
     return found, inside
+
+
+def entry(encoder: Any, params: Any, tokens: Tokens) -> Any:
+    """Return what enters an encoder's first layer, [B, P + N, D], in the order of the tokens given."""
+    back = None
+    if encoder.time_major:
+        tokens, back = in_time(tokens)
+    place, special_place = encoder.positions.apply(
+        {"params": params["positions"]}, tokens, encoder.special
+    )
+    x = tokens.x + place
+    if encoder.special:
+        special = params["special"] + special_place
+        special = jnp.broadcast_to(special, (x.shape[0], *special.shape))
+        x = jnp.concatenate([special, x], axis=1)
+    if encoder.first_norm:
+        x = encoder.first_norm.apply({"params": params["first_norm"]}, x)
+    return x if back is None else jnp.take_along_axis(x, back[..., None], axis=1)

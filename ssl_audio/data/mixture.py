@@ -4,7 +4,7 @@ Nothing is carried from draw to draw, so a run can resume anywhere, on any numbe
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,13 @@ def check_weights(weights: Sequence[float], count: int) -> None:
     array = np.asarray(weights, np.float64)
     if array.shape != (count,) or not np.isfinite(array).all() or (array <= 0).any():
         raise ValueError(f"weights: wanted {count} positive numbers, got {tuple(weights)}")
+
+
+def check_shares(weights: Mapping[str, float], names: Sequence[str]) -> None:
+    """Raise ValueError unless each name, and no other, has a finite positive weight."""
+    if set(weights) != set(names):
+        raise ValueError(f"weights: for {sorted(weights)}, but the sources are {list(names)}")
+    check_weights([weights[name] for name in names], len(names))
 
 
 def balanced(labels: Sequence[Label | None], classes: int) -> np.ndarray:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data import mixture, transforms
+from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import Example, Source, multi_hot
+from ssl_audio.data.text import Text
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,9 @@ class Pipeline:
     """Endless seeded batches of equally long clips from one or several sources.
 
     A batch is `audio` float32 [B S], `length` int32 [B] (samples before the padding), `index` int32
-    [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C].
+    [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C]; with `text`, `text`
+    int32 [B W] and `text_length` int32 [B]; with `tell_source`, `source` int32 [B] (the place of its
+    source among the sorted names of all); what `compose` makes beside (see `compose.py`).
 
     A clip that cannot be decoded is logged once by name, kept in `bad` and replaced by another of
     its source, the same one in every run. When the different bad clips exceed `max_bad_share` of
@@ -43,13 +47,16 @@ class Pipeline:
     rate: int = 16_000  # Hz; the sources must agree
     weights: Mapping[str, float] | None = None  # share of each source; default: by size
     crop: str = "random"  # of longer clips: "random" or "first"
-    fill: str = "zeros"  # shorter clips: "zeros", "repeat", "join" (with others of the source)
+    fill: str = "zeros"  # shorter clips: see `transforms.fill`
     speed: float = 0.0  # clips are played up to this share faster or slower, pitch and all
     gain: float = 0.0  # dB; and up to this much louder or softer
     mixup: float = 0.0  # probability that a clip is mixed with another
     mixup_beta: float = 10.0  # its share is drawn from Beta(b, b)
     balanced: bool = False  # draw clips with replacement, rare labels as often as common ones
     classes: int = 0  # C: give multi-hot labels; 0: no labels
+    text: Text | None = None  # captions and how to cut them into words
+    compose: Any = None  # makes one example of several; see `compose.py`
+    tell_source: bool = False  # say which source a clip is of
     seed: int = 0
     shuffle: bool = True
     workers: int = 0  # processes; 0: none. The program then needs a `__main__` guard
@@ -73,14 +80,14 @@ class Pipeline:
                 raise ValueError(f"{name}: wanted 0 to 1, got {getattr(self, name)}")
         if not self.sources:
             raise ValueError("sources: none given")
+        if self.mixup and (self.text or self.compose):
+            raise ValueError("mixup: the words would be of one clip only; leave it 0 with text.")
+        if self.compose and self.classes:
+            raise ValueError("compose: a composed clip has no label; leave classes 0.")
         if self.balanced and not self.classes:
             raise ValueError("balanced: needs classes (the number of labels)")
         if self.weights is not None:
-            if set(self.weights) != set(self.sources):
-                raise ValueError(
-                    f"weights: for {sorted(self.weights)}, but the sources are {self._names}"
-                )
-            mixture.check_weights([self.weights[name] for name in self._names], len(self._names))
+            mixture.check_shares(self.weights, self._names)
 
     def batches(
         self, start_step: int = 0, *, shard: int = 0, shards: int = 1
@@ -141,6 +148,13 @@ class Pipeline:
         }
         if self.classes:
             spec["label"] = ((*rows, self.classes), np.dtype(np.float32))
+        if self.text:
+            spec["text"] = ((*rows, self.text.length), np.dtype(np.int32))
+            spec["text_length"] = (rows, np.dtype(np.int32))
+        if self.compose and self.compose.reversal:
+            spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
+        if self.tell_source:
+            spec["source"] = (rows, np.dtype(np.int32))
         return spec
 
     def describe(self) -> str:
@@ -218,6 +232,12 @@ class Pipeline:
         load = functools.partial(self._load, rng=rng, failed=failed, reads=reads)
         try:
             index, example = load(self._draws[position])
+            if self.compose:
+                composed = self.compose(
+                    example, lambda: load(int(rng.integers(self.clips)))[1], rng
+                )
+                clip = self._composed(index, composed, rng, load)
+                return {**clip, "read": next(reads), "failed": failed}
             audio, length = self._cut(index, example, rng, load)
             label = self._label(example)
             if self.mixup and rng.random() < self.mixup:
@@ -232,6 +252,10 @@ class Pipeline:
         clip = {"audio": audio, "length": np.int32(length), "index": np.int32(index)}
         if self.classes:
             clip["label"] = label.astype(np.float32)
+        if self.text:
+            clip["text"], clip["text_length"] = self.text.draw(example, rng)
+        if self.tell_source:
+            clip["source"] = np.int32(self._names.index(self._locate(index)[0]))
         return {**clip, "read": next(reads), "failed": failed}
 
     def _load(
@@ -242,11 +266,25 @@ class Pipeline:
         for _ in range(_TRIES):
             next(reads)
             try:
-                return first + i, self.sources[name][i]
+                return first + i, self._named(name, self.sources[name][i])
             except DecodeError as error:
                 failed.append((self._id(name, i), str(error)))
                 i = int(rng.integers(len(self.sources[name])))
         raise _GaveUp
+
+    def _named(self, name: str, example: Example) -> Example:
+        return with_names(example, self.sources[name].info.labels) if self.text else example
+
+    def _composed(
+        self, index: int, examples: Mapping[str, Example], rng: np.random.Generator, load: Callable
+    ) -> dict[str, Any]:
+        clip: dict[str, Any] = {"index": np.int32(index)}
+        for suffix, example in examples.items():
+            audio, length = self._cut(index, example, rng, load)
+            clip[f"audio{suffix}"], clip[f"length{suffix}"] = audio, np.int32(length)
+            if self.text:
+                clip[f"text{suffix}"], clip[f"text_length{suffix}"] = self.text.draw(example, rng)
+        return clip
 
     def _cut(
         self, index: int, example: Example, rng: np.random.Generator, load: Callable

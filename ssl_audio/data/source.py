@@ -42,7 +42,7 @@ class Source(Protocol):
     """Random access to clips: a Grain data source whose examples are dictionaries.
 
     An example has `audio` (float32 mono [S], in [-1, 1]), `rate` (Hz) and `id`, and where known
-    `label`, `fold`, `split`, `text`.
+    `label`, `fold`, `split`, `text` (a caption or a tuple of them), `rewrites`.
     """
 
     @property
@@ -67,13 +67,15 @@ class Clip(NamedTuple):
     label: Label | None = None
     fold: int | None = None
     split: str | None = None
-    text: str | None = None
+    text: str | tuple[str, ...] | None = None  # a caption, or several
+    rewrites: tuple[str, ...] | None = None  # the captions in other words
     start: float = 0.0  # seconds
     end: float | None = None
 
     def meta(self) -> Example:
         """Return the known fields of an example."""
-        known = {k: getattr(self, k) for k in ("id", "label", "fold", "split", "text")}
+        names = ("id", "label", "fold", "split", "text", "rewrites")
+        known = {k: getattr(self, k) for k in names}
         return {k: v for k, v in known.items() if v is not None}
 
 
@@ -145,7 +147,8 @@ class Manifest(Files):
     """The rows of a CSV or JSON-lines file.
 
     Columns: `path` (needed; relative to `root`), `start` and `end` (s), `label` or `labels`
-    (several: separated by ";" in CSV, a list in JSON), `text`, `fold`, `split`, `id`.
+    (several: separated by ";" in CSV, a list in JSON), `text` (a caption; in JSON also a list of them),
+    `rewrites` (a list, JSON only), `fold`, `split`, `id`.
 
     Raises ValueError on first use, naming file and line, when a row cannot be understood.
     """
@@ -188,7 +191,8 @@ class Manifest(Files):
                     label=numbers if multi else (numbers[0] if numbers else None),
                     fold=_number(row, "fold", int, where),
                     split=str(row["split"]) if row.get("split") else None,
-                    text=str(row["text"]) if row.get("text") else None,
+                    text=_texts(row.get("text")),
+                    rewrites=tuple(map(str, row["rewrites"])) if row.get("rewrites") else None,
                     start=start or 0.0,
                     end=end,
                 )
@@ -273,6 +277,12 @@ def _names(row: dict[str, Any], multi: bool) -> list[str]:
     if isinstance(value, Iterable):
         return [str(part) for part in value]
     return [str(value)]
+
+
+def _texts(value: Any) -> str | tuple[str, ...] | None:
+    if isinstance(value, list):
+        return tuple(map(str, value)) or None
+    return str(value) if value else None
 
 
 def _natural(name: str) -> tuple[float, str]:

@@ -7,7 +7,7 @@ import numpy as np
 from ssl_audio.data import decode
 
 CROPS = ("random", "first")
-FILLS = ("zeros", "repeat", "join")
+FILLS = ("zeros", "repeat", "repeatpad", "join")
 
 
 def crop(
@@ -30,19 +30,34 @@ def crop(
     return np.pad(audio, (0, -spare)), len(audio)
 
 
+def windows(audio: np.ndarray, samples: int, count: int) -> tuple[np.ndarray, int]:
+    """Return `count` parts [count, samples] spread from a clip's start to its end, and their length.
+
+    Those of a clip [S] that is not longer are all the same: the clip, zero-padded.
+    """
+    starts = np.linspace(0, max(len(audio) - samples, 0), count).astype(int)
+    parts = [
+        np.pad(part, (0, samples - len(part))) for s in starts for part in [audio[s : s + samples]]
+    ]
+    return np.stack(parts), min(len(audio), samples)
+
+
 def fill(audio: np.ndarray, samples: int, mode: str, more: Callable[[], np.ndarray]) -> np.ndarray:
     """Lengthen a clip [S] that is shorter than `samples`.
 
     Args:
       audio: waveform [S].
-      samples: wanted length; the result may be longer, never shorter unless `mode` is "zeros".
-      mode: "zeros" leaves it to `crop`, "repeat" says it again, "join" puts other clips behind it.
+      samples: wanted length; the result may be longer, and shorter if `mode` is "zeros" or "repeatpad".
+      mode: "zeros" leaves it to `crop`, "repeat" says it again, "repeatpad" as often as it fits
+        whole (CLAP), "join" puts other clips behind it.
       more: gives another clip each time, for "join".
     """
     if mode not in FILLS:
         raise ValueError(f"fill: got {mode!r}, wanted one of {', '.join(FILLS)}")
     if mode == "zeros" or len(audio) >= samples:
         return audio
+    if mode == "repeatpad":
+        return np.tile(audio, samples // len(audio))
     if mode == "repeat":
         return np.tile(audio, -(-samples // len(audio)))[:samples]
     parts = [audio]

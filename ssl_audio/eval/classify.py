@@ -52,7 +52,8 @@ class Classify:
       source: labelled clips, read once, in order.
       samples: clips are cut or zero-padded to so many.
       classes: C.
-      batch_size: over all hosts.
+      batch_size: clips, over all hosts.
+      views: of each clip, from its start to its end; their mean logits count.
       max_bad_share: of clips that cannot be read.
     """
 
@@ -60,6 +61,7 @@ class Classify:
     samples: int
     classes: int
     batch_size: int = 32
+    views: int = 1
     max_bad_share: float = 0.01
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
@@ -78,7 +80,7 @@ class Classify:
         if "logits" not in objective.predictors():
             raise ValueError(f"classify: {type(objective).__name__} has no logits to offer.")
         sharding.check_batch(self.batch_size, mesh)
-        program = _program(objective, mesh)
+        program = _program(objective, mesh, self.views)
         numbers, logits = [], []
         for batch in self._batches():
             where = batch.pop("index")
@@ -106,18 +108,17 @@ class Classify:
         starts = range(first, len(self.source) + first, self.batch_size)
         mine = [i for s in starts for i in range(s, min(s + rows, len(self.source)))]
         read: Any = examples(self.source, numbers=mine, max_bad_share=self.max_bad_share)
-        rng = np.random.default_rng(0)  # not used: clips are cut at their end
         with contextlib.closing(read):
             waiting = next(read, None)
             for start in starts:
                 batch = {
-                    "audio": np.zeros((rows, self.samples), np.float32),
-                    "length": np.full(rows, self.samples, np.int32),
+                    "audio": np.zeros((rows, self.views, self.samples), np.float32),
+                    "length": np.full((rows, self.views), self.samples, np.int32),
                     "index": np.full(rows, -1, np.int32),
                 }
                 while waiting is not None and waiting[0] < start + rows:
                     i, example = waiting
-                    audio, length = transforms.crop(example["audio"], self.samples, "first", rng)
+                    audio, length = transforms.windows(example["audio"], self.samples, self.views)
                     batch["audio"][i - start] = audio
                     batch["length"][i - start] = length
                     batch["index"][i - start] = i
@@ -126,12 +127,14 @@ class Classify:
 
 
 @functools.lru_cache(4)
-def _program(objective: Any, mesh: jax.sharding.Mesh) -> Any:
+def _program(objective: Any, mesh: jax.sharding.Mesh, views: int) -> Any:
     """Return the jitted (params, extra, batch) → (logits, index), whole on every host."""
     logits = objective.predictors()["logits"]
 
     def program(params, extra, batch):
-        return logits(params, extra, batch), batch["index"]
+        index = batch.pop("index")
+        found = logits(params, extra, {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()})
+        return found.reshape(-1, views, found.shape[-1]).mean(1), index
 
     return jax.jit(program, out_shardings=sharding.replicated(mesh))
 

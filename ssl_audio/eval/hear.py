@@ -4,17 +4,25 @@ HEAR's tools import this module by its name: hear-validator ssl_audio.eval.hear 
 want torch tensors (pip install 'ssl_audio[hear]'); `scenes` and `timestamps` do without torch.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ssl_audio.encoder import FINAL, Encoder, load
+from ssl_audio.eval.hear_windows import Windows
 from ssl_audio.pooling import check_pool, pooling
 
 SPACING = 50.0  # ms, at most, between timestamps
 
 
-def load_model(model_file_path: str = "", *, layer: int = FINAL, pool: str = "mean") -> Any:
+def load_model(
+    model_file_path: str = "",
+    *,
+    layer: int = FINAL,
+    pool: str = "mean",
+    windows: Mapping[str, float] | None = None,
+) -> Any:
     """Return a torch.nn.Module without parameters that holds the encoder.
 
     HEAR's `--model-options '{"layer": 5}'` sets the options.
@@ -23,6 +31,8 @@ def load_model(model_file_path: str = "", *, layer: int = FINAL, pool: str = "me
       model_file_path: the workdir of a run.
       layer: see `Encoder.embed`.
       pool: of scene embeddings; see `Encoder.embed`.
+      windows: embed windows of the clip, each by its logits and special tokens, as PaSST does: fields of
+        `hear_windows.Windows`, all with a default. `layer` and `pool` then have no say.
 
     Raises:
       ValueError: no path; no such layer or pool.
@@ -37,12 +47,16 @@ def load_model(model_file_path: str = "", *, layer: int = FINAL, pool: str = "me
     check_pool(pool)
     encoder = load(model_file_path)
     encoder.check_layer(layer)
+    cut = None if windows is None else Windows(**windows)
 
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.encoder, self.layer, self.pool = encoder, layer, pool
+            self.encoder, self.layer, self.pool, self.windows = encoder, layer, pool, cut
             self.sample_rate = encoder.rate
+            if cut is not None:
+                self.scene_embedding_size = self.timestamp_embedding_size = cut.size(encoder)
+                return
             self.timestamp_embedding_size = encoder.rows * encoder.width
             column = np.zeros((1, self.timestamp_embedding_size), np.float32)
             self.scene_embedding_size = pooling(column, encoder.rows, pool).size
@@ -63,6 +77,8 @@ def get_scene_embeddings(audio: Any, model: Any) -> Any:
     Returns:
       A float32 tensor [n, scene_embedding_size] where the audio lies.
     """
+    if model.windows is not None:
+        return _tensor(model.windows.scenes(model.encoder, _array(audio)), audio)
     return _tensor(scenes(model.encoder, _array(audio), layer=model.layer, pool=model.pool), audio)
 
 
@@ -76,7 +92,10 @@ def get_timestamp_embeddings(audio: Any, model: Any) -> tuple[Any, Any]:
     Returns:
       A float32 tensor [n, t, timestamp_embedding_size] and their times, ms [n, t].
     """
-    found, times = timestamps(model.encoder, _array(audio), layer=model.layer)
+    if model.windows is not None:
+        found, times = model.windows.timestamps(model.encoder, _array(audio))
+    else:
+        found, times = timestamps(model.encoder, _array(audio), layer=model.layer)
     return _tensor(found, audio), _tensor(times, audio)
 
 

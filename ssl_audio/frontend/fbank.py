@@ -43,10 +43,14 @@ class Fbank:
       low: lower edge of the lowest band, Hz.
       high: upper edge of the highest band, Hz; at or below 0 it counts from the Nyquist frequency.
       preemphasis: share of the preceding sample that is subtracted, within each frame.
+      taper: power of the Hann window; 0.85 makes it Kaldi's "povey".
+      scale: factor on the samples; Kaldi's recipes take 16-bit integers, 32768. It moves quiet bands
+        away from the floor.
       remove_mean: subtract the mean of the clip's valid samples first. Each frame loses its own
         mean anyway, so this only changes how the samples are rounded.
-      frames: T; shorter clips are padded at the end with 0 (before normalisation), longer ones cut.
+      frames: T; shorter clips are padded at the end (before normalisation), longer ones cut.
         None: as many as the audio gives.
+      padding: what they are padded with: "zero", or "lowest", the clip's own least log energy.
       mean: subtracted from the log energies.
       std: the log energies are divided by twice this.
     """
@@ -58,15 +62,20 @@ class Fbank:
     low: float = 20.0
     high: float = 0.0
     preemphasis: float = 0.97
+    taper: float = 1.0
+    scale: float = 1.0
     remove_mean: bool = True
     frames: int | None = None
+    padding: str = "zero"
     mean: float = -4.2677393
     std: float = 4.5689974
 
     def __post_init__(self):
-        for name in ("rate", "bins", "hop", "window", "std"):
+        for name in ("rate", "bins", "hop", "window", "std", "taper", "scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Fbank: {name} is {getattr(self, name)}; it must be above 0.")
+        if self.padding not in ("zero", "lowest"):
+            raise ValueError(f"Fbank: padding '{self.padding}'; wanted zero or lowest.")
         if self.frames is not None and self.frames <= 0:
             raise ValueError(f"Fbank: frames is {self.frames}; it must be above 0, or None.")
         if not 0 <= self.low < self._top <= self.rate / 2:
@@ -90,7 +99,7 @@ class Fbank:
           ValueError: the batch is shorter than one window and `frames` is None.
         """
         frames = self.count(audio.shape[1])
-        audio = audio.astype(jnp.float32)
+        audio = audio.astype(jnp.float32) * self.scale
         if length is None:
             length = jnp.full(audio.shape[:1], audio.shape[1], jnp.int32)
         if self.remove_mean:
@@ -99,7 +108,11 @@ class Fbank:
             audio = audio - (total / jnp.maximum(length, 1))[:, None]
         spec = self._energies(self._framed(audio, min(frames, self._whole(audio.shape[1]))))
         spec = jnp.pad(spec, ((0, 0), (0, frames - spec.shape[1]), (0, 0)))
-        return jnp.where(self.valid(length, frames)[:, :, None], spec, 0)
+        valid = self.valid(length, frames)[:, :, None]
+        if self.padding == "zero":
+            return jnp.where(valid, spec, 0)
+        least = jnp.min(jnp.where(valid, spec, jnp.inf), axis=(1, 2), keepdims=True)
+        return jnp.where(valid, spec, jnp.where(jnp.isfinite(least), least, 0))
 
     def normalise(self, spec: Spec) -> Spec:
         """Return (spec - mean) / (2 std): a standard deviation near one half."""
@@ -144,7 +157,7 @@ class Fbank:
         size = 2 ** math.ceil(math.log2(self.window))
         framed = framed - jnp.mean(framed, axis=2, keepdims=True)
         previous = jnp.concatenate([framed[:, :, :1], framed[:, :, :-1]], axis=2)
-        framed = (framed - self.preemphasis * previous) * hann(self.window)[None, None]
+        framed = (framed - self.preemphasis * previous) * hann(self.window, self.taper)[None, None]
         bands = by_rows(lambda rows: jnp.fft.rfft(rows, size), framed)
         # The Nyquist line has no weight in any band.
         power = jnp.square(bands.real[..., :-1]) + jnp.square(bands.imag[..., :-1])
@@ -155,9 +168,10 @@ class Fbank:
 
 
 @functools.cache
-def hann(size: int) -> np.ndarray:
-    """Return the symmetric Hann window: 0 at both ends."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / (size - 1))).astype(np.float32)
+def hann(size: int, power: float = 1.0) -> np.ndarray:
+    """Return a power of the symmetric Hann window: 0 at both ends."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / (size - 1))
+    return (window**power).astype(np.float32)
 
 
 @functools.cache

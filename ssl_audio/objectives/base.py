@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from ssl_audio.structs import Loss
+from ssl_audio.structs import Encoded, Loss
 
 Params = Any
 Extra = Any
@@ -30,6 +30,7 @@ class Objective(abc.ABC):
 
     phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
     couples_examples: ClassVar[bool] = False  # True: gradient accumulation would change the loss
+    needs: ClassVar[tuple[str, ...]] = ()  # entries of `extra` without which predictors cannot work
 
     @abc.abstractmethod
     def init(self, key: Any, batch: Batch) -> tuple[Params, Extra]:
@@ -56,3 +57,24 @@ class Objective(abc.ABC):
     def predictors(self) -> Mapping[str, Predictor]:
         """Return what a trained model can be asked for, by name: "embed", "reconstruct", …"""
         return {}
+
+
+class Encoding(Objective):
+    """An objective with a frontend, a tokenizer and an encoder: what they learn can be read out."""
+
+    frontend: Any
+    tokenizer: Any
+    encoder: Any
+
+    def predictors(self) -> Mapping[str, Predictor]:
+        """Offer "encode"."""
+        return {"encode": self.encode}
+
+    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
+        """Encode unmasked audio; `layers` of the result is filled."""
+        del extra
+        spec = self.frontend(batch["audio"], batch["length"])
+        # Without parameters there is no entry in what was saved.
+        weights = {name: {"params": params.get(name, {})} for name in ("tokenizer", "encoder")}
+        tokens: Any = self.tokenizer.apply(weights["tokenizer"], spec)
+        return self.encoder.apply(weights["encoder"], tokens, layers=True)

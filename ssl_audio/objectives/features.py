@@ -1,4 +1,4 @@
-"""An encoder without a task: what a converted checkpoint without heads becomes."""
+"""An encoder without a task: what a converted checkpoint without heads becomes, and what gives targets."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,33 +7,41 @@ from typing import Any
 import jax
 
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens.patchify import Patchify
+from ssl_audio.letters import Array, Int
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.structs import Loss
+
+FINAL = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Features(Objective):
-    """Encode audio; there is nothing to learn.
+class Features(Encoding):
+    """Encode audio, and quantise what comes out; there is nothing to learn.
 
     Attributes:
-      frontend: waveform → normalised log-mel.
-      tokenizer: log-mel → patch tokens.
+      frontend: waveform → normalised log-mel, or whatever the tokenizer takes.
+      tokenizer: its features → tokens.
       encoder: any backbone.
+      quantizer: tokens → codes, or None.
+      layer: whose output is quantised: 0, 1, …; -1: after the last norm.
     """
 
     frontend: Frontend
-    tokenizer: Patchify
+    tokenizer: Any
     encoder: Any
+    quantizer: Any = None
+    layer: int = FINAL
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters; there is no other state."""
-        first, second = jax.random.split(key)
+        first, second, third = jax.random.split(key, 3)
         spec = self.frontend(batch["audio"], batch["length"])
         tokens, tokenizer = self.tokenizer.init_with_output(first, spec)
-        encoder = self.encoder.init(second, tokens)
-        return {"tokenizer": tokenizer["params"], "encoder": encoder["params"]}, {}
+        encoded, encoder = self.encoder.init_with_output(second, tokens)
+        made = {"tokenizer": tokenizer, "encoder": encoder}
+        if self.quantizer is not None:
+            made["quantizer"] = self.quantizer.init(third, encoded.tokens.x)
+        return {name: variables.get("params", {}) for name, variables in made.items()}, {}
 
     def loss(
         self,
@@ -52,12 +60,13 @@ class Features(Objective):
         )
 
     def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "encode"."""
-        return {"encode": self.encode}
+        """Offer "encode", and "codes" if there is a quantizer."""
+        codes = {} if self.quantizer is None else {"codes": self.codes}
+        return {**super().predictors(), **codes}
 
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode audio; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+    def codes(self, params: Params, extra: Extra, batch: Batch) -> Int[Array, "B N Q"]:
+        """Return the codes of the tokens; Q is 1 unless the quantizer has several books."""
+        encoded = self.encode(params, extra, batch)
+        x = encoded.tokens.x if self.layer == FINAL else encoded.layers[self.layer]
+        found = self.quantizer.apply({"params": params["quantizer"]}, x)
+        return found[..., None] if found.ndim == 2 else found

@@ -15,13 +15,14 @@ from ssl_audio import losses
 from ssl_audio.backbones import heads
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float, Int
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss, Tokens
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.structs import Loss, Tokens
+from ssl_audio.tokens.masking import hide
 from ssl_audio.tokens.patchify import Patchify, patches, unpatch
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedSpectrogram(Objective):
+class MaskedSpectrogram(Encoding):
     """Predict the masked patches of a log-mel spectrogram.
 
     Attributes:
@@ -127,13 +128,6 @@ class MaskedSpectrogram(Objective):
             offers["pictures"] = self.pictures
         return offers
 
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode unmasked audio; `layers` of the result is filled."""
-        del extra
-        spec = self.frontend(batch["audio"], batch["length"])
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        return self.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
-
     def pictures(self, params: Params, extra: Extra, batch: Batch) -> dict[str, Array]:
         """Return original, masked and reconstructed spectrograms, each [B, T, F]."""
         del extra
@@ -165,7 +159,7 @@ class MaskedSpectrogram(Objective):
         """
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
         masked = jnp.stack(
-            [_hide(tokens.x, m, params["mask_token"]) for m in masks.values()], axis=1
+            [hide(tokens.x, m, params["mask_token"]) for m in masks.values()], axis=1
         )
         count = len(masks)
         merged = Tokens(
@@ -183,9 +177,3 @@ class MaskedSpectrogram(Objective):
             picked = jnp.take_along_axis(x[:, i], mask[..., None], axis=1)
             predicted[name] = self._head.apply({"params": params[name]}, picked)
         return predicted
-
-
-def _hide(x, index, mask_token):
-    """Replace the patches at index [B, K] by the mask token."""
-    hidden = jnp.zeros(x.shape[:2], bool).at[jnp.arange(x.shape[0])[:, None], index].set(True)
-    return jnp.where(hidden[..., None], mask_token[None, None].astype(x.dtype), x)

@@ -9,13 +9,17 @@ import jax.numpy as jnp
 
 from ssl_audio import losses
 from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
-from ssl_audio.frontend.fbank import Fbank
 from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens.patchify import Patchify
+from ssl_audio.tokens.masking import others
+from ssl_audio.tokens.order import reorder
 
-LOSSES = {"softmax": losses.softmax_cross_entropy, "sigmoid": losses.sigmoid_cross_entropy}
+LOSSES = {
+    "softmax": losses.softmax_cross_entropy,
+    "sigmoid": losses.sigmoid_cross_entropy,
+    "asymmetric": losses.asymmetric,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,21 +29,24 @@ class Tagging(Objective):
     Attributes:
       frontend, tokenizer, encoder: as in pretraining; patches may overlap here.
       head: Encoded → logits.
-      criterion: "softmax" (one label a clip) or "sigmoid" (any number of labels).
+      criterion: "softmax" (one label a clip), "sigmoid" (any number of labels) or "asymmetric" (any
+        number, of many classes that are rare: `losses.asymmetric`).
       smoothing: in training, this share of each label is spread evenly: over all classes for "softmax",
-        over yes and no for "sigmoid" (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+        over yes and no otherwise (Szegedy et al. 2016, arXiv:1512.00567, section 7).
       spec_augment: hides a band and a stretch of the raw log-mel in training.
       noise: adds noise and rolls the normalised log-mel in training.
+      masking: which patches to leave out in training; the head must do without the whole grid.
     """
 
-    frontend: Fbank
-    tokenizer: Patchify
+    frontend: Any
+    tokenizer: Any
     encoder: Any
     head: Any
     criterion: str = "softmax"
     smoothing: float = 0.0
     spec_augment: SpecAugment | None = None
     noise: NoiseRoll | None = None
+    masking: Any = None
 
     def __post_init__(self):
         if self.criterion not in LOSSES:
@@ -103,19 +110,27 @@ class Tagging(Objective):
         return self.head.apply({"params": params["head"]}, encoded)
 
     def _encode(self, params, spec, key) -> Encoded:
-        tokens = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
-        rngs = None if key is None else {"drop_path": key}
+        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
+        rngs = None
+        if key is not None:
+            mask_key, place_key, key = jax.random.split(key, 3)
+            rngs = {"drop_path": key, "positions": place_key}
+            if self.masking:
+                hidden = self.masking(mask_key, len(tokens.x), tokens.grid)
+                tokens = reorder(tokens, others(hidden, tokens.x.shape[1]))
         return self.encoder.apply(
             {"params": params["encoder"]}, tokens, train=key is not None, layers=True, rngs=rngs
         )
 
     def _spec(self, batch, key):
         """Return the log-mel; masks go on before normalisation and noise after, as in SSAST's loader."""
-        spec = self.frontend.log_mel(batch["audio"], batch["length"])
+        audio, length = batch["audio"], batch["length"]
         if key is None:
-            return self.frontend.normalise(spec)
+            return self.frontend(audio, length)
         mask_key, noise_key = jax.random.split(key)
-        spec = self.frontend.normalise(
-            self.spec_augment(spec, mask_key) if self.spec_augment else spec
-        )
+        if self.spec_augment:
+            spec = self.spec_augment(self.frontend.log_mel(audio, length), mask_key)
+            spec = self.frontend.normalise(spec)
+        else:
+            spec = self.frontend(audio, length)
         return self.noise(spec, noise_key) if self.noise else spec

@@ -23,12 +23,14 @@ class Patchify(nn.Module):
       patch: mel bins and frames of a patch; (16, 16) for patches, (128, 2) for frames.
       stride: bins and frames between patches; smaller than `patch`, they overlap.
       dtype: of the product and its result; None: that of the input and the parameters.
+      bias: whether one is added.
     """
 
     width: int
     patch: tuple[int, int] = (16, 16)
     stride: tuple[int, int] = (16, 16)
     dtype: Any = None
+    bias: bool = True
 
     @nn.compact
     def __call__(self, spec: Spec) -> Tokens:
@@ -36,11 +38,35 @@ class Patchify(nn.Module):
         flat = patches(spec, self.patch, self.stride)
         batch, count, size = flat.shape
         kernel = self.param("kernel", _uniform(size), (size, self.width), jnp.float32)
-        bias = self.param("bias", _uniform(size), (self.width,), jnp.float32)
-        flat, kernel, bias = promote_dtype(flat, kernel, bias, dtype=self.dtype)
-        x = flat @ kernel + bias[None, None]
+        flat, kernel = promote_dtype(flat, kernel, dtype=self.dtype)
+        x = flat @ kernel
+        if self.bias:
+            bias = self.param("bias", _uniform(size), (self.width,), jnp.float32)
+            x = x + bias.astype(x.dtype)[None, None]
         index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
         return Tokens(x=x, index=index, grid=self.grid(spec.shape[1], spec.shape[2]))
+
+    @nn.nowrap
+    def grid(self, frames: int, bins: int) -> tuple[int, int]:
+        """Return (rows, columns) of patches in a spectrogram of that size."""
+        return grid(frames, bins, self.patch, self.stride)
+
+
+class Cut(nn.Module):
+    """Patches as they are, for what quantises or predicts them; no parameters.
+
+    Attributes:
+      patch, stride: see `Patchify`.
+    """
+
+    patch: tuple[int, int] = (16, 16)
+    stride: tuple[int, int] = (16, 16)
+
+    def __call__(self, spec: Spec) -> Tokens:
+        """Return the values of each patch, in the order of `Patchify`."""
+        x = patches(spec, self.patch, self.stride)
+        index = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
+        return Tokens(x=x, index=index, grid=self.grid(*spec.shape[1:]))
 
     @nn.nowrap
     def grid(self, frames: int, bins: int) -> tuple[int, int]:

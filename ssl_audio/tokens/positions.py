@@ -3,14 +3,14 @@
 Called by encoders with `Tokens.index`, and by warm starts and converters (`transfer`).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.letters import Array, Float
+from ssl_audio.letters import Array, Float, Int
 from ssl_audio.structs import Tokens
 
 # Timm truncates at +-2, a hundred standard deviations away: in effect not at all.
@@ -18,32 +18,84 @@ _init = nn.initializers.normal(0.02)
 
 
 class Learned(nn.Module):
-    """One learned row per position of a grid, and per special token (cls …).
+    """One learned row per position of a grid and, if wanted, per special token (cls …).
 
     Attributes:
       grid: (frequency rows, time columns) of the table. Tokens of another grid get the table moved
         to theirs by `transfer`, so one encoder takes clips of any length.
       start: "normal", deviation 0.02, as published; "sincos", from `sincos_2d`: masked patches differ
-        from the first step on, which a short run needs.
+        from the first step on, which a short run needs; also the fixed table of masked
+        autoencoders, if the optimizer leaves it alone.
+      cut: clips shorter than the table get its "middle", as published by SSAST, or its "start".
+      special: special tokens have rows, too.
     """
 
     grid: tuple[int, int]
     start: str = "normal"
+    cut: str = "middle"
+    special: bool = True
 
     def __post_init__(self):
         super().__post_init__()
         if self.start not in STARTS:
             raise ValueError(f"start {self.start!r}: wanted one of {', '.join(STARTS)}.")
+        if self.cut not in CUTS:
+            raise ValueError(f"cut {self.cut!r}: wanted one of {', '.join(CUTS)}.")
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, special: int = 0):
+        """Return the rows of the tokens [B, N, D] and of the P special tokens, [P, D] or 0.0."""
+        width = tokens.x.shape[-1]
+        table = self.param("table", STARTS[self.start], self.grid, width)
+        rows: Any = 0.0 if special else None
+        if special and self.special:
+            rows = self.param("special", _init, (special, width), jnp.float32)
+        if tokens.grid != self.grid:
+            table = transfer(table, self.grid, tokens.grid, cut=self.cut)
+        return jnp.take(table, tokens.index, axis=0), rows
+
+
+class Separate(nn.Module):
+    """One learned row per frequency row and one per time column, added; and per special token.
+
+    Koutini et al. 2022 (arXiv:2110.05069) section 3.1. Clips with fewer columns than the table get its
+    first ones, or, where there is a random stream "positions" (in training), a random run of them, the
+    same for the whole batch. Longer ones get the table stretched.
+
+    Attributes:
+      grid: (frequency rows, time columns) of the tables.
+    """
+
+    grid: tuple[int, int]
 
     @nn.compact
     def __call__(self, tokens: Tokens, special: int = 0):
         """Return the rows of the tokens [B, N, D] and of the P special tokens [P, D]."""
         width = tokens.x.shape[-1]
-        table = self.param("table", STARTS[self.start], self.grid, width)
+        freq = self.param("freq", _init, (self.grid[0], width), jnp.float32)
+        time = self.param("time", _init, (self.grid[1], width), jnp.float32)
         rows = self.param("special", _init, (special, width), jnp.float32) if special else None
-        if tokens.grid != self.grid:
-            table = transfer(table, self.grid, tokens.grid)
-        return jnp.take(table, tokens.index, axis=0), rows
+        spare = max(0, self.grid[1] - tokens.grid[1])
+        start = jnp.zeros((), jnp.int32)
+        if spare and self.has_rng("positions"):
+            start = jax.random.randint(self.make_rng("positions"), (), 0, spare + 1)
+        return separate(freq, time, tokens, start), rows
+
+
+def separate(
+    freq: Float[Array, "rows D"],
+    time: Float[Array, "columns D"],
+    tokens: Tokens,
+    start: Int[Array, ""],
+) -> Float[Array, "B N D"]:
+    """Return the sum of each token's row of both tables, columns counted from `start`."""
+    rows, columns = tokens.grid
+    if rows > freq.shape[0]:
+        freq = _stretch(freq, rows, axis=0)
+    if columns > time.shape[0]:
+        time = _stretch(time, columns, axis=0)
+    row, column = tokens.index // columns, tokens.index % columns
+    return jnp.take(freq, row, axis=0) + jnp.take(time, column + start, axis=0)
 
 
 def transfer(
@@ -52,8 +104,9 @@ def transfer(
     new_grid: tuple[int, int],
     *,
     rule: Literal["fixed", "reference"] = "fixed",
+    cut: str = "middle",
 ) -> Float[Array, "M D"]:
-    """Move a table to another grid: cut the middle out of a longer axis, stretch a shorter one.
+    """Move a table to another grid: cut a part out of a longer axis, stretch a shorter one.
 
     Stretching is bilinear with half-pixel centres and no antialiasing. Time comes first.
 
@@ -64,6 +117,7 @@ def transfer(
       rule: "fixed", or "reference": what SSAST and SSAMBA publish. That goes through 8 rows when
         time is stretched, and cuts frequency by the number of columns. Both agree for 128 mel bins
         in patches of 16 x 16, and for frames.
+      cut: which part of a longer axis: "middle" or "start".
 
     Raises:
       ValueError: the table does not fit `old_grid`, or the reference rule gives another grid than
@@ -79,13 +133,14 @@ def transfer(
         )
     x = jnp.asarray(table).reshape(rows, columns, -1)
     if new_columns < columns:
-        x = _middle(x, columns, new_columns, new_columns, axis=1)
+        x = CUTS[cut](x, columns, new_columns, new_columns, axis=1)
     else:
         x = _stretch(x, new_columns, axis=1)
         if rule == "reference":
             x = _stretch(x, 8, axis=0)
     if new_rows < rows:
-        x = _middle(x, rows, new_rows, new_columns if rule == "reference" else new_rows, axis=0)
+        length = new_columns if rule == "reference" else new_rows
+        x = CUTS[cut](x, rows, new_rows, length, axis=0)
     else:
         x = _stretch(x, new_rows, axis=0)
     if x.shape[:2] != new_grid:
@@ -117,6 +172,11 @@ def _middle(x: Array, old: int, new: int, length: int, axis: int) -> Array:
     return jax.lax.slice_in_dim(x, start, min(start + length, x.shape[axis]), axis=axis)
 
 
+def _start(x: Array, old: int, new: int, length: int, axis: int) -> Array:
+    del old, length
+    return jax.lax.slice_in_dim(x, 0, new, axis=axis)
+
+
 def _stretch(x: Array, size: int, axis: int) -> Array:
     """Resize one axis linearly; positions beyond the outermost centres repeat them."""
     old = x.shape[axis]
@@ -133,3 +193,5 @@ STARTS = {
     "normal": lambda key, grid, width: _init(key, (grid[0] * grid[1], width), jnp.float32),
     "sincos": lambda key, grid, width: sincos_2d(grid, width),
 }
+
+CUTS = {"middle": _middle, "start": _start}

@@ -10,11 +10,12 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssl_audio.backbones.scan import IMPLEMENTATIONS, selective_scan, xla
+from ssl_audio.backbones.scan import Inputs, bidirectional_scan, choose, selective_scan, xla
 
 KEYS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 BY_TIME = ("u", "delta", "B", "C", "z")
 CHUNK = xla.CHUNK
+PLAIN = ("reference", "xla")  # the Pallas kernels: test_scan_kernels.py
 
 
 def arrays(batch, length, channels, states, *, seed=0) -> dict[str, np.ndarray]:
@@ -95,7 +96,7 @@ def test_optional_inputs_default_to_nothing():
     np.testing.assert_allclose(y, given, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", PLAIN)
 def test_reverse_is_the_flipped_scan_of_the_flipped_sequence(implementation):
     inputs = make(2, CHUNK + 5, 3, 4)
     flipped = {k: jnp.flip(v, 1) if k in BY_TIME else v for k, v in inputs.items()}
@@ -107,7 +108,7 @@ def test_reverse_is_the_flipped_scan_of_the_flipped_sequence(implementation):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", PLAIN)
 def test_padding_is_inert(implementation, reverse):
     valid, length = CHUNK - 3, CHUNK + 7
     mask = jnp.broadcast_to(jnp.arange(length) < valid, (2, length))
@@ -145,7 +146,7 @@ def test_padding_is_inert(implementation, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", PLAIN)
 def test_two_halves_make_the_whole(implementation, reverse):
     inputs = make(2, CHUNK + 9, 3, 4)
     run = jax.jit(
@@ -165,7 +166,7 @@ def test_two_halves_make_the_whole(implementation, reverse):
     np.testing.assert_allclose(state, last, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", PLAIN)
 def test_low_precision_inputs_keep_a_float32_state(implementation):
     low = {k: v.astype(jnp.bfloat16) for k, v in make(2, 3 * CHUNK, 4, 8).items()}
     high = {k: v.astype(jnp.float32) for k, v in low.items()}
@@ -203,7 +204,9 @@ def compiled(implementation, batch, length, channels, states):
     seq, mix = ((batch, length, n) for n in (channels, states))
     u, b = (jax.ShapeDtypeStruct(s, np.float32) for s in (seq, mix))
     operands = (u, u, spec["A"], b, b, spec["initial_state"])
-    run = partial(IMPLEMENTATIONS[implementation], reverse=False)
+
+    def run(*operands):
+        return choose.run(implementation, [operands], [False])[0]
 
     def with_gradients(operands, cotangents):
         outputs, pull = jax.vjp(run, *operands)
@@ -278,23 +281,75 @@ def test_stacked_layers_with_remat():
     assert worst(got, wanted) < 1e-5
 
 
+@pytest.mark.parametrize("implementation", PLAIN)
+def test_both_directions_are_the_sum_of_two_scans(implementation):
+    shared = make(2, CHUNK + 2, 3, 4)
+    z = shared.pop("z")
+    shared.pop("initial_state")
+    other = make(2, CHUNK + 2, 3, 4, seed=1)
+    backward = {k: other[k] for k in shared}
+    mask = jnp.broadcast_to(jnp.arange(CHUNK + 2) < CHUNK, (2, CHUNK + 2))
+
+    def both(ahead, back, z):
+        options = dict(mask=mask, implementation=implementation)
+        return bidirectional_scan(Inputs(**ahead), Inputs(**back), z, **options)
+
+    def apart(ahead, back, z):
+        run = partial(selective_scan, z=z, mask=mask, implementation=implementation)
+        return run(**ahead) + run(**back, reverse=True)
+
+    got, wanted = (
+        jax.jit(jax.value_and_grad(lambda *x, f=f: jnp.sum(jnp.sin(f(*x))), (0, 1, 2)))(
+            shared, backward, z
+        )
+        for f in (both, apart)
+    )
+    assert worst(got, wanted) < 1e-5
+
+
 def test_choice_of_implementation(monkeypatch):
     inputs = make(1, 2, 2, 2)
-    called = []
-
-    def spy(*operands, reverse):
-        called.append(reverse)
-        return xla.scan(*operands, reverse=reverse)
-
-    monkeypatch.setitem(IMPLEMENTATIONS, "spy", spy)
-    selective_scan(**inputs)
-    assert not called
-    monkeypatch.setenv("SSL_AUDIO_SCAN", "spy")
-    selective_scan(**inputs)
-    selective_scan(**inputs, implementation="xla")  # an explicit name wins
-    assert called == [False]
+    assert choose.find("auto") == "xla"
+    monkeypatch.setenv("SSL_AUDIO_SCAN", "reference")
+    assert choose.find("auto") == "reference"
+    assert choose.find("xla") == "xla", "an explicit name wins"
     monkeypatch.setenv("SSL_AUDIO_SCAN", "fast")
     with pytest.raises(ValueError, match=r"SSL_AUDIO_SCAN='fast'.*auto, reference, xla"):
         selective_scan(**inputs)
     with pytest.raises(ValueError, match=r"implementation='pallas'.*auto, reference, xla"):
         selective_scan(**inputs, implementation="pallas")
+
+
+def test_auto_falls_back_once_with_one_line(monkeypatch, caplog):
+    choose._works.cache_clear()
+    monkeypatch.setitem(choose.PREFERRED, "cpu", "pallas_tpu")
+    try:
+        with caplog.at_level("WARNING"):
+            for _ in range(2):  # also while tracing
+                jax.eval_shape(selective_scan, **make(1, 2, 2, 2))
+        (record,) = caplog.records
+        assert "using 'xla', not 'pallas_tpu': " in record.getMessage()
+        with pytest.raises(ValueError, match="interpret mode"):
+            jax.jit(partial(selective_scan, implementation="pallas_tpu"))(**make(1, 2, 2, 2))
+        choose._works.cache_clear()
+        monkeypatch.setattr(choose, "VERSIONS", ((0, 1), (0, 9)))
+        assert choose.find("auto") == "xla"
+        assert "it is written for jax 0.1 to 0.9" in caplog.records[-1].getMessage()
+    finally:
+        choose._works.cache_clear()
+
+
+def test_a_kernel_that_is_wrong_here_is_not_used(monkeypatch):
+    load = choose._load
+
+    class Wrong:
+        @staticmethod
+        def scan(u, *rest, reverse):
+            y, last = xla.scan(u, *rest, reverse=reverse)
+            return 1.01 * y, last
+
+    monkeypatch.setattr(choose, "_load", lambda name: Wrong if name == "wrong" else load(name))
+    assert "it is off by 0.01" in choose._trial("wrong")
+    assert choose._trial("xla") == ""
+    monkeypatch.setitem(choose.PREFERRED, "cpu", "wrong")
+    assert choose.find("auto", np.float64) == "xla", "never tried in float64"

@@ -57,6 +57,15 @@ def test_every_clip_once():
     np.testing.assert_allclose(again.logits, made.logits, rtol=1e-6)
 
 
+def test_views_spread_over_a_clip_and_are_averaged():
+    found = evaluator(samples=1600, views=3)
+    made = predict(found, Loudness())
+    audio = found.source[3]["audio"]
+    assert len(audio) == 3200
+    powers = [np.mean(audio[start : start + 1600] ** 2) for start in (0, 800, 1600)]
+    np.testing.assert_allclose(made.logits[3, 0], 2 * np.mean(powers), rtol=1e-5)
+
+
 def test_clips_that_cannot_be_read_are_left_out(tmp_path):
     import soundfile
 

@@ -7,7 +7,7 @@ import pytest
 import reference
 
 from ssl_audio.structs import Tokens
-from ssl_audio.tokens.positions import Learned, sincos_2d, transfer
+from ssl_audio.tokens.positions import Learned, Separate, sincos_2d, transfer
 
 
 def ramp(rows, columns, width=3):
@@ -133,3 +133,33 @@ def test_learned_starts():
     assert 0.01 < float(place.std()) < 0.04
     with pytest.raises(ValueError, match="start 'cosine': wanted one of normal, sincos"):
         Learned((2, 3), start="cosine")
+
+
+def test_separate_tables_start_at_the_first_column_or_a_random_one():
+    module = Separate(grid=(2, 6))
+    params = {"freq": 100.0 * jnp.arange(2)[:, None], "time": 1.0 * jnp.arange(6)[:, None]}
+    index = jnp.arange(6)[None]
+    tokens = Tokens(x=jnp.zeros((1, 6, 1)), index=index, grid=(2, 3))
+    rows, special = module.apply({"params": params}, tokens)
+    assert special is None
+    assert np.asarray(rows)[0, :, 0].tolist() == [0, 1, 2, 100, 101, 102]
+    starts = set()
+    for seed in range(12):
+        moved, _ = module.apply(
+            {"params": params}, tokens, rngs={"positions": jax.random.key(seed)}
+        )
+        start = float(moved[0, 0, 0])
+        starts.add(start)
+        assert np.array_equal(moved, rows + start)
+    assert starts <= {0, 1, 2, 3} and len(starts) > 2
+    longer = Tokens(x=jnp.zeros((1, 24, 1)), index=jnp.arange(24)[None], grid=(2, 12))
+    stretched = np.asarray(module.apply({"params": params}, longer)[0])[0, :12, 0]
+    assert stretched[0] == 0 and stretched[-1] == 5 and (np.diff(stretched) >= 0).all()
+
+
+def test_a_table_can_be_cut_from_its_start():
+    table = jnp.arange(12.0)[:, None]
+    cut = transfer(table, (2, 6), (2, 3), cut="start")
+    assert np.asarray(cut)[:, 0].tolist() == [0, 1, 2, 6, 7, 8]
+    with pytest.raises(ValueError, match="cut 'end': wanted one of middle, start"):
+        Learned(grid=(2, 6), cut="end")

@@ -1,0 +1,94 @@
+"""CLAP (Wu et al. 2023, arXiv:2211.06687): audio and text in one space, symmetric InfoNCE.
+
+Run:      python -m ssl_audio.train --config configs/clap.py:data=CAPTIONS.jsonl --workdir runs/clap
+Laptop:   python -m ssl_audio.train --config configs/clap.py:laptop,root=ESC-10,fold=5 --workdir runs/clap10
+Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir runs/try
+Data:     a manifest with columns path, text (data/source.py); made-up sounds and their labels without one
+Options:  preset=laion|msclap  size=tiny|base|large  encoder=cnn|ssast|ssamba (laptop)  text=words|FOLDER
+          (a text model converted by `python -m ssl_audio.convert --from minilm …`, then frozen)
+Results:  experiments/clap/README.md
+"""
+
+from typing import Any
+
+from ssl_audio import audio_text, recipes
+from ssl_audio.checkpoint import Checkpoint
+from ssl_audio.config import parse_arg
+from ssl_audio.optim import Optim
+from ssl_audio.record import Record
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "laion": dict(
+        text="roberta", pooler=True, rate=48_000, hop=480, high=14_000.0, seconds=10, words=77,
+        projector=dict(kind="projectors:Laion", out=512), batch=2304, lr=1e-4, warmup=3200,
+        fill="repeatpad", temperature=0.07,
+    ),
+    "msclap": dict(
+        text="bert", pooler=False, rate=44_100, hop=320, high=8_000.0, seconds=7, words=77,
+        projector=dict(kind="projectors:Msclap", out=1024), batch=1536, lr=1e-3, warmup=0,
+        fill="repeat", temperature=0.007,
+    ),
+}  # fmt: skip
+
+
+def get_config(arg=""):
+    a = parse_arg(
+        arg, preset="laion", size="tiny", data="synthetic", root="", fold=5, encoder="cnn",
+        text="words", laptop=False, shuffled=False, runlocal=False,
+    )  # fmt: skip
+    if a.laptop or a.runlocal:
+        config = audio_text.laptop(
+            kind="contrastive",
+            root=a.root,
+            fold=a.fold,
+            encoder=a.encoder,
+            text=a.text,
+            temperature=0.07,
+            max_scale=100.0,
+            per_direction=False,
+            positives="pairs",
+        )
+        if a.shuffled:
+            config.data.text.captions = dict(
+                kind="captions:Shuffled",
+                captions=config.data.text.captions.to_dict(),
+                names=audio_text.labels(a.root),
+            )
+        return audio_text.runlocal(config) if a.runlocal else config
+    return published(a)
+
+
+def published(a):
+    if a.preset not in PRESETS:
+        raise ValueError(f"preset '{a.preset}': wanted one of {', '.join(PRESETS)}.")
+    preset = PRESETS[a.preset]
+    sound = {name: preset[name] for name in ("rate", "hop", "high")}
+    audio = audio_text.htsat(a.size, **sound)
+    text = audio_text.text_tower(preset["text"], pooler=preset["pooler"])
+    config = recipes.run(
+        objective=dict(
+            kind="contrastive",
+            towers=dict(
+                audio=audio | dict(projector=preset["projector"]),
+                text=text | dict(projector=preset["projector"]),
+            ),
+            edges=(("audio", "text", 1.0),),
+            temperature=preset["temperature"],
+            max_scale=100.0,
+            per_direction=False,
+            positives="pairs",
+        ),
+        data=dict(
+            sources=dict(captions=audio_text.captioned(a.data, preset["rate"])),
+            batch_size=preset["batch"],
+            samples=preset["seconds"] * preset["rate"],
+            rate=preset["rate"],
+            fill=preset["fill"],
+            text=audio_text.caption_words(a.data, text, preset["words"]),
+        ),
+        optim=Optim(lr=preset["lr"], warmup=preset["warmup"], schedule="cosine"),
+        steps="45ep",
+        checkpoint=Checkpoint(every="2%"),
+        record=Record(every=50, figures="0"),
+    )
+    return config

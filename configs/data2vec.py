@@ -1,0 +1,48 @@
+"""data2vec (Baevski et al. 2022, arXiv:2202.03555) on speech: a moving average's latents, regressed.
+
+Run:      python -m ssl_audio.train --config configs/data2vec.py:data=LIBRISPEECH --workdir runs/data2vec
+Try:      python -m ssl_audio.train --config configs/data2vec.py:runlocal --workdir runs/try
+Laptop:   python -m ssl_audio.train --config configs/data2vec.py:laptop,data=DIR --workdir runs/laptop
+Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Options:  size=tiny|base|large
+Results:  none yet; published weights: python -m ssl_audio.convert --from hf_data2vec
+"""
+
+from typing import Any
+
+from ssl_audio import recipes
+from ssl_audio.backbones import speech
+from ssl_audio.config import parse_arg
+from ssl_audio.optim import Optim
+
+
+def get_config(arg=""):
+    a = parse_arg(arg, size="base", data="synthetic", laptop=False, runlocal=False)
+    small = a.laptop or a.runlocal
+    size = "tiny" if small else a.size
+    groups = 4 if size == "tiny" else 16
+    positions = dict(kind="convolutions", depth=5, size=19, groups=groups)
+    objective: dict[str, Any] = dict(
+        kind="latent_regress",
+        frontend=dict(kind="raw"),
+        tokenizer=speech.waveform(size, norm="layer"),
+        encoder=speech.speech_encoder(size, positions),
+        masking=dict(kind="masking:Spans", count=0.49, length=10),
+        top=8,
+        beta=0.0,
+        decay=(0.999, 0.9999, 30_000),
+    )
+    if small:
+        objective |= dict(top=3, decay=(0.99, 0.999, 500))
+    if a.laptop:
+        return recipes.short(objective=objective, places=a.data, samples=20_720)
+    optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="3%", schedule="cosine")
+    config: Any = recipes.pretrain(
+        places=a.data, objective=objective, batch=256, steps=400_000, optim=optim
+    )
+    config.data.update(samples=250_000, crop="random")
+    if a.runlocal:
+        config.objective.encoder.update(depth=2, remat="none")
+        config.objective.top = 2
+        return recipes.few_steps(config, 16_000)
+    return config

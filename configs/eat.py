@@ -1,0 +1,76 @@
+"""EAT (Chen et al. 2024, arXiv:2401.03497): predict a teacher's features of a clip from a fifth of it.
+
+Run:      python -m ssl_audio.train --config configs/eat.py:data=AUDIOSET --workdir runs/eat
+Try:      python -m ssl_audio.train --config configs/eat.py:runlocal --workdir runs/try
+Laptop:   python -m ssl_audio.train --config configs/eat.py:laptop,data=DIR --workdir runs/laptop
+Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Options:  size=base|large  encoder=eat|vit|ssamba|ssamba_rms  clones=16
+Results:  experiments/eat/README.md
+"""
+
+from typing import Any
+
+from ssl_audio import recipes
+from ssl_audio.config import parse_arg
+from ssl_audio.frontend.fbank import STATS
+from ssl_audio.optim import Optim
+
+FIXED = {"positions/": 0.0}  # the sine table is not trained
+
+
+def get_config(arg=""):
+    a = parse_arg(
+        arg, size="base", encoder="eat", clones=16, data="synthetic", laptop=False, runlocal=False
+    )
+    frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])
+    if a.laptop:
+        made = objective(a.encoder, "mini", frontend | dict(bins=64, frames=496), 8, 2000)
+        made["decoder"].update(layers=2, groups=4)
+        made["momentum"].update(start=0.998, end=0.9999)
+        return recipes.short(
+            objective=made,
+            places=a.data,
+            batch=16,
+            steps=1000,
+            optim=optimizer(lr=1e-3, warmup="10%"),
+        )
+    config = recipes.pretrain(
+        places=a.data,
+        objective=objective(a.encoder, a.size, frontend, a.clones, 100_000),
+        batch=48,
+        steps=400_000,
+        optim=optimizer(lr=5e-4, warmup=53_333),
+    )
+    if a.runlocal:
+        config = recipes.runlocal(config)
+        config.objective.clones = 2
+        config.objective.decoder.update(width=48, layers=2, groups=4)
+    return config
+
+
+def objective(encoder, size, frontend, clones, following) -> dict[str, Any]:
+    """Return the objective; the teacher becomes as slow as it gets within `following` updates."""
+    parts = recipes.parts(frontend=frontend, encoder=encoder, size=size)
+    parts["encoder"]["drop_path"] = 0.0
+    parts["encoder"]["positions"].update(start="sincos", special=False)
+    return parts | dict(
+        kind="latent_prediction",
+        decoder=dict(
+            kind="decoders:ConvDecoder",
+            width=parts["encoder"]["width"],
+            layers=6,
+            kernel=3,
+            groups=16,
+        ),
+        masking=dict(kind="masking:InverseBlock", keep=0.2, side=5, more=0.07),
+        clones=clones,
+        utterance=1.0,
+        noise=0.01,
+        momentum=dict(start=0.9998, end=0.99999, steps=following, shape="linear"),
+    )
+
+
+def optimizer(lr, warmup) -> Optim:
+    return Optim(
+        lr=lr, b2=0.95, weight_decay=0.05, warmup=warmup, schedule="cosine", clip=4.0, rates=FIXED
+    )

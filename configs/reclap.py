@@ -1,0 +1,74 @@
+"""ReCLAP (Ghosh et al. 2025, arXiv:2409.09213): CLAP on captions rewritten to describe the sound itself.
+
+Run:      python -m ssl_audio.train --config configs/reclap.py:data=CAPTIONS.jsonl --workdir runs/reclap
+Laptop:   python -m ssl_audio.train --config configs/reclap.py:laptop,root=ESC-10,fold=5 --workdir runs/r10
+Try:      python -m ssl_audio.train --config configs/reclap.py:runlocal --workdir runs/try
+Data:     a manifest with path, text and rewrites (a list per clip; configs/reclap.py never calls a language
+          model); the laptop run takes its rewrites from the bank "esc" (data/banks)
+Options:  original=0.4 (share of captions that are not rewritten)  encoder, text: as configs/clap.py
+Results:  experiments/reclap/README.md
+"""
+
+from typing import Any
+
+from ssl_audio import audio_text, recipes
+from ssl_audio.checkpoint import Checkpoint
+from ssl_audio.config import parse_arg
+from ssl_audio.optim import Optim
+from ssl_audio.record import Record
+
+RATE = 48_000
+
+
+def get_config(arg=""):
+    a = parse_arg(
+        arg, size="base", data="synthetic", root="", fold=5, encoder="cnn", text="words",
+        original=0.4, laptop=False, runlocal=False,
+    )  # fmt: skip
+    loss: dict[str, Any] = dict(
+        temperature=0.07, max_scale=100.0, per_direction=False, positives="pairs"
+    )
+    if a.laptop or a.runlocal:
+        config = audio_text.laptop(
+            kind="contrastive", root=a.root, fold=a.fold, encoder=a.encoder, text=a.text, **loss
+        )
+        config.data.text.captions = dict(
+            kind="captions:Rewritten",
+            captions=config.data.text.captions.to_dict(),
+            original=a.original,
+            bank="esc",
+        )
+        if a.root:
+            config.evals.described = config.evals.zero_shot.to_dict() | dict(bank="esc")
+        if a.runlocal:
+            config.evals = {}
+        return audio_text.runlocal(config) if a.runlocal else config
+    projector = dict(kind="projectors:Laion", out=512)
+    audio = audio_text.htsat(a.size, rate=RATE, hop=480, high=14_000.0)
+    text = audio_text.text_tower("roberta", pooler=False)
+    words = audio_text.caption_words(a.data, text, 77)
+    words["captions"] = dict(
+        kind="captions:Rewritten", captions=words["captions"], original=a.original, bank=""
+    )
+    return recipes.run(
+        objective=dict(
+            kind="contrastive",
+            towers=dict(
+                audio=audio | dict(projector=projector), text=text | dict(projector=projector)
+            ),
+            edges=(("audio", "text", 1.0),),
+            **loss,
+        ),
+        data=dict(
+            sources=dict(captions=audio_text.captioned(a.data, RATE)),
+            batch_size=256,
+            samples=10 * RATE,
+            rate=RATE,
+            fill="repeatpad",
+            text=words,
+        ),
+        optim=Optim(lr=5e-4, warmup=3200, schedule="cosine"),
+        steps="30ep",
+        checkpoint=Checkpoint(every="2%"),
+        record=Record(every=50, figures="0"),
+    )

@@ -1,0 +1,118 @@
+"""TeminAL (arXiv:2408.09269): post-train a contrastive model to tell before from after, in two stages.
+
+Run:      python -m ssl_audio.train --config configs/teminal.py:stage=A,model=RUN,root=DIR --workdir runs/A
+          python -m ssl_audio.train --config configs/teminal.py:stage=B,model=runs/A,root=DIR --workdir runs/B
+Laptop:   as above with laptop,root=FSDD: stage=base first (single digits), then A and B
+Try:      python -m ssl_audio.train --config configs/teminal.py:runlocal --workdir runs/try
+Data:     DIR is that of ESC-50
+Options:  same=1 cross=1 beta=1: weights of reversed clips (arXiv:2301.02074); the paper's own are not known
+Results:  experiments/teminal/README.md
+"""
+
+from typing import Any
+
+from ssl_audio import audio_text, recipes
+from ssl_audio.checkpoint import Checkpoint
+from ssl_audio.config import parse_arg
+from ssl_audio.data import text as texts
+from ssl_audio.optim import Optim
+from ssl_audio.record import Record
+
+STAGES = ("base", "A", "B")
+
+
+def get_config(arg=""):
+    a = parse_arg(
+        arg,
+        stage="B",
+        model="",
+        root="",
+        same=1.0,
+        cross=1.0,
+        beta=1.0,
+        laptop=False,
+        runlocal=False,
+    )
+    if a.stage not in STAGES:
+        raise ValueError(f"stage '{a.stage}': wanted one of {', '.join(STAGES)}.")
+    if a.laptop or a.runlocal or not a.model:
+        objective, data = small(a)
+    else:
+        objective, data = pretrained(a)
+    reversal = dict(same=a.same, cross=a.cross, beta=a.beta) if a.stage == "B" else None
+    compose: dict[str, dict[str, Any] | None] = {
+        "base": None,
+        "A": dict(kind="compose:Several", rate=data["rate"], single=0.5, overlay=0.5, gap=0.1),
+        "B": dict(
+            kind="compose:Ordered", rate=data["rate"], relations=("before", "after"), gap=0.1
+        ),
+    }
+    config: Any = recipes.run(
+        objective=objective | dict(reversal=reversal),
+        data=data | dict(compose=compose[a.stage]),
+        optim=optimizer(a),
+        steps=400 if a.stage != "B" else 800,
+        checkpoint=Checkpoint(every="50%", keep=1),
+        record=Record(every=20, figures="0"),
+    )
+    if a.model:
+        config.warm_start = dict(path=a.model, take=".*", leave="")
+    if a.runlocal:
+        small_sounds = dict(kind="synthetic", size=32, seconds=0.4)
+        config.data.sources = dict(synthetic=small_sounds)
+        config.data.update(batch_size=8)
+        config.objective.towers.audio.encoder.update(depth=1, remat="none")
+        config.steps = "4"
+        config.record.every, config.checkpoint.every = 1, "2"
+    return config
+
+
+def optimizer(a) -> Optim:
+    if a.laptop or a.runlocal or not a.model:
+        return Optim(lr=1e-3, weight_decay=0.01, warmup="10%", schedule="cosine", clip=1.0)
+    return Optim(lr=1e-5, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
+
+
+def pretrained(a) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return objective and data of a trained model, on the clips of `root`."""
+    known = audio_text.trained(a.model)
+    objective = {k: v for k, v in known["objective"].items() if k != "reversal"}
+    data: dict[str, Any] = {
+        k: known["data"][k] for k in ("samples", "rate", "fill", "text") if k in known["data"]
+    } | dict(sources=dict(esc50=dict(kind="sets.esc", root=a.root)), batch_size=32)
+    data["text"] = dict(data["text"]) | dict(captions=dict(kind="captions:Own"))
+    return objective, data
+
+
+def small(a) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return towers that know positions, for pairs of spoken digits."""
+    names = tuple(map(str, range(10))) if a.root else audio_text.labels("")
+    source: dict[str, Any] = dict(kind="synthetic")
+    if a.root:
+        source = dict(kind="sets.spoken_digit", root=a.root, split="train")
+    known = texts.vocabulary([*names, "before after while and"])
+    projector = dict(kind="projectors:Laion", out=128)
+    audio = audio_text.sound_tower("ssast", frames=60, depth=4, positions="sincos")
+    text = audio_text.small_text(known)
+    own = dict(kind="captions:Own")
+    if a.stage == "base":
+        own = dict(kind="captions:Templates", templates=("{}",), neutral=False)
+    objective = dict(
+        kind="contrastive",
+        towers=dict(
+            audio=audio | dict(projector=projector), text=text[1] | dict(projector=projector)
+        ),
+        edges=(("audio", "text", 1.0),),
+        temperature=0.07,
+        max_scale=100.0,
+        per_direction=False,
+        positives="pairs" if a.stage == "B" else "texts",
+    )
+    data = dict(
+        sources=dict(sounds=source),
+        batch_size=32 if a.stage == "B" else 64,
+        samples=19_520,
+        rate=16_000,
+        text=dict(kind="text", words=text[0], length=8, captions=own),
+    )
+    return objective, data

@@ -1,0 +1,251 @@
+"""What the configs of audio-text systems share: towers, a laptop run on ESC-10, its four-step version."""
+
+import csv
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssl_audio import recipes
+from ssl_audio.backbones import sizes
+from ssl_audio.backbones.bert import bert, published
+from ssl_audio.backbones.htsat import SIZES as HTSAT
+from ssl_audio.checkpoint import Checkpoint
+from ssl_audio.data import text as texts
+from ssl_audio.data.banks import bank
+from ssl_audio.data.captions import TEMPLATES
+from ssl_audio.frontend.fbank import STATS
+from ssl_audio.optim import Optim
+from ssl_audio.record import Record
+
+CLIP = 40_000  # samples of a laptop run's clips: 2.5 s at 16 kHz
+CLASSES = 10
+
+
+def htsat(size: str, *, rate: int, hop: int, high: float) -> dict[str, Any]:
+    """Return a tower of HTSAT as in CLAP; `rate` and `high` in Hz, `hop` in samples."""
+    if size not in HTSAT:
+        raise ValueError(f"size '{size}': wanted one of {', '.join(HTSAT)}.")
+    width, depths, heads = HTSAT[size]
+    return dict(
+        kind="towers:Tower",
+        # Near zero mean and unit deviation: no batch statistics are taken.
+        frontend=dict(
+            kind="mel", rate=rate, hop=hop, high=high, sixteen_bit=True, mean=-20.0, std=20.0
+        ),
+        tokenizer=dict(kind="folded", width=width),
+        encoder=dict(kind="htsat", width=width, depths=depths, heads=heads, drop_path=0.1),
+        pool=dict(kind="pools:Mean"),
+        spec_augment=dict(kind="augment:SpecAugment", freq=9, time=65),
+        length="length",
+        frozen=False,
+    )
+
+
+def text_tower(name: str, *, pooler: bool) -> dict[str, Any]:
+    """Return a text tower of a published size; see `backbones.bert`."""
+    parts = published(name, pooler=pooler)
+    return dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
+
+
+def laptop(
+    *, kind: str, root: str, fold: int, encoder: str, text: str, out: int = 128, **objective: Any
+) -> Any:
+    """Return a run on ESC-10 for two cores; one fold is kept for the zero-shot evaluation.
+
+    Args:
+      kind: of the objective; `objective` holds its other options.
+      root: ESC-10's folder; "": made-up sounds.
+      fold: that is not trained on.
+      encoder: "cnn", or a name of `sizes.encoder`.
+      text: "words": a small text tower, learned from nothing; or the folder of a converted text model,
+        which is then frozen.
+      out: width of the common space.
+    """
+    projector = dict(kind="projectors:Laion", out=out)
+    names = labels(root)
+    words, tower = _text(text, names)
+    data_text: dict[str, Any] = dict(
+        kind="text", words=words, length=24, captions=dict(kind="captions:Templates", neutral=False)
+    )
+    data_text["captions"]["templates"] = TEMPLATES
+    run: Any = recipes.run(
+        objective=dict(
+            kind=kind,
+            towers=dict(
+                audio=sound_tower(encoder, frames=124, depth=4)
+                | dict(
+                    projector=projector,
+                    spec_augment=dict(kind="augment:SpecAugment", freq=8, time=16),
+                ),
+                text=tower | dict(projector=projector),
+            ),
+            edges=(("audio", "text", 1.0),),
+            **objective,
+        ),
+        data=dict(
+            sources=dict(esc10=esc10(root, [f for f in range(1, 6) if f != fold])),
+            batch_size=64,
+            samples=CLIP,
+            fill="repeat",
+            text=data_text,
+        ),
+        optim=Optim(
+            lr=1e-3,
+            weight_decay=0.01,
+            warmup="10%",
+            schedule="cosine",
+            clip=1.0,
+            rates={"^text/(tokenizer|encoder)/": 0.0 if text != "words" else 1.0},
+        ),
+        steps="60ep",
+        checkpoint=Checkpoint(every="50%", keep=1),
+        record=Record(every=20, figures="0"),
+    )
+    run.evals = dict(
+        zero_shot=dict(
+            kind="zero_shot",
+            source=esc10(root, [fold]),
+            samples=CLIP,
+            fill="repeat",
+            text=dict(kind="text", words=words, length=24),
+            templates=("This is a sound of {}.",),
+            bank="",
+        )
+    )
+    run.eval_every = "50%"
+    if text != "words":
+        run.warm_start = dict(path=text, take="^text/(tokenizer|encoder)/", leave="")
+    return run
+
+
+def runlocal(config: Any) -> Any:
+    """Shrink a laptop run to four steps on made-up sounds."""
+    audio = config.objective.towers.audio
+    audio.encoder.channels = (16, 16)
+    audio.tokenizer.width = 16
+    config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
+    config.data.update(batch_size=8, samples=16_000)
+    config.steps, config.eval_every = "4", "4"
+    config.optim.warmup = "0%"
+    config.record.update(every=1, figures="0")
+    config.checkpoint.every = "2"
+    for part in config.evals.values():
+        part.samples = 16_000
+        part.source = ConfigDict(dict(kind="synthetic", size=24, seconds=1.0))
+    return config
+
+
+def esc10(root: str, folds: list[int]) -> dict[str, Any]:
+    """Return folds of ESC-10, or made-up sounds when there is no root."""
+    if not root:
+        return dict(kind="synthetic", folds=tuple(folds))
+    return dict(kind="sets.esc", root=root, subset="esc10", folds=tuple(folds))
+
+
+def labels(root: str) -> tuple[str, ...]:
+    """Return the class names of ESC-10 as its table has them; without a root, of the made-up sounds."""
+    if not root:
+        from ssl_audio.data.synthetic import SOUNDS
+
+        return tuple(SOUNDS)
+    places = [pathlib.Path(root).expanduser() / name for name in ("meta/esc50.csv", "meta.csv")]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ValueError(f"root={root}: neither meta/esc50.csv nor meta.csv there.")
+    with open(found, encoding="utf-8", newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r.get("esc10", "True") == "True"]
+    return tuple(sorted({row["category"] for row in rows}))
+
+
+def captioned(data: str, rate: int) -> dict[str, Any]:
+    """Return the source of a manifest with captions, or "synthetic" sounds; `rate` in Hz."""
+    if data == "synthetic":
+        return dict(kind="synthetic", rate=rate)
+    return dict(kind="source:Manifest", path=data, rate=rate)
+
+
+def caption_words(data: str, tower: dict[str, Any], length: int) -> dict[str, Any]:
+    """Return how captions are cut for a text tower that begins from nothing.
+
+    To begin from published weights, set `words` to the tokenizer's file (`data/text.py`) and
+    `warm_start`.
+    """
+    captions = dict(kind="captions:Templates" if data == "synthetic" else "captions:Own")
+    words = dict(kind="text:Words", words=(), buckets=tower["tokenizer"]["vocab"] - 2)
+    return dict(kind="text", words=words, length=length, captions=captions)
+
+
+def trained(path: str) -> dict[str, Any]:
+    """Return the config of a trained or converted audio-text model.
+
+    Raises:
+      ValueError: `path` is not one.
+    """
+    written = pathlib.Path(path).expanduser() / "config.json"
+    if not written.is_file():
+        raise ValueError(f"{path}: no config.json there; wanted a run, or a folder of convert.")
+    config = json.loads(written.read_text(encoding="utf-8"))
+    if not config.get("objective", {}).get("towers"):
+        raise ValueError(f"{path}: its objective has no towers; wanted an audio-text model.")
+    return config
+
+
+def sound_tower(
+    encoder: str, *, frames: int, depth: int, positions: str = "normal"
+) -> dict[str, Any]:
+    """Return a small audio tower at 16 kHz: "cnn", or a name of `sizes.encoder` with `depth` layers.
+
+    Args:
+      encoder: its kind.
+      frames: of a clip, 20 ms apart.
+      depth: of a Transformer or Mamba.
+      positions: how its position table starts; see `tokens.positions`.
+    """
+    bins, patch = 64, (4, 4)
+    pool = "pools:Mean"
+    if encoder == "cnn":
+        built: dict[str, Any] = dict(kind="cnn", channels=(64, 128, 128), convolutions=1)
+        width, pool = 64, "pools:Columns"
+    else:
+        patch = (16, 4)
+        built = sizes.encoder(encoder, "tiny", (bins // patch[0], frames // patch[1]), depth=depth)
+        built["positions"]["start"] = positions
+        width = built["width"]
+    stats = STATS["esc50"]
+    return dict(
+        kind="towers:Tower",
+        frontend=dict(
+            kind="fbank", bins=bins, hop=320, window=640, mean=stats["mean"], std=stats["std"]
+        ),
+        tokenizer=dict(kind="patchify", width=width, patch=patch, stride=patch),
+        encoder=built,
+        pool=dict(kind=pool),
+        spec_augment=None,
+        length="length",
+        frozen=False,
+    )
+
+
+def small_text(known: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a tokenizer that knows some words, and a small text tower to learn from nothing."""
+    buckets = 64
+    words = dict(kind="text:Words", words=known, buckets=buckets)
+    vocab = 2 + len(known) + buckets
+    parts = bert(vocab=vocab, width=64, depth=1, heads=4, hidden=128, places=32, eps=1e-6)
+    parts["encoder"]["remat"] = "none"
+    return words, dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
+
+
+def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tokenizer and the tower of "words", or of the folder of a converted text model."""
+    if where == "words":
+        plain = [name.replace("_", " ") for name in names]
+        return small_text(texts.vocabulary([*TEMPLATES, *plain, *bank("esc").sentences()]))
+    config = trained(where)
+    try:
+        tower, words = config["objective"]["towers"]["text"], config["data"]["text"]["words"]
+    except KeyError as error:
+        raise ValueError(f"text={where}: its config has no {error}; is it a text model?") from None
+    return words, tower | dict(frozen=True)

@@ -1,0 +1,46 @@
+"""A convolutional encoder over the grid of patch tokens: the small audio tower, good with little data."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ssl_audio.backbones.norms import LayerNorm
+from ssl_audio.letters import Array, Float
+from ssl_audio.structs import Encoded, Tokens
+
+
+class Cnn(nn.Module):
+    """Blocks of 3 x 3 convolutions; between blocks the mean of 2 x 2 tokens.
+
+    Attributes:
+      channels: width of each block; the last is the width of the tokens that come out.
+      convolutions: in each block, each followed by a norm over channels and a ReLU.
+      norm: template.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 128)
+    convolutions: int = 2
+    norm: nn.Module = LayerNorm(1e-5)
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, *, train: bool = False, layers: bool = False) -> Encoded:
+        """Encode tokens of the whole grid; `layers` is not kept, for the blocks differ in size."""
+        del train, layers
+        x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
+        for block, width in enumerate(self.channels):
+            for number in range(self.convolutions):
+                name = f"block{block}_conv{number}"
+                x = nn.Conv(width, (3, 3), use_bias=False, name=name)(x)
+                x = nn.relu(self.norm.copy(name=f"{name}_norm")(x))
+            if block + 1 < len(self.channels):
+                x = halved(x)
+        batch, rows, columns, width = x.shape
+        index = jnp.arange(rows * columns, dtype=jnp.int32)[None]
+        index = jnp.broadcast_to(index, (batch, rows * columns))
+        x = x.reshape(batch, rows * columns, width)
+        return Encoded(tokens=Tokens(x=x, index=index, grid=(rows, columns)))
+
+
+def halved(x: Float[Array, "B H W D"]) -> Float[Array, "B h w D"]:
+    """Return the means of 2 x 2; a side of one stays, an odd row or column at the end is left out."""
+    sides = [2 if side > 1 else 1 for side in x.shape[1:3]]
+    return nn.avg_pool(x, (sides[0], sides[1]), (sides[0], sides[1]))

@@ -1,0 +1,50 @@
+"""From tokens to one vector per clip or sentence: the last part of a tower."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ssl_audio.backbones.attention import INIT
+from ssl_audio.backbones.heads import mean_tokens
+from ssl_audio.letters import Array, Float
+from ssl_audio.structs import Encoded
+
+
+class Mean(nn.Module):
+    """The mean of the valid tokens."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        return mean_tokens(encoded)
+
+
+class First(nn.Module):
+    """tanh of a dense layer on the first token: the pooler of BERT and RoBERTa."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        x = encoded.tokens.x[:, 0]
+        return jnp.tanh(nn.Dense(x.shape[-1], kernel_init=INIT, name="dense")(x))
+
+
+class Columns(nn.Module):
+    """The mean of each frequency row over time, side by side: D' = rows * D."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        tokens = encoded.tokens
+        x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
+        return jnp.mean(x, axis=2).reshape(x.shape[0], -1)
+
+
+class MeanMax(nn.Module):
+    """The mean over frequency, then the sum of mean and maximum over time (PANNs, arXiv:1912.10211)."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        tokens = encoded.tokens
+        x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1).mean(axis=1)
+        return jnp.mean(x, axis=1) + jnp.max(x, axis=1)

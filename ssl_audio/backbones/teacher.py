@@ -1,0 +1,45 @@
+"""Teachers that follow a student, and numbers that change with the step. For `Objective.refresh`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Ramp:
+    """A number that goes from `start` to `end` within so many steps, then stays.
+
+    Attributes:
+      start, end: its values.
+      steps: updates in between; 0: it is `end` from the first.
+      shape: "linear", or "cosine" (slow at both ends).
+    """
+
+    start: float
+    end: float
+    steps: int = 0
+    shape: str = "linear"
+
+    def __post_init__(self):
+        if self.shape not in ("linear", "cosine"):
+            raise ValueError(f"Ramp: shape '{self.shape}'; wanted linear or cosine.")
+        if self.steps < 0:
+            raise ValueError(f"Ramp: steps is {self.steps}; it must not be below 0.")
+
+    def __call__(self, step: Any) -> Any:
+        """Return the number, float32, after `step` updates."""
+        share = jnp.clip(jnp.asarray(step, jnp.float32) / max(self.steps, 1), 0, 1)
+        if not self.steps:
+            share = jnp.ones((), jnp.float32)
+        if self.shape == "cosine":
+            share = (1 - jnp.cos(jnp.pi * share)) / 2
+        return self.start + (self.end - self.start) * share
+
+
+def follow(teacher: Any, student: Any, momentum: Any) -> Any:
+    """Return momentum x teacher + (1 - momentum) x student, for the parts that the teacher has."""
+    if isinstance(teacher, dict):
+        return {name: follow(old, student[name], momentum) for name, old in teacher.items()}
+    return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)

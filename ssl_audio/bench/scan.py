@@ -1,0 +1,106 @@
+"""The bare recurrence, forward and with all gradients, beside other formulations of it."""
+
+import argparse
+import importlib.util
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_audio.backbones.scan import IMPLEMENTATIONS, selective_scan
+from ssl_audio.bench import formulations
+from ssl_audio.bench.measure import Row, compiled
+
+log = logging.getLogger(__name__)
+OTHERS: dict[str, Callable] = {
+    "associative": formulations.associative,
+    "chunked": formulations.chunked,
+}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add this benchmark's options."""
+    known = ", ".join(["auto", *IMPLEMENTATIONS, *OTHERS, "torch"])
+    parser.add_argument(
+        "--implementation", default="auto,associative,chunked,torch", help=f"of {known}"
+    )
+    parser.add_argument("--length", default="512,2048", help="tokens; several with commas")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--channels", type=int, default=384)
+    parser.add_argument("--states", type=int, default=16)
+    parser.add_argument("--memory", type=float, default=4.0, help="GB of temporaries not to exceed")
+
+
+def rows(args: argparse.Namespace) -> list[Row]:
+    """Return the rows: implementations within passes within lengths."""
+    found = []
+    for length in map(int, args.length.split(",")):
+        g = np.random.default_rng(0)
+
+        def draw(*shape, g=g):
+            return g.standard_normal(shape).astype(np.float32)
+
+        wide, mix = (args.batch, length, args.channels), (args.batch, length, args.states)
+        step = np.logaddexp(0, draw(*wide) - 3)
+        A = -np.broadcast_to(
+            np.arange(1, args.states + 1, dtype=np.float32), (wide[2], args.states)
+        )
+        operands = (draw(*wide), step.astype(np.float32), A.copy(), draw(*mix), draw(*mix))
+        size = sum(x.nbytes for x in operands)
+        # Read the inputs and write y; with gradients also read them again and dy, and write as much.
+        moved = {"forward": size + operands[0].nbytes, "gradient": 3 * size + operands[0].nbytes}
+        for what in ("forward", "gradient"):
+            for name in args.implementation.split(","):
+                labels = {"implementation": name, "length": length, "pass": what}
+                made = _made(name, what, operands, args.memory)
+                if made:
+                    call, more = made
+                    row = Row(labels, call, (length, what), moved=moved[what], **more)
+                    found.append(row)
+    return found
+
+
+def _made(
+    name: str, what: str, operands: tuple, limit: float
+) -> tuple[Callable, dict[str, Any]] | None:
+    if name == "torch":
+        return _torch(what, operands)
+    if name not in (*OTHERS, "auto", *IMPLEMENTATIONS):
+        raise ValueError(f"--implementation: got '{name}'; see --help.")
+    scan = OTHERS.get(name) or partial(selective_scan, delta_softplus=False, implementation=name)
+
+    def both(operands, dy):
+        y, pull = jax.vjp(scan, *operands)
+        return y, pull(dy)
+
+    arguments = operands if what == "forward" else (operands, operands[0])
+    program, fields = compiled(scan if what == "forward" else both, *arguments)
+    if fields["temp"] is not None and fields["temp"] > limit * 1e9:
+        needs = fields["temp"] / 1e9
+        log.warning("%s at %d tokens needs %.1f GB: not run", name, operands[0].shape[1], needs)
+        return None
+    arguments = jax.device_put(arguments)
+    return lambda: jax.block_until_ready(program(*arguments)), fields
+
+
+def _torch(what: str, operands: tuple) -> tuple[Callable, dict[str, Any]] | None:
+    if not importlib.util.find_spec("torch"):
+        log.warning("torch is not installed: no PyTorch rows")
+        return None
+    import torch
+
+    tensors = [torch.from_numpy(x) for x in operands]
+    if what == "forward":
+
+        def forward():
+            with torch.no_grad():
+                formulations.torch_scan(*tensors)
+
+        return forward, {}
+    tensors = [x.clone().requires_grad_() for x in tensors]
+    return lambda: torch.autograd.grad(
+        formulations.torch_scan(*tensors), tensors, tensors[0].detach()
+    ), {}

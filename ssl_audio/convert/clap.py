@@ -1,0 +1,339 @@
+"""CLAP with HTSAT and a RoBERTa: `ClapModel` of transformers, and LAION's own checkpoints.
+
+Wu et al. 2023 (arXiv:2211.06687). LAION's names are turned into those of transformers first, and back.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_audio import losses
+from ssl_audio.convert.base import Converted, State, build, count, dense, need, norm, plain_names
+from ssl_audio.convert.minilm import QKV, bert_parts, bert_state, text_config, trace
+from ssl_audio.convert.options import Options
+from ssl_audio.tokens.folded import fold
+
+AUDIO, TEXT = "audio_model.audio_encoder.", "text_model."
+# What a model does without: tables that are counted anew, heads that CLAP never asks, and the front end
+# of LAION's files, which is `frontend/mel.py`.
+UNUSED = re.compile(
+    r"(relative_position_index|attn_mask|position_ids|token_type_ids|num_batches_tracked)$"
+    r"|^(audio|text)_transform\.|\.(tscam_conv|head|spectrogram_extractor|logmel_extractor)\."
+)
+# LAION's names and those of transformers, within a name; qkv apart.
+LAION = (
+    ("audio_branch.", AUDIO),
+    ("text_branch.", TEXT),
+    ("audio_encoder.bn0.", "audio_encoder.batch_norm."),
+    (".norm1.", ".layernorm_before."),
+    (".norm2.", ".layernorm_after."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
+    (".attn.proj.", ".attention.output.dense."),
+    (".attn.relative", ".attention.self.relative"),
+    ("_projection.0.", "_projection.linear1."),
+    ("_projection.2.", "_projection.linear2."),
+)
+FUSION = {"near": ("local_att", 0), "far": ("global_att", 1)}  # ours → theirs and its first layer
+
+
+def from_state_dict(state_dict: State, **options: Any) -> Converted:
+    """Convert a state dict of ClapModel, or of LAION's `.pt` files (HTSAT and RoBERTa).
+
+    Options are those of ClapConfig: audio_config and text_config (or audio and text), projection_dim,
+    also in a mapping `top`; of preprocessor_config.json: sampling_rate, hop_length, fft_window_size,
+    frequency_min, frequency_max, nb_max_samples. Needed only where the arrays do not tell: spec_size
+    (256), and the text tower's heads (width / 64). `forward(input_features=[B, C, T, F], input_ids=[B, W],
+    attention_mask=, is_longer=[B, 1])` gives both embeddings, logits and all on the way; "aff_out" has
+    the longer clips first.
+
+    Raises:
+      ValueError: see `ssl_audio.convert.from_state_dict`.
+    """
+    state = plain_names(state_dict)
+    kept = {name: value for name, value in state.items() if UNUSED.search(name)}
+    state = {name: value for name, value in state.items() if name not in kept}
+    style = "laion" if any(name.startswith("audio_branch.") for name in state) else "transformers"
+    if style == "laion":
+        state = _to_transformers(state)
+    options = dict(options) | dict(options.get("config") or {})
+    audio, text = (
+        Options(dict(options.get(f"{name}_config") or options.get(name) or {}))
+        for name in ("audio", "text")
+    )
+    top = Options(dict(options.get("top") or {}) | _scalars(options))
+    (shared,) = need(state, "audio_projection.linear2.weight")
+    out = top.found("projection_dim", len(shared), f"audio_projection {shared.shape}")
+    projector = dict(kind="projectors:Laion", out=out)
+    parts, samples = _htsat(state, audio, top)
+    words = bert_parts(state, text, TEXT, pooler=True)
+    for asked in (audio, text):
+        asked.only("projection_hidden_act", "relu")
+        asked.get("projection_dim")
+    config: dict[str, Any] = dict(
+        objective=dict(
+            kind="contrastive",
+            towers=dict(
+                audio=dict(kind="towers:Tower", **parts, projector=projector),
+                text=dict(kind="towers:Tower", length="text_length", **words, projector=projector),
+            ),
+            per_direction=True,
+        ),
+        data=dict(samples=samples, rate=parts["frontend"]["rate"], fill="repeatpad"),
+        reference=dict(names=style),
+    )
+    most = words["tokenizer"]["length"] - words["tokenizer"]["first"]
+    if found := text_config(top, min(77, most)):
+        config["data"]["text"] = found
+    for asked in (audio, text, top):
+        asked.finish()
+    hidden = dict(config, reference=dict(names="transformers"))
+    blank = {
+        "audio": jax.ShapeDtypeStruct((1, samples), np.float32),
+        "text": jax.ShapeDtypeStruct((1, 1), np.int32),
+    }
+    built, params, left = build(config, lambda p: to_state_dict(p, hidden), state, blank=blank)
+    towers = built.towers
+
+    def outputs(
+        params,
+        input_features,
+        input_ids,
+        attention_mask=None,
+        is_longer=None,
+        text_position_ids=None,
+    ):
+        del text_position_ids  # counted from the mask
+        longer = None if is_longer is None else jnp.asarray(is_longer)[:, 0] > 0
+        found = _trace_audio(towers["audio"], params["audio"], input_features, longer)
+        words = trace(towers["text"], params["text"], input_ids, attention_mask)
+        found |= {f"text/{n.removeprefix('inter_')}": v for n, v in words.items()}
+        found["text/pooler"] = found.pop("text/pooled")
+        vectors = {"audio": found["audio/pooler_output"], "text": found["text/pooler"]}
+        z = {}
+        for name, vector in vectors.items():
+            plain = towers[name].project(params[name], vector)
+            found[f"{name}/projection_unnormalized"] = plain
+            z[name] = found[f"{name}_embeds"] = losses.unit(plain)
+        if len(z["audio"]) == len(z["text"]):
+            scores, scale = z["audio"] @ z["text"].T, jnp.exp(params["logit_scale"][0])
+            found["logits_per_audio"] = scale[0] * scores
+            found["logits_per_text"] = scale[1] * scores.T
+            both = losses.info_nce(scale[0] * scores) + losses.info_nce(scale[0] * scores.T)
+            found["loss_symmetric_scale_a"] = jnp.mean(both) / 2
+            found["loss_hf_text_to_audio_only"] = (
+                jnp.mean(
+                    losses.info_nce(scale[0] * scores.T) + losses.info_nce(scale[1] * scores.T)
+                )
+                / 2
+            )
+        return found
+
+    return Converted(config, params, outputs, kept | left)
+
+
+def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return parameters of ours under the names of transformers, or of LAION if they came so."""
+    state = _htsat_state(params["audio"]) | bert_state(params["text"], TEXT)
+    for name in ("audio", "text"):
+        for ours, theirs in (("first", "linear1"), ("second", "linear2")):
+            part = params[name]["projector"][ours]["dense"]
+            state |= dense(f"{name}_projection.{theirs}", part)
+    scale = params["logit_scale"]
+    state |= {"logit_scale_a": scale[0, 0].reshape(()), "logit_scale_t": scale[0, 1].reshape(())}
+    return _to_laion(state) if config.get("reference", {}).get("names") == "laion" else state
+
+
+def _htsat(state: State, audio: Options, top: Options) -> tuple[dict[str, Any], int]:
+    """Return frontend, tokenizer, encoder and pool of the audio tower, and the samples of a clip."""
+    patch, bins, inner, table = need(
+        state,
+        f"{AUDIO}patch_embed.proj.weight",
+        f"{AUDIO}batch_norm.weight",
+        f"{AUDIO}layers.0.blocks.0.intermediate.dense.bias",
+        f"{AUDIO}layers.0.blocks.0.attention.self.relative_position_bias_table",
+    )
+    width, side = patch.shape[0], patch.shape[-1]
+    where = f"patch_embed.proj {patch.shape}"
+    audio.found("patch_embeds_hidden_size", width, where)
+    audio.found("patch_size", side, where)
+    mels = audio.found("num_mel_bins", len(bins), f"batch_norm {bins.shape}")
+    stages = range(count(state, f"{AUDIO}layers."))
+    depths = tuple(count(state, f"{AUDIO}layers.{s}.blocks.") for s in stages)
+    tables = (f"{AUDIO}layers.{s}.blocks.0.attention.self." for s in stages)
+    heads = tuple(state[f"{t}relative_position_bias_table"].shape[1] for t in tables)
+    audio.found("depths", depths, "layers.*.blocks.*")
+    audio.found("num_attention_heads", heads, "relative_position_bias_table")
+    audio.found("num_hidden_layers", len(depths), "layers.*")
+    audio.found("hidden_size", width * 2 ** (len(depths) - 1), "layers.*")
+    window = audio.found("window_size", (round(len(table) ** 0.5) + 1) // 2, f"{table.shape}")
+    mlp = len(inner) / width
+    audio.found("mlp_ratio", mlp, f"intermediate.dense {inner.shape}")
+    audio.only("hidden_act", "gelu")
+    stride = audio.get("patch_stride", (side, side))
+    size = audio.get("spec_size", 256)
+    down = f"{AUDIO}patch_embed.fusion_model.local_att.0.weight"
+    fused = audio.found("enable_fusion", down in state, "patch_embed.fusion_model.*")
+    fusion = None
+    if fused:
+        audio.only("fusion_type", "aff_2d")
+        fusion = dict(kind="folded:AttentionalFusion", reduction=width // len(state[down]))
+        audio.found("aff_block_r", fusion["reduction"], f"{down} {state[down].shape}")
+    hop = top.get("hop_length", 480)
+    rate = top.get("sampling_rate", 48_000)
+    frontend = dict(
+        kind="mel",
+        rate=rate,
+        bins=mels,
+        hop=hop,
+        window=top.get("fft_window_size", 1024),
+        low=float(top.get("frequency_min", 50)),
+        high=float(top.get("frequency_max", 14_000)),
+        # With feature fusion the published models hear mel bands of another kind.
+        scale="htk" if fused else "slaney",
+        area=not fused,
+        sixteen_bit=True,
+    )
+    tokenizer = dict(
+        kind="folded", width=width, size=size, patch=side, stride=stride[0], fusion=fusion
+    )
+    encoder = dict(
+        kind="htsat",
+        width=width,
+        depths=depths,
+        heads=heads,
+        window=window,
+        mlp=mlp,
+        folds=size // mels,
+        bias=audio.get("qkv_bias", True),
+        eps=audio.get("layer_norm_eps", 1e-5),
+    )
+    samples = min(top.get("nb_max_samples", 10 * rate), (size * (size // mels) - 1) * hop)
+    parts = dict(
+        frontend=frontend, tokenizer=tokenizer, encoder=encoder, pool=dict(kind="pools:Mean")
+    )
+    return parts, samples
+
+
+def _htsat_state(params: Any) -> dict[str, np.ndarray]:
+    """Return the audio tower's parameters under the names of transformers."""
+    cut, stages = params["tokenizer"], params["encoder"]
+    at = f"{AUDIO}patch_embed."
+    state = _stored_norm(f"{AUDIO}batch_norm", cut["mel_norm"]) | norm(f"{at}norm", cut["norm"])
+    state |= _conv(f"{at}proj", cut["patch"])
+    if "fusion" in cut:
+        state |= _conv(f"{at}mel_conv2d", cut["part_patch"])
+        for ours, (theirs, first) in FUSION.items():
+            for part, layer in (("down", first), ("up", first + 3)):
+                place = f"{at}fusion_model.{theirs}.{layer}"
+                linear = cut["fusion"][f"{ours}_{part}"]
+                state[f"{place}.weight"] = linear["kernel"].T[:, :, None, None]
+                state[f"{place}.bias"] = linear["bias"]
+                place = f"{at}fusion_model.{theirs}.{layer + 1}"
+                state |= _stored_norm(place, cut["fusion"][f"{ours}_{part}_norm"])
+    for name, part in stages.items():
+        place = re.fullmatch(r"stage(\d+)_(?:block(\d+)|merge)", name)
+        if place is None:
+            state |= norm(f"{AUDIO}norm", part)
+        elif place[2] is None:
+            at = f"{AUDIO}layers.{place[1]}.downsample"
+            state |= norm(f"{at}.norm", part["norm"]) | dense(f"{at}.reduction", part["dense"])
+        else:
+            state |= _block(f"{AUDIO}layers.{place[1]}.blocks.{place[2]}", part)
+    return state
+
+
+def _block(at: str, block: Any) -> dict[str, np.ndarray]:
+    mixer = block["mixer"]
+    state = {f"{at}.attention.self.relative_position_bias_table": mixer["offsets"]}
+    thirds = zip(*(np.split(v, 3, axis=-1) for v in mixer["qkv"].values()), strict=True)
+    for name, third in zip(QKV, thirds, strict=True):
+        state |= dense(f"{at}.attention.self.{name}", dict(zip(mixer["qkv"], third, strict=True)))
+    state |= dense(f"{at}.attention.output.dense", mixer["out"])
+    state |= norm(f"{at}.layernorm_before", block["norm_mixer"])
+    state |= norm(f"{at}.layernorm_after", block["norm_mlp"])
+    state |= dense(f"{at}.intermediate.dense", block["mlp"]["up"])
+    return state | dense(f"{at}.output.dense", block["mlp"]["down"])
+
+
+def _conv(name: str, params: Any) -> dict[str, np.ndarray]:
+    return {
+        f"{name}.weight": params["kernel"].transpose(3, 2, 0, 1),
+        f"{name}.bias": params["bias"],
+    }
+
+
+def _stored_norm(name: str, params: Any) -> dict[str, np.ndarray]:
+    statistics = {f"{name}.running_mean": params["mean"], f"{name}.running_var": params["var"]}
+    return norm(name, params) | statistics
+
+
+def _trace_audio(tower: Any, params: Any, features: Any, longer: Any) -> dict[str, Any]:
+    """Run the audio tower on log-mel: its vector, and what comes after each part of it."""
+    spec = features if tower.tokenizer.fusion is not None else features[:, 0]
+    kept = dict(capture_intermediates=True, mutable=["intermediates"])
+    tokens, seen = tower.tokenizer.apply({"params": params["tokenizer"]}, spec, longer, **kept)
+    seen = {n: v["__call__"][0] for n, v in seen["intermediates"].items() if "__call__" in v}
+    encoded, blocks = tower.encoder.apply({"params": params["encoder"]}, tokens, **kept)
+    blocks = {n: v["__call__"][0] for n, v in blocks["intermediates"].items() if "__call__" in v}
+    tokens_last = encoded.tokens
+    maps = tokens_last.x.reshape(len(tokens_last.x), *tokens_last.grid, -1)
+    found = {
+        "after_batch_norm_BFTC": seen["mel_norm"].transpose(0, 3, 2, 1),
+        "mel_image": fold(seen["mel_norm"], tower.tokenizer.size),
+        "patch_embed": tokens.x,
+        "last_hidden_state": jnp.moveaxis(maps, -1, 1),
+        "pooler_output": tower.pooled(params, encoded),
+        "final_norm": _flat(blocks["final_norm"]),
+    }
+    if "fusion" in seen and longer is not None:
+        first = jnp.argsort(~longer, stable=True)
+        found["aff_out"] = jnp.moveaxis(seen["fusion"], -1, 1)[first]
+    for stage, depth in enumerate(tower.encoder.depths):
+        names = [f"stage{stage}_block{number}" for number in range(depth)]
+        found |= {name: _flat(blocks[name]) for name in names}
+        found[f"stage{stage}_out"] = _flat(blocks.get(f"stage{stage}_merge", blocks[names[-1]]))
+    return {f"audio/{name}": value for name, value in found.items()}
+
+
+def _flat(x: Any) -> Any:
+    return x.reshape(len(x), -1, x.shape[-1])
+
+
+def _scalars(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if isinstance(v, (int, float, str))}
+
+
+def _to_transformers(state: State) -> dict[str, np.ndarray]:
+    found = {}
+    for name, value in state.items():
+        for theirs, hf in LAION:
+            name = name.replace(theirs, hf)
+        if ".attn.qkv." in name:
+            for part, third in zip(QKV, np.split(value, 3), strict=True):
+                found[name.replace(".attn.qkv.", f".attention.self.{part}.")] = third
+        else:
+            found[name] = value
+    return found
+
+
+def _to_laion(state: State) -> dict[str, np.ndarray]:
+    found = {}
+    for name, value in state.items():
+        if not name.startswith(TEXT):
+            query = ".attention.self.query."
+            if any(f".attention.self.{part}." in name for part in QKV[1:]):
+                continue
+            if query in name:
+                thirds = [state[name.replace("query", part)] for part in QKV]
+                name, value = name.replace(query, ".attn.qkv."), np.concatenate(thirds)
+            for theirs, hf in reversed(LAION[2:]):
+                name = name.replace(hf, theirs)
+        for theirs, hf in LAION[:2]:
+            name = name.replace(hf, theirs)
+        found[name] = value
+    return found

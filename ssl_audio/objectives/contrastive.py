@@ -1,0 +1,189 @@
+"""Bring the modalities of an example together and push those of others away (CLAP and its kin).
+
+Radford et al. 2021 (arXiv:2103.00020); Wu et al. 2023 (arXiv:2211.06687) section 2. The loss is written
+on the global batch: every example is compared with all others, whatever device holds them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_audio import losses
+from ssl_audio.backbones.towers import Tower
+from ssl_audio.letters import Array, Float
+from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.structs import Encoded, Loss
+
+POSITIVES = ("pairs", "labels", "texts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reversal:
+    """Weights of the examples' reversals, a batch's entries `NAME_reversed` (arXiv:2301.02074).
+
+    Attributes:
+      same: how much more an example's own reversal counts as a negative; 0: not at all.
+      cross: the same for the reversals of others.
+      beta: weight of the rows of reversals.
+    """
+
+    same: float = 1.0
+    cross: float = 1.0
+    beta: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contrastive(Objective):
+    """Tell which examples of two modalities belong together, in both directions.
+
+    Attributes:
+      towers: modality (an entry of the batch) → `Tower`.
+      edges: (modality, modality, weight): what is compared.
+      temperature: first value; similarities are divided by it, and it is learned.
+      max_scale: most that similarities are multiplied by (CLIP: 100); the least is 1.
+      per_direction: learn one temperature for each direction of an edge.
+      positives: what is right for an example: "pairs" its own pair; "labels" all with the same label, or
+        in the share of labels in common (needs data.classes); "texts" all with the same words.
+      reversal: also compare with the examples' reversals in time.
+    """
+
+    towers: dict
+    edges: tuple = (("audio", "text", 1.0),)
+    temperature: float = 0.07
+    max_scale: float = 100.0
+    per_direction: bool = False
+    positives: str = "pairs"
+    reversal: Reversal | None = None
+
+    couples_examples = True
+
+    def __post_init__(self):
+        if self.positives not in POSITIVES:
+            raise ValueError(f"positives '{self.positives}': wanted one of {', '.join(POSITIVES)}.")
+        if not 0 < self.temperature <= 1 <= self.max_scale:
+            raise ValueError(
+                f"temperature {self.temperature}, max_scale {self.max_scale}: wanted 0 < temperature "
+                "<= 1 <= max_scale."
+            )
+        for edge in self.edges:
+            if len(edge) != 3 or not {edge[0], edge[1]} <= self.towers.keys():
+                raise ValueError(
+                    f"edges: got {edge!r}; wanted (modality, modality, weight), of the modalities "
+                    f"{', '.join(self.towers)}."
+                )
+
+    def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
+        """Return fresh parameters; there is no other state."""
+        keys = jax.random.split(key, len(self.towers))
+        params: dict[str, Any] = {
+            name: tower.init(tower_key, batch, name)
+            for (name, tower), tower_key in zip(self._sorted, keys, strict=True)
+        }
+        if self.edges:
+            scales = (len(self.edges), 2 if self.per_direction else 1)
+            params["logit_scale"] = jnp.full(scales, -math.log(self.temperature), jnp.float32)
+        return params, {}
+
+    def loss(
+        self,
+        params: Params,
+        extra: Extra,
+        batch: Batch,
+        key: Array,
+        *,
+        train: bool,
+        phase: str = "main",
+    ) -> Loss:
+        """Return the weighted mean of the edges' losses."""
+        del phase
+        if not self.edges:
+            raise ValueError("objective 'contrastive' without edges has no loss; give it edges.")
+        z = self.embeddings(params, batch, key if train else None)
+        if self.reversal:
+            turned = {
+                k: batch.get(f"{k}_reversed", v) for k, v in batch.items() if "_reversed" not in k
+            }
+            back = self.embeddings(params, turned, jax.random.fold_in(key, 1) if train else None)
+            z = {name: jnp.concatenate([z[name], back[name]]) for name in z}
+        return self.loss_of(params["logit_scale"], z, batch, extra)
+
+    def loss_of(
+        self, scale: Float[Array, "M J"], z: Mapping[str, Array], batch: Batch, extra: Extra
+    ) -> Loss:
+        """Return the loss of unit vectors, modality → [B, D] (with `reversal`, [2 B, D])."""
+        scales = jnp.exp(losses.bounded(scale, 0.0, math.log(self.max_scale)))
+        positive = self._positive(batch)
+        rows = float(len(next(iter(z.values()))))
+        bias, weight = 0.0, None
+        if self.reversal:
+            half = int(rows) // 2
+            bias = losses.reversal_bias(half, self.reversal.same, self.reversal.cross)
+            weight = jnp.repeat(jnp.array([1.0, self.reversal.beta]), half)
+        total, metrics, shares = jnp.zeros((), jnp.float32), {}, 0.0
+        for number, (first, second, share) in enumerate(self.edges):
+            value = jnp.zeros((), jnp.float32)
+            pairs = ((first, second, scales[number, 0]), (second, first, scales[number, -1]))
+            for name, other, s in pairs:
+                logits = nn.with_logical_constraint(
+                    s * z[name] @ z[other].T + bias, ("batch", None)
+                )
+                value += losses.weighted_mean(losses.info_nce(logits, positive), weight) / 2
+                best = jnp.argmax(logits, axis=1)
+                hits = best == jnp.arange(len(best))
+                if positive is not None:
+                    hits = jnp.take_along_axis(positive, best[:, None], axis=1)[:, 0] > 0
+                metrics[f"{name}_to_{other}"] = (jnp.sum(hits.astype(jnp.float32)), rows)
+            total, shares = total + share * value, shares + share
+        metrics["scale"] = (scales[0, 0], 1.0)
+        return Loss(total=total / shares, metrics=metrics, extra=extra)
+
+    def embeddings(
+        self, params: Params, batch: Batch, key: Array | None = None
+    ) -> dict[str, Float[Array, "B D"]]:
+        """Return the unit vectors of all modalities of a batch."""
+        keys = [None] * len(self.towers) if key is None else jax.random.split(key, len(self.towers))
+        return {
+            name: losses.unit(tower(params[name], batch, name, tower_key))
+            for (name, tower), tower_key in zip(self._sorted, keys, strict=True)
+        }
+
+    def predictors(self) -> Mapping[str, Predictor]:
+        """Offer "embed_NAME", unit vectors, for every modality, and "encode" for sound."""
+
+        def embed(name: str) -> Predictor:
+            def predictor(params: Params, extra: Extra, batch: Batch) -> Array:
+                del extra
+                return losses.unit(self.towers[name](params[name], batch, name))
+
+            return predictor
+
+        offers = {f"embed_{name}": embed(name) for name in self.towers}
+        return offers | ({"encode": self.encode} if "audio" in self.towers else {})
+
+    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
+        """Encode sound with the backbone of its tower."""
+        del extra
+        return self.towers["audio"].encode(params["audio"], batch, "audio")
+
+    @property
+    def _sorted(self) -> list[tuple[str, Tower]]:
+        return sorted(
+            self.towers.items()
+        )  # not the order of the config, which a round trip changes
+
+    def _positive(self, batch: Batch) -> Array | None:
+        """Return the weights of right pairs [B, B], or None: the diagonal."""
+        if self.positives == "pairs" or self.reversal:
+            return None
+        entry = "label" if self.positives == "labels" else "text"
+        if entry not in batch:
+            raise ValueError(f"positives '{self.positives}': the batch has no '{entry}'.")
+        if entry == "label":
+            return batch["label"] @ batch["label"].T
+        same = batch["text"][:, None] == batch["text"][None]
+        return jnp.all(same, axis=-1).astype(jnp.float32)

@@ -1,0 +1,166 @@
+"""Predict a teacher's features of hidden patches and of the whole clip from a few visible patches.
+
+Chen et al. 2024, EAT (arXiv:2401.03497); after data2vec 2.0 (Baevski et al. 2022, arXiv:2212.07525).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssl_audio.backbones.decoders import scatter
+from ssl_audio.backbones.heads import special_tokens
+from ssl_audio.backbones.norms import standard
+from ssl_audio.backbones.teacher import Ramp, follow
+from ssl_audio.frontend.base import Frontend
+from ssl_audio.letters import Array, Float, Int
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
+from ssl_audio.structs import Encoded, Loss
+from ssl_audio.tokens.masking import others
+from ssl_audio.tokens.order import reorder
+from ssl_audio.tokens.patchify import Patchify
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentPrediction(Encoding):
+    """Regress averaged layers of a moving-average teacher, with several masks per clip.
+
+    Attributes:
+      frontend: waveform → normalised log-mel.
+      tokenizer: log-mel → patch tokens.
+      encoder: any backbone with a special token; it sees visible patches in the order of the grid.
+        The teacher's layers are what its blocks can tap, or else their residual streams.
+      decoder: whole grid of tokens → predictions, as wide.
+      masking: which patches to hide.
+      clones: masks per clip, which share one pass of the teacher.
+      utterance: weight of the clip's loss; that of the patches is 1.
+      noise: deviation of what the decoder sees at hidden patches.
+      momentum: of the teacher.
+    """
+
+    frontend: Frontend
+    tokenizer: Patchify
+    encoder: Any
+    decoder: Any
+    masking: Any
+    clones: int = 16
+    utterance: float = 1.0
+    noise: float = 0.01
+    momentum: Ramp = Ramp(0.9998, 0.99999, 100_000)
+
+    def __post_init__(self):
+        if self.clones < 1:
+            raise ValueError(f"clones is {self.clones}; wanted 1 or more.")
+
+    def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
+        """Return fresh parameters, and a teacher that equals the student."""
+        keys = jax.random.split(key, 3)
+        spec = self.frontend(batch["audio"], batch["length"])
+        tokens, tokenizer = self.tokenizer.init_with_output(keys[0], spec)
+        encoder = self.encoder.init(keys[1], tokens)
+        decoder = self.decoder.init(keys[2], tokens)
+        student = {"tokenizer": tokenizer["params"], "encoder": encoder["params"]}
+        # A copy: the state of a run is donated, and no buffer may be donated twice.
+        teacher = jax.tree.map(jnp.copy, student)
+        return student | {"decoder": decoder["params"]}, {"teacher": teacher}
+
+    def loss(
+        self,
+        params: Params,
+        extra: Extra,
+        batch: Batch,
+        key: Array,
+        *,
+        train: bool,
+        phase: str = "main",
+    ) -> Loss:
+        """Return the loss over fresh masks."""
+        del phase
+        mask_key, noise_key, key = jax.random.split(key, 3)
+        spec = self.frontend(batch["audio"], batch["length"])
+        grid = self.tokenizer.grid(*spec.shape[1:])
+        hidden = self.masking(mask_key, self.clones * spec.shape[0], grid)
+        shown = others(hidden, grid[0] * grid[1])
+        shape = (len(hidden), grid[0] * grid[1], self.tokenizer.width)
+        noise = self.noise * jax.random.normal(noise_key, shape)
+        encoded = self.visible(params, spec, shown, key if train else None)
+        target, _ = self.targets(extra, spec)
+        patch, clip = self.errors(params, encoded, target, hidden, noise)
+        weight = float(spec.shape[0])
+        spread = jnp.mean(jnp.std(target, axis=(0, 1)))
+        metrics = {
+            "patch": (weight * jnp.mean(patch), weight),
+            "clip": (weight * jnp.mean(clip), weight),
+            "target_deviation": (weight * spread, weight),
+        }
+        total = jnp.mean(patch) + self.utterance * jnp.mean(clip)
+        return Loss(total=total, metrics=metrics, extra=extra)
+
+    def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
+        """Move the teacher towards the student."""
+        return extra | {"teacher": follow(extra["teacher"], params, self.momentum(step))}
+
+    def visible(
+        self,
+        params: Params,
+        spec: Float[Array, "B T F"],
+        shown: Int[Array, "M K"],
+        key: Array | None = None,
+    ) -> Encoded:
+        """Encode the patches at `shown`, of which there are `clones` sets for each clip in turn."""
+        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
+        repeated = tokens.replace(
+            x=jnp.repeat(tokens.x, self.clones, axis=0),
+            index=jnp.repeat(tokens.index, self.clones, axis=0),
+        )
+        rngs = None if key is None else {"drop_path": key}
+        return self.encoder.apply(
+            {"params": params["encoder"]},
+            reorder(repeated, shown),
+            train=key is not None,
+            rngs=rngs,
+        )
+
+    def targets(
+        self, extra: Extra, spec: Float[Array, "B T F"]
+    ) -> tuple[Float[Array, "B N D"], Float[Array, "L B N D"]]:
+        """Return the teacher's targets for the whole grid, and the layers they are made of.
+
+        Each layer's channels are normalised over the patches of the clip, the layers averaged, and
+        their mean normalised over its channels.
+        """
+        teacher = extra["teacher"]
+        tokens: Any = self.tokenizer.apply({"params": teacher["tokenizer"]}, spec)
+        block = self.encoder.block
+        tapped = self.encoder.copy(block=block.copy(tap=True)) if hasattr(block, "tap") else None
+        encoder = tapped or self.encoder
+        encoded: Any = encoder.apply({"params": teacher["encoder"]}, tokens, layers=True)
+        layers = jax.lax.stop_gradient(encoded.layers)
+        mean = jnp.mean(standard(layers, 1e-5, axis=2), axis=0)
+        return standard(mean, 1e-5), layers
+
+    def errors(
+        self,
+        params: Params,
+        encoded: Encoded,
+        target: Float[Array, "B N D"],
+        hidden: Int[Array, "M K"],
+        noise: Float[Array, "M N D"],
+    ) -> tuple[Float[Array, "M K"], Float[Array, " M"]]:
+        """Return the squared errors, over sqrt(D), at hidden patches and of the special token."""
+        made = self.reconstruct(params, encoded, noise)
+        target = jnp.repeat(target, self.clones, axis=0)
+        made, wanted = (jnp.take_along_axis(x, hidden[..., None], axis=1) for x in (made, target))
+        scale = target.shape[-1] ** -0.5
+        patch = scale * jnp.sum((made - wanted) ** 2, -1)
+        clip = scale * jnp.sum((special_tokens(encoded) - jnp.mean(target, axis=1)) ** 2, -1)
+        return patch, clip
+
+    def reconstruct(
+        self, params: Params, encoded: Encoded, noise: Float[Array, "M N D"]
+    ) -> Float[Array, "M N D"]:
+        """Return the decoder's predictions; it sees `noise` where patches are hidden."""
+        tokens = encoded.tokens
+        full = scatter(tokens.x, tokens.index, tokens.grid, noise)
+        return self.decoder.apply({"params": params["decoder"]}, full)

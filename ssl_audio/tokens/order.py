@@ -1,0 +1,39 @@
+"""The order of tokens in a sequence: patches come row by row, some models read them column by column."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ssl_audio.letters import Array, Bool, Int
+from ssl_audio.structs import Tokens
+
+
+def in_time(tokens: Tokens) -> tuple[Tokens, Int[Array, "B N"]]:
+    """Return the tokens with time as the slow axis, and where each of the given ones went."""
+    rows, columns = tokens.grid
+    when = tokens.index % columns * rows + tokens.index // columns
+    order = jnp.argsort(when, axis=1)
+    return reorder(tokens, order), jnp.argsort(order, axis=1)
+
+
+def reorder(tokens: Tokens, where: Int[Array, "B K"]) -> Tokens:
+    """Return the tokens at places `where` of the sequence; they keep their positions in the grid."""
+    return dataclasses.replace(
+        tokens,
+        x=jnp.take_along_axis(tokens.x, where[..., None], axis=1),
+        index=jnp.take_along_axis(tokens.index, where, axis=1),
+        valid=None if tokens.valid is None else jnp.take_along_axis(tokens.valid, where, axis=1),
+    )
+
+
+def heard(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array, "B N"]:
+    """Return which tokens begin before the end of their clip; all of them, if none does.
+
+    Args:
+      valid: of the frames that they were cut from.
+      tokens: their grid tells the time column.
+      frames: from one column to the next.
+    """
+    start = tokens.index % tokens.grid[1] * frames
+    found = jnp.take_along_axis(valid, start, axis=1)
+    return found | ~jnp.any(found, axis=1, keepdims=True)

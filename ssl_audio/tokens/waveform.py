@@ -1,0 +1,153 @@
+"""Samples to tokens: a stack of strided convolutions that learns its own filters, and a projection.
+
+Called by objectives in the place of `Patchify`; `Projected` also wraps that.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_audio.backbones.norms import LayerNorm, TimeNorm
+from ssl_audio.letters import Array, Bool, Float, Int, Spec
+from ssl_audio.structs import Tokens
+
+
+class Waveform(nn.Module):
+    """Convolutions with GELU, one token about every 20 ms (wav2vec 2.0, arXiv:2006.11477, section 2).
+
+    Attributes:
+      widths, kernels, strides: channels, taps and stride of each convolution.
+      bias: of the convolutions.
+      norm: "group": the first convolution's channels are normalised over time, each by itself;
+        "layer": every convolution's output is normalised over channels. The first makes a token
+        depend on how long the clip is, padding included, as in the published base models.
+      gradient: factor on the gradient that reaches the convolutions.
+    """
+
+    widths: tuple[int, ...] = (512,) * 7
+    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    bias: bool = False
+    norm: str = "group"
+    gradient: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not len(self.widths) == len(self.kernels) == len(self.strides) > 0:
+            raise ValueError(
+                f"Waveform: {len(self.widths)} widths, {len(self.kernels)} kernels, "
+                f"{len(self.strides)} strides; wanted as many of each."
+            )
+        if self.norm not in ("group", "layer"):
+            raise ValueError(f"Waveform: norm '{self.norm}'; wanted group or layer.")
+
+    @nn.compact
+    def __call__(self, spec: Spec) -> Tokens:
+        """Return tokens of samples [B, T, 1], on a grid of one row."""
+        grid = self.grid(*spec.shape[1:])
+        x = spec
+        layers = zip(self.widths, self.kernels, self.strides, strict=True)
+        for i, (width, size, stride) in enumerate(layers):
+            conv = nn.Conv(
+                width,
+                (size,),
+                (stride,),
+                padding="VALID",
+                use_bias=self.bias,
+                kernel_init=nn.initializers.he_normal(),
+                name=f"conv_{i}",
+            )
+            x = conv(x)
+            if self.norm == "layer":
+                x = LayerNorm(1e-5, name=f"norm_{i}")(x)
+            elif i == 0:
+                x = TimeNorm(name="norm_0")(x)
+            x = nn.gelu(x, approximate=False)
+        if self.gradient != 1:
+            x = self.gradient * x + jax.lax.stop_gradient((1 - self.gradient) * x)
+        index = jnp.broadcast_to(jnp.arange(grid[1], dtype=jnp.int32)[None], x.shape[:2])
+        return Tokens(x=x, index=index, grid=grid)
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Return (1, samples between tokens)."""
+        return 1, math.prod(self.strides)
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Return (1, samples that a token sees)."""
+        field, step = 1, 1
+        for size, stride in zip(self.kernels, self.strides, strict=True):
+            field, step = field + (size - 1) * step, step * stride
+        return 1, field
+
+    @nn.nowrap
+    def grid(self, frames: int, bins: int = 1) -> tuple[int, int]:
+        """Return (1, tokens) of so many samples.
+
+        Raises:
+          ValueError: they are too few for one token.
+        """
+        del bins
+        field, step = self.patch[1], self.stride[1]
+        if frames < field:
+            raise ValueError(
+                f"waveform: {frames} samples are less than the {field} that one token sees; use "
+                "longer clips."
+            )
+        return 1, (frames - field) // step + 1
+
+    @nn.nowrap
+    def valid(self, samples: Int[Array, "B"], count: int) -> Bool[Array, "B N"]:
+        """Return which of `count` tokens see nothing but the first `samples` of each clip."""
+        number = (samples - self.patch[1]) // self.stride[1] + 1
+        return jnp.arange(count)[None] < number[:, None]
+
+
+class Projected(nn.Module):
+    """Any tokenizer, its tokens normalised and mapped to the encoder's width.
+
+    Attributes:
+      tokenizer: template; its width may differ from the encoder's.
+      width: D.
+      eps: of the LayerNorm.
+    """
+
+    tokenizer: Any
+    width: int
+    eps: float = 1e-5
+
+    def setup(self):
+        """Declare the parameters."""
+        self.norm = LayerNorm(self.eps)
+        self.project = nn.Dense(self.width)
+
+    def __call__(self, spec: Spec) -> Tokens:
+        """Return tokens of width D."""
+        tokens, _, x = self.parts(spec)
+        return dataclasses.replace(tokens, x=x)
+
+    def parts(self, spec: Spec) -> tuple[Tokens, Float[Array, "B N C"], Float[Array, "B N D"]]:
+        """Return the inner tokenizer's tokens, these normalised, and these mapped to width D."""
+        tokens = self.tokenizer(spec)
+        normalised = self.norm(tokens.x)
+        return tokens, normalised, self.project(normalised)
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Return the inner tokenizer's patch."""
+        return self.tokenizer.patch
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Return the inner tokenizer's stride."""
+        return self.tokenizer.stride
+
+    @nn.nowrap
+    def grid(self, frames: int, bins: int) -> tuple[int, int]:
+        """Return the inner tokenizer's grid."""
+        return self.tokenizer.grid(frames, bins)

@@ -1,0 +1,51 @@
+"""Retrieval scores against golden ones, ties, the modality gap, zero-shot chance levels."""
+
+import numpy as np
+import pytest
+from reference import golden_files
+
+from ssl_audio.eval import retrieval
+from ssl_audio.eval.zero_shot import zero_shot
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("path", golden_files("audio_text_losses*.npz"))
+def test_five_captions_per_clip(path):
+    data = np.load(path)
+    got = retrieval.retrieval(data["ret_audio"], data["ret_text5"], 5)
+    for k in (1, 5, 10):
+        assert got[f"text_to_audio_R@{k}"] == pytest.approx(float(data[f"ret_t2a_R{k}"]), abs=1e-6)
+        assert got[f"audio_to_text_R@{k}"] == pytest.approx(float(data[f"ret_a2t_R{k}"]), abs=1e-6)
+    assert got["text_to_audio_mAP@10"] == pytest.approx(float(data["ret_t2a_mAP10"]), abs=1e-6)
+    want = float(data["ret_a2t_mAP10_sorted"])
+    assert got["audio_to_text_mAP@10"] == pytest.approx(want, abs=1e-6)
+
+
+def test_ties_count_half():
+    scores = np.array([[1.0, 1.0, 1.0, 0.0], [0.0, 2.0, 1.0, 1.0]])
+    assert retrieval.ranks(scores, np.array([0, 3])).tolist() == [1.0, 1.5]
+    same = np.ones((8, 4)) / 2
+    found = retrieval.retrieval(same, same)
+    assert found["audio_to_text_R@1"] == 0.0 and found["text_to_audio_median_rank"] == 4.0
+
+
+def test_perfect_random_and_constant_vectors():
+    rng = np.random.default_rng(0)
+    labels = np.eye(5)[np.arange(200) % 5]
+    prompts = np.eye(5)
+    perfect = zero_shot(labels.astype(float), prompts, labels)
+    assert perfect["accuracy"] == 1 and perfect["text_to_audio_mAP"] == 1
+    random = zero_shot(rng.normal(size=(200, 5)), prompts, labels)
+    constant = zero_shot(np.ones((200, 5)), prompts, labels)
+    assert abs(random["accuracy"] - 0.2) < 0.08 and constant["accuracy"] == 0.2
+
+
+def test_the_gap_between_modalities():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 200, 8))
+    together = retrieval.modality_gap(first, second)
+    apart = retrieval.modality_gap(first, second + 9)
+    assert together["separability"] < 0.65 and apart["separability"] == 1
+    assert apart["centroid_distance"] > 20 > 1 > together["centroid_distance"]
+    assert retrieval.pair_accuracy(first, first, -first) == 1
+    assert retrieval.pair_accuracy(first, second, second) == 0.5
