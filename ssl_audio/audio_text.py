@@ -160,7 +160,9 @@ def labels(root: str) -> tuple[str, ...]:
 
 
 def captioned(data: str, rate: int) -> dict[str, Any]:
-    """Return the source of a manifest with captions, or "synthetic" sounds; `rate` in Hz."""
+    """Return the source of a manifest with captions, of its shards, or "synthetic" sounds; `rate` in Hz."""
+    if pathlib.Path(data).expanduser().is_dir():
+        return dict(kind="shards", root=data)
     if data == "synthetic":
         return dict(kind="synthetic", rate=rate)
     return dict(kind="source:Manifest", path=data, rate=rate)
