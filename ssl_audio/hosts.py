@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from ssl_audio.world import World, detect
 log = logging.getLogger("ssl_audio")
 
 FACTS, VERDICT, COUNT = "ssl_audio/facts/", "ssl_audio/verdict/", "ssl_audio/count/"
+TOKEN = "ssl_audio/token"
 _watch: Watch | None = None  # of the run under way in this process
 
 
@@ -63,7 +65,7 @@ def describe(how: str) -> str:
 
 
 @contextlib.contextmanager
-def joined(settings: Mapping[str, str]) -> Iterator[None]:
+def joined(settings: Mapping[str, str], shared: str | os.PathLike = "") -> Iterator[None]:
     """Keep the processes of a run together while the body runs, and end this one when one is lost.
 
     Environment: SSL_AUDIO_STEP_TIMEOUT, s that a step may take, compilation included (1800; 0: no
@@ -72,9 +74,10 @@ def joined(settings: Mapping[str, str]) -> Iterator[None]:
     Args:
       settings: what must be the same everywhere, by name: compared before anything is computed, with
         the code, the versions of what computes, and the number of processes.
+      shared: a folder that all processes must see.
 
     Raises:
-      ValueError: the processes differ, with the differences.
+      ValueError: the processes differ, with the differences, or do not see the folder.
     """
     global _watch
     heartbeat = _seconds("SSL_AUDIO_HEARTBEAT", 60)
@@ -82,15 +85,20 @@ def joined(settings: Mapping[str, str]) -> Iterator[None]:
     _watch = Watch(_client(), index(), count(), heartbeat, timeout)
     _watch.start()
     try:
-        agree(settings, _seconds("SSL_AUDIO_CONNECT", 300))
+        seconds = _seconds("SSL_AUDIO_CONNECT", 300)
+        agree(settings, seconds)
+        if shared and count() > 1:
+            _see(pathlib.Path(shared), seconds)
         yield
     except BaseException as error:
         if count() == 1:
             raise
         _watch.fail(f"{type(error).__name__}: {error}")
-        name = "" if isinstance(error, SystemExit) else f"{type(error).__name__}: "
-        usual = isinstance(error, SystemExit) and error.code in (0, 2)
-        _end(f"process {index()}: {name}{error}", int(str(error)) if usual else 1)
+        status = error.code if isinstance(error, SystemExit) else 1
+        _end(
+            f"process {index()}: {type(error).__name__}: {error}",
+            status if isinstance(status, int) else 1,
+        )
     finally:
         _watch.close()
         _watch = None
@@ -127,6 +135,29 @@ def agree(settings: Mapping[str, str], seconds: float) -> None:
             f"the processes of this run differ. {'; '.join(found[:8])}{more}. Start all with the same "
             "command and the same code."
         )
+
+
+def _see(folder: pathlib.Path, seconds: float) -> None:
+    """Raise ValueError unless this process finds what process 0 writes into a folder."""
+    client, mark, token = _client(), folder / ".shared", str(time.time_ns())
+    if is_lead():
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(token)
+        client.key_value_set(TOKEN, token)
+        for other in range(1, count()):
+            _wait(client, f"{TOKEN}/{other}", seconds, f"process {other}")
+        mark.unlink()
+        return
+    token = _wait(client, TOKEN, seconds, "process 0")
+    deadline = time.monotonic() + 10  # network file systems show news late
+    while not mark.exists() or mark.read_text() != token:
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"{folder}: process {index()} on {socket.gethostname()} does not see what process 0 "
+                "writes there; use a folder on a file system that all machines share."
+            )
+        time.sleep(0.1)
+    client.key_value_set(f"{TOKEN}/{index()}", "seen")
 
 
 def differences(lead: Mapping[str, str], other: Mapping[str, str]) -> list[str]:

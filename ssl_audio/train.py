@@ -240,7 +240,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     args, options = config.command_line(__doc__ or "", argv, workdir=True, more=more)
     hosts.start()
     same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
-    with hosts.joined({"--workdir": str(pathlib.Path(args.workdir).resolve()), **same}):
+    with hosts.joined(same, shared=args.workdir):
         return train(options, args.workdir, profile=args.profile)
 
 

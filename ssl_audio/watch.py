@@ -36,6 +36,7 @@ class Watch(threading.Thread):
         self.names: dict[int, str] = {}
         self.steps: dict[int, str] = {}
         self.missing: set[int] = set()
+        self.told = False
         self.over = threading.Event()
         if client is not None:
             client.key_value_set(f"{NAME}{index}", f"{socket.gethostname()}, pid {os.getpid()}")
@@ -65,8 +66,9 @@ class Watch(threading.Thread):
 
     def fail(self, reason: str) -> None:
         """Tell the other processes that this one is about to end."""
-        if self.client is None or self.over.is_set():
+        if self.client is None or self.over.is_set() or self.told:
             return
+        self.told = True
         # A collective fails on all sides when one dies: let the heartbeat find out which.
         if "RuntimeError" in reason:
             self.over.wait(1.25 * self.heartbeat)

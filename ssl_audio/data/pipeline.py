@@ -153,9 +153,7 @@ class Pipeline:
             spec["text_length"] = (rows, np.dtype(np.int32))
         if self.compose and self.compose.reversal:
             spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
-        if self.tell_source:
-            spec["source"] = (rows, np.dtype(np.int32))
-        return spec
+        return spec | ({"source": (rows, np.dtype(np.int32))} if self.tell_source else {})
 
     def describe(self) -> str:
         """Return a line per source (clips, classes, licence) and one on what becomes of them."""

@@ -11,7 +11,10 @@ hosts.start()
 settings = {"optim.lr": "0.1"}
 if behaviour == "other settings" and hosts.index() == 1:
     settings = {"optim.lr": "0.2", "seed": "1"}
-with hosts.joined(settings):
+shared = sys.argv[2] if len(sys.argv) > 2 else ""
+if behaviour == "other folder" and hosts.index() == 1:
+    shared += "_of_its_own"
+with hosts.joined(settings, shared):
     print("joined", hosts.index(), os.getpid(), flush=True)
     for number in range(1, 4 if behaviour == "end" else 10_000):
         with hosts.step(number):

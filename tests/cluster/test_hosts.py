@@ -20,16 +20,24 @@ def hasty(environment):
     }
 
 
-def together(environment, behaviour):
-    with Processes([MEMBER, behaviour], environment, 2, 1) as run:
+def together(environment, *behaviour):
+    with Processes([MEMBER, *behaviour], environment, 2, 1) as run:
         status = run.end(120)
         return status, run.said(0), run.said(1)
 
 
-def test_an_orderly_end(hasty):
-    status, first, second = together(hasty, "end")
+def test_an_orderly_end(hasty, tmp_path):
+    status, first, second = together(hasty, "end", str(tmp_path / "run"))
     assert status == [0, 0], first + second
     assert "done" in first and "done" in second
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_folder_that_not_all_see_is_refused(hasty, tmp_path):
+    status, first, second = together(hasty, "other folder", str(tmp_path / "run"))
+    assert status == [75, 1]
+    assert "run_of_its_own: process 1 on" in second and "does not see what process 0" in second
+    assert "does not see what process 0 writes there" in first
 
 
 def test_different_settings_are_refused_with_the_difference(hasty):
