@@ -128,7 +128,7 @@ def runlocal(config: Any) -> Any:
     config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
     config.data.update(batch_size=8, samples=16_000)
     config.steps, config.eval_every = "4", "4"
-    config.optim.warmup = "0%"
+    config.optim.update(warmup="0%", lr=1e-4)  # larger steps differ from machine to machine
     config.record.update(every=1, figures="0")
     config.checkpoint.every = "2"
     for part in config.evals.values():
