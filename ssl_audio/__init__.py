@@ -9,6 +9,7 @@ optim, sharding, step, train    the generic loop → python -m ssl_audio.train
 checkpoint, record, hosts       what a run keeps, tells and shares between machines (world, watch)
 preview, flops                  what a run will need → python -m ssl_audio.preview
 encoder      `load`: a trained encoder → features of any audio → python -m ssl_audio.embed
+joint        audio and text in one space: labels in words → python -m ssl_audio.zero_shot, search
 eval/        probes of frozen features → python -m ssl_audio.evaluate
 config, recipes                 options → objects; shared presets
 convert/, export, folder        foreign checkpoints → ours and back; the plain folder in between

@@ -19,7 +19,8 @@ from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import Example, SourceInfo, folder
 
 INDEX = "index.json"
-FIELDS = ("id", "label", "fold", "split", "text")  # the columns of an index, as in an example
+# The columns of an index, as in an example.
+FIELDS = ("id", "label", "fold", "split", "text", "rewrites")
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,9 @@ class Shards:
     def meta(self, i: int) -> Example:
         """Return all of example `i` but its audio."""
         row, columns = self._kept[i], self._index["clips"]
-        known = {key: columns[key][row] for key in FIELDS if columns[key][row] is not None}
-        if isinstance(known.get("label"), list):
-            known["label"] = tuple(known["label"])
-        return {"rate": self._index["rate"], **known}
+        some = {key: columns[key][row] for key in FIELDS if key in columns}
+        known = {key: tuple(v) if isinstance(v, list) else v for key, v in some.items()}
+        return {"rate": self._index["rate"]} | {k: v for k, v in known.items() if v is not None}
 
     def __getitem__(self, i: int) -> Example:
         meta = self.meta(i)

@@ -46,7 +46,7 @@ def test_text_and_several_labels_survive(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(800), 16_000)
     rows = [
         {"path": "a.wav", "labels": ["x", "y"], "text": "été"},
-        {"path": "a.wav", "labels": [], "split": "s"},
+        {"path": "a.wav", "labels": [], "split": "s", "text": ["a", "b"], "rewrites": ["c"]},
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = Manifest(str(tmp_path / "m.jsonl"))
