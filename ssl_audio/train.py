@@ -111,11 +111,12 @@ def train(
         start = int(state.step)
         describe(run, state, total, start, workdir)
         batches = run.data.batches(start, shard=hosts.index(), shards=hosts.count())
-        lead = hosts.is_lead()
         with Recorder(
-            workdir, run.record, start=start, total=total, lead=lead, profile=profile
+            workdir, run.record, start=start, total=total, lead=hosts.is_lead(), profile=profile
         ) as recorder:
-            recorder.price(step, wanted, sharding.spec(run.data.spec(), mesh))
+            shapes = wanted, sharding.spec(run.data.spec(), mesh)
+            recorder.price(step, *shapes)
+            step = hosts.compiled(step, *shapes)
             try:
                 return _loop(
                     run, state, step, batches, recorder, checkpoints, mesh, start, total, every
