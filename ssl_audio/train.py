@@ -186,7 +186,7 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
                 results = recorder.write(
                     number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
                 )
-            if last or number % due["evals"] == 0:
+            if number == total or number % due["evals"] == 0:  # not when there is little time left
                 for name, evaluator in run.evals.items():
                     values = evaluator.run(run.objective, state, mesh)
                     recorder.log(number, values, prefix=f"{name}/")
