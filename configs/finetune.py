@@ -71,6 +71,12 @@ TASKS: dict[str, dict[str, Any]] = {
 TASKS["unseen_speaker_digit"] = {k: v for k, v in TASKS["spoken_digit"].items() if k != "train"} | {
     "folds": 6
 }
+TASKS["birdset"] = dict(
+    source=dict(kind="sets.birdset", subset="HSN"), train=dict(split="train", per_class=500, per_recording=5),
+    test=dict(split="test_5s"), classes=21, seconds=5.0, frames=512, criterion="asymmetric", batch=128,
+    epochs=30, lr=3e-4, mask=(50, 100), mixup=0.9, patches="16x16",
+    optim=dict(weight_decay=3e-4, warmup="6.7%", schedule="cosine", clip=2.0, layer_decay=0.75),
+)  # fmt: skip
 TASKS["audioset2m"] = TASKS["audioset20k"] | dict(
     train=dict(segments="unbalanced_train"), epochs=5, lr=1e-5, balanced=True, average=None
 )
@@ -96,7 +102,9 @@ def get_config(arg=""):
     frames = task.get("frames") or stats.get("frames") or round(100 * task["seconds"]) // 8 * 8
     parts["frontend"] |= stats | dict(frames=frames)
     if a.stride or not laptop:
-        parts["tokenizer"]["stride"] = tuple(int(n) for n in (a.stride or "10x10").split("x"))
+        stride = a.stride or task.get("patches", "10x10")
+        parts["tokenizer"]["stride"] = tuple(int(n) for n in stride.split("x"))
+    rate = parts["frontend"].get("rate", 16_000)  # of the encoder, whatever the data's
     classes = task["classes"]
     head = dict(kind="heads:LayerMix" if superb else "heads:Classifier", classes=classes)
     objective = parts | dict(kind="tagging", head=head, criterion=task["criterion"], smoothing=0.0)
@@ -105,9 +113,9 @@ def get_config(arg=""):
         objective["spec_augment"] = dict(kind="augment:SpecAugment", freq=freq, time=time)
     if task.get("noise"):
         objective["noise"] = dict(kind="augment:NoiseRoll")
-    samples = int(16_000 * task["seconds"])
+    samples = int(rate * task["seconds"])
     data = dict(
-        sources={a.task: source(a, task, "train")},
+        sources={a.task: source(a, task, "train", rate)},
         batch_size=task["batch"],
         samples=samples,
         crop="random" if superb or laptop else "first",
@@ -117,6 +125,7 @@ def get_config(arg=""):
         balanced=task.get("balanced", False),
         classes=classes,
     )
+    data |= {} if rate == 16_000 else dict(rate=rate)
     config = recipes.run(
         objective=objective,
         data=data,
@@ -133,7 +142,7 @@ def get_config(arg=""):
     config.evals = {
         part: dict(
             kind="classify",
-            source=source(a, task, part),
+            source=source(a, task, part, rate),
             samples=samples,
             classes=classes,
             batch_size=task["batch"],
@@ -170,6 +179,8 @@ def architecture(a) -> dict[str, Any]:
 
 
 def optimizer(task, superb, laptop) -> Optim:
+    if "optim" in task:
+        return Optim(lr=task["lr"], **task["optim"])
     if laptop:
         return Optim(
             lr=task["lr"],
@@ -194,19 +205,20 @@ def optimizer(task, superb, laptop) -> Optim:
     )
 
 
-def source(a, task, part) -> dict[str, Any]:
+def source(a, task, part, rate) -> dict[str, Any]:
     """Return the training, validation or test part of a task's data set."""
+    given = {} if rate == 16_000 else dict(rate=rate)
     if a.runlocal:
-        return dict(kind="synthetic", size=32, seconds=1.0)
+        return dict(kind="synthetic", size=32, seconds=1.0) | given
     if not a.root:
         raise ValueError(f"task {a.task}: say where the data is, with root=DIR.")
     if "folds" not in task:
-        return task["source"] | dict(root=a.root) | task[part]
+        return task["source"] | dict(root=a.root) | task[part] | given
     folds = range(1, task["folds"] + 1)
     if a.fold not in folds:
         raise ValueError(f"fold={a.fold}: {a.task} has folds 1 to {task['folds']}.")
     mine = (a.fold,) if part == "test" else tuple(f for f in folds if f != a.fold)
-    return task["source"] | dict(root=a.root, folds=mine)
+    return task["source"] | dict(root=a.root, folds=mine) | given
 
 
 def runlocal(config):

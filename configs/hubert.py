@@ -10,7 +10,7 @@ Laptop:   python -m ssl_audio.train --config configs/hubert.py:laptop,data=DIR -
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  targets=FOLDER (default: a random projection of MFCC, as BEST-RQ has)
           codes=N (of the targets; as many as the folder has, if there is one)
-Results:  none yet; published weights: python -m ssl_audio.convert --from hf_hubert
+Results:  experiments/hubert/README.md; published weights: python -m ssl_audio.convert --from hf_hubert
 """
 
 from typing import Any
@@ -66,5 +66,6 @@ def get_config(arg=""):
     config.data.update(samples=250_000, crop="random")
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
+        config.optim.lr = 1e-5  # its losses must not tell one machine from another
         return recipes.few_steps(config, 16_000)
     return config

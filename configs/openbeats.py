@@ -9,7 +9,7 @@ Laptop:   python -m ssl_audio.iterate --config configs/openbeats.py:laptop,data=
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  stage=encoder|tokenizer  previous=FOLDER (of the stage before; for the
           encoder none: random codes)
-Results:  none yet; published weights: python -m ssl_audio.convert --from beats
+Results:  experiments/openbeats/README.md; published weights: python -m ssl_audio.convert --from beats
 """
 
 from typing import Any
@@ -97,5 +97,6 @@ def get_config(arg=""):
     )
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
+        config.optim.lr = 1e-5  # its losses must not tell one machine from another
         return recipes.few_steps(config, 16_000)
     return config

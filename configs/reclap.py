@@ -12,6 +12,7 @@ Results:  experiments/reclap/README.md
 from typing import Any
 
 from ssl_audio import audio_text, recipes
+from ssl_audio.backbones.t5 import FLAN_LARGE, t5
 from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
 from ssl_audio.optim import Optim
@@ -45,7 +46,8 @@ def get_config(arg=""):
         return audio_text.runlocal(config) if a.runlocal else config
     projector = dict(kind="projectors:Laion", out=512)
     audio = audio_text.htsat(a.size, rate=RATE, hop=480, high=14_000.0)
-    text = audio_text.text_tower("roberta", pooler=False)
+    text: dict[str, Any] = dict(kind="towers:Tower", length="text_length", frozen=False)
+    text |= t5(activation="gated-gelu", **FLAN_LARGE)
     words = audio_text.caption_words(a.data, text, 77)
     words["captions"] = dict(
         kind="captions:Rewritten", captions=words["captions"], original=a.original, bank=""

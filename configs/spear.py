@@ -11,7 +11,7 @@ Data:     one or two folders of audio files or of prepared shards with "+", audi
 Options:  size=tiny|base|large|xlarge  audio=FOLDER  speech=FOLDER (of codes; default: sums of random
           vectors)  books=N (8)  share=0.1 (weight of the audio codes)
           stage=student|codes  teacher=FOLDER  layer=N (for stage=codes)
-Results:  none yet; published weights: python -m ssl_audio.convert --from spear
+Results:  experiments/spear/README.md; published weights: python -m ssl_audio.convert --from spear
 """
 
 from typing import Any

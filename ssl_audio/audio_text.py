@@ -192,27 +192,17 @@ def trained(path: str) -> dict[str, Any]:
     return config
 
 
-def sound_tower(
-    encoder: str, *, frames: int, depth: int, positions: str = "normal"
-) -> dict[str, Any]:
+def sound_tower(encoder: str, *, frames: int, depth: int) -> dict[str, Any]:
     """Return a small audio tower at 16 kHz: "cnn", or a name of `sizes.encoder` with `depth` layers.
 
     Args:
       encoder: its kind.
       frames: of a clip, 20 ms apart.
       depth: of a Transformer or Mamba.
-      positions: how its position table starts; see `tokens.positions`.
     """
-    bins, patch = 64, (4, 4)
-    pool = "pools:Mean"
-    if encoder == "cnn":
-        built: dict[str, Any] = dict(kind="cnn", channels=(64, 128, 128), convolutions=1)
-        width, pool = 64, "pools:Columns"
-    else:
-        patch = (16, 4)
-        built = sizes.encoder(encoder, "tiny", (bins // patch[0], frames // patch[1]), depth=depth)
-        built["positions"]["start"] = positions
-        width = built["width"]
+    bins = 64
+    make = ENCODERS.get(encoder, _patches)
+    built, width, patch, pool = make(encoder, bins, frames, depth)
     stats = STATS["esc50"]
     return dict(
         kind="towers:Tower",
@@ -226,6 +216,22 @@ def sound_tower(
         length="length",
         frozen=False,
     )
+
+
+def _cnn(_encoder, _bins, _frames, _depth):
+    built = dict(kind="cnn", channels=(64, 128, 128), convolutions=1)
+    return built, 64, (4, 4), "pools:Columns"
+
+
+def _patches(encoder, bins, frames, depth):
+    patch = (16, 4)
+    built = sizes.encoder(encoder, "tiny", (bins // patch[0], frames // patch[1]), depth=depth)
+    # A short run of a Transformer needs them to tell patches apart.
+    built["positions"]["start"] = "sincos"
+    return built, built["width"], patch, "pools:Mean"
+
+
+ENCODERS = {"cnn": _cnn}
 
 
 def small_text(known: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,7 +7,7 @@ vector never depends on what else is embedded with it.
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,8 +18,9 @@ from ssl_audio.data import transforms
 from ssl_audio.data.banks import Bank
 from ssl_audio.data.decode import decode
 from ssl_audio.data.text import Text
-from ssl_audio.encoder import Encoder
+from ssl_audio.encoder import FINAL, Clip, Encoder
 from ssl_audio.objectives.features import Features
+from ssl_audio.pooling import Collector, Whole
 
 TEMPLATES = ("This is a sound of {}.",)
 
@@ -68,14 +69,47 @@ class JointEncoder(Encoder):
             batch |= {name: np.zeros(shape, kind), tower.length: np.ones(1, np.int32)}
         return batch
 
-    def stream(self, clips: Any, *rest: Any, **options: Any) -> Iterator[tuple[int, Any]]:
-        """Yield features of the audio tower's backbone, as `Encoder.stream`.
+    def stream(
+        self,
+        clips: Iterable[Clip],
+        layers: Sequence[int] = (FINAL,),
+        collect: Callable[[int], Collector] = lambda _: Whole(),
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield features of the audio tower, as `Encoder.stream`.
 
-        Raises:
-          ValueError: its tokens are coarser than its patches, or it is not of patches.
+        Where its tokens are coarser than its patches (HTSAT, CNNs), a window of the training clips' length
+        counts as one column: what the tower pools of it, before the projection.
         """
-        self._check_patches()
-        yield from super().stream(clips, *rest, **options)
+        if self._has_patches:
+            yield from super().stream(clips, layers, collect)
+            return
+        whole = (c if isinstance(c, np.ndarray) else np.concatenate(list(c)) for c in clips)
+        for number, _, vectors in self.spans(whole, pooled=True):
+            collector = collect(number)
+            collector.add(vectors[None])
+            yield number, collector.result()
+
+    @property
+    def rows(self) -> int:
+        """Tokens in a column."""
+        return super().rows if self._has_patches else 1
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks of the audio tower's backbone, L; 0 where they are not told apart."""
+        return super().num_layers if self._has_patches else 0
+
+    def times(self, columns: int) -> np.ndarray:
+        """Return the centres of so many patch columns, ms; ValueError for towers without them."""
+        if not self._has_patches:
+            encoder = type(self._tower("audio").encoder).__name__
+            raise ValueError(f"{encoder}: this audio tower has no features along time; use embed.")
+        return super().times(columns)
+
+    @functools.cached_property
+    def _has_patches(self) -> bool:
+        tower = self._tower("audio")
+        return hasattr(tower.tokenizer, "grid") and self._shapes.layers is not None
 
     def embed_audio(self, waveform: Any, sample_rate: int) -> np.ndarray:
         """Return unit vectors of audio: [D] for [S], [B, D] for [B, S] or a list of [S].
@@ -97,8 +131,14 @@ class JointEncoder(Encoder):
             mean = np.mean(found, axis=0, dtype=np.float64)
             yield number, np.asarray(mean / np.linalg.norm(mean), np.float32)
 
-    def spans(self, clips: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield (number, first samples [n], unit vectors [n, D]) of the windows that cover each clip."""
+    def spans(
+        self, clips: Iterable[np.ndarray], *, pooled: bool = False
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield (number, first samples [n], unit vectors [n, D]) of the windows that cover each clip.
+
+        `pooled`: what the tower pools, neither projected nor scaled, in place of unit vectors.
+        """
+        embed = self._pool if pooled else functools.partial(self._embed, "audio")
         waiting: list[tuple[int, np.ndarray, int]] = []
         done: dict[int, tuple[list[int], list[np.ndarray]]] = {}
 
@@ -109,7 +149,7 @@ class JointEncoder(Encoder):
                 "audio": np.stack([audio for _, audio, _ in filled]),
                 self._tower("audio").length: np.array([n for _, _, n in filled], np.int32),
             }
-            for (number, _, _), vector in zip(group, self._embed("audio", batch), strict=False):
+            for (number, _, _), vector in zip(group, embed(batch), strict=False):
                 starts, found = done[number]
                 found.append(vector)
                 if len(found) == len(starts):
@@ -224,20 +264,6 @@ class JointEncoder(Encoder):
         return configs.build({k: v for k, v in options.items() if k != "captions"}, "text")
 
     @property
-    def num_layers(self) -> int:
-        """Number of blocks of the audio tower's backbone, L; ValueError as `stream`."""
-        self._check_patches()
-        return super().num_layers
-
-    def _check_patches(self) -> None:
-        tower = self._tower("audio")
-        if not hasattr(tower.tokenizer, "grid") or self._shapes.layers is None:
-            raise ValueError(
-                f"{type(tower.encoder).__name__}: this audio tower gives one vector per window, no "
-                "features of patches; use embed_audio."
-            )
-
-    @property
     def _window(self) -> int:
         return self.config["data"]["samples"]
 
@@ -251,6 +277,13 @@ class JointEncoder(Encoder):
     def _embed(self, name: str, batch: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(_program(self.joint, name)(self._joint_on_device, {}, batch))
 
+    def _pool(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(_pool_program(self.joint)(self._audio_on_device, batch))
+
+    @functools.cached_property
+    def _audio_on_device(self) -> Any:
+        return jax.device_put({**self.joint_params["audio"], **self.params})
+
     @functools.cached_property
     def _joint_on_device(self) -> Any:
         return jax.device_put(self.joint_params)
@@ -259,6 +292,12 @@ class JointEncoder(Encoder):
 @functools.lru_cache(8)
 def _program(objective: Any, name: str) -> Any:
     return jax.jit(objective.predictors()[f"embed_{name}"])
+
+
+@functools.lru_cache(8)
+def _pool_program(objective: Any) -> Any:
+    tower = objective.towers["audio"]
+    return jax.jit(lambda params, batch: tower.pooled(params, tower.encode(params, batch, "audio")))
 
 
 def windows(audio: np.ndarray, samples: int, fill: str) -> Iterator[tuple[int, np.ndarray, int]]:

@@ -18,6 +18,7 @@ SPLITS = (
     "fsd50k",
     "speaker",
     "spoken_digit",
+    "birdset",
 )
 
 
@@ -79,3 +80,15 @@ def test_mistakes_are_named(pretrained, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(dict(objective=dict(encoder={}))))
     with pytest.raises(ValueError, match="its objective has no frontend, tokenizer"):
         load(PATH, f"root=DATA,pretrained={tmp_path}")
+
+
+def test_audio_comes_at_the_rate_of_the_encoder(tmp_path):
+    (bird,) = [path for path in CONFIGS if path.stem == "birdmae"]
+    options = config.plain(load(bird, ""))
+    (tmp_path / "config.json").write_text(json.dumps(options))
+    made = load(PATH, f"task=birdset,root=DATA,pretrained={tmp_path}")
+    run = config.make(Run, made)
+    assert run.objective.frontend.rate == run.data.rate == 32_000
+    assert run.data.samples == run.evals["test"].samples == 160_000
+    assert {made.data.sources.birdset.rate, made.evals.test.source.rate} == {32_000}
+    assert run.objective.tokenizer.stride == (16, 16) and run.optim.layer_decay == 0.75

@@ -1,5 +1,7 @@
 """Audio and text in one space, used: the same vectors always, labels in words, search of a folder."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -78,8 +80,17 @@ def test_labels_in_words(encoder, tmp_path):
         encoder.classify(sound(0, 1.0), ["rain"])
     with pytest.raises(ValueError, match="wanted a text or a list"):
         encoder.embed_text([])
-    with pytest.raises(ValueError, match="one vector per window.*use embed_audio"):
-        encoder.embed(sound(0, 1.0), RATE)
+
+
+def test_a_tower_without_patches_gives_features_by_windows(encoder):
+    clips = [sound(i, seconds) for i, seconds in enumerate((0.3, 1.2))]
+    found = encoder.embed(clips, RATE)
+    assert found.shape == (2, 8) and encoder.num_layers == 0 and encoder.rows == 1
+    assert np.array_equal(found[1], encoder.embed(clips[1], RATE))
+    blank = dataclasses.replace(encoder, params=jax.tree.map(np.zeros_like, encoder.params))
+    assert not np.allclose(found, blank.embed(clips, RATE))
+    with pytest.raises(ValueError, match="Cnn: this audio tower has no features along time"):
+        encoder.frames(clips[0], RATE)
 
 
 def test_every_protocol_and_its_table(encoder, tmp_path):

@@ -39,6 +39,17 @@ class Columns(nn.Module):
         return jnp.mean(x, axis=2).reshape(x.shape[0], -1)
 
 
+class Flat(nn.Module):
+    """All tokens side by side, padding as 0: it keeps their order, and wants clips of one length."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        tokens = encoded.tokens
+        x = tokens.x if tokens.valid is None else tokens.x * tokens.valid[..., None]
+        return x.reshape(x.shape[0], -1)
+
+
 class MeanMax(nn.Module):
     """The mean over frequency, then the sum of mean and maximum over time (PANNs, arXiv:1912.10211)."""
 

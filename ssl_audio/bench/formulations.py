@@ -60,7 +60,7 @@ def torch_encoder(width: int, depth: int, mixer: dict[str, Any], mlp: float) -> 
     """
     from torch import nn
 
-    if "heads" in mixer:
+    if mixer.get("heads"):
         return nn.Sequential(
             *[
                 nn.TransformerEncoderLayer(

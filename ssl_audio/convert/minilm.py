@@ -161,13 +161,16 @@ def text_config(asked: Options, most: int) -> dict[str, Any]:
 
 
 def trace(tower: Any, params: Any, ids: Any, mask: Any = None, types: Any = None) -> dict[str, Any]:
-    """Run a text tower: its last tokens, its vector, and what comes after each part of it."""
+    """Run a text tower: its last tokens, its vector, and what comes after each part of it.
+
+    Block by block, for a stack clears what padding holds, and the reference does not.
+    """
     valid = jnp.ones(ids.shape, bool) if mask is None else jnp.asarray(mask) > 0
     tokens: Any = tower.tokenizer.apply({"params": params["tokenizer"]}, ids, valid, types)
-    encoded = tower.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
-    found = {f"inter_layer{i}": x for i, x in enumerate(encoded.layers)}
-    return found | {
-        "inter_embeddings": tokens.x,
-        "last_hidden_state": encoded.tokens.x,
-        "pooled": tower.pooled(params, encoded),
-    }
+    x, found = tokens.x, {"inter_embeddings": tokens.x}
+    for i, layer in enumerate(unstacked(params["encoder"]["layers"])):
+        options = dict(dtype=jnp.float32, train=False)
+        x = tower.encoder.block.apply({"params": layer}, x, tokens.index, valid, None, **options)
+        found[f"inter_layer{i}"] = x
+    encoded = tower.encoder.apply({"params": params["encoder"]}, tokens)
+    return found | {"last_hidden_state": x, "pooled": tower.pooled(params, encoded)}

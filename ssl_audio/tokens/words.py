@@ -60,3 +60,23 @@ class Words(nn.Module):
 
     def _table(self, name: str, rows: int) -> Float[Array, "V D"]:
         return self.param(name, _init, (rows, self.width), jnp.float32)
+
+
+class WordsAlone(nn.Module):
+    """A word's vector and nothing else: for encoders that learn places by distance (T5).
+
+    Attributes:
+      width: D.
+      vocab: V, rows of the table.
+    """
+
+    width: int
+    vocab: int
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "B W"], valid: Bool[Array, "B W"] | None = None) -> Tokens:
+        """Return tokens in a grid of one row; padding is where `valid` is False."""
+        batch, count = ids.shape
+        table = self.param("word", _init, (self.vocab, self.width), jnp.float32)
+        index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
+        return Tokens(x=table[ids], index=index, grid=(1, count), valid=valid)

@@ -18,7 +18,7 @@ NOISE = -1  # cluster of events that belong to no other
 
 @dataclass(frozen=True)
 class Birdset(Files):
-    """One of its subsets: `NAME_metadata_SPLIT.parquet` (or .csv) somewhere in `root`, audio beside it.
+    """One of its subsets: `SUBSET_metadata_SPLIT.parquet` (or .csv) somewhere in `root`, audio beside it.
 
     A training clip is an event that was detected in a recording; events of the largest cluster count,
     and a recording without any gives its first 5 s. Test clips are the rows as they are, with any
@@ -26,13 +26,13 @@ class Birdset(Files):
     """
 
     root: str
-    name: str = "HSN"
+    subset: str = "HSN"
     split: str = "train"  # "train", "test" or "test_5s"
     per_class: int = 0  # keep so many events of a species at most; 0: all
     per_recording: int = 0  # and so many of a recording
     seconds: float = 5.0  # length of a training clip, from the event's start on
     seed: int = 0  # of which events are kept
-    rate: int = 32_000  # Hz
+    rate: int = 16_000  # Hz; the recordings' own is mostly 32 000 or more
 
     def __post_init__(self):
         if self.split not in SPLITS:
@@ -49,7 +49,7 @@ class Birdset(Files):
         tables = {split: self._table(root, split) for split in SPLITS}
         table = tables[self.split]
         if table is None:
-            wanted = f"{self.name}_metadata_{self.split}.parquet (or .csv)"
+            wanted = f"{self.subset}_metadata_{self.split}.parquet (or .csv)"
             raise ValueError(f"Birdset.root: no {wanted} under {root}")
         found = (row for path in tables.values() if path for row in _rows(path))
         codes = sorted({code for row in found for code in _codes(row)})
@@ -65,7 +65,7 @@ class Birdset(Files):
             )
             clips = [clips[i] for i in kept]
         info = SourceInfo(
-            f"birdset_{self.name}",
+            f"birdset_{self.subset}",
             tuple(codes),
             licence="each recording its own: see the table",
             citation="L. Rauch et al. BirdSet: A Large-Scale Dataset for Audio Classification in Avian "
@@ -76,7 +76,7 @@ class Birdset(Files):
         return info, clips
 
     def _table(self, root: pathlib.Path, split: str) -> pathlib.Path | None:
-        names = [f"{self.name}_metadata_{split}.{kind}" for kind in ("parquet", "csv")]
+        names = [f"{self.subset}_metadata_{split}.{kind}" for kind in ("parquet", "csv")]
         return next((path for name in names for path in sorted(root.rglob(name))), None)
 
     def _events(self, row: dict, place: pathlib.Path, number: dict) -> Iterator[Clip]:
