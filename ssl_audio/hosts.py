@@ -23,7 +23,7 @@ from ssl_audio.world import World, detect
 log = logging.getLogger("ssl_audio")
 
 FACTS, VERDICT, COUNT = "ssl_audio/facts/", "ssl_audio/verdict/", "ssl_audio/count/"
-TOKEN = "ssl_audio/token"
+TOKEN, COMPILED = "ssl_audio/token", "ssl_audio/compiled"
 _watch: Watch | None = None  # of the run under way in this process
 
 
@@ -112,6 +112,21 @@ def step(number: int) -> Iterator[None]:
     yield
     if _watch is not None:
         _watch.end()
+
+
+def compiled(step: Any, *shapes: Any) -> Any:
+    """Return a jitted function ready to run everywhere; alone, it compiles at its first call.
+
+    The first exchange between processes waits only so long (Gloo: 30 s), and compilation takes each of
+    them its own time: so they compile, and then meet.
+    """
+    if count() == 1:
+        return step
+    program = step.lower(*shapes).compile()
+    _client().wait_at_barrier(
+        COMPILED, int(1000 * (_seconds("SSL_AUDIO_STEP_TIMEOUT", 1800) or 1e6))
+    )
+    return program
 
 
 def agree(settings: Mapping[str, str], seconds: float) -> None:

@@ -111,11 +111,12 @@ def train(
         start = int(state.step)
         describe(run, state, total, start, workdir)
         batches = run.data.batches(start, shard=hosts.index(), shards=hosts.count())
-        lead = hosts.is_lead()
         with Recorder(
-            workdir, run.record, start=start, total=total, lead=lead, profile=profile
+            workdir, run.record, start=start, total=total, lead=hosts.is_lead(), profile=profile
         ) as recorder:
-            recorder.price(step, wanted, sharding.spec(run.data.spec(), mesh))
+            shapes = wanted, sharding.spec(run.data.spec(), mesh)
+            recorder.price(step, *shapes)
+            step = hosts.compiled(step, *shapes)
             try:
                 return _loop(
                     run, state, step, batches, recorder, checkpoints, mesh, start, total, every
@@ -185,7 +186,7 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
                 results = recorder.write(
                     number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
                 )
-            if last or number % due["evals"] == 0:
+            if number == total or number % due["evals"] == 0:  # not when there is little time left
                 for name, evaluator in run.evals.items():
                     values = evaluator.run(run.objective, state, mesh)
                     recorder.log(number, values, prefix=f"{name}/")

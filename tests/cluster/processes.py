@@ -111,5 +111,7 @@ def records(workdir):
     for line in path.read_text().splitlines() if path.exists() else []:
         if line.endswith("}"):
             record = json.loads(line)
-            found[record["step"]] = {k: v for k, v in record.items() if k not in SPEED}
+            # An evaluation is a record of its own.
+            whole = found.setdefault(record["step"], {})
+            whole |= {k: v for k, v in record.items() if k not in SPEED}
     return found
