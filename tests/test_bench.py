@@ -86,7 +86,9 @@ def test_commands_print_a_table_and_write_json(command, rows, tmp_path, capsys, 
     monkeypatch.setattr(measure, "copy_bandwidth", lambda: 1e9)
     monkeypatch.setattr(measure, "matmul_rate", lambda: 1e9)
     path = str(tmp_path / "rows.json")
-    found = bench.main([*command.split(), *TINY, "--json", path])
+    drawn = [] if "input" in command else ["--figure", str(tmp_path / "rows.png")]
+    found = bench.main([*command.split(), *TINY, "--json", path, *drawn])
+    assert (tmp_path / "rows.png").exists() == bool(drawn)
     assert len(found) == rows
     assert all(r["seconds"] > 0 for r in found)
     printed = capsys.readouterr().out
@@ -98,5 +100,7 @@ def test_commands_print_a_table_and_write_json(command, rows, tmp_path, capsys, 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="--implementation: got 'fast'"):
         bench.main(["scan", "--implementation", "fast", "--length", "2"])
+    with pytest.raises(ValueError, match="--figure: input has one length only"):
+        bench.main("input --batch 1 --seconds-each 0.1 --threads 0 --figure x".split() + TINY)
     with pytest.raises(ValueError, match="--tokens: got 12, wanted a multiple of 8"):
         bench.main(["inference", "--tokens", "12"])

@@ -38,11 +38,11 @@ def test_a_typo_far_down_names_its_place():
 
 def test_an_unknown_kind_lists_the_files():
     with pytest.raises(
-        ValueError, match=r"config\.frontend\.kind: no file 'fbanks' in .*augment, fbank"
+        ValueError, match=r"config\.frontend\.kind: no file 'fbanks' in .*augment.*fbank"
     ):
         config.build(dict(kind="fbanks"), "frontend")
     with pytest.raises(
-        ValueError, match=r"masking has no class 'Masking'; it has \['Cluster', 'Random'\]"
+        ValueError, match=r"masking has no class 'Masking'; it has \['Cluster', 'Random'"
     ):
         config.build(dict(kind="masking"), "masking")
 

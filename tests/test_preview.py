@@ -12,8 +12,8 @@ from ssl_audio import config, preview
 FRAMES, BINS, CLIPS, SAMPLES = 64, 128, 8, 16_000
 
 
-def options(**sharding):
-    made = config.plain(load(ROOT / "configs/ssast.py", "runlocal"))
+def options(name="ssast", **sharding):
+    made = config.plain(load(ROOT / f"configs/{name}.py", "runlocal"))
     made["sharding"] |= {"max_replicated": 0.5} | sharding
     return made
 
@@ -45,6 +45,15 @@ def test_data_parallelism_exchanges_gradients_only():
     once = count - found.parameters["encoder"] / 2
     assert 4 * once <= found.collectives["all-reduce"][1] < 4 * count * 1.1
     assert found.peak_bytes > found.state_bytes
+
+
+@pytest.mark.multi
+def test_a_contrastive_loss_gathers_embeddings_only():
+    made = options("clap", data=8)
+    found = preview.preview(made)
+    width, clips = 64, made["data"]["batch_size"]
+    # Both sides in both passes, and random keys; neither clips nor frames.
+    assert found.collectives["all-gather"][1] < 4 * (4 * clips * width) + 1000
 
 
 @pytest.mark.multi

@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         one.add_argument("--repeats", type=int, default=7)
         one.add_argument("--seconds", type=float, default=60, help="3 repeats are made at least")
         one.add_argument("--json", help="also write the rows to this file")
+        one.add_argument("--figure", help="also draw them along their tokens or length")
         one.add_argument("--check", metavar="JSON", help="fail where a ratio has risen since then")
         one.add_argument("--slack", type=float, default=1.5, help="by more than this factor")
     args = parser.parse_args(argv)
@@ -44,6 +45,11 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     print(measure.table(records), flush=True)
     if args.json:
         measure.save(records, args.json)
+    if args.figure:
+        along = [k for k in ("tokens", "length") if records and k in records[0]]
+        if not along:
+            raise ValueError(f"--figure: {args.what} has one length only; try scan or inference.")
+        measure.figure(records, along[0], args.figure)
     if args.check:
         worse = measure.check(records, args.check, args.slack)
         for line in worse:

@@ -58,7 +58,7 @@ def measure(rows: Sequence[Row], repeats: int, seconds: float) -> list[dict[str,
 
     Args:
       rows: called in turn, after a warm-up.
-      repeats: rounds.
+      repeats: rounds, one at least.
       seconds: after so long, and three rounds, no further one is begun.
     """
     for row in rows:
@@ -66,7 +66,7 @@ def measure(rows: Sequence[Row], repeats: int, seconds: float) -> list[dict[str,
     wall: list[list[float]] = [[] for _ in rows]
     cpu: list[list[float]] = [[] for _ in rows]
     start = time.perf_counter()
-    for number in range(repeats):
+    for number in range(max(1, repeats)):
         if number >= 3 and time.perf_counter() - start > seconds:
             break
         for i, row in enumerate(rows):
@@ -198,3 +198,29 @@ def save(records: Sequence[Mapping[str, Any]], path: str) -> None:
     """Write the rows and the machine as JSON."""
     with open(path, "w") as file:
         json.dump(dict(machine=machine(), rows=list(records)), file, indent=1)
+
+
+def figure(records: Sequence[Mapping[str, Any]], along: str, path: str) -> None:
+    """Draw processor time and compiled memory along a numeric label, a line for each other row."""
+    from matplotlib.figure import Figure
+
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        others = [str(record[k]) for k in record if k not in (*COLUMNS, *HIDDEN, along)]
+        lines.setdefault(" ".join(others), []).append(record)
+    drawing = Figure(figsize=(9, 3.5), layout="constrained")
+    panels = drawing.subplots(1, 2)
+    for axes, field, unit, scale in zip(
+        panels,
+        ("cpu_seconds", "temp_bytes"),
+        ("processor time, s", "temporaries, MB"),
+        (1, 1e6),
+        strict=True,
+    ):
+        for name, rows in lines.items():
+            known = [(r[along], r[field] / scale) for r in rows if r.get(field)]
+            if known:
+                axes.plot(*zip(*known, strict=True), "o-", label=name)
+        axes.set(xlabel=along, ylabel=unit, xscale="log", yscale="log")
+    panels[0].legend(fontsize=7)
+    drawing.savefig(path, dpi=130)

@@ -264,14 +264,12 @@ class Pipeline:
         for _ in range(_TRIES):
             next(reads)
             try:
-                return first + i, self._named(name, self.sources[name][i])
+                example, labels = self.sources[name][i], self.sources[name].info.labels
+                return first + i, with_names(example, labels) if self.text else example
             except DecodeError as error:
                 failed.append((self._id(name, i), str(error)))
                 i = int(rng.integers(len(self.sources[name])))
         raise _GaveUp
-
-    def _named(self, name: str, example: Example) -> Example:
-        return with_names(example, self.sources[name].info.labels) if self.text else example
 
     def _composed(
         self, index: int, examples: Mapping[str, Example], rng: np.random.Generator, load: Callable

@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_audio.frontend.base import before
 from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+from ssl_audio.sharding import by_rows
 
 SCALES = ("slaney", "htk")
 
@@ -86,7 +87,7 @@ class Mel:
         audio = jnp.pad(audio, ((0, 0), (half, half)), mode="reflect")
         framed = self._framed(audio, min(frames, 1 + (audio.shape[1] - self.window) // self.hop))
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
-        bands = jnp.fft.rfft(framed * jnp.asarray(window, jnp.float32)[None, None])
+        bands = by_rows(jnp.fft.rfft, framed * jnp.asarray(window, jnp.float32)[None, None])
         power = jnp.square(bands.real) + jnp.square(bands.imag)
         options = (self.bins, self.window, self.rate, self.low, self._top, self.scale, self.area)
         # Reduced precision (TF32, bfloat16) would show in the logarithm of quiet bands.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ssl_audio.frontend.base import before
 from ssl_audio.frontend.fbank import hann, mel_triangles
 from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+from ssl_audio.sharding import by_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Stft:
         cut = audio[:, start[:, None] + jnp.arange(self.size)[None]]
         side = (self.size - self.taper) // 2
         window = jnp.pad(hann(self.taper), (side, self.size - self.taper - side))
-        bands = jnp.fft.rfft(cut * window[None, None])
+        bands = by_rows(jnp.fft.rfft, cut * window[None, None])
         # The Nyquist line has no weight in any band.
         power = jnp.square(bands.real[..., :-1]) + jnp.square(bands.imag[..., :-1])
         triangles = mel_triangles(self.bins, self.size, self.rate, self.low, self.high)

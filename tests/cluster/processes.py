@@ -13,7 +13,6 @@ from reference import ROOT
 
 from ssl_audio.record import SPEED
 
-CONFIG = f"{ROOT}/configs/ssast.py:runlocal"
 OPTIONS = [
     "--config.steps=20",
     "--config.checkpoint.every=5",
@@ -23,13 +22,14 @@ OPTIONS = [
 ]
 
 
-def training(workdir, *options):
+def training(workdir, *options, config="ssast"):
     """Return the arguments of python for a run of 20 steps."""
+    file = f"{ROOT}/configs/{config}.py:runlocal"
     return [
         "-m",
         "ssl_audio.train",
         "--config",
-        CONFIG,
+        file,
         *OPTIONS,
         *options,
         "--workdir",

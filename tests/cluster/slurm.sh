@@ -86,9 +86,14 @@ submit() { # NAME: a job of two nodes with one task each
   sbatch --parsable --nodes=2 --ntasks-per-node=1 --gpus-per-node=0 --cpus-per-task=1 --mem=0 \
     --output="$work/slurm-$1.out" launch/slurm/pretrain.sbatch "${options[@]}" --workdir "$work/$1"
 }
-steps() { cat "$work/$1/metrics.jsonl" 2>/dev/null | wc -l; }
-until_steps() { while [ "$(steps "$1")" -lt "$2" ]; do sleep 0.2; done; }
+steps() { grep -c . "$work/$1/metrics.jsonl" 2>/dev/null || true; }
 state() { scontrol show job "$1" | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p'; }
+until_steps() { # JOB NAME STEPS
+  while [ "$(steps "$2")" -lt "$3" ] 2>/dev/null || [ ! -e "$work/$2/metrics.jsonl" ]; do
+    [[ $(state "$1") =~ PENDING|CONFIGURING|RUNNING ]] || { echo "job $1: $(state "$1")"; exit 1; }
+    sleep 0.2
+  done
+}
 until_done() {
   while [[ $(state "$1") =~ PENDING|RUNNING|COMPLETING|REQUEUED ]]; do
     # A job waits two minutes after it was queued again; this test does not.
@@ -108,7 +113,7 @@ grep -q "process 1 of 2 (Slurm\|process 0 of 2 (Slurm" "$work/slurm-whole.out"
 echo "PASSED: two nodes, two tasks, 20 steps"
 
 job=$(submit stopped)
-until_steps stopped 3
+until_steps "$job" stopped 3
 scancel --signal=TERM "$job" # as Slurm does before the time limit: the script queues the job again
 until_done "$job"
 [ "$(grep -c 'stopped at step' "$work/slurm-stopped.out")" -ge 1 ]
@@ -118,7 +123,7 @@ diff <(losses whole) <(losses stopped)
 echo "PASSED: stopped by a signal, queued again, resumed; the same losses"
 
 job=$(submit requeued)
-until_steps requeued 7
+until_steps "$job" requeued 7
 scontrol requeue "$job" # as preemption does
 until_done "$job"
 grep -q 'start 1 of job' "$work/slurm-requeued.out"

@@ -16,10 +16,8 @@ STEPS = 20
 
 def close(a, b, steps):
     for step in steps:
-        for name in ("loss", "nce", "mse", "gradient_norm"):
-            np.testing.assert_allclose(
-                a[step][name], b[step][name], rtol=1e-5, err_msg=f"{step} {name}"
-            )
+        for name, value in a[step].items():
+            np.testing.assert_allclose(value, b[step][name], rtol=1e-5, err_msg=f"{step} {name}")
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +38,15 @@ def two(environment, tmp_path_factory):
 
 def test_two_processes_compute_what_one_does(alone, two):
     one, other = records(alone), records(two)
+    assert list(one) == list(other) == list(range(1, STEPS + 1))
+    close(one, other, one)
+
+
+def test_a_contrastive_loss_spans_all_processes(environment, tmp_path):
+    """Every clip is compared with those of the other machines too."""
+    for name, count, devices in (("one", 1, 8), ("other", 2, 4)):
+        finish(training(tmp_path / name, config="clap"), environment, count, devices)
+    one, other = records(tmp_path / "one"), records(tmp_path / "other")
     assert list(one) == list(other) == list(range(1, STEPS + 1))
     close(one, other, one)
 
