@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssl_audio import sharding
 from ssl_audio.data.banks import bank
 from ssl_audio.data.pipeline import examples
 from ssl_audio.data.source import Source, multi_hot
@@ -44,9 +45,9 @@ class ZeroShot:
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the scores of a training state; every host computes the same."""
-        del mesh
+        whole = jax.jit(lambda params: params, out_shardings=sharding.replicated(mesh))
         config = {"data": {"samples": self.samples, "fill": self.fill}}
-        encoder = JointEncoder.of(objective, jax.device_get(state.params), config)
+        encoder = JointEncoder.of(objective, jax.device_get(whole(state.params)), config)
         encoder.__dict__["text"] = self.text
         return self.scores(encoder)
 
