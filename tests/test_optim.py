@@ -100,12 +100,14 @@ def test_schedules():
     np.testing.assert_allclose(linear, [0, 1, 2, 2])
     cosine = rates(Optim(lr=2.0, warmup=20, schedule="cosine"), [10, 20, 60, 100])
     np.testing.assert_allclose(cosine, [1, 2, 1, 0], atol=1e-6)
+    falling = rates(Optim(lr=2.0, warmup=20, schedule="linear"), [10, 20, 60, 100])
+    np.testing.assert_allclose(falling, [1, 2, 1, 0], atol=1e-6)
     steps = Optim(lr=2.0, schedule="steps", steps_at=("1ep", "2ep", 70), gamma=0.1)
     np.testing.assert_allclose(
         rates(steps, [0, 29, 31, 59, 61, 71], epoch=30), [2, 2, 0.2, 0.2, 0.02, 0.002], rtol=1e-5
     )
-    with pytest.raises(ValueError, match=r"config\.optim\.schedule: 'linear'; wanted constant"):
-        Optim(lr=1.0, schedule="linear").rate(10)
+    with pytest.raises(ValueError, match=r"config\.optim\.schedule: 'square'; wanted constant"):
+        Optim(lr=1.0, schedule="square").rate(10)
 
 
 def test_steps_count_from_the_start_also_after_a_warm_up():

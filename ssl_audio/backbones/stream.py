@@ -22,8 +22,8 @@ LOCAL = (LayerNorm, RMSNorm, Twice)  # norms of each token by itself
 
 
 def encode_windows(
-    stack: Stack, params: Any, windows: Iterable[Float[Array, "B N D"]]
-) -> Iterator[Float[Array, "B N D"]]:
+    stack: Stack, params: Any, windows: Iterable[Float[Array, "B _N D"]]
+) -> Iterator[Float[Array, "B _N D"]]:
     """Yield what the stack makes of each window of one long sequence of tokens, after the final norm.
 
     One program is compiled per length of window; memory does not grow with their number.
