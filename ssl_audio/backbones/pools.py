@@ -48,14 +48,3 @@ class Flat(nn.Module):
         tokens = encoded.tokens
         x = tokens.x if tokens.valid is None else tokens.x * tokens.valid[..., None]
         return x.reshape(x.shape[0], -1)
-
-
-class MeanMax(nn.Module):
-    """The mean over frequency, then the sum of mean and maximum over time (PANNs, arXiv:1912.10211)."""
-
-    @nn.compact
-    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
-        """Return one vector each."""
-        tokens = encoded.tokens
-        x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1).mean(axis=1)
-        return jnp.mean(x, axis=1) + jnp.max(x, axis=1)

@@ -78,3 +78,32 @@ class Encoding(Objective):
         weights = {name: {"params": params.get(name, {})} for name in ("tokenizer", "encoder")}
         tokens: Any = self.tokenizer.apply(weights["tokenizer"], spec)
         return self.encoder.apply(weights["encoder"], tokens, layers=True)
+
+
+class Joint(Objective):
+    """An objective with a tower for each modality, whose vectors lie in one space."""
+
+    towers: dict
+
+    @abc.abstractmethod
+    def embed(self, name: str, params: Params, batch: Batch) -> Any:
+        """Return unit vectors [B, D] of a modality."""
+
+    def predictors(self) -> Mapping[str, Predictor]:
+        """Offer "embed_NAME" for every modality, and "encode" for sound."""
+
+        def predictor(name: str) -> Predictor:
+            return lambda params, extra, batch: self.embed(name, params, batch)
+
+        offers = {f"embed_{name}": predictor(name) for name in self.towers}
+        return offers | ({"encode": self.encode} if "audio" in self.towers else {})
+
+    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
+        """Encode sound with the backbone of its tower."""
+        del extra
+        return self.towers["audio"].encode(params["audio"], batch, "audio")
+
+    @property
+    def _sorted(self) -> list[tuple[str, Any]]:
+        # Not in the order of the config, which a round trip changes.
+        return sorted(self.towers.items())

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
-from ssl_audio.backbones.towers import Tower
 from ssl_audio.letters import Array, Float
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss
+from ssl_audio.objectives.base import Batch, Extra, Joint, Params
+from ssl_audio.structs import Loss
 
 POSITIVES = ("pairs", "labels", "texts")
 
@@ -38,7 +37,7 @@ class Reversal:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Contrastive(Objective):
+class Contrastive(Joint):
     """Tell which examples of two modalities belong together, in both directions.
 
     Attributes:
@@ -152,29 +151,9 @@ class Contrastive(Objective):
             for (name, tower), tower_key in zip(self._sorted, keys, strict=True)
         }
 
-    def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "embed_NAME", unit vectors, for every modality, and "encode" for sound."""
-
-        def embed(name: str) -> Predictor:
-            def predictor(params: Params, extra: Extra, batch: Batch) -> Array:
-                del extra
-                return losses.unit(self.towers[name](params[name], batch, name))
-
-            return predictor
-
-        offers = {f"embed_{name}": embed(name) for name in self.towers}
-        return offers | ({"encode": self.encode} if "audio" in self.towers else {})
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode sound with the backbone of its tower."""
-        del extra
-        return self.towers["audio"].encode(params["audio"], batch, "audio")
-
-    @property
-    def _sorted(self) -> list[tuple[str, Tower]]:
-        return sorted(
-            self.towers.items()
-        )  # not the order of the config, which a round trip changes
+    def embed(self, name: str, params: Params, batch: Batch) -> Array:
+        """Return unit vectors of a modality."""
+        return losses.unit(self.towers[name](params[name], batch, name))
 
     def _positive(self, batch: Batch) -> Array | None:
         """Return the weights of right pairs [B, B], or None: the diagonal."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ssl_audio.backbones.heads import Linear
 from ssl_audio.backbones.norms import standard
+from ssl_audio.backbones.teacher import Ramp, follow
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
@@ -116,13 +117,8 @@ class LatentRegress(Encoding):
 
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
         """Return `extra` with the teacher moved towards the student."""
-        start, end, steps = self.decay
-        decay = start + (end - start) * jnp.minimum(step / max(1, steps), 1.0)
-        decay = decay.astype(jnp.float32)
-        teacher = jax.tree.map(
-            lambda old, new: decay * old + (1 - decay) * new, extra["teacher"], params["encoder"]
-        )
-        return extra | {"teacher": teacher}
+        decay = Ramp(*self.decay)(step)
+        return extra | {"teacher": follow(extra["teacher"], params["encoder"], decay)}
 
 
 def _deviation(x: Float[Array, "B N D"]) -> Float[Array, ""]:

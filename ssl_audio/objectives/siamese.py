@@ -12,15 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
+from ssl_audio.backbones.teacher import follow
 from ssl_audio.letters import Array, Float
-from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.structs import Encoded, Loss
+from ssl_audio.objectives.base import Batch, Extra, Joint, Params
+from ssl_audio.structs import Loss
 
 PREDICTORS = "predictors"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Siamese(Objective):
+class Siamese(Joint):
     """Predict the average towers' projections, of the other modality and of the own one.
 
     No example is compared with another, so gradients of parts of a batch add up to those of the whole.
@@ -61,7 +62,9 @@ class Siamese(Objective):
             params[name] = tower.init(first, batch, name)
             z = tower(params[name], batch, name)
             params[PREDICTORS][name] = self.predictor.init(second, z)["params"]
-        return params, {"target": jax.tree.map(jnp.copy, self._averaged(params))}
+        return params, {
+            "target": jax.tree.map(jnp.copy, {name: params[name] for name in self.towers})
+        }
 
     def loss(
         self,
@@ -104,41 +107,13 @@ class Siamese(Objective):
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
         """Move the targets towards the parameters, once per update."""
         del step
-        target = jax.tree.map(
-            lambda old, new: self.decay * old + (1 - self.decay) * new,
-            extra["target"],
-            self._averaged(params),
-        )
-        return {**extra, "target": target}
+        return {**extra, "target": follow(extra["target"], params, self.decay)}
 
-    def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "embed_NAME", unit vectors, for every modality, and "encode" for sound."""
-
-        def embed(name: str) -> Predictor:
-            def predict(params: Params, extra: Extra, batch: Batch) -> Array:
-                del extra
-                z = self.towers[name](params[name], batch, name)
-                q = self.predictor.apply({"params": params[PREDICTORS][name]}, z)
-                return losses.unit(q)
-
-            return predict
-
-        offers = {f"embed_{name}": embed(name) for name in self.towers}
-        return offers | ({"encode": self.encode} if "audio" in self.towers else {})
-
-    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
-        """Encode sound with the backbone of its tower."""
-        del extra
-        return self.towers["audio"].encode(params["audio"], batch, "audio")
-
-    @property
-    def _sorted(self) -> list[tuple[str, Any]]:
-        return sorted(
-            self.towers.items()
-        )  # not the order of the config, which a round trip changes
-
-    def _averaged(self, params: Params) -> Params:
-        return {name: params[name] for name in self.towers}
+    def embed(self, name: str, params: Params, batch: Batch) -> Array:
+        """Return unit vectors: what the predictor makes of a tower's projection."""
+        z = self.towers[name](params[name], batch, name)
+        q: Any = self.predictor.apply({"params": params[PREDICTORS][name]}, z)
+        return losses.unit(q)
 
 
 def spread(x: Float[Array, "B D"]) -> Float[Array, ""]:
