@@ -107,6 +107,7 @@ def get_config(arg=""):
     rate = parts["frontend"].get("rate", 16_000)  # of the encoder, whatever the data's
     classes = task["classes"]
     head = dict(kind="heads:LayerMix" if superb else "heads:Classifier", classes=classes)
+    head |= dict(pool="stats") if laptop else {}
     objective = parts | dict(kind="tagging", head=head, criterion=task["criterion"], smoothing=0.0)
     if "mask" in task:
         freq, time = task["mask"]

@@ -31,7 +31,7 @@ class Checkpoint:
     """When to save.
 
     Attributes:
-      every: duration between saves; the last step is always saved.
+      every: duration between saves, 0: none; the last step is always saved.
       keep: number of newest checkpoints to keep.
       keep_every: duration between checkpoints kept for good; 0: none.
       best: name of a result of `config.evals` ("test/accuracy"): the parameters of the step where it was

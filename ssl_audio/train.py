@@ -51,7 +51,7 @@ class Run:
       sharding: mesh and layout.
       checkpoint, record: when to save and to report.
       evals: name → evaluator, each run every `eval_every` and at the end.
-      eval_every: duration between evaluations.
+      eval_every: duration between evaluations; 0: at the end only.
       warm_start: another run to begin from.
     """
 
@@ -149,12 +149,13 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
 
 
 def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, every):
-    due = {
-        "record": every(run.record.every),
-        "save": every(run.checkpoint.every),
-        "figures": every(run.record.figures) or total,
-        "evals": every(run.eval_every),
-    }
+    periods = dict(
+        record=run.record.every,
+        save=run.checkpoint.every,
+        figures=run.record.figures,
+        evals=run.eval_every,
+    )
+    due = {what: every(period) or total for what, period in periods.items()}  # 0: at the end only
     pending: collections.deque = collections.deque()
     rate = run.optim.rate(total, run.data.epoch_steps)
     results: dict[str, float] = {}

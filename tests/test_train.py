@@ -220,6 +220,14 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path):
     assert not workdir.exists()
 
 
+def test_periods_of_0_mean_at_the_end_only(tmp_path):
+    never = {"every": 0, "keep": 2}, {"every": 0, "progress": False, "tensorboard": False}
+    made = options(checkpoint=never[0], record=never[1], eval_every=0)
+    train(made, tmp_path)
+    assert saved_steps(tmp_path) == [STEPS]
+    assert [line["step"] for line in records(tmp_path)] == [STEPS]
+
+
 def test_a_warm_start_takes_the_named_parameters(whole, tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr("ssl_audio.train._loop", lambda run, state, *_: begun.append(state))
