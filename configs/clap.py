@@ -4,7 +4,7 @@ Run:      python -m ssl_audio.train --config configs/clap.py:data=CAPTIONS.jsonl
 Laptop:   python -m ssl_audio.train --config configs/clap.py:laptop,root=ESC-10,fold=5 --workdir runs/clap10
 Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir runs/try
 Data:     a manifest with columns path, text (data/source.py); made-up sounds and their labels without one
-Options:  preset=laion|msclap  size=tiny|base|large  encoder=cnn|ssast|ssamba (laptop)  text=words|FOLDER
+Options:  preset=laion|msclap  size=tiny|base|large  encoder=cnn|ssast|ssamba|RUN (laptop)  text=words|FOLDER
           (a text model converted by `python -m ssl_audio.convert --from minilm …`, then frozen)
 Results:  experiments/clap/README.md
 """

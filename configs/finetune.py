@@ -154,7 +154,7 @@ def get_config(arg=""):
     }
     config.eval_every = "20%" if laptop else "5%" if superb else "1ep"
     if a.pretrained and not a.scratch:
-        config.warm_start = dict(path=a.pretrained, take="^(tokenizer|encoder)/", leave="")
+        config.warm_start = recipes.warm_start(a.pretrained)
     return runlocal(config) if a.runlocal else config
 
 

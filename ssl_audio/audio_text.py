@@ -1,7 +1,6 @@
 """What the configs of audio-text systems share: towers, a laptop run on ESC-10, its four-step version."""
 
 import csv
-import json
 import pathlib
 from typing import Any
 
@@ -58,7 +57,7 @@ def laptop(
       kind: of the objective; `objective` holds its other options.
       root: ESC-10's folder; "": made-up sounds.
       fold: that is not trained on.
-      encoder: "cnn", or a name of `sizes.encoder`.
+      encoder: "cnn", a name of `sizes.encoder`, or the workdir of a run that has pretrained one.
       text: "words": a small text tower, learned from nothing; or the folder of a converted text model,
         which is then frozen.
       out: width of the common space.
@@ -115,8 +114,12 @@ def laptop(
         )
     )
     run.eval_every = "50%"
+    run.warm_start = {}
     if text != "words":
-        run.warm_start = dict(path=text, take="^text/(tokenizer|encoder)/", leave="")
+        run.warm_start = dict(text=dict(path=text, take="^text/(tokenizer|encoder)/", leave=""))
+    if is_run(encoder):
+        run.warm_start.update(recipes.warm_start(encoder, into="audio/"))
+        run.optim.rates["^audio/(tokenizer|encoder)/"] = 0.1
     return run
 
 
@@ -179,45 +182,37 @@ def caption_words(data: str, tower: dict[str, Any], length: int) -> dict[str, An
     return dict(kind="text", words=words, length=length, captions=captions)
 
 
-def trained(path: str) -> dict[str, Any]:
-    """Return the config of a trained or converted audio-text model.
-
-    Raises:
-      ValueError: `path` is not one.
-    """
-    written = pathlib.Path(path).expanduser() / "config.json"
-    if not written.is_file():
-        raise ValueError(f"{path}: no config.json there; wanted a run, or a folder of convert.")
-    config = json.loads(written.read_text(encoding="utf-8"))
-    if not config.get("objective", {}).get("towers"):
-        raise ValueError(f"{path}: its objective has no towers; wanted an audio-text model.")
-    return config
-
-
 def sound_tower(encoder: str, *, frames: int, depth: int) -> dict[str, Any]:
     """Return a small audio tower at 16 kHz: "cnn", or a name of `sizes.encoder` with `depth` layers.
 
     Args:
-      encoder: its kind.
+      encoder: its kind; or the workdir of a run that has pretrained one, to go on with.
       frames: of a clip, 20 ms apart.
       depth: of a Transformer or Mamba.
     """
+    tower = dict(kind="towers:Tower", spec_augment=None, length="length", frozen=False)
+    if is_run(encoder):
+        parts = recipes.architecture(encoder)
+        patch = parts["tokenizer"]["patch"][1]
+        parts["frontend"] |= dict(frames=2 * frames // patch * patch)
+        return tower | parts | dict(pool=dict(kind="pools:Mean"))
     bins = 64
     make = ENCODERS.get(encoder, _patches)
     built, width, patch, pool = make(encoder, bins, frames, depth)
     stats = STATS["esc50"]
-    return dict(
-        kind="towers:Tower",
+    return tower | dict(
         frontend=dict(
             kind="fbank", bins=bins, hop=320, window=640, mean=stats["mean"], std=stats["std"]
         ),
         tokenizer=dict(kind="patchify", width=width, patch=patch, stride=patch),
         encoder=built,
         pool=dict(kind=pool),
-        spec_augment=None,
-        length="length",
-        frozen=False,
     )
+
+
+def is_run(where: str) -> bool:
+    """Tell whether this is a folder with the config of a run in it."""
+    return (pathlib.Path(where).expanduser() / "config.json").is_file()
 
 
 def _cnn(_encoder, _bins, _frames, _depth):
@@ -251,7 +246,7 @@ def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
     if where == "words":
         plain = [name.replace("_", " ") for name in names]
         return small_text(texts.vocabulary([*TEMPLATES, *plain, *bank("esc").sentences()]))
-    config = trained(where)
+    config = recipes.written(where)
     try:
         tower, words = config["objective"]["towers"]["text"], config["data"]["text"]["words"]
     except KeyError as error:
