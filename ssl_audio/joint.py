@@ -62,11 +62,10 @@ class JointEncoder(Encoder):
         if columns is not None:
             return super().blank(columns)
         batch: dict[str, np.ndarray] = {}
+        words = (self.config["data"].get("text") or {}).get("length", 2)
         for name, tower in self.joint.towers.items():
-            shape, kind = (
-                ((1, 2), np.int32) if tower.frontend is None else ((1, self._window), np.float32)
-            )
-            batch |= {name: np.zeros(shape, kind), tower.length: np.ones(1, np.int32)}
+            size, kind = (words, np.int32) if tower.frontend is None else (self._window, np.float32)
+            batch |= {name: np.zeros((1, size), kind), tower.length: np.ones(1, np.int32)}
         return batch
 
     def stream(

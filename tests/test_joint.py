@@ -26,6 +26,9 @@ def model(tmp_path_factory):
     options.data.samples = 8_000
     options.objective.towers.audio.encoder.channels = (8,)
     options.objective.towers.audio.pool.kind = "pools:Mean"
+    options.objective.towers.text.pool.kind = (
+        "pools:Flat"  # whose width hangs on the length of texts
+    )
     options = config.plain(options)
     objective = config.build(options["objective"], "objective")
     blank = JointEncoder.of(objective, {}, options).blank()
