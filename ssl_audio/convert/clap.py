@@ -12,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import losses
-from ssl_audio.convert.base import Converted, State, build, count, dense, need, norm, plain_names
+from ssl_audio.convert.base import (
+    Converted,
+    State,
+    build,
+    count,
+    dense,
+    need,
+    norm,
+    plain_names,
+    stored_norm,
+)
 from ssl_audio.convert.minilm import QKV, bert_parts, bert_state, text_config, trace
 from ssl_audio.convert.options import Options
 from ssl_audio.tokens.folded import fold
@@ -223,7 +233,7 @@ def _htsat_state(params: Any) -> dict[str, np.ndarray]:
     """Return the audio tower's parameters under the names of transformers."""
     cut, stages = params["tokenizer"], params["encoder"]
     at = f"{AUDIO}patch_embed."
-    state = _stored_norm(f"{AUDIO}batch_norm", cut["mel_norm"]) | norm(f"{at}norm", cut["norm"])
+    state = stored_norm(f"{AUDIO}batch_norm", cut["mel_norm"]) | norm(f"{at}norm", cut["norm"])
     state |= _conv(f"{at}proj", cut["patch"])
     if "fusion" in cut:
         state |= _conv(f"{at}mel_conv2d", cut["part_patch"])
@@ -234,7 +244,7 @@ def _htsat_state(params: Any) -> dict[str, np.ndarray]:
                 state[f"{place}.weight"] = linear["kernel"].T[:, :, None, None]
                 state[f"{place}.bias"] = linear["bias"]
                 place = f"{at}fusion_model.{theirs}.{layer + 1}"
-                state |= _stored_norm(place, cut["fusion"][f"{ours}_{part}_norm"])
+                state |= stored_norm(place, cut["fusion"][f"{ours}_{part}_norm"])
     for name, part in stages.items():
         place = re.fullmatch(r"stage(\d+)_(?:block(\d+)|merge)", name)
         if place is None:
@@ -265,11 +275,6 @@ def _conv(name: str, params: Any) -> dict[str, np.ndarray]:
         f"{name}.weight": params["kernel"].transpose(3, 2, 0, 1),
         f"{name}.bias": params["bias"],
     }
-
-
-def _stored_norm(name: str, params: Any) -> dict[str, np.ndarray]:
-    statistics = {f"{name}.running_mean": params["mean"], f"{name}.running_var": params["var"]}
-    return norm(name, params) | statistics
 
 
 def _trace_audio(tower: Any, params: Any, features: Any, longer: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.frontend.base import before
-from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+from ssl_audio.letters import Array, Bool, Float, Int, Spec, Wave
 from ssl_audio.sharding import by_rows
 
 SCALES = ("slaney", "htk")
@@ -69,9 +69,23 @@ class Mel:
         return self.normalise(self.log_mel(audio, length))
 
     def log_mel(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Spec:
-        """Return energies in dB, float32, before normalisation; the audio is mirrored at both ends.
+        """Return energies in dB, float32, before normalisation; see `power`."""
+        power, frames = self.power(audio, length), self.count(audio.shape[1])
+        options = (self.bins, self.window, self.rate, self.low, self._top, self.scale, self.area)
+        # Reduced precision (TF32, bfloat16) would show in the logarithm of quiet bands.
+        highest = jax.lax.Precision.HIGHEST
+        energies = jnp.matmul(power, mel_bands(*options).T, precision=highest)
+        spec = 10 * jnp.log10(jnp.maximum(energies, self.floor))
+        missing = ((0, 0), (0, frames - spec.shape[1]), (0, 0))
+        return jnp.pad(spec, missing, constant_values=10 * math.log10(self.floor))
 
-        Samples from `length` on are silence. Raises ValueError if half a window does not fit the audio.
+    def power(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Float[Array, "B T K"]:
+        """Return the power in the K = window / 2 + 1 lines of the FFT, of the frames that there are.
+
+        The audio is mirrored at both ends; samples from `length` on are silence.
+
+        Raises:
+          ValueError: half a window does not fit the audio.
         """
         if audio.shape[1] <= self.window // 2:
             raise ValueError(
@@ -88,14 +102,7 @@ class Mel:
         framed = self._framed(audio, min(frames, 1 + (audio.shape[1] - self.window) // self.hop))
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
         bands = by_rows(jnp.fft.rfft, framed * jnp.asarray(window, jnp.float32)[None, None])
-        power = jnp.square(bands.real) + jnp.square(bands.imag)
-        options = (self.bins, self.window, self.rate, self.low, self._top, self.scale, self.area)
-        # Reduced precision (TF32, bfloat16) would show in the logarithm of quiet bands.
-        highest = jax.lax.Precision.HIGHEST
-        energies = jnp.matmul(power, mel_bands(*options).T, precision=highest)
-        spec = 10 * jnp.log10(jnp.maximum(energies, self.floor))
-        missing = ((0, 0), (0, frames - spec.shape[1]), (0, 0))
-        return jnp.pad(spec, missing, constant_values=10 * math.log10(self.floor))
+        return jnp.square(bands.real) + jnp.square(bands.imag)
 
     def normalise(self, spec: Spec) -> Spec:
         """Return (spec - mean) / std."""
