@@ -4,8 +4,9 @@ Run:      python -m ssl_audio.train --config configs/clap.py:data=CAPTIONS.jsonl
 Laptop:   python -m ssl_audio.train --config configs/clap.py:laptop,root=ESC-10,fold=5 --workdir runs/clap10
 Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir runs/try
 Data:     a manifest with columns path, text (data/source.py); made-up sounds and their labels without one
-Options:  preset=laion|msclap  size=tiny|base|large  encoder=cnn|ssast|ssamba (laptop)  text=words|FOLDER
-          (a text model converted by `python -m ssl_audio.convert --from minilm …`, then frozen)
+Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14  size=tiny|base|large (htsat)
+          laptop: encoder=cnn|cnn14|ssast|ssamba  text=words|FOLDER (a text model converted by
+          `python -m ssl_audio.convert --from minilm …`, then frozen)
 Results:  experiments/clap/README.md
 """
 
@@ -19,21 +20,25 @@ from ssl_audio.record import Record
 
 PRESETS: dict[str, dict[str, Any]] = {
     "laion": dict(
-        text="roberta", pooler=True, rate=48_000, hop=480, high=14_000.0, seconds=10, words=77,
-        projector=dict(kind="projectors:Laion", out=512), batch=2304, lr=1e-4, warmup=3200,
-        fill="repeatpad", temperature=0.07,
+        text="roberta", pool="First", rate=48_000, hop=480, high=14_000.0, seconds=10, words=77,
+        projector=dict(kind="projectors:Laion", out=512), batch=2304, lr=1e-4,
+        warmup=dict(htsat=3200, cnn14=500), fill="repeatpad", temperature=0.07, encoder="htsat",
     ),
     "msclap": dict(
-        text="bert", pooler=False, rate=44_100, hop=320, high=8_000.0, seconds=7, words=77,
-        projector=dict(kind="projectors:Msclap", out=1024), batch=1536, lr=1e-3, warmup=0,
-        fill="repeat", temperature=0.007,
+        text="bert", pool="Mean", rate=44_100, hop=320, high=8_000.0, seconds=7, words=77,
+        projector=dict(kind="projectors:Msclap", out=1024), batch=1536, lr=1e-3,
+        warmup=dict(htsat=0, cnn14=0), fill="repeat", temperature=0.007, encoder="htsat",
     ),
 }  # fmt: skip
+# The model of 2022 (arXiv:2206.04769); it is trained as that of 2023.
+PRESETS["msclap22"] = PRESETS["msclap"] | dict(
+    pool="Start", high=14_000.0, seconds=5, words=100, temperature=0.07, encoder="cnn14"
+)
 
 
 def get_config(arg=""):
     a = parse_arg(
-        arg, preset="laion", size="tiny", data="synthetic", root="", fold=5, encoder="cnn",
+        arg, preset="laion", size="tiny", data="synthetic", root="", fold=5, encoder="",
         text="words", laptop=False, shuffled=False, runlocal=False,
     )  # fmt: skip
     if a.laptop or a.runlocal:
@@ -41,7 +46,7 @@ def get_config(arg=""):
             kind="contrastive",
             root=a.root,
             fold=a.fold,
-            encoder=a.encoder,
+            encoder=a.encoder or "cnn",
             text=a.text,
             temperature=0.07,
             max_scale=100.0,
@@ -62,9 +67,11 @@ def published(a):
     if a.preset not in PRESETS:
         raise ValueError(f"preset '{a.preset}': wanted one of {', '.join(PRESETS)}.")
     preset = PRESETS[a.preset]
+    encoder = a.encoder or preset["encoder"]
     sound = {name: preset[name] for name in ("rate", "hop", "high")}
-    audio = audio_text.htsat(a.size, **sound)
-    text = audio_text.text_tower(preset["text"], pooler=preset["pooler"])
+    audio = audio_text.published_sound(encoder, a.size, **sound)
+    text = audio_text.text_tower(preset["text"], pooler=False)
+    text["pool"] = dict(kind=f"pools:{preset['pool']}")
     config = recipes.run(
         objective=dict(
             kind="contrastive",
@@ -86,7 +93,7 @@ def published(a):
             fill=preset["fill"],
             text=audio_text.caption_words(a.data, text, preset["words"]),
         ),
-        optim=Optim(lr=preset["lr"], warmup=preset["warmup"], schedule="cosine"),
+        optim=Optim(lr=preset["lr"], warmup=preset["warmup"][encoder], schedule="cosine"),
         steps="45ep",
         checkpoint=Checkpoint(every="2%"),
         record=Record(every=50, figures="0"),
