@@ -7,6 +7,8 @@ Data:     a manifest with columns path, text (data/source.py); made-up sounds an
 Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14  size=tiny|base|large (htsat)
           laptop: encoder=cnn|cnn14|ssast|ssamba  text=words|FOLDER (a text model converted by
           `python -m ssl_audio.convert --from minilm …`, then frozen)
+          published: audio=FOLDER (an audio tower to begin from, as of
+          `python -m ssl_audio.convert --from cnn14 --option tagger=false …`)
 Results:  experiments/clap/README.md
 """
 
@@ -39,7 +41,7 @@ PRESETS["msclap22"] = PRESETS["msclap"] | dict(
 def get_config(arg=""):
     a = parse_arg(
         arg, preset="laion", size="tiny", data="synthetic", root="", fold=5, encoder="",
-        text="words", laptop=False, shuffled=False, runlocal=False,
+        text="words", audio="", laptop=False, shuffled=False, runlocal=False,
     )  # fmt: skip
     if a.laptop or a.runlocal:
         config = audio_text.laptop(
@@ -69,7 +71,11 @@ def published(a):
     preset = PRESETS[a.preset]
     encoder = a.encoder or preset["encoder"]
     sound = {name: preset[name] for name in ("rate", "hop", "high")}
-    audio = audio_text.published_sound(encoder, a.size, **sound)
+    if a.audio:
+        audio = audio_text.converted_sound(a.audio)
+    else:
+        audio = audio_text.published_sound(encoder, a.size, **sound)
+    rate = audio["frontend"]["rate"]
     text = audio_text.text_tower(preset["text"], pooler=False)
     text["pool"] = dict(kind=f"pools:{preset['pool']}")
     config = recipes.run(
@@ -86,10 +92,10 @@ def published(a):
             positives="pairs",
         ),
         data=dict(
-            sources=dict(captions=audio_text.captioned(a.data, preset["rate"])),
+            sources=dict(captions=audio_text.captioned(a.data, rate)),
             batch_size=preset["batch"],
-            samples=preset["seconds"] * preset["rate"],
-            rate=preset["rate"],
+            samples=preset["seconds"] * rate,
+            rate=rate,
             fill=preset["fill"],
             text=audio_text.caption_words(a.data, text, preset["words"]),
         ),
@@ -98,4 +104,6 @@ def published(a):
         checkpoint=Checkpoint(every="2%"),
         record=Record(every=50, figures="0"),
     )
+    if a.audio:
+        config.warm_start = dict(path=a.audio, take="^audio/(tokenizer|encoder|pool)/", leave="")
     return config

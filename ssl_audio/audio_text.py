@@ -60,6 +60,18 @@ def published_sound(encoder: str, size: str, **sound: Any) -> dict[str, Any]:
     return PUBLISHED[encoder](size, **sound)
 
 
+def converted_sound(path: str) -> dict[str, Any]:
+    """Return the audio tower of a converted or trained model, to go on with; without its projector.
+
+    Raises:
+      ValueError: it has none.
+    """
+    towers = trained(path)["objective"]["towers"]
+    if "audio" not in towers:
+        raise ValueError(f"{path}: it has no audio tower, only {', '.join(towers)}.")
+    return {k: v for k, v in towers["audio"].items() if k != "projector"}
+
+
 def _heard(rate: int, hop: int, high: float) -> dict[str, Any]:
     return dict(
         kind="towers:Tower",

@@ -32,19 +32,21 @@ DECIBELS = re.compile(r"10\*log10\(max\(\.,\s*([0-9.e+-]+)\)\)")
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
-    """Convert a state dict of PANNs' Cnn14 to a tagger.
+    """Convert a state dict of PANNs' Cnn14 to a tagger, or to an audio tower.
 
     Options: kind ("Cnn14", or "Cnn14_DecisionLevelMax", whose arrays are the same); sample_rate
     (32000), hop_size (320), fmin (50), fmax (14000; None: half the rate); window_size (1024) where no
     mel bank is stored. classes_num, mel_bins, channels, embedding are held against the arrays, and all of
-    them against the mel bank.
+    them against the mel bank. tagger (true); false: a tower without the tags, to begin a model of audio
+    and text with; its `embed` is PANNs' embedding.
 
     `forward(waveform=[B, S])` gives clipwise_output, of kind "Cnn14" embedding and of the other
     framewise_output [B, T, C]; spectrogram_power, logmel_db and after_conv_block1. `load(…).embed` averages
-    the last feature map, as for any encoder; PANNs' embedding is that of `forward`.
+    the last feature map of a tagger, as of any encoder.
 
     Raises:
-      ValueError: see `ssl_audio.convert.from_state_dict`; the mel bank is not that of the options.
+      ValueError: see `ssl_audio.convert.from_state_dict`; the mel bank is not that of the options; a
+        tower of another kind than "Cnn14".
     """
     state = plain_names(state_dict)
     kept = {name: value for name, value in state.items() if UNUSED.search(name)}
@@ -56,19 +58,23 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     parts, width = cnn14_parts(state, asked, "")
     (tags,) = need(state, "fc_audioset.weight")
     classes = asked.found("classes_num", len(tags), f"fc_audioset.weight {tags.shape}")
+    pool = dict(kind="pools:MaxMean", width=width)
     heads: dict[str, dict[str, Any]] = {
-        TAGGER: dict(kind="heads:Pooled", pool=dict(kind="pools:MaxMean", width=width)),
+        TAGGER: dict(kind="heads:Pooled", pool=pool),
         SEGMENTS: dict(kind="heads:Segments", width=width),
     }
-    kind = asked.get("kind", TAGGER)
-    head = heads[kind] | dict(classes=classes)
+    kind, tagger = asked.get("kind", TAGGER), asked.get("tagger", True)
     asked.finish()
     rate = parts["frontend"]["rate"]
-    config: dict[str, Any] = dict(
-        objective=dict(kind="tagging", **parts, head=head, criterion="sigmoid"),
-        data=dict(samples=10 * rate, rate=rate),
-    )
+    data = dict(samples=10 * rate, rate=rate)
     state = {name: value for name, value in state.items() if name not in kept}
+    if not tagger:
+        if kind != TAGGER:
+            raise ValueError(f"option tagger=False: only kind {TAGGER!r} has an embedding.")
+        return _tower(dict(**parts, pool=pool), data, state, kept)
+    head = heads[kind] | dict(classes=classes)
+    objective = dict(kind="tagging", **parts, head=head, criterion="sigmoid")
+    config: dict[str, Any] = dict(objective=objective, data=data)
     built, params, left = build(config, lambda p: to_state_dict(p, config), state)
 
     def outputs(params, waveform):
@@ -94,6 +100,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return parameters of ours under PANNs' names."""
     del config
+    if "audio" in params:
+        return cnn14_state(params["audio"], params["audio"]["pool"]["dense"])
     head = params["head"]
     state = cnn14_state(params, head.get("pool", head)["dense"])
     return state | dense("fc_audioset", head["linear"])
@@ -188,6 +196,25 @@ def trace(built: Any, params: Any, waveform: Any) -> tuple[Any, dict[str, Any]]:
         "logmel_db": spec[:, None],
         "after_conv_block1": image.transpose(0, 3, 2, 1),
     }
+
+
+def _tower(
+    parts: dict[str, Any], data: dict[str, Any], state: State, kept: dict[str, np.ndarray]
+) -> Converted:
+    """Return an audio tower by itself; the last layer stays among the unused arrays."""
+    tower = dict(kind="towers:Tower", **parts)
+    objective = dict(kind="contrastive", towers=dict(audio=tower), edges=())
+    config: dict[str, Any] = dict(objective=objective, data=data)
+    built, params, left = build(
+        config, lambda p: to_state_dict(p, config), state, unused=("fc_audioset.",)
+    )
+
+    def outputs(params, waveform):
+        audio = built.towers["audio"]
+        encoded, found = trace(audio, params["audio"], waveform)
+        return found | {"embedding": audio.pooled(params["audio"], encoded)}
+
+    return Converted(config, params, outputs, kept | left)
 
 
 def _scale(

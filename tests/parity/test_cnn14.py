@@ -1,10 +1,17 @@
 """Cnn14 of PANNs through the converter, against the outputs of its code."""
 
+import jax
 import numpy as np
 import pytest
 from goldens import load
+from published import CONFIGS
+from published import load as load_config
 from reference import golden_files
 
+import ssl_audio
+from ssl_audio import checkpoint, export
+from ssl_audio.config import build
+from ssl_audio.convert import __main__ as command
 from ssl_audio.convert import cnn14, from_state_dict
 
 pytestmark = pytest.mark.parity
@@ -42,3 +49,40 @@ def test_options_that_contradict_the_arrays_are_refused(path):
     plain = from_state_dict("cnn14", bank, **golden.options)
     found = plain.forward(**golden.inputs)["clipwise_output"]
     assert np.abs(found - golden.outputs["clipwise_output"]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("path", golden_files("cnn14_tag.npz"))
+def test_as_a_tower_it_embeds_as_panns_and_begins_a_clap(path, tmp_path):
+    golden = load(path)
+    out = tmp_path / "panns"
+    arguments = ["--from", "cnn14", "--checkpoint", str(path), "--out", str(out), "--check"]
+    command.main([*arguments, "--option", "tagger=false"])
+    encoder = ssl_audio.load(out)
+    encoder.config["data"]["samples"] = golden.inputs["waveform"].shape[1]
+    found = encoder.embed(golden.inputs["waveform"], 8000)
+    assert np.abs(found - golden.outputs["embedding"]).max() <= 1e-4
+    (clap,) = [file for file in CONFIGS if file.stem == "clap"]
+    made = load_config(clap, f"audio={out}")
+    assert (made.data.rate, made.data.samples) == (8000, 80_000)
+    objective = build(made.objective, "objective")
+    batch = {"audio": np.zeros((1, 12_000), "f4"), "length": np.full(1, 12_000, "i4")}
+    tower = objective.towers["audio"]
+    fresh = jax.jit(lambda key, batch: tower.init(key, batch, "audio"))(jax.random.key(0), batch)
+    warm = checkpoint.warm_start({"audio": fresh}, **made.warm_start)
+    saved = checkpoint.load_params(out)[0]["audio"]
+    assert saved.keys() == fresh.keys() - {"projector"}
+    assert all(
+        jax.tree.all(jax.tree.map(np.array_equal, warm["audio"][part], saved[part]))
+        for part in saved
+    )
+
+
+@pytest.mark.parametrize("path", golden_files("cnn14_tag.npz"))
+def test_as_a_tagger_it_embeds_its_last_map_and_is_exported(path, tmp_path, capsys):
+    out, back = str(tmp_path / "panns"), str(tmp_path / "back")
+    command.main(["--from", "cnn14", "--checkpoint", str(path), "--out", out, "--check"])
+    assert "are the same bits after the way there and back" in capsys.readouterr().out
+    assert ssl_audio.load(out).embed(np.sin(np.arange(9000) / 5.0), 8000).shape == (16,)
+    export.main(["--checkpoint", out, "--out", back, "--to", "cnn14"])
+    with np.load(tmp_path / "back/state_dict.npz") as file:
+        load(path).check_same_bits(dict(file))
