@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssl_audio.backbones.cnn import CNN14
 from ssl_audio.config import build
 from ssl_audio.encoder import Encoder
 from ssl_audio.structs import Encoded, Tokens
@@ -74,6 +75,21 @@ def test_the_saved_run_loads(encoder, tmp_path):
 
     again = ssl_audio.load(tmp_path / "run")
     assert np.allclose(again.embed(noise(4000), RATE), encoder.embed(noise(4000), RATE), atol=1e-6)
+
+
+def test_the_published_size_has_as_many_parameters():
+    made = options(PANNS)["objective"]
+    made["frontend"] = dict(kind="mel", rate=32_000, hop=320)
+    made["encoder"]["channels"] = CNN14
+    made["head"] = dict(PANNS, classes=527, pool=dict(kind="pools:MaxMean", width=2048))
+    blank = {
+        "audio": jax.ShapeDtypeStruct((1, 320_000), np.float32),
+        "length": jax.ShapeDtypeStruct((1,), np.int32),
+    }
+    shapes = jax.eval_shape(build(made, "objective").init, jax.random.key(0), blank)[0]
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    learned = [v.size for path, v in leaves if path[-1].key not in ("mean", "var")]
+    assert sum(learned) == 80_753_615
 
 
 def test_dropout_is_for_training_only():
