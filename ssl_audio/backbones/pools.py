@@ -37,6 +37,19 @@ class Start(nn.Module):
         return encoded.tokens.x[:, 0]
 
 
+class Last(nn.Module):
+    """The last token that is not padding: all that a causal encoder knows."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each; padding lies at the end."""
+        tokens = encoded.tokens
+        if tokens.valid is None:
+            return tokens.x[:, -1]
+        last = jnp.maximum(jnp.sum(tokens.valid, axis=1) - 1, 0)
+        return jnp.take_along_axis(tokens.x, last[:, None, None], axis=1)[:, 0]
+
+
 class MaxMean(nn.Module):
     """ReLU of a dense layer on the maximum plus the mean over time of the mean over frequency.
 

@@ -138,9 +138,6 @@ def cnn14_parts(state: State, asked: Options, prefix: str) -> tuple[dict[str, An
         window = asked.found("window_size", 2 * len(bank) - 2, f"{MEL} {bank.shape}")
     rate = asked.get("sample_rate", 32_000)
     low, high = float(asked.get("fmin", 50)), float(asked.get("fmax", 14_000))
-    scale = "slaney", True
-    if bank is not None:
-        scale = _scale(bank, mels, window, rate, low, high)
     frontend = dict(
         kind="mel",
         rate=rate,
@@ -149,10 +146,10 @@ def cnn14_parts(state: State, asked: Options, prefix: str) -> tuple[dict[str, An
         window=window,
         low=low,
         high=high,
-        scale=scale[0],
-        area=scale[1],
         floor=_floor(asked.get("log")),
     )
+    if bank is not None:
+        frontend |= stored_bank(bank, mels, window, (rate, low, high))
     encoder = dict(
         kind="cnn",
         channels=channels,
@@ -217,15 +214,27 @@ def _tower(
     return Converted(config, params, outputs, kept | left)
 
 
-def _scale(
-    bank: np.ndarray, bins: int, window: int, rate: int, low: float, high: float
-) -> tuple[str, bool]:
-    """Return the scale of a stored mel bank, and whether its bands have equal areas."""
-    for scale in SCALES:
-        for area in (True, False):
-            ours = mel_bands(bins, window, rate, low, high, scale, area).T
-            if ours.shape == bank.shape and np.abs(ours - bank).max() < 1e-4 * np.abs(bank).max():
-                return scale, area
+def stored_bank(
+    bank: np.ndarray, bins: int, window: int, *layouts: tuple[int, float, float]
+) -> dict[str, Any]:
+    """Return the options of `Mel` that make a stored mel bank [window / 2 + 1, bins].
+
+    Args:
+      bank: as stored.
+      bins, window: of the frontend.
+      *layouts: sampling rate and edges, Hz, of banks that it may be.
+
+    Raises:
+      ValueError: it is none of them.
+    """
+    for rate, low, high in layouts:
+        for scale in SCALES:
+            for area in (True, False):
+                ours = mel_bands(bins, window, rate, low, high, scale, area).T
+                same = ours.shape == bank.shape
+                if same and np.abs(ours - bank).max() < 1e-4 * np.abs(bank).max():
+                    return dict(scale=scale, area=area, low=low, high=high, bank_rate=rate)
+    rate, low, high = layouts[0]
     raise ValueError(
         f"state dict: {MEL} is not the mel bank of {bins} bands from {low} to {high} Hz at {rate} Hz; "
         "give the options sample_rate, fmin and fmax."

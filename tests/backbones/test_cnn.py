@@ -95,7 +95,7 @@ def test_the_published_size_has_as_many_parameters():
 def test_dropout_is_for_training_only():
     cnn = build(dict(kind="cnn", channels=(4, 4), dropout=0.5), "encoder")
     tokens = Tokens(jnp.ones((1, 16, 2)), jnp.zeros((1, 16), jnp.int32), grid=(4, 4))
-    params = cnn.init(jax.random.key(0), tokens)
+    params = jax.jit(cnn.init)(jax.random.key(0), tokens)
 
     def run(seed, train):
         rngs = {"drop_path": jax.random.key(seed)}

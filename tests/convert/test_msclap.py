@@ -1,14 +1,17 @@
 """Microsoft's CLAP from random arrays under its names: against numpy, used, and back."""
 
+import json
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import golden_files
 
 import ssl_audio
 from ssl_audio import folder
-from ssl_audio.convert import from_state_dict, msclap
-from ssl_audio.frontend.mel import mel_bands
+from ssl_audio.convert import clap, from_state_dict, msclap
+from ssl_audio.frontend.mel import Mel, mel_bands
 
 RATE, BINS, WINDOW, OUT = 8000, 32, 256, 6
 CHANNELS, EMBEDDING, WIDTH = (2, 3, 4, 4, 5, 6), 7, 8
@@ -137,7 +140,7 @@ def test_loaded_it_embeds_and_comes_back(state, inputs, tmp_path):
 
 def test_what_cannot_be_converted_is_refused(state):
     later = {"audio_encoder.base.htsat.bn0.weight": np.ones(3, np.float32)}
-    with pytest.raises(ValueError, match="the CLAP of 2023"):
+    with pytest.raises(ValueError, match="missing keys: audio_model"):
         from_state_dict("msclap", later)
     broken = dict(state)
     broken["surprise"] = broken.pop("caption_encoder.projection.linear2.weight")
@@ -145,3 +148,109 @@ def test_what_cannot_be_converted_is_refused(state):
         from_state_dict("msclap", broken, **OPTIONS)
     with pytest.raises(ValueError, match="not the mel bank of 32 bands from 50.0 to 14000.0 Hz"):
         from_state_dict("msclap", state)
+
+
+def layer_norm(x, part, name):
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return scaled * part[f"{name}.weight"] + part[f"{name}.bias"]
+
+
+def gpt2(part, ids, heads):
+    """The last hidden states of one text, by GPT-2's formulas."""
+    x = part["wte.weight"][ids] + part["wpe.weight"][: len(ids)]
+    width = x.shape[-1]
+    for i in range(2):
+        layer = {n.removeprefix(f"h.{i}."): v for n, v in part.items() if n.startswith(f"h.{i}.")}
+
+        def linear(name, y, layer=layer):
+            return y @ layer[f"{name}.weight"] + layer[f"{name}.bias"]
+
+        q, k, v = np.split(linear("attn.c_attn", layer_norm(x, layer, "ln_1")), 3, axis=-1)
+        mixed = np.zeros_like(q)
+        for h in range(heads):
+            cut = slice(h * width // heads, (h + 1) * width // heads)
+            for n in range(len(ids)):
+                scores = k[: n + 1, cut] @ q[n, cut] / np.sqrt(width / heads)
+                odds = np.exp(scores - scores.max())
+                mixed[n, cut] = odds / odds.sum() @ v[: n + 1, cut]
+        x = x + linear("attn.c_proj", mixed)
+        y = linear("mlp.c_fc", layer_norm(x, layer, "ln_2"))
+        y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+        x = x + linear("mlp.c_proj", y)
+    return layer_norm(x, part, "ln_f")
+
+
+def later(state, path):
+    """Return arrays under the names of the model of 2023; HTSAT's from a golden file of CLAP."""
+    data = np.load(path, allow_pickle=False)
+    sound = {k.removeprefix("param/"): data[k] for k in data.files if k.startswith("param/audio_m")}
+    sound = {n: v for n, v in sound.items() if "relative_position_index" not in n}
+    sound = {
+        n.replace("audio_branch.", "audio_encoder.base.htsat."): v
+        for n, v in clap.to_laion(sound).items()
+    }
+    width = len(sound["audio_encoder.base.htsat.norm.weight"])
+    shapes = {"wte.weight": (12, WIDTH), "wpe.weight": (9, WIDTH)}
+    for i in range(2):
+        for name, out, into in (
+            ("attn.c_attn", 3 * WIDTH, WIDTH),
+            ("attn.c_proj", WIDTH, WIDTH),
+            ("mlp.c_fc", 16, WIDTH),
+            ("mlp.c_proj", WIDTH, 16),
+        ):
+            shapes |= {f"h.{i}.{name}.weight": (into, out), f"h.{i}.{name}.bias": (out,)}
+        names = [f"h.{i}.ln_{n}.{part}" for n in (1, 2) for part in ("weight", "bias")]
+        shapes |= dict.fromkeys(names, (WIDTH,))
+    shapes |= dict.fromkeys(("ln_f.weight", "ln_f.bias"), (WIDTH,))
+    rng = np.random.default_rng(2)
+    text = {n: rng.uniform(-0.5, 0.7, shape).astype(np.float32) for n, shape in shapes.items()}
+    kept = {n: v for n, v in state.items() if ".projection." in n or n == "logit_scale"}
+    kept["audio_encoder.projection.linear1.weight"] = rng.uniform(-0.5, 0.5, (OUT, width))
+    bank = mel_bands(16, WINDOW, 32_000, 50.0, 14_000.0, "slaney", True).T
+    return {
+        **kept,
+        **sound,
+        **{f"caption_encoder.base.{n}": v for n, v in text.items()},
+        "caption_encoder.base.h.0.attn.bias": np.tri(9)[None, None],
+        "audio_encoder.base.htsat.logmel_extractor.melW": bank,
+    }
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("path", golden_files("clap_tiny.npz"))
+def test_the_model_of_2023(state, inputs, path):
+    data = np.load(path, allow_pickle=False)
+    meta = json.loads(bytes(data["meta_json"]))
+    state = {n: np.asarray(v, np.float32) for n, v in later(state, path).items()}
+    options = dict(
+        sample_rate=RATE, hop_size=80, duration=1, tokenizer="tokenizer.json",
+        audio_config=meta["config"]["audio"], text_config=dict(n_head=2),
+    )  # fmt: skip
+    model = from_state_dict("msclap", state, **options)
+    got = model.forward(**inputs)
+
+    base = "caption_encoder.base."
+    part = {
+        n.removeprefix(base): v.astype(np.float64) for n, v in state.items() if n.startswith(base)
+    }
+    counts = inputs["attention_mask"].sum(1)
+    texts = zip(inputs["input_ids"], counts, strict=True)
+    last = np.stack([gpt2(part, ids[:n], heads=2)[-1] for ids, n in texts])
+    want = project(state, "caption_encoder", last)
+    assert np.abs(got["text_embeds"] - want).max() < 1e-4
+
+    # Its mel bank is laid out for another rate than that of the audio.
+    mel = Mel(rate=RATE, bins=16, hop=80, window=WINDOW, bank_rate=32_000)
+    features = mel(jnp.asarray(inputs["waveform"]))[:, None]
+    theirs = {k.removeprefix("param/"): data[k] for k in data.files if k.startswith("param/")}
+    whole = from_state_dict("clap", theirs, **meta["config"])
+    ids = np.ones((2, 3), np.int32)
+    sound = whole.forward(input_features=features, input_ids=ids)["audio/pooler_output"]
+    want = project(state, "audio_encoder", sound)
+    assert np.abs(got["audio_embeds"] - want).max() < 1e-4
+
+    back = msclap.to_state_dict(model.params, model.config) | model.unused
+    assert back.keys() == state.keys()
+    assert all(np.array_equal(back[name], value) for name, value in state.items())
+    assert model.config["data"]["text"]["words"]["end"] == " <|endoftext|>"
