@@ -15,6 +15,7 @@ Results:  experiments/clap/README.md
 from typing import Any
 
 from ssl_audio import audio_text, recipes
+from ssl_audio.backbones.gpt2 import BASE, gpt2
 from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
 from ssl_audio.optim import Optim
@@ -22,20 +23,23 @@ from ssl_audio.record import Record
 
 PRESETS: dict[str, dict[str, Any]] = {
     "laion": dict(
-        text="roberta", pool="First", rate=48_000, hop=480, high=14_000.0, seconds=10, words=77,
+        text=audio_text.text_tower("roberta", pooler=True), words=77,
+        rate=48_000, hop=480, high=14_000.0, seconds=10,
         projector=dict(kind="projectors:Laion", out=512), batch=2304, lr=1e-4,
         warmup=dict(htsat=3200, cnn14=500), fill="repeatpad", temperature=0.07, encoder="htsat",
     ),
     "msclap": dict(
-        text="bert", pool="Mean", rate=44_100, hop=320, high=8_000.0, seconds=7, words=77,
+        text=audio_text.words_tower(**gpt2(**BASE)), words=77,
+        rate=44_100, hop=320, high=8_000.0, seconds=7,
         projector=dict(kind="projectors:Msclap", out=1024), batch=1536, lr=1e-3,
         warmup=dict(htsat=0, cnn14=0), fill="repeat", temperature=0.007, encoder="htsat",
     ),
 }  # fmt: skip
 # The model of 2022 (arXiv:2206.04769); it is trained as that of 2023.
 PRESETS["msclap22"] = PRESETS["msclap"] | dict(
-    pool="Start", high=14_000.0, seconds=5, words=100, temperature=0.07, encoder="cnn14"
-)
+    text=audio_text.text_tower("bert", pooler=False) | dict(pool=dict(kind="pools:Start")),
+    high=14_000.0, seconds=5, words=100, temperature=0.07, encoder="cnn14",
+)  # fmt: skip
 
 
 def get_config(arg=""):
@@ -76,8 +80,7 @@ def published(a):
     else:
         audio = audio_text.published_sound(encoder, a.size, **sound)
     rate = audio["frontend"]["rate"]
-    text = audio_text.text_tower(preset["text"], pooler=False)
-    text["pool"] = dict(kind=f"pools:{preset['pool']}")
+    text = preset["text"]
     config = recipes.run(
         objective=dict(
             kind="contrastive",

@@ -97,7 +97,11 @@ def _cnn14(channels: tuple[int, ...]) -> dict[str, Any]:
 
 def text_tower(name: str, *, pooler: bool) -> dict[str, Any]:
     """Return a text tower of a published size; see `backbones.bert`."""
-    parts = published(name, pooler=pooler)
+    return words_tower(**published(name, pooler=pooler))
+
+
+def words_tower(**parts: Any) -> dict[str, Any]:
+    """Return a text tower of a tokenizer, an encoder and a pool."""
     return dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
 
 
@@ -306,7 +310,7 @@ def small_text(known: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     vocab = 2 + len(known) + buckets
     parts = bert(vocab=vocab, width=64, depth=1, heads=4, hidden=128, places=32, eps=1e-6)
     parts["encoder"]["remat"] = "none"
-    return words, dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
+    return words, words_tower(**parts)
 
 
 def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

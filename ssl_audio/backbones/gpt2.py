@@ -9,6 +9,8 @@ import numpy as np
 from ssl_audio.backbones.attention import INIT
 from ssl_audio.letters import Array, Bool, Float, Int
 
+BASE = dict(vocab=50_257, width=768, depth=12, heads=12, length=1024)  # the smallest published
+
 
 class Causal(nn.Module):
     """Softmax attention of each token to itself and those before it, scale head_dim^-0.5.
