@@ -4,11 +4,10 @@ Run:      python -m ssl_audio.train --config configs/clap.py:data=CAPTIONS.jsonl
 Laptop:   python -m ssl_audio.train --config configs/clap.py:laptop,root=ESC-10,fold=5 --workdir runs/clap10
 Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir runs/try
 Data:     a manifest with columns path, text (data/source.py); made-up sounds and their labels without one
-Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14  size=tiny|base|large (htsat)
-          laptop: encoder=cnn|cnn14|ssast|ssamba  text=words|FOLDER (a text model converted by
+Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14|RUN  size=tiny|base|large (htsat)
+          laptop: encoder=cnn|cnn14|ssast|ssamba|RUN  text=words|FOLDER (a text model converted by
           `python -m ssl_audio.convert --from minilm …`, then frozen)
-          published: audio=FOLDER (an audio tower to begin from, as of
-          `python -m ssl_audio.convert --from cnn14 --option tagger=false …`)
+          RUN: that has trained an encoder, or a folder of `convert` or `export`, to begin from
 Results:  experiments/clap/README.md
 """
 
@@ -45,7 +44,7 @@ PRESETS["msclap22"] = PRESETS["msclap"] | dict(
 def get_config(arg=""):
     a = parse_arg(
         arg, preset="laion", size="tiny", data="synthetic", root="", fold=5, encoder="",
-        text="words", audio="", laptop=False, shuffled=False, runlocal=False,
+        text="words", laptop=False, shuffled=False, runlocal=False,
     )  # fmt: skip
     if a.laptop or a.runlocal:
         config = audio_text.laptop(
@@ -75,11 +74,8 @@ def published(a):
     preset = PRESETS[a.preset]
     encoder = a.encoder or preset["encoder"]
     sound = {name: preset[name] for name in ("rate", "hop", "high")}
-    if a.audio:
-        audio = audio_text.converted_sound(a.audio)
-    else:
-        audio = audio_text.published_sound(encoder, a.size, **sound)
-    rate = audio["frontend"]["rate"]
+    audio = audio_text.published_sound(encoder, a.size, **sound)
+    rate = audio["frontend"].get("rate", 16_000)
     text = preset["text"]
     config = recipes.run(
         objective=dict(
@@ -102,11 +98,13 @@ def published(a):
             fill=preset["fill"],
             text=audio_text.caption_words(a.data, text, preset["words"]),
         ),
-        optim=Optim(lr=preset["lr"], warmup=preset["warmup"][encoder], schedule="cosine"),
+        optim=Optim(lr=preset["lr"], warmup=preset["warmup"].get(encoder, 0), schedule="cosine"),
         steps="45ep",
         checkpoint=Checkpoint(every="2%"),
         record=Record(every=50, figures="0"),
     )
-    if a.audio:
-        config.warm_start = dict(path=a.audio, take="^audio/(tokenizer|encoder|pool)/", leave="")
+    if audio_text.is_run(encoder):
+        begin = recipes.warm_start(encoder, into="audio/")
+        begin["encoder"]["take"] = "^(tokenizer|encoder|pool)/"
+        config.warm_start = begin
     return config

@@ -107,6 +107,7 @@ def get_config(arg=""):
     rate = parts["frontend"].get("rate", 16_000)  # of the encoder, whatever the data's
     classes = task["classes"]
     head = dict(kind="heads:LayerMix" if superb else "heads:Classifier", classes=classes)
+    head |= dict(pool="stats") if laptop else {}
     objective = parts | dict(kind="tagging", head=head, criterion=task["criterion"], smoothing=0.0)
     if "mask" in task:
         freq, time = task["mask"]
@@ -153,7 +154,7 @@ def get_config(arg=""):
     }
     config.eval_every = "20%" if laptop else "5%" if superb else "1ep"
     if a.pretrained and not a.scratch:
-        config.warm_start = dict(path=a.pretrained, take="^(tokenizer|encoder)/", leave="")
+        config.warm_start = recipes.warm_start(a.pretrained)
     return runlocal(config) if a.runlocal else config
 
 

@@ -109,7 +109,7 @@ def evaluation(source, samples, classes, batch) -> dict[str, Any]:
 
 def warm(config, a):
     if a.pretrained:
-        config.warm_start = dict(path=a.pretrained, take="^(tokenizer|encoder)/", leave="")
+        config.warm_start = recipes.warm_start(a.pretrained)
     return config
 
 

@@ -56,7 +56,7 @@ def get_config(arg=""):
         record=Record(every=20, figures="0"),
     )
     if a.model:
-        config.warm_start = dict(path=a.model, take=".*", leave="")
+        config.warm_start = dict(model=dict(path=a.model, take=".*", leave=""))
     if a.runlocal:
         small_sounds = dict(kind="synthetic", size=32, seconds=0.4)
         config.data.sources = dict(synthetic=small_sounds)
@@ -75,7 +75,8 @@ def optimizer(a) -> Optim:
 
 def pretrained(a) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return objective and data of a trained model, on the clips of `root`."""
-    known = audio_text.trained(a.model)
+    recipes.trained(a.model, "towers")  # refuses what is no audio-text model
+    known = recipes.written(a.model)
     objective = {k: v for k, v in known["objective"].items() if k != "reversal"}
     data: dict[str, Any] = {
         k: known["data"][k] for k in ("samples", "rate", "fill", "text") if k in known["data"]

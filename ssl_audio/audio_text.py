@@ -1,7 +1,6 @@
 """What the configs of audio-text systems share: towers, a laptop run on ESC-10, its four-step version."""
 
 import csv
-import json
 import pathlib
 from typing import Any
 
@@ -50,26 +49,21 @@ PUBLISHED = {"htsat": htsat, "cnn14": cnn14}
 
 
 def published_sound(encoder: str, size: str, **sound: Any) -> dict[str, Any]:
-    """Return an audio tower of PUBLISHED.
+    """Return an audio tower of PUBLISHED, or that of a run or a converted model, to go on with.
 
     Raises:
       ValueError: no such encoder or size.
     """
+    if is_run(encoder):
+        tower = recipes.trained(encoder).get("towers", {}).get("audio", {})
+        kept = {name: value for name, value in tower.items() if name != "projector"}
+        parts = recipes.architecture(encoder)
+        return dict(kind="towers:Tower", pool=dict(kind="pools:Mean"), **parts) | kept
     if encoder not in PUBLISHED:
-        raise ValueError(f"encoder '{encoder}': wanted one of {', '.join(PUBLISHED)}.")
+        raise ValueError(
+            f"encoder '{encoder}': wanted the folder of a run, or one of {', '.join(PUBLISHED)}."
+        )
     return PUBLISHED[encoder](size, **sound)
-
-
-def converted_sound(path: str) -> dict[str, Any]:
-    """Return the audio tower of a converted or trained model, to go on with; without its projector.
-
-    Raises:
-      ValueError: it has none.
-    """
-    towers = trained(path)["objective"]["towers"]
-    if "audio" not in towers:
-        raise ValueError(f"{path}: it has no audio tower, only {', '.join(towers)}.")
-    return {k: v for k, v in towers["audio"].items() if k != "projector"}
 
 
 def _heard(rate: int, hop: int, high: float) -> dict[str, Any]:
@@ -171,8 +165,12 @@ def laptop(
         )
     )
     run.eval_every = "50%"
+    run.warm_start = {}
     if text != "words":
-        run.warm_start = dict(path=text, take="^text/(tokenizer|encoder)/", leave="")
+        run.warm_start = dict(text=dict(path=text, take="^text/(tokenizer|encoder)/", leave=""))
+    if is_run(encoder):
+        run.warm_start.update(recipes.warm_start(encoder, into="audio/"))
+        run.optim.rates["^audio/(tokenizer|encoder)/"] = 0.1
     return run
 
 
@@ -237,43 +235,36 @@ def caption_words(data: str, tower: dict[str, Any], length: int) -> dict[str, An
     return dict(kind="text", words=words, length=length, captions=captions)
 
 
-def trained(path: str) -> dict[str, Any]:
-    """Return the config of a trained or converted audio-text model.
-
-    Raises:
-      ValueError: `path` is not one.
-    """
-    written = pathlib.Path(path).expanduser() / "config.json"
-    if not written.is_file():
-        raise ValueError(f"{path}: no config.json there; wanted a run, or a folder of convert.")
-    config = json.loads(written.read_text(encoding="utf-8"))
-    if not config.get("objective", {}).get("towers"):
-        raise ValueError(f"{path}: its objective has no towers; wanted an audio-text model.")
-    return config
-
-
 def sound_tower(encoder: str, *, frames: int, depth: int) -> dict[str, Any]:
     """Return a small audio tower at 16 kHz.
 
     Args:
-      encoder: "cnn"; "cnn14", an eighth as wide as published; or a name of `sizes.encoder`.
+      encoder: "cnn"; "cnn14", an eighth as wide as published; a name of `sizes.encoder`; or the workdir
+        of a run that has pretrained one, to go on with.
       frames: of a clip, 20 ms apart.
       depth: of a Transformer or Mamba.
     """
+    tower = dict(kind="towers:Tower", spec_augment=None, length="length", frozen=False)
+    if is_run(encoder):
+        parts = recipes.architecture(encoder)
+        patch = parts["tokenizer"]["patch"][1]
+        parts["frontend"] |= dict(frames=2 * frames // patch * patch)
+        return tower | parts | dict(pool=dict(kind="pools:Mean"))
     bins = 64
     make = ENCODERS.get(encoder, _patches)
     built = make(encoder, bins, frames, depth)
     stats = STATS["esc50"]
-    return dict(
-        kind="towers:Tower",
+    return tower | dict(
         frontend=dict(
             kind="fbank", bins=bins, hop=320, window=640, mean=stats["mean"], std=stats["std"]
         ),
-        spec_augment=None,
-        length="length",
-        frozen=False,
         **built,
     )
+
+
+def is_run(where: str) -> bool:
+    """Tell whether this is a folder with the config of a run in it."""
+    return (pathlib.Path(where).expanduser() / "config.json").is_file()
 
 
 def _cnn(_encoder, _bins, _frames, _depth):
@@ -318,7 +309,7 @@ def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
     if where == "words":
         plain = [name.replace("_", " ") for name in names]
         return small_text(texts.vocabulary([*TEMPLATES, *plain, *bank("esc").sentences()]))
-    config = trained(where)
+    config = recipes.written(where)
     try:
         tower, words = config["objective"]["towers"]["text"], config["data"]["text"]["words"]
     except KeyError as error:

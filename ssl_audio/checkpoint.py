@@ -31,7 +31,7 @@ class Checkpoint:
     """When to save.
 
     Attributes:
-      every: duration between saves; the last step is always saved.
+      every: duration between saves, 0: none; the last step is always saved.
       keep: number of newest checkpoints to keep.
       keep_every: duration between checkpoints kept for good; 0: none.
       best: name of a result of `config.evals` ("test/accuracy"): the parameters of the step where it was
@@ -220,36 +220,47 @@ def load_extra(path: str | pathlib.Path, names: tuple[str, ...]) -> dict[str, An
     return {name: extra[name] for name in names}
 
 
-def warm_start(params: Any, path: str | pathlib.Path, take: str, leave: str = "") -> Any:
+def warm_start(
+    params: Any,
+    path: str | pathlib.Path,
+    take: str,
+    leave: str = "",
+    *,
+    out_of: str = "",
+    into: str = "",
+) -> Any:
     """Return params with those whose path matches `take` replaced by another run's.
 
     Args:
       params: freshly initialised parameters, with their layout.
       path: workdir of the other run.
-      take: regex of the paths to replace.
-      leave: regex of paths, here or there, that may go without a partner.
+      take: regex of the paths to replace, without `out_of` there and `into` here.
+      leave: regex of such paths, here or there, that may go without a partner.
+      out_of: start of the paths there, as "audio/" to take a tower out of an audio-text model.
+      into: start of the paths here, as "audio/" to put an encoder into an audio-text model.
 
     Raises:
       ValueError: listing the paths of each side that have no partner of the same shape.
     """
-    source = {path_name(p): v for p, v in jax.tree_util.tree_leaves_with_path(load_params(path)[0])}
-    wanted = {
-        path_name(p): v
-        for p, v in jax.tree_util.tree_leaves_with_path(params)
-        if re.search(take, path_name(p))
-    }
-    source = {name: value for name, value in source.items() if re.search(take, name)}
-    if leave:
-        wanted = {name: v for name, v in wanted.items() if not re.search(leave, name)}
-        source = {name: v for name, v in source.items() if not re.search(leave, name)}
+
+    def taken(tree, start):
+        named = {path_name(p): v for p, v in jax.tree_util.tree_leaves_with_path(tree)}
+        within = {n.removeprefix(start): v for n, v in named.items() if n.startswith(start)}
+        found = {name: v for name, v in within.items() if re.search(take, name)}
+        return {name: v for name, v in found.items() if not (leave and re.search(leave, name))}
+
+    source, wanted = taken(load_params(path)[0], out_of), taken(params, into)
     if not wanted:
-        raise ValueError(f"config.warm_start.take: '{take}' matches no parameter.")
+        raise ValueError(f"config.warm_start: take '{into}{take}' matches no parameter.")
     check_shapes(source, wanted, str(path))
     log.info("warm start: %d arrays from %s", len(wanted), path)
 
     def pick(key, value):
-        name = path_name(key)
-        return jax.device_put(source[name], value.sharding) if name in wanted else value
+        full = path_name(key)
+        name = full.removeprefix(into)
+        if not full.startswith(into) or name not in wanted:
+            return value
+        return jax.device_put(source[name], value.sharding)
 
     return jax.tree_util.tree_map_with_path(pick, params)
 

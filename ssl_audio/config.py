@@ -256,6 +256,9 @@ def _value(value: Any, hint: Any, name: str, path: str) -> Any:
     if isinstance(value, Mapping):
         if "kind" in value:
             return build(value, name, path=path)
+        if typing.get_origin(hint) is dict:
+            hint = typing.get_args(hint)[1]
+            return {k: _value(v, hint, name, f"{path}.{k}") for k, v in value.items()}
         cls = next((h for h in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(h)), None)
         if isinstance(cls, type):
             return make(cls, value, path=path)

@@ -92,29 +92,45 @@ def parts(
 def architecture(path: str) -> dict[str, Any]:
     """Return the configs of a run's `frontend`, `tokenizer` and `encoder`, to fine-tune them.
 
+    Of an audio-text model, those of its audio tower.
+
     Raises:
       ValueError: `path` is not the workdir of a run of an encoder.
     """
-    written = pathlib.Path(path).expanduser() / "config.json"
-    if not written.is_file():
-        raise ValueError(f"pretrained={path}: no config.json there; wanted the workdir of a run.")
-    objective = json.loads(written.read_text())["objective"]
+    objective = trained(path)
+    objective = objective.get("towers", {}).get("audio", objective)
     parts = ("frontend", "tokenizer", "encoder")
     if missing := [part for part in parts if part not in objective]:
         raise ValueError(f"pretrained={path}: its objective has no {', '.join(missing)}.")
     return {part: objective[part] for part in parts}
 
 
+def warm_start(path: str, into: str = "") -> dict[str, Any]:
+    """Return the options of `config.warm_start` that take the encoder out of a run; see `architecture`."""
+    out_of = "audio/" if "audio" in trained(path).get("towers", {}) else ""
+    take = "^(tokenizer|encoder)/"
+    return dict(encoder=dict(path=path, take=take, leave="", out_of=out_of, into=into))
+
+
+def written(path: str) -> dict[str, Any]:
+    """Return the config of a run or of an exported folder.
+
+    Raises:
+      ValueError: there is none.
+    """
+    file = pathlib.Path(path).expanduser() / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{path}: no config.json there; wanted the workdir of a run.")
+    return json.loads(file.read_text())
+
+
 def trained(path: str, *keys: str) -> Any:
-    """Return an option of the objective of a run, or of an exported folder.
+    """Return the objective of a run or of an exported folder, or an option in it.
 
     Raises:
       ValueError: there is no run, or its objective has no such option.
     """
-    written = pathlib.Path(path).expanduser() / "config.json"
-    if not written.is_file():
-        raise ValueError(f"{path}: no config.json there; wanted the workdir of a run.")
-    found = json.loads(written.read_text())["objective"]
+    found = written(path)["objective"]
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             raise ValueError(f"{path}: its objective has no {'.'.join(keys)}.")

@@ -35,6 +35,8 @@ class WarmStart:
     path: str
     take: str = "^(tokenizer|encoder)/"
     leave: str = ""
+    out_of: str = ""
+    into: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Run:
       sharding: mesh and layout.
       checkpoint, record: when to save and to report.
       evals: name → evaluator, each run every `eval_every` and at the end.
-      eval_every: duration between evaluations.
-      warm_start: another run to begin from.
+      eval_every: duration between evaluations; 0: at the end only.
+      warm_start: name → another run to begin from.
     """
 
     objective: Objective
@@ -66,7 +68,7 @@ class Run:
     record: Record = Record()
     evals: dict = dataclasses.field(default_factory=dict)
     eval_every: int | str = "20%"
-    warm_start: WarmStart | None = None
+    warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
 
 
 class NotFinite(RuntimeError):
@@ -104,10 +106,9 @@ def train(
         state = checkpoints.resume(wanted)
         if state is None:
             state = first()
-            if run.warm_start:
-                state = state.replace(
-                    params=checkpoint.warm_start(state.params, **dataclasses.asdict(run.warm_start))
-                )
+            for other in run.warm_start.values():
+                params = checkpoint.warm_start(state.params, **dataclasses.asdict(other))
+                state = state.replace(params=params)
         start = int(state.step)
         describe(run, state, total, start, workdir)
         batches = run.data.batches(start, shard=hosts.index(), shards=hosts.count())
@@ -149,12 +150,13 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
 
 
 def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, every):
-    due = {
-        "record": every(run.record.every),
-        "save": every(run.checkpoint.every),
-        "figures": every(run.record.figures) or total,
-        "evals": every(run.eval_every),
-    }
+    periods = dict(
+        record=run.record.every,
+        save=run.checkpoint.every,
+        figures=run.record.figures,
+        evals=run.eval_every,
+    )
+    due = {what: every(period) or total for what, period in periods.items()}  # 0: at the end only
     pending: collections.deque = collections.deque()
     rate = run.optim.rate(total, run.data.epoch_steps)
     results: dict[str, float] = {}

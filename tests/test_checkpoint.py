@@ -66,6 +66,24 @@ def test_warm_start_takes_what_is_asked_and_reports_both_sides(tmp_path):
         checkpoint.warm_start(fresh, tmp_path / "run", "^decoder/")
 
 
+def test_warm_start_into_a_tower_and_out_of_one(tmp_path):
+    source = run(tmp_path / "run", Optim(lr=0.1), PARAMS)
+    fresh = jax.tree.map(jnp.zeros_like, {"audio": PARAMS, "text": PARAMS})
+    warm = checkpoint.warm_start(fresh, tmp_path / "run", "^encoder/", into="audio/")
+    np.testing.assert_array_equal(
+        warm["audio"]["encoder"]["kernel"], source.params["encoder"]["kernel"]
+    )
+    for untouched in (warm["audio"]["head"], *jax.tree.leaves(warm["text"])):
+        np.testing.assert_array_equal(untouched, np.zeros_like(untouched))
+
+    source = run(tmp_path / "both", Optim(lr=0.1), {"audio": PARAMS, "text": PARAMS})
+    fresh = jax.tree.map(jnp.zeros_like, PARAMS)
+    warm = checkpoint.warm_start(fresh, tmp_path / "both", "^encoder/", out_of="audio/")
+    np.testing.assert_array_equal(
+        warm["encoder"]["kernel"], source.params["audio"]["encoder"]["kernel"]
+    )
+
+
 def test_another_model_is_refused_by_name(tmp_path):
     run(tmp_path / "run", Optim(lr=0.1), PARAMS)
     wanted = TrainState(jnp.int32(0), {"encoder": jnp.zeros(3)}, {}, {}, jax.random.key(0))

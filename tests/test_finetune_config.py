@@ -39,7 +39,8 @@ def test_every_recipe_builds(task, pretrained):
     run = config.make(Run, made)
     assert config.plain(made.objective.encoder) == config.plain(objective["encoder"])
     assert run.objective.head.classes == run.data.classes == run.evals["test"].classes
-    assert run.evals["test"].samples == run.data.samples and run.warm_start.path == str(folder)
+    assert run.evals["test"].samples == run.data.samples
+    assert run.warm_start["encoder"].path == str(folder)
     assert run.checkpoint.best.split("/")[0] in ("", *run.evals)
     train, test = made.data.sources[task], made.evals.test.source
     if task in FOLDS:
@@ -65,6 +66,23 @@ def test_from_scratch(pretrained):
     assert "warm_start" not in same
     assert config.plain(same.objective.encoder) == config.plain(objective["encoder"])
     assert load(PATH, "root=DATA,size=small").objective.encoder.width == 384
+
+
+def test_an_audio_text_model_takes_a_pretrained_encoder_and_gives_it_back(pretrained, tmp_path):
+    folder, objective = pretrained
+    (clap,) = [path for path in CONFIGS if path.stem == "clap"]
+    made = load(clap, f"laptop,encoder={folder}")
+    run = config.make(Run, made)
+    tower = config.plain(made.objective.towers.audio)
+    assert tower["encoder"] == config.plain(objective["encoder"])
+    assert (
+        run.warm_start["encoder"].into == "audio/"
+        and run.optim.rates["^audio/(tokenizer|encoder)/"] < 1
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config.plain(made)))
+    tuned = load(PATH, f"root=DATA,pretrained={tmp_path}")
+    assert config.plain(tuned.objective.encoder) == tower["encoder"]
+    assert tuned.warm_start.encoder.out_of == "audio/"
 
 
 def test_mistakes_are_named(pretrained, tmp_path):

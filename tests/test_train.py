@@ -220,10 +220,18 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path):
     assert not workdir.exists()
 
 
+def test_periods_of_0_mean_at_the_end_only(tmp_path):
+    never = {"every": 0, "keep": 2}, {"every": 0, "progress": False, "tensorboard": False}
+    made = options(checkpoint=never[0], record=never[1], eval_every=0)
+    train(made, tmp_path)
+    assert saved_steps(tmp_path) == [STEPS]
+    assert [line["step"] for line in records(tmp_path)] == [STEPS]
+
+
 def test_a_warm_start_takes_the_named_parameters(whole, tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr("ssl_audio.train._loop", lambda run, state, *_: begun.append(state))
-    start = {"path": str(whole[0]), "take": "^(tokenizer|encoder)/", "leave": ""}
+    start = {"encoder": {"path": str(whole[0]), "take": "^(tokenizer|encoder)/"}}
     train(options(warm_start=start), tmp_path)
     here, (there, _) = begun[0].params, load_params(whole[0])
     jax.tree.map(np.testing.assert_array_equal, here["encoder"], there["encoder"])
@@ -232,7 +240,7 @@ def test_a_warm_start_takes_the_named_parameters(whole, tmp_path, monkeypatch):
 
 
 def test_a_warm_start_from_another_model_lists_what_differs(whole, tmp_path):
-    start = {"path": str(whole[0]), "take": "^(tokenizer|encoder)/", "leave": ""}
+    start = {"encoder": {"path": str(whole[0]), "take": "^(tokenizer|encoder)/"}}
     with pytest.raises(
         ValueError, match=r"a checkpoint of another model\. Missing there: .*Other shapes"
     ):

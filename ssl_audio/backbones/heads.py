@@ -41,7 +41,8 @@ class Classifier(nn.Module):
 
     Attributes:
       classes: C.
-      pool: "mean" of the patch tokens, "special" (cls and distillation), or "grouped".
+      pool: "mean" of the patch tokens, "special" (cls and distillation), "grouped", or "stats" (mean and
+        deviation of each frequency row over time).
       groups: number of groups when pool is "grouped"; the result is then [B, groups, C].
       eps: of the LayerNorm; None: there is none, so that a mean of tokens gives the mean of their
         logits (BEATs).
@@ -54,8 +55,8 @@ class Classifier(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.pool not in ("mean", "special", "grouped"):
-            raise ValueError(f"pool '{self.pool}': wanted mean, special or grouped.")
+        if self.pool not in ("grouped", *POOLS):
+            raise ValueError(f"pool '{self.pool}': wanted grouped or {', '.join(POOLS)}.")
 
     @nn.compact
     def __call__(self, encoded: Encoded) -> Float[Array, "*B C"]:
@@ -63,7 +64,7 @@ class Classifier(nn.Module):
         if self.pool == "grouped":
             x = grouped_tokens(encoded, self.groups)
         else:
-            x = mean_tokens(encoded) if self.pool == "mean" else special_tokens(encoded)
+            x = POOLS[self.pool](encoded)
         x = x if self.eps is None else LayerNorm(self.eps, name="norm")(x)
         return Linear(self.classes, name="linear")(x)
 
@@ -153,6 +154,18 @@ def special_tokens(encoded: Encoded) -> Float[Array, "B D"]:
     return jnp.mean(encoded.special, axis=1)
 
 
+def row_statistics(encoded: Encoded) -> Float[Array, "B D"]:
+    """Mean and deviation of each frequency row's (valid) tokens over time: D' = 2 * rows * D."""
+    tokens = encoded.tokens
+    x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
+    weight = jnp.ones(x.shape[:3]) if tokens.valid is None else tokens.valid.reshape(x.shape[:3])
+    weight = (weight / jnp.maximum(weight.sum(2, keepdims=True), 1))[..., None].astype(x.dtype)
+    mean = jnp.sum(weight * x, axis=2, keepdims=True)
+    # A constant has deviation 1e-3 and a gradient.
+    deviation = jnp.sqrt(jnp.sum(weight * (x - mean) ** 2, axis=2) + 1e-6)
+    return jnp.concatenate([mean[:, :, 0], deviation], axis=-1).reshape(x.shape[0], -1)
+
+
 def grouped_tokens(encoded: Encoded, groups: int) -> Float[Array, "B M D"]:
     """Average runs of consecutive tokens, specials included, the remainder dropped.
 
@@ -162,6 +175,9 @@ def grouped_tokens(encoded: Encoded, groups: int) -> Float[Array, "B M D"]:
     x = jnp.concatenate([encoded.special, encoded.tokens.x], axis=1)
     size = x.shape[1] // groups
     return jnp.mean(x[:, : size * groups].reshape(x.shape[0], groups, size, -1), axis=2)
+
+
+POOLS = {"mean": mean_tokens, "special": special_tokens, "stats": row_statistics}
 
 
 def frame_tokens(encoded: Encoded) -> Float[Array, "B M D"]:

@@ -1,6 +1,6 @@
 """Convert a checkpoint: python -m ssl_audio.convert --from ssast --checkpoint F.pth --out DIR
 
-Then `ssl_audio.load(DIR)`, or config.warm_start.path=DIR.
+Then `ssl_audio.load(DIR)`, or config.warm_start.NAME.path=DIR.
 """
 
 import argparse

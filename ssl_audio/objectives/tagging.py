@@ -12,6 +12,7 @@ from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
 from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
+from ssl_audio.tokens import windows
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.order import reorder
 
@@ -36,6 +37,8 @@ class Tagging(Objective):
       spec_augment: hides a band and a stretch of the raw log-mel in training.
       noise: adds noise and rolls the normalised log-mel in training.
       masking: which patches to leave out in training; the head must do without the whole grid.
+      window: columns that are encoded together, as in pretraining on short clips; the head sees the
+        joined grid. 0: the whole clip.
     """
 
     frontend: Any
@@ -47,19 +50,27 @@ class Tagging(Objective):
     spec_augment: SpecAugment | None = None
     noise: NoiseRoll | None = None
     masking: Any = None
+    window: int = 0
 
     def __post_init__(self):
         if self.criterion not in LOSSES:
             raise ValueError(f"criterion '{self.criterion}': wanted one of {', '.join(LOSSES)}.")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing {self.smoothing}: wanted at least 0 and below 1.")
+        if self.masking and self.window:
+            raise ValueError(
+                "masking and window: wanted one of them; windows are of the whole grid."
+            )
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters; there is no other state."""
         keys = jax.random.split(key, 3)
         spec = self._spec(batch, None)
         tokens, tokenizer = self.tokenizer.init_with_output(keys[0], spec)
-        encoded, encoder = self.encoder.init_with_output(keys[1], tokens, layers=True)
+        encoder = self.encoder.init(keys[1], self._cut(tokens), layers=True)
+        encoded = self._encode(
+            {"tokenizer": tokenizer["params"], "encoder": encoder["params"]}, spec, None
+        )
         head = self.head.init(keys[2], encoded)
         params = {"tokenizer": tokenizer, "encoder": encoder, "head": head}
         return {name: variables["params"] for name, variables in params.items()}, {}
@@ -118,9 +129,17 @@ class Tagging(Objective):
             if self.masking:
                 hidden = self.masking(mask_key, len(tokens.x), tokens.grid)
                 tokens = reorder(tokens, others(hidden, tokens.x.shape[1]))
-        return self.encoder.apply(
-            {"params": params["encoder"]}, tokens, train=key is not None, layers=True, rngs=rngs
+        encoded: Any = self.encoder.apply(
+            {"params": params["encoder"]},
+            self._cut(tokens),
+            train=key is not None,
+            layers=True,
+            rngs=rngs,
         )
+        return windows.join(encoded, tokens) if self.window else encoded
+
+    def _cut(self, tokens):
+        return windows.cut(tokens, self.window) if self.window else tokens
 
     def _spec(self, batch, key):
         """Return the log-mel; masks go on before normalisation and noise after, as in SSAST's loader."""

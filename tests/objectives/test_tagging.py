@@ -19,17 +19,14 @@ FRAMES, CLASSES = 32, 3
 def tagging(head="heads:Classifier", **options):
     encoder = sizes.encoder("ssast", "tiny", (8, 2), depth=2) | {"width": 32}
     encoder["block"]["mixer"]["heads"] = 2
-    return build(
-        dict(
-            kind="tagging",
-            frontend=dict(kind="fbank", frames=FRAMES),
-            tokenizer=dict(kind="patchify", width=32, patch=(16, 16), stride=(10, 10)),
-            encoder=encoder,
-            head=dict(kind=head, classes=CLASSES),
-            **options,
-        ),
-        "objective",
+    made = dict(
+        kind="tagging",
+        frontend=dict(kind="fbank", frames=FRAMES),
+        tokenizer=dict(kind="patchify", width=32, patch=(16, 16), stride=(10, 10)),
+        encoder=encoder,
+        head=dict(kind=head, classes=CLASSES),
     )
+    return build(made | options, "objective")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +56,27 @@ def test_losses_in_closed_form():
     q = 1 / (1 + np.exp([-2.0, 0.0, 1.0]))
     want = -(np.log(q[0]) + np.log(q[1]) + np.log(1 - q[2])) / 3
     np.testing.assert_allclose(losses.sigmoid_cross_entropy(logits, two)[0], want, rtol=1e-6)
+
+
+def test_windows_are_encoded_as_clips_of_their_own(batch):
+    objective = tagging(
+        window=2, tokenizer=dict(kind="patchify", width=32, patch=(16, 4), stride=(16, 4))
+    )
+    batch = {name: value[:2] for name, value in batch.items()}
+    params, extra = jax.jit(objective.init)(jax.random.key(0), batch)
+    found = objective.encode(params, extra, batch)
+    spec = objective.frontend(batch["audio"], batch["length"])
+    rows, columns = found.tokens.grid
+    assert (rows, columns) == (8, FRAMES // 4) and found.special.shape == (2, 2, 32)
+    for window in (0, 3):
+        frames = slice(8 * window, 8 * (window + 1))
+        tokens = objective.tokenizer.apply({"params": params["tokenizer"]}, spec[:, frames])
+        alone = objective.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+        for ours, theirs in ((found.tokens.x, alone.tokens.x), (found.layers[1], alone.layers[1])):
+            part = ours.reshape(2, rows, columns, 32)[:, :, 2 * window : 2 * (window + 1)]
+            np.testing.assert_allclose(part, theirs.reshape(part.shape), atol=1e-5)
+    with pytest.raises(ValueError, match="a multiple of 3 columns: change the frames"):
+        dataclasses.replace(objective, window=3).encode(params, extra, batch)
 
 
 @pytest.mark.parametrize("criterion", ["softmax", "sigmoid"])

@@ -63,14 +63,15 @@ def test_as_a_tower_it_embeds_as_panns_and_begins_a_clap(path, tmp_path):
     found = encoder.embed(golden.inputs["waveform"], 8000)
     assert np.abs(found - golden.outputs["embedding"]).max() <= 1e-4
     (clap,) = [file for file in CONFIGS if file.stem == "clap"]
-    made = load_config(clap, f"audio={out}")
+    made = load_config(clap, f"encoder={out}")
     assert (made.data.rate, made.data.samples) == (8000, 80_000)
     objective = build(made.objective, "objective")
     batch = {"audio": np.zeros((1, 12_000), "f4"), "length": np.full(1, 12_000, "i4")}
     tower = objective.towers["audio"]
     shapes = jax.eval_shape(lambda k, b: tower.init(k, b, "audio"), jax.random.key(0), batch)
     fresh = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    warm = checkpoint.warm_start({"audio": fresh}, **made.warm_start)
+    (start,) = made.warm_start.values()
+    warm = checkpoint.warm_start({"audio": fresh}, **start)
     saved = checkpoint.load_params(out)[0]["audio"]
     assert saved.keys() == fresh.keys() - {"projector"}
     assert all(
