@@ -4,14 +4,17 @@ Run:      python -m ssl_audio.train --config configs/clap.py:data=CAPTIONS.jsonl
 Laptop:   python -m ssl_audio.train --config configs/clap.py:laptop,root=ESC-10,fold=5 --workdir runs/clap10
 Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir runs/try
 Data:     a manifest with columns path, text (data/source.py); made-up sounds and their labels without one
-Options:  preset=laion|msclap  size=tiny|base|large  encoder=cnn|ssast|ssamba|RUN (laptop)  text=words|FOLDER
-          (a text model converted by `python -m ssl_audio.convert --from minilm …`, then frozen)
+Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14|RUN  size=tiny|base|large (htsat)
+          laptop: encoder=cnn|cnn14|ssast|ssamba|RUN  text=words|FOLDER (a text model converted by
+          `python -m ssl_audio.convert --from minilm …`, then frozen)
+          RUN: that has trained an encoder, or a folder of `convert` or `export`, to begin from
 Results:  experiments/clap/README.md
 """
 
 from typing import Any
 
 from ssl_audio import audio_text, recipes
+from ssl_audio.backbones.gpt2 import BASE, gpt2
 from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
 from ssl_audio.optim import Optim
@@ -19,21 +22,28 @@ from ssl_audio.record import Record
 
 PRESETS: dict[str, dict[str, Any]] = {
     "laion": dict(
-        text="roberta", pooler=True, rate=48_000, hop=480, high=14_000.0, seconds=10, words=77,
-        projector=dict(kind="projectors:Laion", out=512), batch=2304, lr=1e-4, warmup=3200,
-        fill="repeatpad", temperature=0.07,
+        text=audio_text.text_tower("roberta", pooler=True), words=77,
+        rate=48_000, hop=480, high=14_000.0, seconds=10,
+        projector=dict(kind="projectors:Laion", out=512), batch=2304, lr=1e-4,
+        warmup=dict(htsat=3200, cnn14=500), fill="repeatpad", temperature=0.07, encoder="htsat",
     ),
     "msclap": dict(
-        text="bert", pooler=False, rate=44_100, hop=320, high=8_000.0, seconds=7, words=77,
-        projector=dict(kind="projectors:Msclap", out=1024), batch=1536, lr=1e-3, warmup=0,
-        fill="repeat", temperature=0.007,
+        text=audio_text.words_tower(**gpt2(**BASE)), words=77,
+        rate=44_100, hop=320, high=8_000.0, seconds=7,
+        projector=dict(kind="projectors:Msclap", out=1024), batch=1536, lr=1e-3,
+        warmup=dict(htsat=0, cnn14=0), fill="repeat", temperature=0.007, encoder="htsat",
     ),
 }  # fmt: skip
+# The model of 2022 (arXiv:2206.04769); it is trained as that of 2023.
+PRESETS["msclap22"] = PRESETS["msclap"] | dict(
+    text=audio_text.text_tower("bert", pooler=False) | dict(pool=dict(kind="pools:Start")),
+    high=14_000.0, seconds=5, words=100, temperature=0.07, encoder="cnn14",
+)  # fmt: skip
 
 
 def get_config(arg=""):
     a = parse_arg(
-        arg, preset="laion", size="tiny", data="synthetic", root="", fold=5, encoder="cnn",
+        arg, preset="laion", size="tiny", data="synthetic", root="", fold=5, encoder="",
         text="words", laptop=False, shuffled=False, runlocal=False,
     )  # fmt: skip
     if a.laptop or a.runlocal:
@@ -41,7 +51,7 @@ def get_config(arg=""):
             kind="contrastive",
             root=a.root,
             fold=a.fold,
-            encoder=a.encoder,
+            encoder=a.encoder or "cnn",
             text=a.text,
             temperature=0.07,
             max_scale=100.0,
@@ -62,9 +72,11 @@ def published(a):
     if a.preset not in PRESETS:
         raise ValueError(f"preset '{a.preset}': wanted one of {', '.join(PRESETS)}.")
     preset = PRESETS[a.preset]
+    encoder = a.encoder or preset["encoder"]
     sound = {name: preset[name] for name in ("rate", "hop", "high")}
-    audio = audio_text.htsat(a.size, **sound)
-    text = audio_text.text_tower(preset["text"], pooler=preset["pooler"])
+    audio = audio_text.published_sound(encoder, a.size, **sound)
+    rate = audio["frontend"].get("rate", 16_000)
+    text = preset["text"]
     config = recipes.run(
         objective=dict(
             kind="contrastive",
@@ -79,16 +91,20 @@ def published(a):
             positives="pairs",
         ),
         data=dict(
-            sources=dict(captions=audio_text.captioned(a.data, preset["rate"])),
+            sources=dict(captions=audio_text.captioned(a.data, rate)),
             batch_size=preset["batch"],
-            samples=preset["seconds"] * preset["rate"],
-            rate=preset["rate"],
+            samples=preset["seconds"] * rate,
+            rate=rate,
             fill=preset["fill"],
             text=audio_text.caption_words(a.data, text, preset["words"]),
         ),
-        optim=Optim(lr=preset["lr"], warmup=preset["warmup"], schedule="cosine"),
+        optim=Optim(lr=preset["lr"], warmup=preset["warmup"].get(encoder, 0), schedule="cosine"),
         steps="45ep",
         checkpoint=Checkpoint(every="2%"),
         record=Record(every=50, figures="0"),
     )
+    if audio_text.is_run(encoder):
+        begin = recipes.warm_start(encoder, into="audio/")
+        begin["encoder"]["take"] = "^(tokenizer|encoder|pool)/"
+        config.warm_start = begin
     return config

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from ssl_audio import recipes
 from ssl_audio.backbones import sizes
 from ssl_audio.backbones.bert import bert, published
+from ssl_audio.backbones.cnn import CNN14
 from ssl_audio.backbones.htsat import SIZES as HTSAT
 from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.data import text as texts
@@ -28,23 +29,73 @@ def htsat(size: str, *, rate: int, hop: int, high: float) -> dict[str, Any]:
         raise ValueError(f"size '{size}': wanted one of {', '.join(HTSAT)}.")
     width, depths, heads = HTSAT[size]
     return dict(
+        tokenizer=dict(kind="folded", width=width),
+        encoder=dict(kind="htsat", width=width, depths=depths, heads=heads, drop_path=0.1),
+        pool=dict(kind="pools:Mean"),
+        **_heard(rate, hop, high),
+    )
+
+
+def cnn14(size: str, *, rate: int, hop: int, high: float) -> dict[str, Any]:
+    """Return a tower of PANNs' Cnn14, which has one `size`; `rate` and `high` in Hz, `hop` in samples.
+
+    It has layer norms for batch norms: it begins from nothing, and no batch statistics are taken.
+    """
+    del size
+    return dict(**_cnn14(CNN14), **_heard(rate, hop, high))
+
+
+PUBLISHED = {"htsat": htsat, "cnn14": cnn14}
+
+
+def published_sound(encoder: str, size: str, **sound: Any) -> dict[str, Any]:
+    """Return an audio tower of PUBLISHED, or that of a run or a converted model, to go on with.
+
+    Raises:
+      ValueError: no such encoder or size.
+    """
+    if is_run(encoder):
+        tower = recipes.trained(encoder).get("towers", {}).get("audio", {})
+        kept = {name: value for name, value in tower.items() if name != "projector"}
+        parts = recipes.architecture(encoder)
+        return dict(kind="towers:Tower", pool=dict(kind="pools:Mean"), **parts) | kept
+    if encoder not in PUBLISHED:
+        raise ValueError(
+            f"encoder '{encoder}': wanted the folder of a run, or one of {', '.join(PUBLISHED)}."
+        )
+    return PUBLISHED[encoder](size, **sound)
+
+
+def _heard(rate: int, hop: int, high: float) -> dict[str, Any]:
+    return dict(
         kind="towers:Tower",
         # Near zero mean and unit deviation: no batch statistics are taken.
         frontend=dict(
             kind="mel", rate=rate, hop=hop, high=high, sixteen_bit=True, mean=-20.0, std=20.0
         ),
-        tokenizer=dict(kind="folded", width=width),
-        encoder=dict(kind="htsat", width=width, depths=depths, heads=heads, drop_path=0.1),
-        pool=dict(kind="pools:Mean"),
         spec_augment=dict(kind="augment:SpecAugment", freq=9, time=65),
         length="length",
         frozen=False,
     )
 
 
+def _cnn14(channels: tuple[int, ...]) -> dict[str, Any]:
+    """Return tokenizer, encoder and pool."""
+    norm = dict(kind="norms:LayerNorm", eps=1e-5)
+    return dict(
+        tokenizer=dict(kind="bins"),
+        encoder=dict(kind="cnn", channels=channels, convolutions=2, norm=norm, dropout=0.2),
+        pool=dict(kind="pools:MaxMean", width=channels[-1]),
+    )
+
+
 def text_tower(name: str, *, pooler: bool) -> dict[str, Any]:
     """Return a text tower of a published size; see `backbones.bert`."""
-    parts = published(name, pooler=pooler)
+    return words_tower(**published(name, pooler=pooler))
+
+
+def words_tower(**parts: Any) -> dict[str, Any]:
+    """Return a text tower of a tokenizer, an encoder and a pool."""
     return dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
 
 
@@ -57,7 +108,7 @@ def laptop(
       kind: of the objective; `objective` holds its other options.
       root: ESC-10's folder; "": made-up sounds.
       fold: that is not trained on.
-      encoder: "cnn", a name of `sizes.encoder`, or the workdir of a run that has pretrained one.
+      encoder: see `sound_tower`.
       text: "words": a small text tower, learned from nothing; or the folder of a converted text model,
         which is then frozen.
       out: width of the common space.
@@ -126,8 +177,10 @@ def laptop(
 def runlocal(config: Any) -> Any:
     """Shrink a laptop run to four steps on made-up sounds."""
     audio = config.objective.towers.audio
-    audio.encoder.channels = (16, 16)
-    audio.tokenizer.width = 16
+    if "channels" in audio.encoder:
+        audio.encoder.channels = (16, 16)
+        if "width" in audio.tokenizer:
+            audio.tokenizer.width = 16
     config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
     config.data.update(batch_size=8, samples=16_000)
     config.steps, config.eval_every = "4", "4"
@@ -183,10 +236,11 @@ def caption_words(data: str, tower: dict[str, Any], length: int) -> dict[str, An
 
 
 def sound_tower(encoder: str, *, frames: int, depth: int) -> dict[str, Any]:
-    """Return a small audio tower at 16 kHz: "cnn", or a name of `sizes.encoder` with `depth` layers.
+    """Return a small audio tower at 16 kHz.
 
     Args:
-      encoder: its kind; or the workdir of a run that has pretrained one, to go on with.
+      encoder: "cnn"; "cnn14", an eighth as wide as published; a name of `sizes.encoder`; or the workdir
+        of a run that has pretrained one, to go on with.
       frames: of a clip, 20 ms apart.
       depth: of a Transformer or Mamba.
     """
@@ -198,15 +252,13 @@ def sound_tower(encoder: str, *, frames: int, depth: int) -> dict[str, Any]:
         return tower | parts | dict(pool=dict(kind="pools:Mean"))
     bins = 64
     make = ENCODERS.get(encoder, _patches)
-    built, width, patch, pool = make(encoder, bins, frames, depth)
+    built = make(encoder, bins, frames, depth)
     stats = STATS["esc50"]
     return tower | dict(
         frontend=dict(
             kind="fbank", bins=bins, hop=320, window=640, mean=stats["mean"], std=stats["std"]
         ),
-        tokenizer=dict(kind="patchify", width=width, patch=patch, stride=patch),
-        encoder=built,
-        pool=dict(kind=pool),
+        **built,
     )
 
 
@@ -216,8 +268,15 @@ def is_run(where: str) -> bool:
 
 
 def _cnn(_encoder, _bins, _frames, _depth):
-    built = dict(kind="cnn", channels=(64, 128, 128), convolutions=1)
-    return built, 64, (4, 4), "pools:Columns"
+    return dict(
+        tokenizer=dict(kind="patchify", width=64, patch=(4, 4), stride=(4, 4)),
+        encoder=dict(kind="cnn", channels=(64, 128, 128), convolutions=1),
+        pool=dict(kind="pools:Columns"),
+    )
+
+
+def _small_cnn14(_encoder, _bins, _frames, _depth):
+    return _cnn14(tuple(width // 8 for width in CNN14))
 
 
 def _patches(encoder, bins, frames, depth):
@@ -225,10 +284,14 @@ def _patches(encoder, bins, frames, depth):
     built = sizes.encoder(encoder, "tiny", (bins // patch[0], frames // patch[1]), depth=depth)
     # A short run of a Transformer needs them to tell patches apart.
     built["positions"]["start"] = "sincos"
-    return built, built["width"], patch, "pools:Mean"
+    return dict(
+        tokenizer=dict(kind="patchify", width=built["width"], patch=patch, stride=patch),
+        encoder=built,
+        pool=dict(kind="pools:Mean"),
+    )
 
 
-ENCODERS = {"cnn": _cnn}
+ENCODERS = {"cnn": _cnn, "cnn14": _small_cnn14}
 
 
 def small_text(known: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -238,7 +301,7 @@ def small_text(known: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     vocab = 2 + len(known) + buckets
     parts = bert(vocab=vocab, width=64, depth=1, heads=4, hidden=128, places=32, eps=1e-6)
     parts["encoder"]["remat"] = "none"
-    return words, dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
+    return words, words_tower(**parts)
 
 
 def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -69,13 +69,13 @@ class Encoder:
 
     @property
     def num_layers(self) -> int:
-        """Number of blocks, L."""
-        return self._shapes.layers.shape[0]
+        """Number of blocks, L; 0 where they are not told apart (CNNs)."""
+        return 0 if self._shapes.layers is None else self._shapes.layers.shape[0]
 
     @property
     def rows(self) -> int:
         """Tokens in a patch column: its frequency rows."""
-        return self.objective.tokenizer.grid(self._frames, self.objective.frontend.bins)[0]
+        return self._shapes.tokens.grid[0]
 
     def embed(
         self, waveform: Any, sample_rate: int, *, layer: int = FINAL, pool: str = "mean"
@@ -118,8 +118,8 @@ class Encoder:
 
     def times(self, columns: int) -> np.ndarray:
         """Return the centres of so many patch columns, ms."""
-        frontend, tokenizer = self.objective.frontend, self.objective.tokenizer
-        frame = np.arange(columns) * tokenizer.stride[1] + (tokenizer.patch[1] - 1) / 2
+        frontend, (size, step) = self.objective.frontend, self._column
+        frame = np.arange(columns) * step + (size - 1) / 2
         return (frame * frontend.hop + frontend.window / 2) * (1000 / self.rate)
 
     def stream(
@@ -161,9 +161,8 @@ class Encoder:
     def check_layer(self, layer: int) -> None:
         """Raise ValueError unless there is such a layer."""
         if not isinstance(layer, int) or not FINAL <= layer < self.num_layers:
-            raise ValueError(
-                f"layer: got {layer!r}; wanted 0 to {self.num_layers - 1}, or -1 for the final one."
-            )
+            blocks = f"0 to {self.num_layers - 1}, or " if self.num_layers else ""
+            raise ValueError(f"layer: got {layer!r}; wanted {blocks}-1 for the final one.")
 
     @functools.cached_property
     def _frames(self) -> int:
@@ -173,7 +172,19 @@ class Encoder:
     @functools.cached_property
     def _most(self) -> int:
         """The columns of a training clip."""
-        return self.objective.tokenizer.grid(self._frames, self.objective.frontend.bins)[1]
+        grid = self.objective.tokenizer.grid(self._frames, self.objective.frontend.bins)
+        return grid[1] // self._joined
+
+    @property
+    def _joined(self) -> int:
+        """Patch columns that the encoder makes one of."""
+        return getattr(self.objective.encoder, "joined", 1)
+
+    @property
+    def _column(self) -> tuple[int, int]:
+        """Frames that a column covers, and from one column to the next."""
+        size, step = self.objective.tokenizer.patch[1], self.objective.tokenizer.stride[1]
+        return size + (self._joined - 1) * step, self._joined * step
 
     @functools.cached_property
     def _shapes(self) -> Any:
@@ -196,8 +207,8 @@ class Encoder:
 
     def _span(self, columns: int) -> int:
         """Return the frames that so many columns cover."""
-        tokenizer = self.objective.tokenizer
-        return (columns - 1) * tokenizer.stride[1] + tokenizer.patch[1]
+        size, step = self._column
+        return (columns - 1) * step + size
 
     def _samples(self, columns: int) -> int:
         frontend = self.objective.frontend
@@ -210,9 +221,9 @@ class Encoder:
 
     def _columns(self, samples: int) -> int:
         """Return the columns of so much audio; the last one may be part padding."""
-        frontend, tokenizer = self.objective.frontend, self.objective.tokenizer
+        frontend, (size, step) = self.objective.frontend, self._column
         frames = 1 + (samples - frontend.window) // frontend.hop
-        return 1 + max(0, -(-(frames - tokenizer.patch[1]) // tokenizer.stride[1]))
+        return 1 + max(0, -(-(frames - size) // step))
 
     def _cut(self, clip: Clip) -> Iterator[tuple[int, int, np.ndarray, int | None]]:
         """Yield a clip's windows: first column, columns with padding, audio, the clip's columns.
@@ -220,7 +231,7 @@ class Encoder:
         The last one's audio ends with the clip's, and only with it the clip's columns are known.
         """
         frontend, most, half = self.objective.frontend, self._most, max(1, self._most // 2)
-        step, size = self.objective.tokenizer.stride[1] * frontend.hop, self._samples(most)
+        step, size = self._column[1] * frontend.hop, self._samples(most)
         first, audio = 0, np.zeros(0, np.float32)  # what is held, from a window's first column on
         for piece in [clip] if isinstance(clip, np.ndarray) else clip:
             audio = np.concatenate([audio, piece]) if len(audio) else piece

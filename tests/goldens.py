@@ -35,4 +35,5 @@ def load(path):
         {k.removeprefix(start): v for k, v in data.items() if k.startswith(start)}
         for start in ("param/", "in/", "out/")
     )
-    return Golden(state, json.loads(str(data["meta/config_json"])), inputs, outputs)
+    options = data.get("meta/config_json", data.get("config_json"))
+    return Golden(state, json.loads(str(options)), inputs, outputs)

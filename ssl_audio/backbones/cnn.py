@@ -1,4 +1,8 @@
-"""A convolutional encoder over the grid of patch tokens: the small audio tower, good with little data."""
+"""Convolutions over the grid of tokens: a small audio tower on patches, or Cnn14 of PANNs on mel bins.
+
+Cnn14 (Kong et al. 2020, arXiv:1912.10211) is `CNN14` as channels behind `tokens/bins.py`, with
+`norms.StoredNorm`; what makes one vector of its last map is `pools.MaxMean`.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,6 +11,8 @@ from ssl_audio.backbones.norms import LayerNorm
 from ssl_audio.letters import Array, Float
 from ssl_audio.structs import Encoded, Tokens
 
+CNN14 = (64, 128, 256, 512, 1024, 2048)  # channels as published
+
 
 class Cnn(nn.Module):
     """Blocks of 3 x 3 convolutions; between blocks the mean of 2 x 2 tokens.
@@ -14,17 +20,25 @@ class Cnn(nn.Module):
     Attributes:
       channels: width of each block; the last is the width of the tokens that come out.
       convolutions: in each block, each followed by a norm over channels and a ReLU.
-      norm: template.
+      norm: template. `StoredNorm` is the batch normalisation of a published checkpoint, in training
+        too; to begin from nothing take `LayerNorm`, since statistics of 0 and 1 normalise nothing.
+      dropout: share of the values that training sets to 0 after each block.
     """
 
     channels: tuple[int, ...] = (64, 128, 128)
     convolutions: int = 2
     norm: nn.Module = LayerNorm(1e-5)
+    dropout: float = 0.0
+
+    @property
+    def joined(self) -> int:
+        """Number of token columns that come in for each that goes out."""
+        return 2 ** (len(self.channels) - 1)
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool = False, layers: bool = False) -> Encoded:
         """Encode tokens of the whole grid; `layers` is not kept, for the blocks differ in size."""
-        del train, layers
+        del layers
         x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
         for block, width in enumerate(self.channels):
             for number in range(self.convolutions):
@@ -33,6 +47,8 @@ class Cnn(nn.Module):
                 x = nn.relu(self.norm.copy(name=f"{name}_norm")(x))
             if block + 1 < len(self.channels):
                 x = halved(x)
+            drop = nn.Dropout(self.dropout, rng_collection="drop_path", name=f"block{block}_drop")
+            x = drop(x, deterministic=not train)
         batch, rows, columns, width = x.shape
         index = jnp.arange(rows * columns, dtype=jnp.int32)[None]
         index = jnp.broadcast_to(index, (batch, rows * columns))

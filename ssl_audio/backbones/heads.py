@@ -10,6 +10,8 @@ from ssl_audio.backbones.norms import LayerNorm
 from ssl_audio.letters import Array, Float
 from ssl_audio.structs import Encoded
 
+XAVIER = nn.initializers.xavier_uniform()
+
 
 class Linear(nn.Module):
     """Dense layer with PyTorch's default initial range, ±1/sqrt(fan in), for kernel and bias."""
@@ -67,6 +69,48 @@ class Classifier(nn.Module):
         return Linear(self.classes, name="linear")(x)
 
 
+class Pooled(nn.Module):
+    """One vector per clip, then one dense layer to class logits (with `pools.MaxMean`: PANNs).
+
+    Attributes:
+      classes: C.
+      pool: of `pools`.
+    """
+
+    classes: int
+    pool: nn.Module
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B C"]:
+        """Return logits."""
+        x = self.pool(encoded)
+        return nn.Dense(self.classes, kernel_init=XAVIER, name="linear")(x)
+
+
+class Segments(nn.Module):
+    """Logits of each stretch of time, of which a clip's are the greatest (Cnn14-DecisionLevelMax).
+
+    Kong et al. 2020 (arXiv:1912.10211): the mean over frequency is smoothed over three stretches, by the
+    sum of their maximum and their mean, which takes nothing beyond the ends for zeros.
+
+    Attributes:
+      classes: C.
+      width: of the ReLU layer before the last.
+    """
+
+    classes: int
+    width: int
+
+    @nn.compact
+    def __call__(self, encoded: Encoded, *, along: bool = False) -> Float[Array, "*B C"]:
+        """Return logits of the clips; `along`: of their stretches, [B, M, C]."""
+        x = over_frequency(encoded)
+        x = jnp.max(_neighbours(x, -jnp.inf), 0) + jnp.mean(_neighbours(x, 0.0), 0)
+        x = nn.relu(nn.Dense(self.width, kernel_init=XAVIER, name="dense")(x))
+        logits = nn.Dense(self.classes, kernel_init=XAVIER, name="linear")(x)
+        return logits if along else jnp.max(logits, axis=1)
+
+
 class LayerMix(nn.Module):
     """Softmax-weighted sum of all layers, projected and averaged over time (SUPERB's downstream).
 
@@ -95,6 +139,12 @@ def mean_tokens(encoded: Encoded) -> Float[Array, "B D"]:
         return jnp.mean(tokens.x, axis=1)
     weight = tokens.valid[..., None].astype(tokens.x.dtype)
     return jnp.sum(tokens.x * weight, 1) / jnp.maximum(jnp.sum(weight, 1), 1)
+
+
+def over_frequency(encoded: Encoded) -> Float[Array, "B M D"]:
+    """Average the tokens of each time column."""
+    tokens = encoded.tokens
+    return jnp.mean(tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1), axis=1)
 
 
 def special_tokens(encoded: Encoded) -> Float[Array, "B D"]:
@@ -135,6 +185,12 @@ def frame_tokens(encoded: Encoded) -> Float[Array, "B M D"]:
     rows, columns = encoded.tokens.grid
     x = encoded.tokens.x.reshape(-1, rows, columns, encoded.tokens.x.shape[-1])
     return jnp.moveaxis(x, 1, 2).reshape(x.shape[0], columns, -1)
+
+
+def _neighbours(x: Array, end: float) -> Array:
+    """Return the stretches before, here and after [3, B, M, D]; beyond the ends lies `end`."""
+    wide = jnp.pad(x, ((0, 0), (1, 1), (0, 0)), constant_values=end)
+    return jnp.stack([wide[:, i : i + x.shape[1]] for i in range(3)])
 
 
 def _with(encoded: Encoded, x: Array) -> Encoded:

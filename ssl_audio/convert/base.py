@@ -187,6 +187,12 @@ def norm(name: str, params: Any) -> dict[str, np.ndarray]:
     return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
 
 
+def stored_norm(name: str, params: Any) -> dict[str, np.ndarray]:
+    """Return a `StoredNorm` under a BatchNorm's names."""
+    statistics = {f"{name}.running_mean": params["mean"], f"{name}.running_var": params["var"]}
+    return norm(name, params) | statistics
+
+
 def attention(names: Mapping[str, str], params: Any) -> dict[str, np.ndarray]:
     """Return attention's fused projections under the names of Linears: keys q, k, v and out."""
     thirds = zip(*(np.split(v, 3, axis=-1) for v in params["qkv"].values()), strict=True)

@@ -12,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import losses
-from ssl_audio.convert.base import Converted, State, build, count, dense, need, norm, plain_names
+from ssl_audio.convert.base import (
+    Converted,
+    State,
+    build,
+    count,
+    dense,
+    need,
+    norm,
+    plain_names,
+    stored_norm,
+)
 from ssl_audio.convert.minilm import QKV, bert_parts, bert_state, text_config, trace
 from ssl_audio.convert.options import Options
 from ssl_audio.tokens.folded import fold
@@ -59,7 +69,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     state = {name: value for name, value in state.items() if name not in kept}
     style = "laion" if any(name.startswith("audio_branch.") for name in state) else "transformers"
     if style == "laion":
-        state = _to_transformers(state)
+        state = to_transformers(state)
     options = dict(options) | dict(options.get("config") or {})
     audio, text = (
         Options(dict(options.get(f"{name}_config") or options.get(name) or {}))
@@ -69,7 +79,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     (shared,) = need(state, "audio_projection.linear2.weight")
     out = top.found("projection_dim", len(shared), f"audio_projection {shared.shape}")
     projector = dict(kind="projectors:Laion", out=out)
-    parts, samples = _htsat(state, audio, top)
+    parts, samples = htsat_parts(state, audio, top)
     words = bert_parts(state, text, TEXT, pooler=True)
     for asked in (audio, text):
         asked.only("projection_hidden_act", "relu")
@@ -138,17 +148,17 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
 def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return parameters of ours under the names of transformers, or of LAION if they came so."""
-    state = _htsat_state(params["audio"]) | bert_state(params["text"], TEXT)
+    state = htsat_state(params["audio"]) | bert_state(params["text"], TEXT)
     for name in ("audio", "text"):
         for ours, theirs in (("first", "linear1"), ("second", "linear2")):
             part = params[name]["projector"][ours]["dense"]
             state |= dense(f"{name}_projection.{theirs}", part)
     scale = params["logit_scale"]
     state |= {"logit_scale_a": scale[0, 0].reshape(()), "logit_scale_t": scale[0, 1].reshape(())}
-    return _to_laion(state) if config.get("reference", {}).get("names") == "laion" else state
+    return to_laion(state) if config.get("reference", {}).get("names") == "laion" else state
 
 
-def _htsat(state: State, audio: Options, top: Options) -> tuple[dict[str, Any], int]:
+def htsat_parts(state: State, audio: Options, top: Options) -> tuple[dict[str, Any], int]:
     """Return frontend, tokenizer, encoder and pool of the audio tower, and the samples of a clip."""
     patch, bins, inner, table = need(
         state,
@@ -219,11 +229,11 @@ def _htsat(state: State, audio: Options, top: Options) -> tuple[dict[str, Any], 
     return parts, samples
 
 
-def _htsat_state(params: Any) -> dict[str, np.ndarray]:
+def htsat_state(params: Any) -> dict[str, np.ndarray]:
     """Return the audio tower's parameters under the names of transformers."""
     cut, stages = params["tokenizer"], params["encoder"]
     at = f"{AUDIO}patch_embed."
-    state = _stored_norm(f"{AUDIO}batch_norm", cut["mel_norm"]) | norm(f"{at}norm", cut["norm"])
+    state = stored_norm(f"{AUDIO}batch_norm", cut["mel_norm"]) | norm(f"{at}norm", cut["norm"])
     state |= _conv(f"{at}proj", cut["patch"])
     if "fusion" in cut:
         state |= _conv(f"{at}mel_conv2d", cut["part_patch"])
@@ -234,7 +244,7 @@ def _htsat_state(params: Any) -> dict[str, np.ndarray]:
                 state[f"{place}.weight"] = linear["kernel"].T[:, :, None, None]
                 state[f"{place}.bias"] = linear["bias"]
                 place = f"{at}fusion_model.{theirs}.{layer + 1}"
-                state |= _stored_norm(place, cut["fusion"][f"{ours}_{part}_norm"])
+                state |= stored_norm(place, cut["fusion"][f"{ours}_{part}_norm"])
     for name, part in stages.items():
         place = re.fullmatch(r"stage(\d+)_(?:block(\d+)|merge)", name)
         if place is None:
@@ -265,11 +275,6 @@ def _conv(name: str, params: Any) -> dict[str, np.ndarray]:
         f"{name}.weight": params["kernel"].transpose(3, 2, 0, 1),
         f"{name}.bias": params["bias"],
     }
-
-
-def _stored_norm(name: str, params: Any) -> dict[str, np.ndarray]:
-    statistics = {f"{name}.running_mean": params["mean"], f"{name}.running_var": params["var"]}
-    return norm(name, params) | statistics
 
 
 def _trace_audio(tower: Any, params: Any, features: Any, longer: Any) -> dict[str, Any]:
@@ -308,7 +313,8 @@ def _scalars(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in options.items() if isinstance(v, (int, float, str))}
 
 
-def _to_transformers(state: State) -> dict[str, np.ndarray]:
+def to_transformers(state: State) -> dict[str, np.ndarray]:
+    """Return LAION's arrays under the names of transformers."""
     found = {}
     for name, value in state.items():
         for theirs, hf in LAION:
@@ -321,7 +327,8 @@ def _to_transformers(state: State) -> dict[str, np.ndarray]:
     return found
 
 
-def _to_laion(state: State) -> dict[str, np.ndarray]:
+def to_laion(state: State) -> dict[str, np.ndarray]:
+    """Return arrays under the names of transformers as LAION has them."""
     found = {}
     for name, value in state.items():
         if not name.startswith(TEXT):

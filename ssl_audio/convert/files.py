@@ -14,6 +14,7 @@ from ssl_audio.folder import read_arrays
 TORCH = (".pth", ".pt", ".bin", ".ckpt")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 CONFIGS = ("config.json", "preprocessor_config.json", "sentence_bert_config.json")
+OPTIONS = ("config", "meta/config_json", "config_json")  # of an .npz
 
 # Models inside Python packages: package → (folder, SHA-256 of the weights). The packager is a third
 # party, so the digest is that of the model's official revision.
@@ -29,8 +30,8 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     """Read a checkpoint.
 
     Args:
-      path: `.npz` (its keys are the names; or they begin with `param/`, and a JSON text `config` or
-        `meta/config_json` beside them holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch),
+      path: `.npz` (its keys are the names; or they begin with `param/`, and a JSON text beside them,
+        one of OPTIONS, holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch),
         a folder with config.json and model.safetensors, or `package:NAME` (see `packaged`).
 
     Returns:
@@ -98,7 +99,7 @@ def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: not a readable .npz file ({error}); is it whole?") from error
-    texts = [str(arrays.pop(key)) for key in ("config", "meta/config_json") if key in arrays]
+    texts = [str(arrays.pop(key)) for key in OPTIONS if key in arrays]
     if any(name.startswith("param/") for name in arrays):
         arrays = {name: v for name, v in arrays.items() if name.startswith("param/")}
     return arrays, json.loads(texts[0]) if texts else {}

@@ -85,10 +85,12 @@ class Words:
 class Pretrained:
     """The tokenizer of a published model: its `tokenizer.json`, read by the package `tokenizers`.
 
-    `file` is its path, or "package:NAME/PATH" inside an installed Python package.
+    `file` is its path, or "package:NAME/PATH" inside an installed Python package; `end` is put after
+    every text (GPT-2 does not mark the end by itself).
     """
 
     file: str
+    end: str = ""
 
     @property
     def vocab(self) -> int:
@@ -105,7 +107,7 @@ class Pretrained:
         tokenizer = self._loaded[0]
         if (tokenizer.truncation or {}).get("max_length") != length:
             tokenizer.enable_truncation(max_length=length)
-        return tokenizer.encode(text).ids
+        return tokenizer.encode(text + self.end).ids
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, int]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.frontend.base import before
-from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+from ssl_audio.letters import Array, Bool, Float, Int, Spec, Wave
 from ssl_audio.sharding import by_rows
 
 SCALES = ("slaney", "htk")
@@ -30,6 +30,7 @@ class Mel:
       low, high: edges of the bands, Hz; high at or below 0 counts from the Nyquist frequency.
       scale: "slaney" (straight below 1 kHz) or "htk".
       area: scale each band by 2 / its width in Hz.
+      bank_rate: sampling rate that the bands are laid out for, Hz, whatever the audio's; 0: `rate`.
       floor: least energy.
       sixteen_bit: cut the samples to [-1, 1] and round them towards 0 to 16 bits first, as CLAP does.
       frames: T; shorter clips are padded at the end with silence's energy, longer ones cut. None: as
@@ -46,6 +47,7 @@ class Mel:
     high: float = 14_000.0
     scale: str = "slaney"
     area: bool = True
+    bank_rate: int = 0
     floor: float = 1e-10
     sixteen_bit: bool = False
     frames: int | None = None
@@ -58,10 +60,11 @@ class Mel:
                 raise ValueError(f"Mel: {name} is {getattr(self, name)}; it must be above 0.")
         if self.scale not in SCALES:
             raise ValueError(f"Mel: scale '{self.scale}'; wanted one of {', '.join(SCALES)}.")
-        if not 0 <= self.low < self._top <= self.rate / 2:
+        rate = self._bank_rate
+        if not 0 <= self.low < self._top <= rate / 2:
             raise ValueError(
-                f"Mel: the bands go from {self.low} to {self._top} Hz; at {self.rate} Hz they must "
-                f"lie between 0 and {self.rate / 2}."
+                f"Mel: the bands go from {self.low} to {self._top} Hz; at {rate} Hz they must "
+                f"lie between 0 and {rate / 2}."
             )
 
     def __call__(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Spec:
@@ -69,9 +72,24 @@ class Mel:
         return self.normalise(self.log_mel(audio, length))
 
     def log_mel(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Spec:
-        """Return energies in dB, float32, before normalisation; the audio is mirrored at both ends.
+        """Return energies in dB, float32, before normalisation; see `power`."""
+        power, frames = self.power(audio, length), self.count(audio.shape[1])
+        edges = (self._bank_rate, self.low, self._top)
+        bands = mel_bands(self.bins, self.window, *edges, self.scale, self.area)
+        # Reduced precision (TF32, bfloat16) would show in the logarithm of quiet bands.
+        highest = jax.lax.Precision.HIGHEST
+        energies = jnp.matmul(power, bands.T, precision=highest)
+        spec = 10 * jnp.log10(jnp.maximum(energies, self.floor))
+        missing = ((0, 0), (0, frames - spec.shape[1]), (0, 0))
+        return jnp.pad(spec, missing, constant_values=10 * math.log10(self.floor))
 
-        Samples from `length` on are silence. Raises ValueError if half a window does not fit the audio.
+    def power(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Float[Array, "B T K"]:
+        """Return the power in the K = window / 2 + 1 lines of the FFT, of the frames that there are.
+
+        The audio is mirrored at both ends; samples from `length` on are silence.
+
+        Raises:
+          ValueError: half a window does not fit the audio.
         """
         if audio.shape[1] <= self.window // 2:
             raise ValueError(
@@ -88,14 +106,7 @@ class Mel:
         framed = self._framed(audio, min(frames, 1 + (audio.shape[1] - self.window) // self.hop))
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
         bands = by_rows(jnp.fft.rfft, framed * jnp.asarray(window, jnp.float32)[None, None])
-        power = jnp.square(bands.real) + jnp.square(bands.imag)
-        options = (self.bins, self.window, self.rate, self.low, self._top, self.scale, self.area)
-        # Reduced precision (TF32, bfloat16) would show in the logarithm of quiet bands.
-        highest = jax.lax.Precision.HIGHEST
-        energies = jnp.matmul(power, mel_bands(*options).T, precision=highest)
-        spec = 10 * jnp.log10(jnp.maximum(energies, self.floor))
-        missing = ((0, 0), (0, frames - spec.shape[1]), (0, 0))
-        return jnp.pad(spec, missing, constant_values=10 * math.log10(self.floor))
+        return jnp.square(bands.real) + jnp.square(bands.imag)
 
     def normalise(self, spec: Spec) -> Spec:
         """Return (spec - mean) / std."""
@@ -111,7 +122,11 @@ class Mel:
 
     @property
     def _top(self) -> float:
-        return self.high if self.high > 0 else self.rate / 2 + self.high
+        return self.high if self.high > 0 else self._bank_rate / 2 + self.high
+
+    @property
+    def _bank_rate(self) -> int:
+        return self.bank_rate or self.rate
 
     def _framed(self, audio: Array, frames: int) -> Array:
         """Return overlapping frames [B, T, window], put together from slices one hop long."""

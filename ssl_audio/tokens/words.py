@@ -62,6 +62,38 @@ class Words(nn.Module):
         return self.param(name, _init, (rows, self.width), jnp.float32)
 
 
+class WordsPlaced(nn.Module):
+    """The sum of a word's and a place's vector, as it is (GPT-2).
+
+    Attributes:
+      width: D.
+      vocab: V, rows of the word table.
+      length: rows of the position table, the most words.
+    """
+
+    width: int
+    vocab: int
+    length: int
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "B W"], valid: Bool[Array, "B W"] | None = None) -> Tokens:
+        """Return tokens in a grid of one row; padding is where `valid` is False.
+
+        Raises:
+          ValueError: more words than places.
+        """
+        batch, count = ids.shape
+        if count > self.length:
+            raise ValueError(
+                f"words: {count} words, but the position table has {self.length} rows; cut the text, "
+                "or raise length."
+            )
+        table = self.param("word", _init, (self.vocab, self.width), jnp.float32)
+        place = self.param("position", _init, (self.length, self.width), jnp.float32)
+        index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
+        return Tokens(x=table[ids] + place[index], index=index, grid=(1, count), valid=valid)
+
+
 class WordsAlone(nn.Module):
     """A word's vector and nothing else: for encoders that learn places by distance (T5).
 

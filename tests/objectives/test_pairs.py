@@ -12,7 +12,8 @@ from ssl_audio.train import Run
 
 MAMBA = ("ssamba", "ssamba_rms")
 # Each method's own encoder runs in tests/golden and tests/entry, those of SSAST and SSAMBA too.
-PAIRS = [(m, e) for m in ("asit", "audiomae", "eat", "passt") for e in MAMBA] + [("eat", "vit")]
+PAIRS = [(m, e) for m in ("asit", "audiomae", "eat", "passt") for e in MAMBA]
+PAIRS += [("eat", "vit"), ("clap", "cnn14")]
 
 
 # Objectives whose configs have one encoder: its attention is replaced, a bias on pairs left out.
