@@ -165,12 +165,14 @@ def laptop(
         )
     )
     run.eval_every = "50%"
-    run.warm_start = {}
+    starts: dict[str, Any] = {}
     if text != "words":
-        run.warm_start = dict(text=dict(path=text, take="^text/(tokenizer|encoder)/", leave=""))
+        starts |= dict(text=dict(path=text, take="^text/(tokenizer|encoder)/", leave=""))
     if is_run(encoder):
-        run.warm_start.update(recipes.warm_start(encoder, into="audio/"))
+        starts |= recipes.warm_start(encoder, into="audio/")
         run.optim.rates["^audio/(tokenizer|encoder)/"] = 0.1
+    if starts:
+        run.warm_start = starts
     return run
 
 

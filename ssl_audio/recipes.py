@@ -107,7 +107,7 @@ def architecture(path: str) -> dict[str, Any]:
 
 def warm_start(path: str, into: str = "") -> dict[str, Any]:
     """Return the options of `config.warm_start` that take the encoder out of a run; see `architecture`."""
-    out_of = "audio/" if "audio" in trained(path).get("towers", {}) else ""
+    out_of = "" if "encoder" in trained(path) else "audio/"
     take = "^(tokenizer|encoder)/"
     return dict(encoder=dict(path=path, take=take, leave="", out_of=out_of, into=into))
 

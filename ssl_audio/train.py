@@ -150,12 +150,8 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
 
 
 def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, every):
-    periods = dict(
-        record=run.record.every,
-        save=run.checkpoint.every,
-        figures=run.record.figures,
-        evals=run.eval_every,
-    )
+    periods = dict(record=run.record.every, save=run.checkpoint.every)
+    periods |= dict(figures=run.record.figures, evals=run.eval_every)
     due = {what: every(period) or total for what, period in periods.items()}  # 0: at the end only
     pending: collections.deque = collections.deque()
     rate = run.optim.rate(total, run.data.epoch_steps)
