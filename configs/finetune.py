@@ -57,9 +57,8 @@ TASKS: dict[str, dict[str, Any]] = {
         criterion="softmax", batch=32, steps=10_000, lr=1e-4, superb=True,
     ),
     "esc10": dict(
-        source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, seconds=2.0, views=4,
-        criterion="softmax", batch=16, epochs=20, lr=1e-3, laptop=True, mask=(24, 48), mixup=0.5,
-        speed=0.1, gain=6.0,
+        source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, seconds=5.12,
+        criterion="softmax", batch=16, epochs=10, lr=7e-4, laptop=True, mixup=0.3, speed=0.1, gain=6.0,
     ),
     "spoken_digit": dict(
         source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"),
@@ -100,6 +99,7 @@ def get_config(arg=""):
     superb, laptop = task.get("superb", False), task.get("laptop", False)
     stats: dict[str, Any] = dict(STATS[task["stats"]]) if "stats" in task else {}
     frames = task.get("frames") or stats.get("frames") or round(100 * task["seconds"]) // 8 * 8
+    pretraining = parts["frontend"].get("frames", 0)
     parts["frontend"] |= stats | dict(frames=frames)
     if a.stride or not laptop:
         stride = a.stride or task.get("patches", "10x10")
@@ -109,6 +109,8 @@ def get_config(arg=""):
     head = dict(kind="heads:LayerMix" if superb else "heads:Classifier", classes=classes)
     head |= dict(pool="stats") if laptop else {}
     objective = parts | dict(kind="tagging", head=head, criterion=task["criterion"], smoothing=0.0)
+    if laptop and not a.stride and 0 < pretraining < frames:
+        objective["window"] = pretraining // parts["tokenizer"]["stride"][1]
     if "mask" in task:
         freq, time = task["mask"]
         objective["spec_augment"] = dict(kind="augment:SpecAugment", freq=freq, time=time)
@@ -190,6 +192,7 @@ def optimizer(task, superb, laptop) -> Optim:
             schedule="cosine",
             clip=1.0,
             layer_decay=0.75,
+            rates={"^head/": 3.0},
         )
     options: dict[str, Any] = dict(b1=0.95, b2=0.999, weight_decay=5e-7, coupled=True, decay=".*")
     if superb:

@@ -85,6 +85,20 @@ def test_an_audio_text_model_takes_a_pretrained_encoder_and_gives_it_back(pretra
     assert tuned.warm_start.encoder.out_of == "audio/"
 
 
+def test_a_long_clip_is_encoded_in_windows_as_long_as_those_of_pretraining(tmp_path):
+    (ssast,) = [path for path in CONFIGS if path.stem == "ssast"]
+    made = config.plain(load(ssast, "laptop"))
+    (tmp_path / "config.json").write_text(json.dumps(made))
+    tuned = load(PATH, f"task=esc10,root=DATA,pretrained={tmp_path}")
+    patch = made["objective"]["tokenizer"]["patch"][1]
+    assert tuned.objective.window * patch == made["objective"]["frontend"]["frames"] == 128
+    assert tuned.objective.frontend.frames % 128 == 0
+    assert (
+        "window" not in load(PATH, f"task=spoken_digit,root=DATA,pretrained={tmp_path}").objective
+    )
+    assert "window" not in load(PATH, "task=esc10,root=DATA").objective
+
+
 def test_mistakes_are_named(pretrained, tmp_path):
     folder, _ = pretrained
     for arg, message in (
