@@ -1,11 +1,13 @@
-"""Every file in configs/, and what it must be told to resolve without the data it is for."""
+"""Every file in configs/, what it must be told to resolve without its data, and texts kept of it."""
 
 import importlib.util
+import os
 import pathlib
 from typing import Any
 
 from reference import ROOT
 
+GOLDEN = ROOT / "tests" / "golden"
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 NEEDS = {
     "finetune": "root=DATA",
@@ -25,3 +27,12 @@ def load(path: pathlib.Path, arg: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(arg)
+
+
+def committed(name, text):
+    """Return the committed text, after replacing it when asked to."""
+    file = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert file.exists(), f"{file}: missing; UPDATE_GOLDEN=1 writes it"
+    return file.read_text()

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from published import CONFIGS
+from published import CONFIGS, committed
 from reference import ROOT
 
 from ssl_audio.record import SPEED
@@ -40,13 +40,18 @@ def losses(workdir):
     return found
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_trains_on_a_laptop(path, environment, tmp_path):
     done = run(environment, "--config", f"{path}:runlocal", "--workdir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "from scratch, up to step 4" in done.stderr
-    assert list(losses(tmp_path)) == [1, 2, 3, 4]
+    found = {step: line["loss"] for step, line in losses(tmp_path).items()}
+    assert list(found) == [1, 2, 3, 4]
     assert (tmp_path / "checkpoints/4").is_dir()
+    first = [found[step] for step in (1, 2, 3)]
+    want = committed(f"{path.stem}_runlocal_losses.txt", "".join(f"{x:.8g}\n" for x in first))
+    assert first == pytest.approx([float(x) for x in want.split()], rel=1e-4)
 
 
 def test_help_and_mistakes(environment, tmp_path):
