@@ -10,32 +10,28 @@ from ssl_audio.structs import Encoded, Tokens
 def cut(tokens: Tokens, columns: int) -> Tokens:
     """Return windows of so many columns, one after the other, as clips of their own: [B * W, …].
 
+    The last is padded with tokens that are not valid; a grid no longer than a window stays as it is.
+
     Args:
       tokens: the whole grid in order.
       columns: of a window.
-
-    Raises:
-      ValueError: the grid is not made of whole windows.
     """
     rows, total = tokens.grid
-    if tokens.x.shape[1] != rows * total or total % columns:
-        raise ValueError(
-            f"windows of {columns} columns: got {tokens.x.shape[1]} tokens of a grid of {rows} x {total}; "
-            f"wanted the whole grid, and a multiple of {columns} columns: change the frames of the clip."
-        )
+    columns = min(columns, total)
+    missing = -total % columns
+    valid = tokens.valid
+    if missing and valid is None:
+        valid = jnp.ones(tokens.x.shape[:2], bool)
 
     def windows(x):
-        x = x.reshape(len(x), rows, -1, columns, *x.shape[2:])
+        x = x.reshape(len(x), rows, total, *x.shape[2:])
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, missing), *[(0, 0)] * (x.ndim - 3)))
+        x = x.reshape(len(x), rows, -1, columns, *x.shape[3:])
         return jnp.moveaxis(x, 2, 1).reshape(-1, rows * columns, *x.shape[4:])
 
-    return Tokens(
-        x=windows(tokens.x),
-        index=jnp.broadcast_to(
-            jnp.arange(rows * columns, dtype=jnp.int32), windows(tokens.index).shape
-        ),
-        grid=(rows, columns),
-        valid=None if tokens.valid is None else windows(tokens.valid),
-    )
+    x = windows(tokens.x)
+    index = jnp.broadcast_to(jnp.arange(rows * columns, dtype=jnp.int32), x.shape[:2])
+    return Tokens(x, index, (rows, columns), None if valid is None else windows(valid))
 
 
 def join(encoded: Encoded, like: Tokens) -> Encoded:
@@ -49,8 +45,9 @@ def join(encoded: Encoded, like: Tokens) -> Encoded:
     clips, total = len(like.x), like.grid[1]
 
     def whole(x):  # [..., B * W, N, D]
-        x = x.reshape(*x.shape[:-3], clips, total // columns, rows, columns, x.shape[-1])
-        return jnp.moveaxis(x, -4, -3).reshape(*x.shape[:-5], clips, rows * total, x.shape[-1])
+        x = x.reshape(*x.shape[:-3], clips, -1, rows, columns, x.shape[-1])
+        x = jnp.moveaxis(x, -4, -3).reshape(*x.shape[:-4], rows, -1, x.shape[-1])
+        return x[..., :total, :].reshape(*x.shape[:-3], rows * total, x.shape[-1])
 
     special = encoded.special
     if special is not None:
