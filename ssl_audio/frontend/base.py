@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Bool, Int, Spec, Wave
+from ssl_audio.letters import Array, Bool, Float, Int, Spec, Wave
 
 
 @runtime_checkable
@@ -46,3 +46,13 @@ class Frontend(Protocol):
 def before(count: Int[Array, "B"], frames: int) -> Bool[Array, "B T"]:
     """Return a mask that is True on the first `count` of `frames` frames of each clip."""
     return jnp.arange(frames)[None, :] < count[:, None]
+
+
+def framed(audio: Wave, frames: int, window: int, hop: int) -> Float[Array, "B T W"]:
+    """Return overlapping frames, put together from slices one hop long: far faster than a gather."""
+    parts = -(-window // hop)
+    size = (frames + parts - 1) * hop
+    audio = jnp.pad(audio[:, :size], ((0, 0), (0, max(0, size - audio.shape[1]))))
+    hops = audio.reshape(audio.shape[0], -1, hop)
+    joined = jnp.concatenate([hops[:, i : i + frames] for i in range(parts)], axis=2)
+    return joined[:, :, :window]

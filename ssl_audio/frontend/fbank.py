@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.frontend.base import before
+from ssl_audio.frontend.base import before, framed
 from ssl_audio.letters import Array, Bool, Int, Spec, Wave
 from ssl_audio.sharding import by_rows
 
@@ -106,7 +106,8 @@ class Fbank:
             inside = before(length, audio.shape[1])
             total = jnp.sum(jnp.where(inside, audio, 0), axis=1)
             audio = audio - (total / jnp.maximum(length, 1))[:, None]
-        spec = self._energies(self._framed(audio, min(frames, self._whole(audio.shape[1]))))
+        there = min(frames, self._whole(audio.shape[1]))
+        spec = self._energies(framed(audio, there, self.window, self.hop))
         spec = jnp.pad(spec, ((0, 0), (0, frames - spec.shape[1]), (0, 0)))
         valid = self.valid(length, frames)[:, :, None]
         if self.padding == "zero":
@@ -144,21 +145,12 @@ class Fbank:
     def _whole(self, samples: int) -> int:
         return max(0, 1 + (samples - self.window) // self.hop)
 
-    def _framed(self, audio: Wave, frames: int) -> Array:
-        """Return overlapping frames [B, T, window], put together from slices one hop long."""
-        parts = -(-self.window // self.hop)
-        size = (frames + parts - 1) * self.hop
-        audio = jnp.pad(audio[:, :size], ((0, 0), (0, max(0, size - audio.shape[1]))))
-        hops = audio.reshape(audio.shape[0], -1, self.hop)
-        framed = jnp.concatenate([hops[:, i : i + frames] for i in range(parts)], axis=2)
-        return framed[:, :, : self.window]
-
-    def _energies(self, framed: Array) -> Spec:
+    def _energies(self, x: Array) -> Spec:
         size = 2 ** math.ceil(math.log2(self.window))
-        framed = framed - jnp.mean(framed, axis=2, keepdims=True)
-        previous = jnp.concatenate([framed[:, :, :1], framed[:, :, :-1]], axis=2)
-        framed = (framed - self.preemphasis * previous) * hann(self.window, self.taper)[None, None]
-        bands = by_rows(lambda rows: jnp.fft.rfft(rows, size), framed)
+        x = x - jnp.mean(x, axis=2, keepdims=True)
+        previous = jnp.concatenate([x[:, :, :1], x[:, :, :-1]], axis=2)
+        x = (x - self.preemphasis * previous) * hann(self.window, self.taper)[None, None]
+        bands = by_rows(lambda rows: jnp.fft.rfft(rows, size), x)
         # The Nyquist line has no weight in any band.
         power = jnp.square(bands.real[..., :-1]) + jnp.square(bands.imag[..., :-1])
         triangles = mel_triangles(self.bins, size, self.rate, self.low, self._top)

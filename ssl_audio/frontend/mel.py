@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.frontend.base import before
+from ssl_audio.frontend.base import before, framed
 from ssl_audio.letters import Array, Bool, Float, Int, Spec, Wave
 from ssl_audio.sharding import by_rows
 
@@ -103,9 +103,10 @@ class Mel:
             audio = jnp.trunc(jnp.clip(audio, -1, 1) * 32767) / 32767
         half = self.window // 2
         audio = jnp.pad(audio, ((0, 0), (half, half)), mode="reflect")
-        framed = self._framed(audio, min(frames, 1 + (audio.shape[1] - self.window) // self.hop))
+        there = min(frames, 1 + (audio.shape[1] - self.window) // self.hop)
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
-        bands = by_rows(jnp.fft.rfft, framed * jnp.asarray(window, jnp.float32)[None, None])
+        heard = framed(audio, there, self.window, self.hop)
+        bands = by_rows(jnp.fft.rfft, heard * jnp.asarray(window, jnp.float32)[None, None])
         return jnp.square(bands.real) + jnp.square(bands.imag)
 
     def normalise(self, spec: Spec) -> Spec:
@@ -127,15 +128,6 @@ class Mel:
     @property
     def _bank_rate(self) -> int:
         return self.bank_rate or self.rate
-
-    def _framed(self, audio: Array, frames: int) -> Array:
-        """Return overlapping frames [B, T, window], put together from slices one hop long."""
-        parts = -(-self.window // self.hop)
-        size = (frames + parts - 1) * self.hop
-        audio = jnp.pad(audio[:, :size], ((0, 0), (0, max(0, size - audio.shape[1]))))
-        hops = audio.reshape(audio.shape[0], -1, self.hop)
-        framed = jnp.concatenate([hops[:, i : i + frames] for i in range(parts)], axis=2)
-        return framed[:, :, : self.window]
 
 
 @functools.cache
