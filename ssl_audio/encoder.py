@@ -120,7 +120,7 @@ class Encoder:
         """Return the centres of so many patch columns, ms."""
         frontend, (size, step) = self.objective.frontend, self._column
         frame = np.arange(columns) * step + (size - 1) / 2
-        return (frame * frontend.hop + frontend.window / 2) * (1000 / self.rate)
+        return (frame * frontend.hop + frontend.centre) * (1000 / self.rate)
 
     def stream(
         self,

@@ -26,6 +26,11 @@ class Frontend(Protocol):
         ...
 
     @property
+    def centre(self) -> float:
+        """Sample on which the first frame is centred."""
+        ...
+
+    @property
     def bins(self) -> int:
         """Features per frame."""
         ...

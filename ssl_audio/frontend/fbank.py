@@ -139,6 +139,11 @@ class Fbank:
         return before(1 + (length - self.window) // self.hop, frames)
 
     @property
+    def centre(self) -> float:
+        """Sample on which the first frame is centred."""
+        return self.window / 2
+
+    @property
     def _top(self) -> float:
         return self.high if self.high > 0 else self.rate / 2 + self.high
 

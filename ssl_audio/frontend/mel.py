@@ -6,6 +6,7 @@ Called by objectives in `jit`; its numbers are those that CLAP models were train
 import dataclasses
 import functools
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,8 @@ class Mel:
     frames: int | None = None
     mean: float = 0.0
     std: float = 1.0
+
+    centre: ClassVar[float] = 0.0
 
     def __post_init__(self):
         for name in ("rate", "bins", "hop", "window", "std", "floor"):

@@ -48,6 +48,11 @@ class Mfcc:
         return self._fbank.valid(length, frames)
 
     @property
+    def centre(self) -> float:
+        """Sample on which the first frame is centred."""
+        return self.window / 2
+
+    @property
     def _fbank(self) -> Fbank:
         return Fbank(
             rate=self.rate,

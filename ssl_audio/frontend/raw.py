@@ -27,6 +27,7 @@ class Raw:
 
     hop: ClassVar[int] = 1
     window: ClassVar[int] = 1
+    centre: ClassVar[float] = 0.0
     bins: ClassVar[int] = 1
 
     def __post_init__(self):

@@ -49,9 +49,8 @@ class Stft:
     mean: float = -4.5
     std: float = 2.5
 
-    # What a clip must have for a first frame; more hops give more frames. As with `Fbank.window`, its
-    # middle is that of the frame.
-    window: ClassVar[int] = 1
+    window: ClassVar[int] = 1  # what a clip must have for a first frame; more hops give more frames
+    centre: ClassVar[float] = 0.0
 
     def __post_init__(self):
         for name in ("rate", "bins", "hop", "taper", "size", "floor", "std"):
