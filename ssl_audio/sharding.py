@@ -121,6 +121,11 @@ def path_name(path: tuple) -> str:
     return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
+def alone() -> jax.sharding.Mesh:
+    """Return a mesh of one device of this process: for what every process computes for itself."""
+    return jax.make_mesh((1, 1, 1), AXES, (AxisType.Auto,) * 3, devices=jax.local_devices()[:1])
+
+
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Return the layout of a value that every device holds."""
     return NamedSharding(mesh, PartitionSpec())

@@ -47,9 +47,11 @@ class ZeroShot:
         """Return the scores of a training state; every host computes the same."""
         whole = jax.jit(lambda params: params, out_shardings=sharding.replicated(mesh))
         config = {"data": {"samples": self.samples, "fill": self.fill}}
-        encoder = JointEncoder.of(objective, jax.device_get(whole(state.params)), config)
-        encoder.__dict__["text"] = self.text
-        return self.scores(encoder)
+        params = jax.device_get(whole(state.params))
+        with jax.set_mesh(sharding.alone()):
+            encoder = JointEncoder.of(objective, params, config)
+            encoder.__dict__["text"] = self.text
+            return self.scores(encoder)
 
     def scores(self, encoder: JointEncoder) -> dict[str, float]:
         """Return the scores of an encoder.
