@@ -32,10 +32,12 @@ class JointEncoder(Encoder):
     Attributes:
       joint: the objective; its "embed_audio" and "embed_text" are the forward passes.
       joint_params: of all its towers.
+      words: how texts are cut; None: as the config says.
     """
 
     joint: Any = None
     joint_params: Any = None
+    words: Text | None = None
 
     @classmethod
     def of(cls, objective: Any, params: Any, options: Mapping[str, Any]) -> "JointEncoder":
@@ -254,6 +256,8 @@ class JointEncoder(Encoder):
     @functools.cached_property
     def text(self) -> Text:
         """How texts are cut into words."""
+        if self.words:
+            return self.words
         options = self.config.get("data", {}).get("text")
         if not options:
             raise ValueError(

@@ -50,8 +50,7 @@ class ZeroShot:
         params = jax.device_get(whole(state.params))
         with jax.set_mesh(sharding.alone()):
             encoder = JointEncoder.of(objective, params, config)
-            encoder.__dict__["text"] = self.text
-            return self.scores(encoder)
+            return self.scores(dataclasses.replace(encoder, words=self.text))
 
     def scores(self, encoder: JointEncoder) -> dict[str, float]:
         """Return the scores of an encoder.
