@@ -98,7 +98,11 @@ def test_local_numbers_its_processes_and_passes_on_signals_and_failures(tmp_path
         'echo "{\\"index\\": $SSL_AUDIO_PROCESS, \\"count\\": $SSL_AUDIO_PROCESSES, '
         '\\"gpus\\": \\"$CUDA_VISIBLE_DEVICES\\"}"'
     )
-    env = stub(tmp_path, f"{say} >{tmp_path}/$SSL_AUDIO_PROCESS.json; exit $SSL_AUDIO_PROCESS")
+    both = f"until [ -s {tmp_path}/0.json ]; do sleep 0.02; done"  # before 1 fails and 0 is stopped
+    env = stub(
+        tmp_path,
+        f"{say} >{tmp_path}/$SSL_AUDIO_PROCESS.json; {both}; exit $SSL_AUDIO_PROCESS",
+    )
     env |= {"CUDA_VISIBLE_DEVICES": "4,5,6,7"}
     assert subprocess.run([LAUNCH / "local.sh", "2", "--config=x"], env=env).returncode == 1
     said = [json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2)]
