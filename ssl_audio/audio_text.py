@@ -245,12 +245,21 @@ def sound_tower(encoder: str, *, frames: int, depth: int) -> dict[str, Any]:
         of a run that has pretrained one, to go on with.
       frames: of a clip, 20 ms apart.
       depth: of a Transformer or Mamba.
+
+    Raises:
+      ValueError: the run's encoder takes no patches, or sound at another rate.
     """
     tower = dict(kind="towers:Tower", spec_augment=None, length="length", frozen=False)
     if is_run(encoder):
         parts = recipes.architecture(encoder)
-        patch = parts["tokenizer"]["patch"][1]
-        parts["frontend"] |= dict(frames=2 * frames // patch * patch)
+        front, patch = parts["frontend"], parts["tokenizer"].get("patch")
+        if patch is None or front.get("rate", 16_000) != 16_000:
+            raise ValueError(
+                f"encoder={encoder}: its tokenizer is '{parts['tokenizer']['kind']}' and its rate "
+                f"{front.get('rate', 16_000)} Hz; this laptop run wants patches of sound at 16000 Hz."
+            )
+        kept = 320 * frames // front.get("hop", 160)
+        front["frames"] = kept // patch[1] * patch[1]
         return tower | parts | dict(pool=dict(kind="pools:Mean"))
     bins = 64
     make = ENCODERS.get(encoder, _patches)

@@ -258,6 +258,13 @@ def _value(value: Any, hint: Any, name: str, path: str) -> Any:
             return build(value, name, path=path)
         if typing.get_origin(hint) is dict:
             hint = typing.get_args(hint)[1]
+            for key, entry in value.items():
+                if dataclasses.is_dataclass(hint) and not isinstance(entry, Mapping):
+                    raise TypeError(
+                        f"{path}.{key}: wanted a mapping, got {entry!r}; the options of "
+                        f"{getattr(hint, '__name__', hint)} stand under a name of your choice: "
+                        f"{path}.NAME.{key}."
+                    )
             return {k: _value(v, hint, name, f"{path}.{k}") for k, v in value.items()}
         cls = next((h for h in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(h)), None)
         if isinstance(cls, type):

@@ -85,6 +85,26 @@ def test_an_audio_text_model_takes_a_pretrained_encoder_and_gives_it_back(pretra
     assert tuned.warm_start.encoder.out_of == "audio/"
 
 
+def test_an_encoder_of_sound_at_another_rate_is_refused(tmp_path):
+    clap, bird, wave = (
+        path for name in ("clap", "birdmae", "wav2vec2") for path in CONFIGS if path.stem == name
+    )
+    for other, message in ((bird, "32000 Hz"), (wave, "wants patches")):
+        made = json.dumps(config.plain(load(other, "runlocal")))
+        (tmp_path / "config.json").write_text(made)
+        with pytest.raises(ValueError, match=message):
+            load(clap, f"laptop,encoder={tmp_path}")
+
+
+def test_a_warm_start_without_a_name_is_refused(pretrained):
+    made = config.plain(load(PATH, f"root=DATA,pretrained={pretrained[0]}"))
+    made["warm_start"] = made["warm_start"]["encoder"]
+    with pytest.raises(
+        TypeError, match=r"config.warm_start.\w+: wanted a mapping.*warm_start.NAME"
+    ):
+        config.make(Run, made)
+
+
 def test_a_long_clip_is_encoded_in_windows_as_long_as_those_of_pretraining(tmp_path):
     (ssast,) = [path for path in CONFIGS if path.stem == "ssast"]
     made = config.plain(load(ssast, "laptop"))
