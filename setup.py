@@ -10,6 +10,8 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "ssl_audio/__init__.py").r
 
 TEST = ["beartype", "hypothesis", "jaxtyping", "pyright", "pytest", "pytest-xdist", "ruff"]
 PARQUET = ["pyarrow"]
+SEARCH = ["faiss-cpu"]
+TEXT = ["tokenizers"]  # of published text models
 
 setup(
     name="ssl_audio",
@@ -48,11 +50,11 @@ setup(
         "s3": ["s3fs"],  # in Amazon's
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
-        "search": ["faiss-cpu"],
+        "search": SEARCH,
         "tensorboard": ["tensorboard"],
-        "text": ["tokenizers"],  # of published text models
+        "text": TEXT,
         "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
-        "test": TEST + PARQUET,
+        "test": TEST + PARQUET + SEARCH + TEXT,
     },
 )
