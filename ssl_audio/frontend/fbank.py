@@ -154,7 +154,10 @@ class Fbank:
         size = 2 ** math.ceil(math.log2(self.window))
         x = x - jnp.mean(x, axis=2, keepdims=True)
         previous = jnp.concatenate([x[:, :, :1], x[:, :, :-1]], axis=2)
-        x = (x - self.preemphasis * previous) * hann(self.window, self.taper)[None, None]
+        # Rounded before it is subtracted, as the reference does: a fused multiply-add would show in
+        # the logarithm of quiet bands.
+        previous = jax.lax.optimization_barrier(self.preemphasis * previous)
+        x = (x - previous) * hann(self.window, self.taper)[None, None]
         bands = by_rows(lambda rows: jnp.fft.rfft(rows, size), x)
         # The Nyquist line has no weight in any band.
         power = jnp.square(bands.real[..., :-1]) + jnp.square(bands.imag[..., :-1])
