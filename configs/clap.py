@@ -3,7 +3,7 @@
 Run:      python -m ssl_audio.train --config configs/clap.py:data=CAPTIONS.jsonl --workdir runs/clap
 Laptop:   python -m ssl_audio.train --config configs/clap.py:laptop,root=ESC-10,fold=5 --workdir runs/clap10
 Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir runs/try
-Data:     a manifest with columns path, text (data/source.py); made-up sounds and their labels without one
+Data:     a manifest with columns path, text, … (data/source.py); made-up sounds and their labels without one
 Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14|RUN  size=tiny|base|large (htsat)
           laptop: encoder=cnn|cnn14|ssast|ssamba|RUN  text=words|FOLDER (a text model converted by
           `python -m ssl_audio.convert --from minilm …`, then frozen)
@@ -97,6 +97,7 @@ def published(a):
             rate=rate,
             fill=preset["fill"],
             text=audio_text.caption_words(a.data, text, preset["words"]),
+            weighted=False,
         ),
         optim=Optim(lr=preset["lr"], warmup=preset["warmup"].get(encoder, 0), schedule="cosine"),
         steps="45ep",

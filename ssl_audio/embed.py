@@ -177,7 +177,7 @@ def reading(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ssl_audio.data.pipeline import check_share, examples
+    from ssl_audio.data.reading import check_share, examples
 
     def pieces(audio: Iterator[np.ndarray], id: str) -> Iterator[np.ndarray]:
         samples = 0

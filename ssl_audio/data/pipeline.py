@@ -1,7 +1,7 @@
 """From sources to batches: which clip, which part of it, how many, in what order, on which host.
 
-`train.py` iterates `Pipeline.batches`; evaluation and embedding iterate `examples`. Every random
-choice depends on (seed, position in the stream) alone, so resuming needs no state but the step.
+`train.py` iterates `Pipeline.batches`. Every random choice depends on (seed, position in the stream)
+alone, so resuming needs no state but the step.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import numpy as np
 from ssl_audio.data import mixture, transforms
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.reading import check_share, read_ahead
 from ssl_audio.data.source import Example, Source, multi_hot
 from ssl_audio.data.text import Text
 
@@ -32,7 +33,8 @@ class Pipeline:
 
     A batch is `audio` float32 [B S], `length` int32 [B] (samples before the padding), `index` int32
     [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C]; with `text`, `text`
-    int32 [B W] and `text_length` int32 [B]; with `tell_source`, `source` int32 [B] (the place of its
+    int32 [B W] and `text_length` int32 [B] (and negatives, see `Text.draw`); with `weighted`, `weight`
+    float32 [B]; with `tell_source`, `source` int32 [B] (the place of its
     source among the sorted names of all); what `compose` makes beside (see `compose.py`).
 
     A clip that cannot be decoded is logged once by name, kept in `bad` and replaced by another of
@@ -55,6 +57,7 @@ class Pipeline:
     balanced: bool = False  # draw clips with replacement, rare labels as often as common ones
     classes: int = 0  # C: give multi-hot labels; 0: no labels
     text: Text | None = None  # captions and how to cut them into words
+    weighted: bool = False  # give the clips' weights in the loss
     compose: Any = None  # makes one example of several; see `compose.py`
     tell_source: bool = False  # say which source a clip is of
     seed: int = 0
@@ -82,8 +85,11 @@ class Pipeline:
             raise ValueError("sources: none given")
         if self.mixup and (self.text or self.compose):
             raise ValueError("mixup: the words would be of one clip only; leave it 0 with text.")
-        if self.compose and self.classes:
-            raise ValueError("compose: a composed clip has no label; leave classes 0.")
+        if self.compose and (self.classes or self.weighted or (self.text and self.text.negatives)):
+            raise ValueError(
+                "compose: a composed clip has no label, weight or negatives; leave classes, weighted and "
+                "text.negatives 0."
+            )
         if self.balanced and not self.classes:
             raise ValueError("balanced: needs classes (the number of labels)")
         if self.weights is not None:
@@ -110,7 +116,7 @@ class Pipeline:
         rows = self.batch_size // shards
         numbers = range(start_step * rows, _ENDLESS)  # of the clips that this host reads
         draw = functools.partial(self._draw_row, rows, shard * rows)
-        clips = _read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
+        clips = read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
         return self._batched(clips, rows)
 
     def _batched(self, clips: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -149,8 +155,10 @@ class Pipeline:
         if self.classes:
             spec["label"] = ((*rows, self.classes), np.dtype(np.float32))
         if self.text:
-            spec["text"] = ((*rows, self.text.length), np.dtype(np.int32))
-            spec["text_length"] = (rows, np.dtype(np.int32))
+            shapes = self.text.shapes().items()
+            spec |= {name: ((*rows, *shape), np.dtype(np.int32)) for name, shape in shapes}
+        if self.weighted:
+            spec["weight"] = (rows, np.dtype(np.float32))
         if self.compose and self.compose.reversal:
             spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
         return spec | ({"source": (rows, np.dtype(np.int32))} if self.tell_source else {})
@@ -251,7 +259,9 @@ class Pipeline:
         if self.classes:
             clip["label"] = label.astype(np.float32)
         if self.text:
-            clip["text"], clip["text_length"] = self.text.draw(example, rng)
+            clip |= self.text.draw(example, rng)
+        if self.weighted:
+            clip["weight"] = np.float32(example.get("weight", 1.0))
         if self.tell_source:
             clip["source"] = np.int32(self._names.index(self._locate(index)[0]))
         return {**clip, "read": next(reads), "failed": failed}
@@ -279,7 +289,8 @@ class Pipeline:
             audio, length = self._cut(index, example, rng, load)
             clip[f"audio{suffix}"], clip[f"length{suffix}"] = audio, np.int32(length)
             if self.text:
-                clip[f"text{suffix}"], clip[f"text_length{suffix}"] = self.text.draw(example, rng)
+                words = self.text.draw(example, rng)
+                clip |= {f"{name}{suffix}": value for name, value in words.items()}
         return clip
 
     def _cut(
@@ -323,75 +334,5 @@ class Pipeline:
             )
 
 
-def examples(
-    source: Source,
-    *,
-    numbers: Sequence[int] | None = None,
-    threads: int = 8,
-    bad: dict[str, str] | None = None,
-    max_bad_share: float = 0.01,
-) -> Iterator[tuple[int, Example]]:
-    """Yield (i, source[i]) in order, once, reading ahead, without the clips that cannot be read.
-
-    Args:
-      source: where from.
-      numbers: which clips; default: all.
-      threads: that read ahead; 0: none.
-      bad: filled with the id and cause of each clip left out.
-      max_bad_share: ValueError above this share of them; unless it is 0, one is free.
-    """
-    bad = {} if bad is None else bad
-    numbers = range(len(source)) if numbers is None else numbers
-    attempt = functools.partial(_attempt, source, numbers)
-    found = _read_ahead(attempt, range(len(numbers)), 0, threads, 32)
-    with contextlib.closing(found):
-        for i, result in zip(numbers, found, strict=True):
-            if isinstance(result, str):
-                name = source.meta(i)["id"]
-                bad[name] = result
-                log.warning("skipped %s: %s", name, result)
-                check_share(bad, len(numbers), max_bad_share)
-            else:
-                yield i, result
-
-
-def check_share(bad: Mapping[str, str], read: int, max_share: float) -> None:
-    """Raise ValueError when the bad clips exceed a share of those read (one is free, unless 0)."""
-    if len(bad) <= (max(1.0, max_share * read) if max_share else 0):
-        return
-    few = "; ".join(list(bad.values())[:5])
-    raise ValueError(
-        f"{len(bad)} of {read} clips could not be read, more than max_bad_share={max_share:g}: "
-        f"{few}{'; …' if len(bad) > 5 else ''}. Mend or remove them, or raise max_bad_share."
-    )
-
-
 class _GaveUp(Exception):
     """Too many unreadable clips in a row."""
-
-
-def _attempt(source: Source, numbers: Sequence[int], k: int) -> Example | str:
-    try:
-        return source[numbers[k]]
-    except DecodeError as error:
-        return str(error)
-
-
-def _read_ahead(
-    read: Callable[[int], Any], positions: range, workers: int, threads: int, ahead: int
-) -> Any:
-    """Return a closable iterator of read(position) in order, from threads or processes."""
-    import grain  # imports jax: only those who read pay
-
-    options = grain.ReadOptions(threads, max(ahead, threads) if threads else 0)
-    data = grain.MapDataset.range(positions.start, positions.stop, positions.step).map(read)
-    data = data.to_iter_dataset(options)
-    if workers:
-        from absl import flags
-
-        if not flags.FLAGS.is_parsed():  # Grain asks absl, also in programs that do not use it
-            flags.FLAGS.mark_as_parsed()
-        data = data.mp_prefetch(
-            grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
-        )
-    return iter(data)

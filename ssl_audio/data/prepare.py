@@ -22,8 +22,8 @@ from tqdm import tqdm
 from ssl_audio import config
 from ssl_audio.data import shards, tfds
 from ssl_audio.data.decode import DecodeError
-from ssl_audio.data.pipeline import check_share
-from ssl_audio.data.source import Example, Source
+from ssl_audio.data.reading import check_share
+from ssl_audio.data.source import FIELDS, Example, Source
 
 SETTINGS = "settings.json"
 SKIPPED = "skipped.txt"
@@ -92,7 +92,7 @@ def prepare(
             _write(done, json.dumps(parts[-1]))
     columns = {
         key: [value for part in parts for value in part["clips"][key]]
-        for key in (*shards.FIELDS, "samples")
+        for key in (*FIELDS, "samples")
     }
     if not columns["id"]:
         raise ValueError(f"{source.info.name}: no clip could be read; see {root / SKIPPED}")
@@ -232,7 +232,7 @@ def _shard(
     compress: bool,
 ) -> dict[str, Any]:
     """Write one file; return the columns of its clips and the causes of those left out."""
-    clips: dict[str, list] = {key: [] for key in (*shards.FIELDS, "samples")}
+    clips: dict[str, list] = {key: [] for key in (*FIELDS, "samples")}
     bad: dict[str, str] = {}
 
     def pieces() -> Iterator[np.ndarray]:
@@ -242,7 +242,7 @@ def _shard(
                 continue
             count = -(-len(audio) // round(seconds * meta["rate"])) if seconds else 1
             for n, piece in enumerate(np.array_split(audio, count)):
-                for key in shards.FIELDS:
+                for key in FIELDS:
                     clips[key].append(meta.get(key))
                 clips["samples"].append(len(piece))
                 if count > 1:

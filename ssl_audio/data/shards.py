@@ -16,11 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_audio.data.decode import DecodeError
-from ssl_audio.data.source import Example, SourceInfo, folder
+from ssl_audio.data.source import FIELDS, Example, SourceInfo, folder
 
 INDEX = "index.json"
-# The columns of an index, as in an example.
-FIELDS = ("id", "label", "fold", "split", "text", "rewrites")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import abc
 import csv
 import functools
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +43,7 @@ class Source(Protocol):
     """Random access to clips: a Grain data source whose examples are dictionaries.
 
     An example has `audio` (float32 mono [S], in [-1, 1]), `rate` (Hz) and `id`, and where known
-    `label`, `fold`, `split`, `text` (a caption or a tuple of them), `rewrites`.
+    `label`, `fold`, `split`, `text` (a caption or a tuple of them), `rewrites`, `negatives`, `weight`.
     """
 
     @property
@@ -59,6 +60,10 @@ class Source(Protocol):
         ...
 
 
+# What is known of a clip beside its audio: columns of a shard's index, entries of an example.
+FIELDS = ("id", "label", "fold", "split", "text", "rewrites", "negatives", "weight")
+
+
 class Clip(NamedTuple):
     """A stretch of an audio file and what is known of it. None: not known."""
 
@@ -69,13 +74,14 @@ class Clip(NamedTuple):
     split: str | None = None
     text: str | tuple[str, ...] | None = None  # a caption, or several
     rewrites: tuple[str, ...] | None = None  # the captions in other words
+    negatives: tuple[str, ...] | None = None  # captions that nearly fit and do not
+    weight: float | None = None  # in the loss; unknown counts 1
     start: float = 0.0  # seconds
     end: float | None = None
 
     def meta(self) -> Example:
         """Return the known fields of an example."""
-        names = ("id", "label", "fold", "split", "text", "rewrites")
-        known = {k: getattr(self, k) for k in names}
+        known = {k: getattr(self, k) for k in FIELDS}
         return {k: v for k, v in known.items() if v is not None}
 
 
@@ -148,7 +154,7 @@ class Manifest(Files):
 
     Columns: `path` (needed; relative to `root`), `start` and `end` (s), `label` or `labels`
     (several: separated by ";" in CSV, a list in JSON), `text` (a caption; in JSON also a list of them),
-    `rewrites` (a list, JSON only), `fold`, `split`, `id`.
+    `rewrites` and `negatives` (lists, JSON only), `weight` (0 or more), `fold`, `split`, `id`.
 
     Raises ValueError on first use, naming file and line, when a row cannot be understood.
     """
@@ -182,7 +188,11 @@ class Manifest(Files):
                 if label not in number:
                     raise ValueError(f"{where}: label {label!r} is not one of {labels}")
             numbers = tuple(sorted(number[label] for label in some))
-            start, end = (_number(row, key, float, where) for key in ("start", "end"))
+            start, end, weight = (
+                _number(row, key, float, where) for key in ("start", "end", "weight")
+            )
+            if weight is not None and not 0 <= weight < math.inf:
+                raise ValueError(f"{where}: weight: wanted 0 or more, got {weight}")
             span = "" if start is None and end is None else f"#{start or 0.0:g}"
             clips.append(
                 Clip(
@@ -192,7 +202,9 @@ class Manifest(Files):
                     fold=_number(row, "fold", int, where),
                     split=str(row["split"]) if row.get("split") else None,
                     text=_texts(row.get("text")),
-                    rewrites=tuple(map(str, row["rewrites"])) if row.get("rewrites") else None,
+                    rewrites=_several(row, "rewrites", where),
+                    negatives=_several(row, "negatives", where),
+                    weight=weight,
                     start=start or 0.0,
                     end=end,
                 )
@@ -283,6 +295,13 @@ def _texts(value: Any) -> str | tuple[str, ...] | None:
     if isinstance(value, list):
         return tuple(map(str, value)) or None
     return str(value) if value else None
+
+
+def _several(row: dict[str, Any], key: str, where: str) -> tuple[str, ...] | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"{where}: {key}: wanted a list of texts, got {value!r}")
+    return tuple(map(str, value)) if value else None
 
 
 def _natural(name: str) -> tuple[float, str]:

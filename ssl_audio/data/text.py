@@ -140,19 +140,43 @@ class Text:
       words: the tokenizer.
       length: W, most numbers of a text; longer ones are cut.
       captions: which caption a clip gets when it is drawn.
+      negatives: J, drawn with replacement from a clip's `negatives`: captions that nearly fit.
     """
 
     words: Tokenizer
     length: int = 32
     captions: Captions = Own()
+    negatives: int = 0
 
     def __post_init__(self):
         if self.length < 2:
             raise ValueError(f"Text: length is {self.length}; it must be at least 2.")
+        if self.negatives < 0:
+            raise ValueError(f"Text: negatives is {self.negatives}; it must be 0 or more.")
 
-    def draw(self, example: Example, rng: np.random.Generator) -> tuple[np.ndarray, np.int32]:
-        """Return the numbers [W] of a caption of an example, and how many are not padding."""
-        return self._padded(self.captions(example, rng))
+    def draw(self, example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return an example's entries of a batch.
+
+        Those are `text`, the numbers [W] of a caption, and `text_length`, how many are not padding; with
+        `negatives`, `text_negative` [J, W] and `text_length_negative` [J], of length 0 where a clip has none.
+        """
+        row, length = self._padded(self.captions(example, rng))
+        entries = {"text": row, "text_length": np.asarray(length)}
+        if self.negatives:
+            given = example.get("negatives", ())
+            rows = np.full((self.negatives, self.length), self.words.pad, np.int32)
+            lengths = np.zeros(self.negatives, np.int32)
+            for j in range(self.negatives if given else 0):
+                rows[j], lengths[j] = self._padded(given[int(rng.integers(len(given)))])
+            entries |= {"text_negative": rows, "text_length_negative": lengths}
+        return entries
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what `draw` returns, all int32."""
+        few = (self.negatives,)
+        shapes: dict[str, tuple[int, ...]] = {"text": (self.length,), "text_length": ()}
+        negative = {"text_negative": (*few, self.length), "text_length_negative": few}
+        return shapes | (negative if self.negatives else {})
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return int32 numbers [B, W] of texts and how many of each are not padding [B]."""

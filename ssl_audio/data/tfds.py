@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data.decode import resample
-from ssl_audio.data.pipeline import examples
+from ssl_audio.data.reading import examples
 from ssl_audio.data.shards import from_int16, to_int16
 from ssl_audio.data.source import Example, Source, SourceInfo
 

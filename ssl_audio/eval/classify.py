@@ -16,7 +16,7 @@ import numpy as np
 
 from ssl_audio import hosts, sharding
 from ssl_audio.data import transforms
-from ssl_audio.data.pipeline import examples
+from ssl_audio.data.reading import examples
 from ssl_audio.data.source import Source, multi_hot
 from ssl_audio.eval import metrics
 from ssl_audio.structs import TrainState

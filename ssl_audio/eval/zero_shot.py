@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_audio import sharding
 from ssl_audio.data.banks import bank
-from ssl_audio.data.pipeline import examples
+from ssl_audio.data.reading import examples
 from ssl_audio.data.source import Source, multi_hot
 from ssl_audio.data.text import Text
 from ssl_audio.eval import metrics, retrieval

@@ -7,6 +7,7 @@ on the global batch: every example is compared with all others, whatever device 
 import dataclasses
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -39,6 +40,9 @@ class Reversal:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contrastive(Joint):
     """Tell which examples of two modalities belong together, in both directions.
+
+    A batch's entry `weight` [B] weighs its examples' rows; `NAME_negative` [B, J, ...], with its lengths,
+    are further examples of a modality that nobody belongs to (length 0: there is none).
 
     Attributes:
       towers: modality (an entry of the batch) → `Tower`.
@@ -109,33 +113,48 @@ class Contrastive(Joint):
             }
             back = self.embeddings(params, turned, jax.random.fold_in(key, 1) if train else None)
             z = {name: jnp.concatenate([z[name], back[name]]) for name in z}
-        return self.loss_of(params["logit_scale"], z, batch, extra)
+        apart = self._negatives(params, batch, jax.random.fold_in(key, 2) if train else None)
+        return self.loss_of(params["logit_scale"], z, batch, extra, apart)
 
     def loss_of(
-        self, scale: Float[Array, "M J"], z: Mapping[str, Array], batch: Batch, extra: Extra
+        self,
+        scale: Float[Array, "M J"],
+        z: Mapping[str, Array],
+        batch: Batch,
+        extra: Extra,
+        apart: Mapping[str, tuple[Array, Array]] = MappingProxyType({}),
     ) -> Loss:
-        """Return the loss of unit vectors, modality → [B, D] (with `reversal`, [2 B, D])."""
+        """Return the loss of unit vectors, modality → [B, D] (with `reversal`, [2 B, D]).
+
+        `apart`: modality → further negatives [K, D], and which of them there are [K].
+        """
         scales = jnp.exp(losses.bounded(scale, 0.0, math.log(self.max_scale)))
         positive = self._positive(batch)
         rows = float(len(next(iter(z.values()))))
-        bias, weight = 0.0, None
+        bias, weight = 0.0, batch.get("weight")
         if self.reversal:
             half = int(rows) // 2
             bias = losses.reversal_bias(half, self.reversal.same, self.reversal.cross)
-            weight = jnp.repeat(jnp.array([1.0, self.reversal.beta]), half)
+            own = jnp.ones(half) if weight is None else weight
+            weight = jnp.concatenate([own, self.reversal.beta * own])
         total, metrics, shares = jnp.zeros((), jnp.float32), {}, 0.0
         for number, (first, second, share) in enumerate(self.edges):
             value = jnp.zeros((), jnp.float32)
             pairs = ((first, second, scales[number, 0]), (second, first, scales[number, -1]))
             for name, other, s in pairs:
-                logits = nn.with_logical_constraint(
-                    s * z[name] @ z[other].T + bias, ("batch", None)
-                )
-                value += losses.weighted_mean(losses.info_nce(logits, positive), weight) / 2
+                logits, right = s * z[name] @ z[other].T + bias, positive
+                if other in apart:
+                    far, there = apart[other]
+                    # Finite, since rows of several positives multiply it by 0.
+                    further = jnp.where(there[None], s * z[name] @ far.T, -1e9)
+                    logits = jnp.concatenate([logits, further], axis=1)
+                    right = None if right is None else jnp.pad(right, ((0, 0), (0, len(far))))
+                logits = nn.with_logical_constraint(logits, ("batch", None))
+                value += losses.weighted_mean(losses.info_nce(logits, right), weight) / 2
                 best = jnp.argmax(logits, axis=1)
                 hits = best == jnp.arange(len(best))
-                if positive is not None:
-                    hits = jnp.take_along_axis(positive, best[:, None], axis=1)[:, 0] > 0
+                if right is not None:
+                    hits = jnp.take_along_axis(right, best[:, None], axis=1)[:, 0] > 0
                 metrics[f"{name}_to_{other}"] = (jnp.sum(hits.astype(jnp.float32)), rows)
             total, shares = total + share * value, shares + share
         metrics["scale"] = (scales[0, 0], 1.0)
@@ -150,6 +169,20 @@ class Contrastive(Joint):
             name: losses.unit(tower(params[name], batch, name, tower_key))
             for (name, tower), tower_key in zip(self._sorted, keys, strict=True)
         }
+
+    def _negatives(
+        self, params: Params, batch: Batch, key: Array | None
+    ) -> dict[str, tuple[Array, Array]]:
+        found = {}
+        for name, tower in self._sorted:
+            entries = {name: f"{name}_negative", tower.length: f"{tower.length}_negative"}
+            if entries[name] in batch:
+                few = {k: batch[v].reshape(-1, *batch[v].shape[2:]) for k, v in entries.items()}
+                found[name] = (
+                    losses.unit(tower(params[name], few, name, key)),
+                    few[tower.length] > 0,
+                )
+        return found
 
     def embed(self, name: str, params: Params, batch: Batch) -> Array:
         """Return unit vectors of a modality."""

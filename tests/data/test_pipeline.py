@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from ssl_audio import config
-from ssl_audio.data.pipeline import Pipeline, examples
+from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.data.reading import examples
 from ssl_audio.data.source import Folder, SourceInfo
 from ssl_audio.data.synthetic import Synthetic
 

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+import soundfile
 
 from ssl_audio.data.banks import bank
 from ssl_audio.data.captions import Own, Rewritten, Shuffled, Templates, clean, listed
@@ -91,6 +92,32 @@ def test_several_captions_in_a_manifest(tmp_path):
     assert source.meta(0)["text"] == ("x", "y") and source.meta(0)["rewrites"] == ("z",)
     assert source.meta(1)["text"] == "w" and "rewrites" not in source.meta(1)
     assert {Own()(source.meta(0), rng(i)) for i in range(10)} == {"x", "y"}
+
+
+def test_negatives_and_weights_of_a_manifest(tmp_path):
+    rows = [
+        {"path": "a.wav", "text": "x", "negatives": ["y", "z"], "weight": 0.5},
+        {"path": "b.wav", "text": "w"},
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.ones(800) / 2, 16_000)
+    source = Manifest(str(tmp_path / "m.jsonl"))
+    text = Text(Words(("w", "x", "y", "z")), 4, negatives=3)
+    pipeline = Pipeline({"s": source}, 2, 800, text=text, weighted=True, shuffle=False, threads=0)
+    batch = next(pipeline.batches())
+    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == pipeline.spec()
+    assert batch["weight"].tolist() == [0.5, 1.0]
+    assert batch["text_length_negative"].tolist() == [[2, 2, 2], [0, 0, 0]]
+    assert set(batch["text_negative"][0, :, 1]) <= {4, 5} and not batch["text_negative"][1].any()
+    (tmp_path / "m.jsonl").write_text(json.dumps(rows[0] | {"negatives": "y"}))
+    with pytest.raises(ValueError, match="line 1: negatives: wanted a list of texts, got 'y'"):
+        _ = Manifest(str(tmp_path / "m.jsonl")).info
+    (tmp_path / "m.jsonl").write_text(json.dumps(rows[0] | {"weight": -1}))
+    with pytest.raises(ValueError, match="line 1: weight: wanted 0 or more"):
+        _ = Manifest(str(tmp_path / "m.jsonl")).info
+    with pytest.raises(ValueError, match="compose: a composed clip has no label, weight"):
+        Pipeline({"s": source}, 2, 800, weighted=True, compose=Ordered())
 
 
 def clip(name, value):

@@ -175,6 +175,36 @@ def test_positives_and_reversals():
     )
 
 
+def test_weights_and_further_negatives(contrastive, batch):
+    objective, params, extra, _ = contrastive
+    run, weight = program(objective), jnp.asarray([2.0, 0, 1, 1, 1, 1, 1, 1])
+    value, _, metrics = run(params, extra, batch | {"weight": weight})
+    z = jax.jit(objective.embeddings)(params, batch)
+    far = {
+        "text_negative": jnp.stack([batch["text"][::-1], batch["text"]], axis=1),
+        "text_length_negative": jnp.asarray([[6, 0], *[[0, 0]] * 7], jnp.int32),
+    }
+    with_far, grads, _ = run(params, extra, batch | far | {"weight": weight})
+    scale = 1 / 0.07
+    scores = scale * np.asarray(z["audio"]) @ np.asarray(z["text"]).T
+    turned = {
+        "text": far["text_negative"][:1, 0],
+        "text_length": far["text_length_negative"][0, :1],
+    }
+    apart = np.asarray(losses.unit(objective.towers["text"](params["text"], turned, "text")))
+    column = scale * np.asarray(z["audio"]) @ apart.T
+
+    def nce(logits):
+        return np.log(np.exp(logits).sum(1)) - np.diagonal(logits)
+
+    w = np.asarray(weight) / weight.sum()
+    back = (w * nce(scores.T)).sum()
+    np.testing.assert_allclose(value, ((w * nce(scores)).sum() + back) / 2, rtol=1e-5)
+    ahead = (w * nce(np.concatenate([scores, column], axis=1))).sum()
+    np.testing.assert_allclose(with_far, (ahead + back) / 2, rtol=1e-5)
+    assert metrics["audio_to_text"][1] == BATCH and np.isfinite(flat(grads)).all()
+
+
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match="edges: got .*of the modalities audio, text"):
         Contrastive(towers(), edges=(("audio", "image", 1.0),))

@@ -1,0 +1,85 @@
+"""Reading clips ahead of need, with threads or processes, and what to do about those that cannot be read.
+
+Evaluation and embedding iterate `examples`; `pipeline.py` reads its batches with `read_ahead`.
+"""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.source import Example, Source
+
+log = logging.getLogger(__name__)
+
+
+def examples(
+    source: Source,
+    *,
+    numbers: Sequence[int] | None = None,
+    threads: int = 8,
+    bad: dict[str, str] | None = None,
+    max_bad_share: float = 0.01,
+) -> Iterator[tuple[int, Example]]:
+    """Yield (i, source[i]) in order, once, reading ahead, without the clips that cannot be read.
+
+    Args:
+      source: where from.
+      numbers: which clips; default: all.
+      threads: that read ahead; 0: none.
+      bad: filled with the id and cause of each clip left out.
+      max_bad_share: ValueError above this share of them; unless it is 0, one is free.
+    """
+    bad = {} if bad is None else bad
+    numbers = range(len(source)) if numbers is None else numbers
+    attempt = functools.partial(_attempt, source, numbers)
+    found = read_ahead(attempt, range(len(numbers)), 0, threads, 32)
+    with contextlib.closing(found):
+        for i, result in zip(numbers, found, strict=True):
+            if isinstance(result, str):
+                name = source.meta(i)["id"]
+                bad[name] = result
+                log.warning("skipped %s: %s", name, result)
+                check_share(bad, len(numbers), max_bad_share)
+            else:
+                yield i, result
+
+
+def check_share(bad: Mapping[str, str], read: int, max_share: float) -> None:
+    """Raise ValueError when the bad clips exceed a share of those read (one is free, unless 0)."""
+    if len(bad) <= (max(1.0, max_share * read) if max_share else 0):
+        return
+    few = "; ".join(list(bad.values())[:5])
+    raise ValueError(
+        f"{len(bad)} of {read} clips could not be read, more than max_bad_share={max_share:g}: "
+        f"{few}{'; …' if len(bad) > 5 else ''}. Mend or remove them, or raise max_bad_share."
+    )
+
+
+def _attempt(source: Source, numbers: Sequence[int], k: int) -> Example | str:
+    try:
+        return source[numbers[k]]
+    except DecodeError as error:
+        return str(error)
+
+
+def read_ahead(
+    read: Callable[[int], Any], positions: range, workers: int, threads: int, ahead: int
+) -> Any:
+    """Return a closable iterator of read(position) in order, from threads or processes."""
+    import grain  # imports jax: only those who read pay
+
+    options = grain.ReadOptions(threads, max(ahead, threads) if threads else 0)
+    data = grain.MapDataset.range(positions.start, positions.stop, positions.step).map(read)
+    data = data.to_iter_dataset(options)
+    if workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain asks absl, also in programs that do not use it
+            flags.FLAGS.mark_as_parsed()
+        data = data.mp_prefetch(
+            grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
+        )
+    return iter(data)
