@@ -228,7 +228,10 @@ def command_line(
     values = flags.FlagValues()
     link = "" if not argument else "," if ":" in args.config else ":"
     line = ["", f"--config={args.config}{link}{argument}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
+    # An option that the config leaves at its default can be overridden too; `make` refuses those that
+    # do not exist, with a suggestion.
+    anew = dict(lock_config=False, accept_new_attributes=True)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line, **anew)
     try:
         values(line)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:

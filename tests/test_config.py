@@ -11,6 +11,7 @@ from ssl_audio import config
 from ssl_audio.backbones import norms, sizes
 from ssl_audio.backbones.attention import Attention
 from ssl_audio.tokens.masking import Cluster
+from ssl_audio.train import Run
 
 # ml_collections loads config files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -176,6 +177,25 @@ def test_command_line_overrides():
     assert again.to_dict() == options.to_dict(), "a program may parse twice"
 
 
+def test_options_that_a_config_does_not_name_can_be_overridden():
+    line = [f"--config={SSAMBA}:size=tiny,runlocal"]
+    more = ["--config.objective.encoder.dtype=bfloat16", "--config.data.gain=3"]
+    more += ["--config.eval_every=5%", "--config.data.shuffle=False"]
+    run = config.make(Run, config.command_line("", line + more)[1])
+    assert run.objective.encoder.dtype == "bfloat16" and run.eval_every == "5%"
+    assert (run.data.gain, run.data.shuffle) == (3, False)
+    for wrong, words in (
+        (
+            "--config.objective.encoder.dtpe=bfloat16",
+            r"config.objective.encoder: .*no option 'dtpe'.*'dtype'",
+        ),
+        ("--config.data.shuffle=3", "config.data.shuffle: wanted bool, got 3"),
+        ("--config.optim.learning=1", "config.optim: Optim has no option 'learning'"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            config.make(Run, config.command_line("", [*line, wrong])[1])
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -183,7 +203,7 @@ def test_command_line_overrides():
         (["--config=nowhere.py"], "no file nowhere.py"),
         ([f"--config={SSAST}:sise=tiny"], "the options are size"),
         ([f"--config={SSAST}:size=huge"], "huge"),
-        ([f"--config={SSAST}", "--config.optim.learning=1"], "learning"),
+        ([f"--config={SSAST}", "--config.no.such=1"], "'no'"),
         ([f"--config={SSAST}", "--config.optim.lr=fast"], "fast"),
         ([f"--config={SSAST}", "--confg.optim.lr=1"], "--confg.optim.lr=1"),
         ([f"--config={SSAST}:data=/no/such/folder"], "a folder that exists"),
