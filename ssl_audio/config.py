@@ -230,7 +230,7 @@ def command_line(
     line = ["", f"--config={args.config}{link}{argument}", *overrides]
     # An option that the config leaves at its default can be overridden too; `make` refuses those that
     # do not exist, with a suggestion.
-    anew = dict(lock_config=False, accept_new_attributes=True)
+    anew: Any = dict(lock_config=False, accept_new_attributes=True)
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line, **anew)
     try:
         values(line)
