@@ -24,14 +24,14 @@ def get_config(arg=""):
     )
     frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])
     if a.laptop:
-        made = objective(a.encoder, "mini", frontend | dict(bins=64, frames=496), 8, 2000)
+        made = objective(a.encoder, "mini", frontend | dict(bins=64, frames=496), 8, 800)
         made["decoder"].update(layers=2, groups=4)
         made["momentum"].update(start=0.998, end=0.9999)
         return recipes.short(
             objective=made,
             places=a.data,
             batch=16,
-            steps=1000,
+            steps=400,
             optim=optimizer(lr=1e-3, warmup="10%"),
         )
     config = recipes.pretrain(
