@@ -84,7 +84,9 @@ def get_config(arg=""):
             smoothing=0.1,
         )
     if a.laptop:
-        return recipes.short(objective=objective, places=a.data, samples=400 + 160 * (frames - 1))
+        return recipes.short(
+            objective=objective, places=a.data, samples=400 + 160 * (frames - 1), steps=4000
+        )
     optim = Optim(
         lr=1e-4 if size == "large" else 5e-4,
         b2=0.98,
