@@ -85,7 +85,11 @@ def get_config(arg=""):
         )
     if a.laptop:
         return recipes.short(
-            objective=objective, places=a.data, samples=400 + 160 * (frames - 1), steps=4000
+            objective=objective,
+            places=a.data,
+            samples=400 + 160 * (frames - 1),
+            steps=3000,
+            optim=recipes.LAPTOP_POST_NORM,
         )
     optim = Optim(
         lr=1e-4 if size == "large" else 5e-4,
