@@ -12,6 +12,7 @@ Options:  size=tiny|base|large  stage=encoder|tokenizer  previous=FOLDER (of the
 Results:  experiments/openbeats/README.md; published weights: python -m ssl_audio.convert --from beats
 """
 
+import dataclasses
 from typing import Any
 
 from ssl_audio import recipes
@@ -89,7 +90,8 @@ def get_config(arg=""):
             places=a.data,
             samples=400 + 160 * (frames - 1),
             steps=3000,
-            optim=recipes.LAPTOP_POST_NORM,
+            # At 4e-4 it stays with the most frequent codes.
+            optim=dataclasses.replace(recipes.LAPTOP_OPTIM, lr=1.5e-4),
         )
     optim = Optim(
         lr=1e-4 if size == "large" else 5e-4,

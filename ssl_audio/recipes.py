@@ -19,7 +19,7 @@ from ssl_audio.tokens.patchify import grid
 # A short run of a Transformer needs them to tell masked patches apart; a scan knows its order without.
 LAPTOP_POSITIONS = {"ssast": "sincos"}
 LAPTOP_OPTIM = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
-LAPTOP_POST_NORM = dataclasses.replace(LAPTOP_OPTIM, lr=4e-4)  # they learn nothing at 1e-3
+LAPTOP_POST_NORM = dataclasses.replace(LAPTOP_OPTIM, lr=4e-4)  # of encoders that normalise last
 
 
 def source(where: str, rate: int = 16_000) -> dict[str, Any]:
