@@ -94,6 +94,8 @@ def joined(settings: Mapping[str, str], shared: str | os.PathLike = "") -> Itera
         if count() == 1:
             raise
         _watch.fail(f"{type(error).__name__}: {error}")
+        if is_lead():
+            _watch.outlast()
         status = error.code if isinstance(error, SystemExit) else 1
         _end(
             f"process {index()}: {type(error).__name__}: {error}",

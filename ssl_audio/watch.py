@@ -75,6 +75,16 @@ class Watch(threading.Thread):
         with contextlib.suppress(Exception):  # its own error matters more than telling the others
             self.client.key_value_set(f"{FAILED}{self.index}", reason, allow_overwrite=True)
 
+    def outlast(self) -> None:
+        """Let the others read why process 0 ends, before its end aborts them without a word."""
+        deadline = time.monotonic() + 2.5 * self.interval  # they look, and leave the next time
+        with contextlib.suppress(Exception):
+            while time.monotonic() < deadline:
+                failed = self.client.key_value_dir_get(FAILED)
+                if len(failed) == self.count:
+                    deadline = min(deadline, time.monotonic() + 0.5)
+                time.sleep(0.1)
+
     def close(self) -> None:
         """Stop looking; the others stop expecting signs of life."""
         self.over.set()

@@ -18,10 +18,9 @@ with hosts.joined(settings, shared):
     print("joined", hosts.index(), os.getpid(), flush=True)
     for number in range(1, 4 if behaviour == "end" else 10_000):
         with hosts.step(number):
-            if hosts.index() == 1 and number == 3:
-                if behaviour == "fail":
-                    raise OSError("the disk has gone")
-                if behaviour == "hang":
-                    time.sleep(1000)
+            if number == 3 and behaviour == f"fail {hosts.index()}":
+                raise OSError("the disk has gone")
+            if number == 3 and behaviour == "hang" and hosts.index() == 1:
+                time.sleep(1000)
             time.sleep(0.1)
 print("done", flush=True)

@@ -49,11 +49,13 @@ def test_different_settings_are_refused_with_the_difference(hasty):
         assert "joined" not in said
 
 
-def test_an_error_of_one_is_told_to_the_others(hasty):
-    status, first, second = together(hasty, "fail")
-    assert status == [75, 1]
-    assert "process 1: OSError: the disk has gone" in second
-    assert re.search(r"process 1 \(\S+, pid \d+\) ended: OSError: the disk has gone", first)
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_error_of_one_is_told_to_the_others(hasty, which):
+    status, *said = together(hasty, f"fail {which}")
+    assert (status[which], status[1 - which]) == (1, 75)
+    assert f"process {which}: OSError: the disk has gone" in said[which]
+    told = rf"process {which} \(\S+, pid \d+\) ended: OSError: the disk has gone"
+    assert re.search(told, said[1 - which])
 
 
 def test_a_hung_step_is_noticed_with_the_place_where_it_hangs(hasty):
