@@ -178,10 +178,10 @@ class Contrastive(Joint):
             entries = {name: f"{name}_negative", tower.length: f"{tower.length}_negative"}
             if entries[name] in batch:
                 few = {k: batch[v].reshape(-1, *batch[v].shape[2:]) for k, v in entries.items()}
-                found[name] = (
-                    losses.unit(tower(params[name], few, name, key)),
-                    few[tower.length] > 0,
-                )
+                there = few[tower.length] > 0
+                # Attention over nothing would be NaN, and so its gradient.
+                few[tower.length] = jnp.maximum(few[tower.length], 1)
+                found[name] = losses.unit(tower(params[name], few, name, key)), there
         return found
 
     def embed(self, name: str, params: Params, batch: Batch) -> Array:

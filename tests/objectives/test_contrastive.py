@@ -31,6 +31,15 @@ class Same(nn.Module):
         return Encoded(tokens=tokens)
 
 
+class Attending(nn.Module):
+    """Every token becomes the mean of the valid ones, by a masked softmax."""
+
+    def __call__(self, tokens, *, train=False, layers=False):
+        shares = jax.nn.softmax(jnp.where(tokens.valid, 0.0, -jnp.inf))
+        mean = jnp.einsum("bn,bnd->bd", shares, tokens.x)
+        return Encoded(tokens=tokens.replace(x=tokens.x + mean[:, None]))
+
+
 def towers():
     frontend = Fbank(bins=8, hop=320, window=640, low=50.0)
     patches = Patchify(8, (8, 2), (8, 2))
@@ -176,7 +185,9 @@ def test_positives_and_reversals():
 
 
 def test_weights_and_further_negatives(contrastive, batch):
-    objective, params, extra, _ = contrastive
+    made, params, extra, _ = contrastive
+    text = dataclasses.replace(made.towers["text"], encoder=Attending())
+    objective = dataclasses.replace(made, towers=made.towers | {"text": text})
     run, weight = program(objective), jnp.asarray([2.0, 0, 1, 1, 1, 1, 1, 1])
     value, _, metrics = run(params, extra, batch | {"weight": weight})
     z = jax.jit(objective.embeddings)(params, batch)
