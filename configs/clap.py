@@ -97,7 +97,6 @@ def published(a):
             rate=rate,
             fill=preset["fill"],
             text=audio_text.caption_words(a.data, text, preset["words"]),
-            weighted=False,
         ),
         optim=Optim(lr=preset["lr"], warmup=preset["warmup"].get(encoder, 0), schedule="cosine"),
         steps="45ep",

@@ -35,13 +35,7 @@ def get_config(arg=""):
     if small:
         objective |= dict(top=3, decay=(0.99, 0.999, 500))
     if a.laptop:
-        return recipes.short(
-            objective=objective,
-            places=a.data,
-            samples=20_720,
-            steps=2000,
-            optim=recipes.LAPTOP_POST_NORM,
-        )
+        return recipes.short(objective=objective, places=a.data, **recipes.LAPTOP_SPEECH)
     optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="3%", schedule="cosine")
     config: Any = recipes.pretrain(
         places=a.data, objective=objective, batch=256, steps=400_000, optim=optim

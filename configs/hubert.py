@@ -58,13 +58,7 @@ def get_config(arg=""):
         objective["tokenizer"]["tokenizer"]["gradient"] = 1.0
         objective["frontend"]["standardise"] = True
     if a.laptop:
-        return recipes.short(
-            objective=objective,
-            places=a.data,
-            samples=20_720,
-            steps=2000,
-            optim=recipes.LAPTOP_POST_NORM,
-        )
+        return recipes.short(objective=objective, places=a.data, **recipes.LAPTOP_SPEECH)
     optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="8%", schedule="linear")
     config: Any = recipes.pretrain(
         places=a.data, objective=objective, batch=176, steps=250_000, optim=optim

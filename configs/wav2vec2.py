@@ -47,13 +47,7 @@ def get_config(arg=""):
         objective["quantizer"] |= dict(codes=32, width=64)
         objective |= dict(width=64, negatives=20, draw=(2.0, 0.5, 0.995))
     if a.laptop:
-        return recipes.short(
-            objective=objective,
-            places=a.data,
-            samples=20_720,
-            steps=2000,
-            optim=recipes.LAPTOP_POST_NORM,
-        )
+        return recipes.short(objective=objective, places=a.data, **recipes.LAPTOP_SPEECH)
     samples, batch, steps, lr = PUBLISHED[size]
     optim = Optim(lr=lr, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="8%", schedule="linear")
     config: Any = recipes.pretrain(

@@ -234,7 +234,7 @@ def caption_words(data: str, tower: dict[str, Any], length: int) -> dict[str, An
     """
     captions = dict(kind="captions:Templates" if data == "synthetic" else "captions:Own")
     words = dict(kind="text:Words", words=(), buckets=tower["tokenizer"]["vocab"] - 2)
-    return dict(kind="text", words=words, length=length, captions=captions, negatives=0)
+    return dict(kind="text", words=words, length=length, captions=captions)
 
 
 def sound_tower(encoder: str, *, frames: int, depth: int) -> dict[str, Any]:

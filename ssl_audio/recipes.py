@@ -19,7 +19,9 @@ from ssl_audio.tokens.patchify import grid
 # A short run of a Transformer needs them to tell masked patches apart; a scan knows its order without.
 LAPTOP_POSITIONS = {"ssast": "sincos"}
 LAPTOP_OPTIM = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
-LAPTOP_POST_NORM = dataclasses.replace(LAPTOP_OPTIM, lr=4e-4)  # of encoders that normalise last
+LAPTOP_SPEECH: dict[str, Any] = dict(
+    samples=20_720, steps=2000, optim=dataclasses.replace(LAPTOP_OPTIM, lr=4e-4)
+)
 
 
 def source(where: str, rate: int = 16_000) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def run(
     record: Record,
     accumulate: int = 1,
 ) -> ConfigDict:
-    """Return a whole run; options with a default are written out, so that each can be overridden."""
+    """Return a whole run; its usual options are written out, for the reader."""
     defaults = dict(
         kind="pipeline",
         crop="random",
