@@ -24,7 +24,8 @@ PREDICTORS = "predictors"
 class Siamese(Joint):
     """Predict the average towers' projections, of the other modality and of the own one.
 
-    No example is compared with another, so gradients of parts of a batch add up to those of the whole.
+    No example is compared with another, so gradients of parts of a batch add up to those of the whole,
+    as long as its rows weigh the same (`weight` in the batch).
     Inference takes the predictors' output, normalised.
 
     Attributes:
@@ -76,17 +77,32 @@ class Siamese(Joint):
         train: bool,
         phase: str = "main",
     ) -> Loss:
-        """Return inter * (distances between modalities) + (1 - inter) * (distances within)."""
+        """Return inter * (distances between modalities) + (1 - inter) * (distances within).
+
+        Raises:
+          ValueError: the batch has negatives.
+        """
         del phase
+        if negatives := [name for name in batch if name.endswith("_negative")]:
+            raise ValueError(
+                f"siamese: the batch has {negatives[0]}, which this loss has no use for; set "
+                "data.text.negatives = 0."
+            )
         keys = dict(zip(sorted(self.towers), jax.random.split(key, len(self.towers)), strict=True))
         q, target = {}, {}
         for name, tower in self._sorted:
             z = tower(params[name], batch, name, keys[name] if train else None)
             q[name] = self.predictor.apply({"params": params[PREDICTORS][name]}, z)
             target[name] = jax.lax.stop_gradient(tower(extra["target"][name], batch, name))
-        return self.loss_of(q, target, extra)
+        return self.loss_of(q, target, extra, batch.get("weight"))
 
-    def loss_of(self, q: Mapping[str, Array], target: Mapping[str, Array], extra: Extra) -> Loss:
+    def loss_of(
+        self,
+        q: Mapping[str, Array],
+        target: Mapping[str, Array],
+        extra: Extra,
+        weight: Array | None = None,
+    ) -> Loss:
         """Return the loss of predictions and targets, modality → [B, D], not normalised."""
         inter, shares = jnp.zeros(()), 0.0
         for a, b, share in self.edges:
@@ -96,13 +112,13 @@ class Siamese(Joint):
         intra = jnp.stack([losses.cosine_distance(q[name], target[name]) for name in q])
         intra = 2 * jnp.mean(intra, axis=0)
         value = self.inter * inter + (1 - self.inter) * intra
-        weight = float(len(value))
+        rows = float(len(value))
         metrics = {
-            "inter": (jnp.sum(inter), weight),
-            "intra": (jnp.sum(intra), weight),
-            "spread": (jnp.min(jnp.stack([spread(x) for x in q.values()])) * weight, weight),
+            "inter": (jnp.sum(inter), rows),
+            "intra": (jnp.sum(intra), rows),
+            "spread": (jnp.min(jnp.stack([spread(x) for x in q.values()])) * rows, rows),
         }
-        return Loss(total=jnp.mean(value), metrics=metrics, extra=extra)
+        return Loss(total=losses.weighted_mean(value, weight), metrics=metrics, extra=extra)
 
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
         """Move the targets towards the parameters, once per update."""

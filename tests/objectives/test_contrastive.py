@@ -158,6 +158,19 @@ def test_a_collapse_shows_in_the_metrics(siamese):
     assert healthy[0] / healthy[1] > 0.9 and collapsed[0] / collapsed[1] < 0.1
 
 
+def test_siamese_rows_count_by_weight_and_negatives_are_refused(siamese, batch):
+    objective, params, extra, run, _ = siamese
+    weight = jnp.asarray([2.0, 0, 0, 0, 0, 0, 0, 1])
+    alone = [
+        float(run(params, extra, jax.tree.map(lambda x, i=i: x[i : i + 1], batch))[0])
+        for i in (0, 7)
+    ]
+    weighted = run(params, extra, batch | {"weight": weight})[0]
+    np.testing.assert_allclose(weighted, (2 * alone[0] + alone[1]) / 3, rtol=1e-5)
+    with pytest.raises(ValueError, match="text_negative.*data.text.negatives = 0"):
+        objective.loss(params, extra, batch | {"text_negative": 0}, jax.random.key(0), train=False)
+
+
 def test_the_scale_stays_in_its_bounds_and_comes_back():
     step = jax.jit(lambda x: x - 100.0 * jax.grad(lambda y: losses.bounded(y, 0.0, 2.0) * sign)(x))
     sign = -1.0
