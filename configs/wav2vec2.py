@@ -42,9 +42,11 @@ def get_config(arg=""):
         draw=(2.0, 0.5, 0.999995),
     )
     if small:
-        # A few hundred steps are too few for convolutions that learn a tenth as fast.
+        # A few hundred steps are too few for convolutions that learn a tenth as fast, and for codes and
+        # gaps that only much sound makes predictable: so few codes, short gaps.
         objective["tokenizer"]["tokenizer"]["gradient"] = 1.0
-        objective["quantizer"] |= dict(codes=32, width=64)
+        objective["masking"]["length"] = 3
+        objective["quantizer"] |= dict(codes=8, width=64)
         objective |= dict(width=64, negatives=20, draw=(2.0, 0.5, 0.995))
     if a.laptop:
         return recipes.short(objective=objective, places=a.data, **recipes.LAPTOP_SPEECH)

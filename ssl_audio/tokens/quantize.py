@@ -149,7 +149,11 @@ class Gumbel(nn.Module):
         """
         shape = self.groups, self.codes, self.width // self.groups
         books = self.param("book", nn.initializers.uniform(1.0), shape, jnp.float32)
-        logits = nn.Dense(self.groups * self.codes, name="choose")(x.astype(jnp.float32))
+        # Choices that differ from the start: with small scores the noise of the draws alone would choose,
+        # and targets that say nothing of their frames teach nothing.
+        normal = nn.initializers.normal(1.0)
+        choose = nn.Dense(self.groups * self.codes, kernel_init=normal, name="choose")
+        logits = choose(x.astype(jnp.float32))
         logits = logits.reshape(*x.shape[:2], self.groups, self.codes)
         probable = jax.nn.softmax(logits)
         scores = logits
