@@ -26,10 +26,20 @@ def plain(
     valid: Bool[Array, "B M"] | None,
 ) -> Float[Array, "B N H W"]:
     """Return softmax attention; queries come scaled. All scores are held at once, [B, H, N, M]."""
-    scores = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32)
+    return _turned(_mixed(_turned(q), _turned(k), _turned(v), valid))
+
+
+def _mixed(q, k, v, valid):
+    """[B, H, N, W], [B, H, M, W] twice -> [B, H, N, W]."""
+    scores = jnp.einsum("bhnd,bhmd->bhnm", q, k).astype(jnp.float32)
     if valid is not None:
         scores = jnp.where(valid[:, None, None, :], scores, -jnp.inf)
-    return jnp.einsum("bhnm,bmhd->bnhd", nn.softmax(scores).astype(q.dtype), v)
+    return jnp.einsum("bhnm,bhmd->bhnd", nn.softmax(scores).astype(q.dtype), v)
+
+
+def _turned(x):
+    """[B, N, H, W] <-> [B, H, N, W]."""
+    return jnp.swapaxes(x, 1, 2)
 
 
 def blockwise(
@@ -44,12 +54,14 @@ def blockwise(
     The softmax of a row is taken whole, so the result is exact; the backward pass computes the scores
     of each block again (Rabe and Staats 2021, arXiv:2112.05682, without the split over keys).
     """
-    batch, length, *rest = q.shape
+    length = q.shape[1]
+    # Turned once, not for every block.
+    q, k, v = _turned(q), _turned(k), _turned(v)
     count = -(-length // block)
-    padded = jnp.pad(q, ((0, 0), (0, count * block - length), (0, 0), (0, 0)))
-    blocks = jnp.moveaxis(padded.reshape(batch, count, block, *rest), 1, 0)
-    mixed = lax.map(jax.checkpoint(lambda part: plain(part, k, v, valid)), blocks)
-    return jnp.moveaxis(mixed, 0, 1).reshape(padded.shape)[:, :length]
+    padded = jnp.pad(q, ((0, 0), (0, 0), (0, count * block - length), (0, 0)))
+    blocks = jnp.moveaxis(padded.reshape(*q.shape[:2], count, block, -1), 2, 0)
+    mixed = lax.map(jax.checkpoint(lambda part: _mixed(part, k, v, valid)), blocks)
+    return _turned(jnp.moveaxis(mixed, 0, 2).reshape(padded.shape)[:, :, :length])
 
 
 def cudnn(
