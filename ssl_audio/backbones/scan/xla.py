@@ -65,18 +65,19 @@ def _backward(reverse, residuals, cotangents):
             return length - 1 - (first + j) if reverse else first + j
 
         def recompute(j, carry):
-            before, h = carry
+            before, h, dC = carry
             before = lax.dynamic_update_index_in_dim(before, h, j, 0)
-            return before, _advance(h, when(j), u, delta, A, B)
+            t = when(j)
+            h = _advance(h, t, u, delta, A, B)
+            return before, h, _put(dC, _over_channels(h, _row(dy, t, dtype)), t)
 
         def token(k, carry):
-            du, ddelta, dA, dB, dC, dh, after = carry
+            du, ddelta, dA, dB, dh = carry
             j = count - 1 - k
             t = when(j)
             h = lax.dynamic_index_in_dim(before, j, 0, keepdims=False)
             u_t, delta_t, dy_t = (_row(x, t, dtype) for x in (u, delta, dy))
             B_t, C_t = (_column(x, t, dtype) for x in (B, C))
-            dC = _put(dC, _over_channels(after, dy_t), t)
             dh = dh + dy_t * C_t
             dB = _put(dB, _over_channels(dh, delta_t * u_t), t)
             decay = jnp.exp(delta_t * A)
@@ -85,16 +86,18 @@ def _backward(reverse, residuals, cotangents):
             into = _over_states(dh * B_t)
             du = _put(du, delta_t * into, t)
             ddelta = _put(ddelta, _over_states(through * A) + u_t * into, t)
-            return du, ddelta, dA + delta_t * through, dB, dC, dh * decay, h
+            return du, ddelta, dA + delta_t * through, dB, dh * decay
 
+        *others, dC = carry
         start = lax.dynamic_index_in_dim(starts, c, 0, keepdims=False)
         before = jnp.zeros((size, *start.shape), dtype)
-        before, after = lax.fori_loop(0, count, recompute, (before, start))
-        return lax.fori_loop(0, count, token, (*carry, after))[:-1]
+        before, _, dC = lax.fori_loop(0, count, recompute, (before, start, dC))
+        return *lax.fori_loop(0, count, token, tuple(others)), dC
 
     # dA stays apart per example until the end: a sum over the batch at each token is far slower.
-    grads = (jnp.zeros_like(x) for x in (u, delta, dlast, B, C))
-    du, ddelta, dA, dB, dC, dstate = lax.fori_loop(0, chunks, chunk, (*grads, dlast))
+    du, ddelta, dA, dB, dC = (jnp.zeros_like(x) for x in (u, delta, dlast, B, C))
+    carry = lax.fori_loop(0, chunks, chunk, (du, ddelta, dA, dB, dlast, dC))
+    du, ddelta, dA, dB, dstate, dC = carry
     return du, ddelta, dA.sum(0, keepdims=True), dB, dC, dstate
 
 
