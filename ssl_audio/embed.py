@@ -271,5 +271,5 @@ def _frame_rows(encoder: Encoder, parts: Parts, ids: Sequence[str]) -> Iterator[
 
 
 if __name__ == "__main__":
-    hosts.tune_malloc()
+    hosts.tune_cpu()
     config.run(main)

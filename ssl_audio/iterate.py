@@ -64,5 +64,5 @@ def stages(path: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    hosts.tune_malloc()
+    hosts.tune_cpu()
     config.run(main)

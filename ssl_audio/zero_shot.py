@@ -180,5 +180,5 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    hosts.tune_malloc()
+    hosts.tune_cpu()
     config.run(main)

@@ -1,6 +1,7 @@
 """The benchmarks: floors, counts, tables, the check of ratios, and each command on something tiny."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,12 @@ def test_rows_are_interleaved_and_related_to_the_first_of_their_group():
     assert order == list("ab") * 4, "and warmed up"
     assert found[0]["ratio"] == 1 and found[1]["per_second"] > 0
     assert measure.table(found).splitlines()[0].startswith("| name | s | cpu s | ratio |")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_memory_that_xla_does_not_know_of_is_seen():
+    peak = measure.peak_memory(lambda: np.ones(2**26, np.uint8).sum())
+    assert peak is not None and 2**26 * 0.9 < peak < 2**27
 
 
 def test_other_formulations_are_the_same_recurrence():

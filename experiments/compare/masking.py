@@ -73,5 +73,5 @@ def timed(options: dict[str, Any], ratio: float, args: argparse.Namespace) -> li
 
 
 if __name__ == "__main__":
-    hosts.tune_malloc()
+    hosts.tune_cpu()
     config.run(main)

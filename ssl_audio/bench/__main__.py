@@ -60,5 +60,5 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    hosts.tune_malloc()
+    hosts.tune_cpu()
     config.run(main)

@@ -38,6 +38,7 @@ def step_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also time the encoder alone, fitted to noise, here and in PyTorch",
     )
+    parser.add_argument("--compile", action="store_true", help="with --torch: compiled, too")
 
 
 def step_rows(args: argparse.Namespace) -> list[Row]:
@@ -49,7 +50,7 @@ def step_rows(args: argparse.Namespace) -> list[Row]:
             if args.torch:
                 built = _config(name, size, args.frames // 16, args.depth)
                 built |= dict(dtype=args.dtype, remat=args.remat)
-                found += _fitted(name, size, built, args.frames // 16 * ROWS, args.batch)
+                found += _fitted(name, size, built, args)
     return found
 
 
@@ -102,9 +103,9 @@ def _config(name: str, size: str, columns: int, depth: int | None) -> dict[str, 
     return built
 
 
-def _fitted(name: str, size: str, built: dict, tokens: int, batch: int) -> list[Row]:
+def _fitted(name: str, size: str, built: dict, args: argparse.Namespace) -> list[Row]:
     """Return a step of the encoder alone on the mean squared error, here and in PyTorch."""
-    g = np.random.default_rng(0)
+    g, batch, tokens = np.random.default_rng(0), args.batch, args.frames // 16 * ROWS
     x, target = (
         g.standard_normal((batch, tokens, built["width"])).astype(np.float32) for _ in range(2)
     )
@@ -141,7 +142,12 @@ def _fitted(name: str, size: str, built: dict, tokens: int, batch: int) -> list[
         import torch
 
         tensors = torch.from_numpy(x), torch.from_numpy(target)
-        found.append(row("fit, torch", formulations.torch_training_step(model, *tensors)))
+        models = {"fit, torch": model}
+        if args.compile:
+            models["fit, torch compiled"] = torch.compile(_torch_model(built))
+        for what, made in models.items():
+            call = formulations.torch_training_step(made, *tensors, dtype=args.dtype)
+            found.append(row(what, call))
     return found
 
 
@@ -157,7 +163,7 @@ def inference_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--depth", type=int, help="layers, if not the published number")
     parser.add_argument("--dtype", default="float32", help="of the mixers; or bfloat16")
-    parser.add_argument("--memory", type=float, default=4.0, help="GB of temporaries not to exceed")
+    parser.add_argument("--memory", type=float, default=4.0, help="GB not to exceed")
     parser.add_argument("--torch", action="store_true", help="also time them in PyTorch")
 
 
@@ -180,10 +186,9 @@ def inference_rows(args: argparse.Namespace) -> list[Row]:
             program, fields = compiled(forward, params, x)
             labels = {"encoder": name, "size": args.size, "tokens": tokens}
             more: dict[str, Any] = dict(group=(tokens,), items=args.batch)
-            if fields["temp"] is not None and fields["temp"] > args.memory * 1e9:
-                log.warning(
-                    "%s at %d tokens needs %.1f GB: not run", name, tokens, fields["temp"] / 1e9
-                )
+            need = max(fields["temp"] or 0, _scores(built, args.batch, tokens))
+            if need > args.memory * 1e9:
+                log.warning("%s at %d tokens needs %.1f GB: not run", name, tokens, need / 1e9)
             else:
                 flops = matmul_flops(forward, params, x)
                 call = _call(program, params, x)
@@ -193,6 +198,14 @@ def inference_rows(args: argparse.Namespace) -> list[Row]:
                 labels = labels | {"encoder": f"{name.partition(':')[0]}, torch"}
                 found.append(Row(labels, _torch_call(model, x), **more))
     return found
+
+
+def _scores(built: dict[str, Any], batch: int, tokens: int) -> int:
+    """Return the bytes that plain attention fills, before and after the softmax; 0 for other mixers."""
+    mixer = built["block"]["mixer"]
+    if mixer.get("implementation") != "plain":
+        return 0
+    return 2 * 4 * batch * mixer["heads"] * tokens**2
 
 
 def _tokens(count: int) -> Callable:

@@ -114,15 +114,21 @@ def _torch_mamba(width: int, state: int = 16, taps: int = 4) -> Any:
     return Mamba()
 
 
-def torch_training_step(model: Any, x: Any, target: Any) -> Any:
-    """Return a call that does one AdamW step of a PyTorch model on the mean squared error."""
+def torch_training_step(model: Any, x: Any, target: Any, dtype: str = "float32") -> Any:
+    """Return a call that does one AdamW step of a PyTorch model on the mean squared error.
+
+    A `dtype` other than float32 is that of autocast, for the forward pass.
+    """
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    low = dtype != "float32"
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.mse_loss(model(x), target)
+        with torch.autocast("cpu", getattr(torch, dtype), low):
+            made = model(x)
+        loss = torch.nn.functional.mse_loss(made.float(), target)
         loss.backward()
         optimizer.step()
         return loss.item()

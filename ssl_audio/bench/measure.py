@@ -3,6 +3,7 @@
 Rows of one call are interleaved, so that their ratios hold on a machine that others use too.
 """
 
+import ctypes
 import dataclasses
 import json
 import os
@@ -61,8 +62,7 @@ def measure(rows: Sequence[Row], repeats: int, seconds: float) -> list[dict[str,
       repeats: rounds, one at least.
       seconds: after so long, and three rounds, no further one is begun.
     """
-    for row in rows:
-        row.call()
+    peaks = [peak_memory(row.call) for row in rows]
     wall: list[list[float]] = [[] for _ in rows]
     cpu: list[list[float]] = [[] for _ in rows]
     start = time.perf_counter()
@@ -76,7 +76,7 @@ def measure(rows: Sequence[Row], repeats: int, seconds: float) -> list[dict[str,
             wall[i].append(time.perf_counter() - before)
     bandwidth, rate = copy_bandwidth(), matmul_rate()
     found, first = [], {}
-    for row, walls, cpus in zip(rows, wall, cpu, strict=True):
+    for row, walls, cpus, peak in zip(rows, wall, cpu, peaks, strict=True):
         s, busy = statistics.median(walls), statistics.median(cpus)
         one = first.setdefault(row.group, (s, busy))
         floor = max(row.moved / bandwidth, row.flops / rate)
@@ -88,12 +88,38 @@ def measure(rows: Sequence[Row], repeats: int, seconds: float) -> list[dict[str,
             ratio=s / one[0],
             cpu_ratio=busy / max(one[1], 1e-9),
             temp_bytes=row.temp,
+            peak_bytes=peak,
             compile_seconds=row.compiled_in,
             over_floor=s / floor if floor else None,
             per_second=None if row.items is None else row.items / s,
         )
         found.append(record)
     return found
+
+
+def peak_memory(call: Callable[[], Any]) -> int | None:
+    """Call, and return by how many bytes this process grew meanwhile; None where Linux does not tell.
+
+    Libraries that XLA calls take memory that `Row.temp` does not know of.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # memory that earlier calls left would hide what this one takes
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # "highest so far" begins anew
+    except (OSError, AttributeError):
+        call()
+        return None
+    before = _status("VmRSS")
+    call()
+    return max(0, _status("VmHWM") - before)
+
+
+def _status(field: str) -> int:
+    with open("/proc/self/status") as file:
+        (line,) = (line for line in file if line.startswith(f"{field}:"))
+    return 1024 * int(line.split()[1])
 
 
 def copy_bandwidth(size: int = 2**26) -> float:
@@ -129,6 +155,7 @@ COLUMNS = {
     "ratio": "ratio",
     "cpu_ratio": "cpu ratio",
     "temp_bytes": "temp MB",
+    "peak_bytes": "peak MB",
     "compile_seconds": "compile s",
     "over_floor": "x floor",
     "per_second": "/s",
@@ -144,7 +171,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         cells = [str(record.get(k, "")) for k in labels]
         for k in shown:
             value = record.get(k)
-            value = value / 1e6 if k == "temp_bytes" and value is not None else value
+            value = value / 1e6 if k.endswith("_bytes") and value is not None else value
             cells.append("" if value is None else f"{value:.3g}")
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -201,7 +228,7 @@ def save(records: Sequence[Mapping[str, Any]], path: str) -> None:
 
 
 def figure(records: Sequence[Mapping[str, Any]], along: str, path: str) -> None:
-    """Draw processor time and compiled memory along a numeric label, a line for each other row."""
+    """Draw processor time and memory along a numeric label, a line for each other row."""
     from matplotlib.figure import Figure
 
     lines: dict[str, list[Mapping[str, Any]]] = {}
@@ -212,8 +239,8 @@ def figure(records: Sequence[Mapping[str, Any]], along: str, path: str) -> None:
     panels = drawing.subplots(1, 2)
     for axes, field, unit, scale in zip(
         panels,
-        ("cpu_seconds", "temp_bytes"),
-        ("processor time, s", "temporaries, MB"),
+        ("cpu_seconds", "peak_bytes"),
+        ("processor time, s", "peak memory, MB"),
         (1, 1e6),
         strict=True,
     ):
