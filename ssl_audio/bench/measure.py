@@ -237,15 +237,14 @@ def figure(records: Sequence[Mapping[str, Any]], along: str, path: str) -> None:
         lines.setdefault(" ".join(others), []).append(record)
     drawing = Figure(figsize=(9, 3.5), layout="constrained")
     panels = drawing.subplots(1, 2)
-    for axes, field, unit, scale in zip(
-        panels,
-        ("cpu_seconds", "peak_bytes"),
-        ("processor time, s", "peak memory, MB"),
-        (1, 1e6),
-        strict=True,
-    ):
+    # A process that had memory at hand grows by less than a program needs.
+    quantities = {
+        "processor time, s": lambda r: r["cpu_seconds"],
+        "memory, MB": lambda r: max(r.get("temp_bytes") or 0, r.get("peak_bytes") or 0) / 1e6,
+    }
+    for axes, (unit, of) in zip(panels, quantities.items(), strict=True):
         for name, rows in lines.items():
-            known = [(r[along], r[field] / scale) for r in rows if r.get(field)]
+            known = [(r[along], of(r)) for r in rows if of(r)]
             if known:
                 axes.plot(*zip(*known, strict=True), "o-", label=name)
         axes.set(xlabel=along, ylabel=unit, xscale="log", yscale="log")
