@@ -84,6 +84,16 @@ class Joint(Objective):
     """An objective with a tower for each modality, whose vectors lie in one space."""
 
     towers: dict
+    edges: tuple
+
+    def check_edges(self) -> None:
+        """Raise ValueError for an edge that is not (modality, modality, weight)."""
+        for edge in self.edges:
+            if len(edge) != 3 or not {edge[0], edge[1]} <= self.towers.keys():
+                raise ValueError(
+                    f"edges: got {edge!r}; wanted (modality, modality, weight), of the modalities "
+                    f"{', '.join(self.towers)}."
+                )
 
     @abc.abstractmethod
     def embed(self, name: str, params: Params, batch: Batch) -> Any:

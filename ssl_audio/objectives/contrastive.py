@@ -73,12 +73,7 @@ class Contrastive(Joint):
                 f"temperature {self.temperature}, max_scale {self.max_scale}: wanted 0 < temperature "
                 "<= 1 <= max_scale."
             )
-        for edge in self.edges:
-            if len(edge) != 3 or not {edge[0], edge[1]} <= self.towers.keys():
-                raise ValueError(
-                    f"edges: got {edge!r}; wanted (modality, modality, weight), of the modalities "
-                    f"{', '.join(self.towers)}."
-                )
+        self.check_edges()
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters; there is no other state."""

@@ -46,12 +46,7 @@ class Siamese(Joint):
     def __post_init__(self):
         if not 0 <= self.inter <= 1 or not 0 <= self.decay <= 1:
             raise ValueError(f"inter {self.inter}, decay {self.decay}: wanted 0 to 1.")
-        for edge in self.edges:
-            if len(edge) != 3 or not {edge[0], edge[1]} <= self.towers.keys():
-                raise ValueError(
-                    f"edges: got {edge!r}; wanted (modality, modality, weight), of the modalities "
-                    f"{', '.join(self.towers)}."
-                )
+        self.check_edges()
         if not self.edges:
             raise ValueError("edges: none; wanted at least one (modality, modality, weight).")
 
