@@ -103,9 +103,8 @@ def peak_memory(call: Callable[[], Any]) -> int | None:
     Libraries that XLA calls take memory that `Row.temp` does not know of.
     """
     try:
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # memory that earlier calls left would hide what this one takes
+        # Memory that earlier calls left would hide what this one takes.
+        ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # "highest so far" begins anew
     except (OSError, AttributeError):
