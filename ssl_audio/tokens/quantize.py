@@ -159,20 +159,18 @@ class Gumbel(nn.Module):
         scores = logits
         if key is not None:
             scores = (logits + jax.random.gumbel(key, logits.shape)) / temperature
-        hard = jax.nn.one_hot(jnp.argmax(scores, -1), self.codes)
-        chosen = hard
-        if key is not None:
-            soft = jax.nn.softmax(scores)
-            chosen = hard + soft - jax.lax.stop_gradient(soft)
+        chosen = jax.nn.one_hot(jnp.argmax(scores, -1), self.codes)
+        if key is None:
+            probable = chosen
         else:
-            probable = hard
+            chosen = straight_through(jax.nn.softmax(scores), chosen)
         quantised = jnp.einsum("bnqv,qvd->bnqd", chosen, books)
         return quantised.reshape(*x.shape[:2], self.width), probable
 
 
-def straight_through(z: Float[Array, "B N D"], code: Float[Array, "B N D"]):
-    """Return the code, with the gradient of z."""
-    return z + jax.lax.stop_gradient(code - z)
+def straight_through(z: Float[Array, "*B D"], code: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Return the code, to the last bit, with the gradient of z."""
+    return jax.lax.stop_gradient(code) + (z - jax.lax.stop_gradient(z))
 
 
 def moved(

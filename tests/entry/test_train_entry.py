@@ -51,9 +51,8 @@ def test_every_config_trains_on_a_laptop(path, environment, tmp_path):
     assert (tmp_path / "checkpoints/4").is_dir()
     first = [found[step] for step in (1, 2, 3)]
     want = committed(f"{path.stem}_runlocal_losses.txt", "".join(f"{x:.8g}\n" for x in first))
-    # One code that another order of summation chooses, as with fewer cores, moves wav2vec 2.0's loss by 2e-3.
-    limit = 5e-3 if path.stem == "wav2vec2" else 5e-4
-    assert first == pytest.approx([float(x) for x in want.split()], rel=limit)
+    # Another order of summation may choose another code.
+    assert first == pytest.approx([float(x) for x in want.split()], rel=5e-4)
 
 
 def test_help_and_mistakes(environment, tmp_path):

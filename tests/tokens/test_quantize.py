@@ -70,6 +70,13 @@ def test_gumbel_draws_in_training_and_takes_the_best_otherwise():
     books = np.asarray(variables["params"]["book"])
     assert all((books[q] == part[q]).all(-1).any() for part in parts for q in range(2))
 
+    # To the last bit, or negatives of the same code would not be known as such.
+    drawn = jax.jit(lambda key: module.apply(variables, x, key, 2.0)[0])
+    parts = np.concatenate(
+        [np.asarray(drawn(jax.random.key(i))).reshape(-1, 2, 3) for i in range(9)]
+    )
+    assert all((books[q] == part[q]).all(-1).any() for part in parts for q in range(2))
+
     def total(params, key):
         return jnp.sum(module.apply({"params": params}, x, key, 2.0)[0] ** 2)
 
