@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Nothing of the user's, such as a compiled scan.
+os.environ["SSL_AUDIO_CACHE"] = os.path.join(tempfile.gettempdir(), "ssl_audio-tests")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -16,7 +16,7 @@ from ssl_audio.train import Run
 PACKAGE = ROOT / "ssl_audio"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODEL = ("frontend", "tokens", "backbones", "objectives", "losses", "step", "sharding", "optim")
-LIGHT = {"jax", "flax", "optax", "numpy", "einops", "ssl_audio"} | sys.stdlib_module_names
+LIGHT = {"jax", "jaxlib", "flax", "optax", "numpy", "einops", "ssl_audio"} | sys.stdlib_module_names
 LIFTED = {"scan", "remat", "checkpoint", "vmap", "jit", "while_loop", "cond", "map_variables"}
 SYSTEMS = {"ssast", "ssamba"}
 # Their keys are names.

@@ -68,15 +68,16 @@ def selective_scan(
       initial_state: state before the first token processed (the last one if `reverse`); None: zero.
       return_last_state: also return the state after the last token processed.
       implementation: one of `IMPLEMENTATIONS`, or "auto": what the environment variable
-        SSL_AUDIO_SCAN names (read while tracing), else the Pallas kernel of the platform if a small
-        trial works on this machine, else "xla", which a line of the log then says. A name is never
-        replaced by another: where its kernel cannot run, the error is raised.
+        SSL_AUDIO_SCAN names (read while tracing), else the kernel of the platform (on a CPU "cpp", if
+        it was compiled) if a small trial works on this machine, else "xla", which a line of the log
+        then says. A name is never replaced by another: where its kernel cannot run, the error is
+        raised.
 
     Returns:
       y in the dtype of `u`, and with `return_last_state` the last state in the dtype of the sums.
 
     Raises:
-      ValueError: unknown implementation; float64 inputs with a Pallas kernel.
+      ValueError: unknown implementation; float64 inputs with any but "reference" and "xla".
     """
     inputs = Inputs(u, delta, A, B, C, D, delta_bias)
     ((y, last),) = _scan([inputs], [reverse], [initial_state], delta_softplus, mask, implementation)
@@ -144,10 +145,10 @@ def _gated(y: Array, z: Array | None) -> Array:
 def _run(name: str, operands: Sequence[tuple], reverse: Sequence[bool]) -> Any:
     """Run the recurrences, each device on its part of the batch where a mesh is set.
 
-    The compiler splits the plain implementations by itself, but knows nothing of a Pallas kernel.
+    The compiler splits the plain implementations by itself, but knows nothing of the other kernels.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if not name.startswith("pallas") or mesh.empty or mesh.size == 1 or mesh.manual_axes:
+    if name in choose.SPLIT or mesh.empty or mesh.size == 1 or mesh.manual_axes:
         return choose.run(name, operands, reverse)
     (axes,) = nn.logical_to_mesh_axes(("batch",)) or (None,)
     names = (axes,) if isinstance(axes, str) else axes or ()

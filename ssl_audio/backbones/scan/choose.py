@@ -16,9 +16,11 @@ log = logging.getLogger(__name__)
 
 # Name -> file; each has scan(u, delta, A, B, C, state, *, reverse) -> (y, last state), the bare
 # recurrence, and may have scan_together(directions, reverse) for several in one launch.
-IMPLEMENTATIONS = ("reference", "xla", "pallas_gpu", "pallas_tpu")
-PREFERRED = {"gpu": "pallas_gpu", "tpu": "pallas_tpu"}  # what "auto" tries first; else xla
-VERSIONS = ((0, 10), (0, 12))  # of jax, first and last, that the Pallas kernels are written for
+IMPLEMENTATIONS = ("reference", "xla", "cpp", "pallas_gpu", "pallas_tpu")
+SPLIT = ("reference", "xla")  # whose work the compiler knows how to divide among devices
+# What "auto" tries first; else xla.
+PREFERRED = {"cpu": "cpp", "gpu": "pallas_gpu", "tpu": "pallas_tpu"}
+VERSIONS = ((0, 10), (0, 12))  # of jax, first and last, that the other kernels are written for
 CAPABILITY = 9.0  # compute capability of NVIDIA Hopper: the kernels need its bulk copies
 
 Operands = tuple[Any, ...]  # u, delta, A, B, C, state
@@ -35,7 +37,8 @@ def find(name: str, dtype: Any = jnp.float32) -> str:
         asked, name = "SSL_AUDIO_SCAN", os.environ.get("SSL_AUDIO_SCAN") or "auto"
     if name == "auto":
         name = PREFERRED.get(jax.default_backend(), "xla")
-        return name if name == "xla" or (dtype == jnp.float32 and _works(name)) else "xla"
+        possible = dtype == jnp.float32 and (name != "cpp" or _load(name).built())
+        return name if name == "xla" or (possible and _works(name)) else "xla"
     if name not in IMPLEMENTATIONS:
         known = ", ".join(["auto", *IMPLEMENTATIONS])
         raise ValueError(f"selective_scan: got {asked}={name!r}; wanted one of: {known}.")
@@ -60,7 +63,7 @@ def _load(name: str) -> Any:
 @functools.cache
 def _works(name: str) -> bool:
     """Try the implementation once on this machine; say so, once, if it is not to be used."""
-    reason = _version() or _device() or _apart(_trial, name)
+    reason = _version() or _device() or _apart(trial, name)
     if reason:
         log.warning("selective_scan: using 'xla', not '%s': %s", name, reason)
     return not reason
@@ -94,11 +97,11 @@ def _apart(call: Callable[[str], str], name: str) -> str:
     return found[0]
 
 
-def _trial(name: str) -> str:
+def trial(name: str) -> str:
     """Return what is wrong with the values and gradients of a small example; "" if nothing is."""
     g = np.random.default_rng(0)
-    u, dy = (g.standard_normal((1, 40, 128)).astype(np.float32) for _ in range(2))
-    B, C = (g.standard_normal((1, 40, 16)).astype(np.float32) for _ in range(2))
+    u, dy = (g.standard_normal((1, 72, 128)).astype(np.float32) for _ in range(2))
+    B, C = (g.standard_normal((1, 72, 16)).astype(np.float32) for _ in range(2))
     state, dlast = (g.standard_normal((1, 128, 16)).astype(np.float32) for _ in range(2))
     A, delta = -np.exp(g.standard_normal((128, 16))), np.exp(g.standard_normal(u.shape) - 1)
     operands = (u, delta.astype(np.float32), A.astype(np.float32), B, C, state)
