@@ -6,6 +6,8 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Most of the time goes into compiling programs that run once.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 # Nothing of the user's, such as a compiled scan.
 os.environ["SSL_AUDIO_CACHE"] = os.path.join(tempfile.gettempdir(), "ssl_audio-tests")
 
