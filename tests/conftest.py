@@ -9,7 +9,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # Most of the time goes into compiling programs that run once.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 # Nothing of the user's, such as a compiled scan.
-os.environ["SSL_AUDIO_CACHE"] = os.path.join(tempfile.gettempdir(), "ssl_audio-tests")
+CACHE = tempfile.TemporaryDirectory(prefix="ssl_audio-")
+os.environ["SSL_AUDIO_CACHE"] = CACHE.name
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,8 +93,6 @@ def test_each_device_runs_its_part_of_the_batch(compiled):
     by_batch = ("u", "delta", "B", "C", "z", "initial_state")
     run = jax.jit(partial(selective_scan, implementation="cpp", return_last_state=True))
     wanted = run(**inputs)
-    import flax.linen as nn
-
     with jax.set_mesh(mesh), nn.logical_axis_rules([("batch", "data")]):
         split = {
             k: jax.device_put(v, NamedSharding(mesh, P("data") if k in by_batch else P()))

@@ -54,6 +54,19 @@ inline Vec exp2(Vec x) {
   return (Vec)((Int)p + ((Int)whole << 23));
 }
 
+// The lanes `first`, first + 2, … of two vectors, one after the other.
+template <int first>
+inline Vec every_other(Vec a, Vec b) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, first, first + 2, first + 4, first + 6, first + 8, first + 10, first + 12,
+                                 first + 14, first + 16, first + 18, first + 20, first + 22, first + 24,
+                                 first + 26, first + 28, first + 30);
+#else  // which GCC before 12 does not know
+  const Int lanes = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+  return __builtin_shuffle(a, b, lanes + first);
+#endif
+}
+
 // Sums of 16 vectors, one in each lane.
 inline Vec sums(Vec v[16]) {
 #pragma GCC unroll 4
@@ -61,8 +74,7 @@ inline Vec sums(Vec v[16]) {
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) {
       Vec a = v[2 * i], b = v[2 * i + 1];
-      v[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-             __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+      v[i] = every_other<0>(a, b) + every_other<1>(a, b);
     }
   return v[0];
 }

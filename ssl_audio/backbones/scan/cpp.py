@@ -29,7 +29,7 @@ NATIVE = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
 COMMAND = "python -m ssl_audio.backbones.scan.cpp"
 ABOUT = """
 Compile the C++ implementation of the selective scan for this machine's processor, with the compiler that
-the environment variable CXX names (c++ if unset; GCC 12 or newer, or Clang), check it, and keep it in
+the environment variable CXX names (c++ if unset; GCC 11 or newer, or Clang), check it, and keep it in
 ~/.cache/ssl_audio (or SSL_AUDIO_CACHE). From then on "auto" takes it on CPUs. It has to be compiled again
 for another processor, version of jax or of ssl_audio.
 """
@@ -104,7 +104,7 @@ def build() -> pathlib.Path:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
-        wanted = "install GCC 12 or Clang, or name a compiler in the environment variable CXX"
+        wanted = "install GCC or Clang, or name a compiler in the environment variable CXX"
         raise RuntimeError(f"{compiler}: no such compiler; {wanted}.") from error
     except subprocess.CalledProcessError as error:
         raise RuntimeError(f"{shlex.join(command)} failed:\n{error.stderr}") from error
