@@ -1,7 +1,4 @@
-"""The recurrence in C++ for CPUs, one to five times as fast as `xla` there. Compiled on request by
-
-python -m ssl_audio.backbones.scan.cpp
-"""
+"""The recurrence in C++ for CPUs, compiled on request: `python -m ssl_audio.backbones.scan.cpp`."""
 
 import argparse
 import ctypes
