@@ -19,7 +19,7 @@ setup(
     description="Pretrain, adapt and use self-supervised audio encoders in JAX",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    package_data={"ssl_audio": ["backbones/scan/cpp.cc", "data/banks/*.json"]},
+    package_data={"ssl_audio": ["layers/scan/cpp.cc", "data/banks/*.json"]},
     packages=find_packages(include=["ssl_audio", "ssl_audio.*"]),
     python_requires=">=3.11,<3.14",
     install_requires=[

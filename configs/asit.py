@@ -10,10 +10,10 @@ Results:  experiments/asit/README.md
 
 from typing import Any
 
-from ssl_audio import recipes
 from ssl_audio.config import parse_arg
 from ssl_audio.frontend.fbank import STATS
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs
+from ssl_audio.train.optim import Optim
 
 EPOCH = 2_042_985 // 128  # updates: the clips of AudioSet over the batch
 
@@ -24,7 +24,7 @@ def get_config(arg=""):
     frontend["frames"] = 592
     if a.laptop:
         frames, steps = 192, 1000
-        return recipes.short(
+        return runs.short(
             objective=objective(
                 a.encoder, "mini", frontend | dict(bins=64, frames=frames), steps, steps // 3,
                 clip=512, patch=256, hidden=256, bottleneck=64, pixels=(128, 64),
@@ -32,10 +32,10 @@ def get_config(arg=""):
             places=a.data,
             batch=16,
             steps=steps,
-            samples=recipes.crop(frontend, 2 * frames),
+            samples=runs.crop(frontend, 2 * frames),
             optim=Optim(lr=5e-4, weight_decay=0.04, warmup="10%", schedule="cosine", clip=3.0),
         )  # fmt: skip
-    config = recipes.pretrain(
+    config = runs.pretrain(
         places=a.data,
         objective=objective(
             a.encoder, a.size, frontend, 100 * EPOCH, 30 * EPOCH,
@@ -63,7 +63,7 @@ def objective(
     drop_path=0.0,
 ) -> dict[str, Any]:
     """Return the objective; the teacher stops after `steps`, its temperature rises for `heating`."""
-    parts = recipes.parts(frontend=frontend, encoder=encoder, size=size)
+    parts = runs.parts(frontend=frontend, encoder=encoder, size=size)
     parts["encoder"]["drop_path"] = drop_path
     hop, window = 160, 400
     return parts | dict(
@@ -89,7 +89,7 @@ def objective(
 
 def runlocal(config):
     """Shrink to four steps on made-up sounds."""
-    config = recipes.runlocal(config)
+    config = runs.runlocal(config)
     config.objective.crop = 400 + 160 * (config.objective.frontend.frames - 1)
     config.objective.projector.update(clip=24, patch=20, hidden=32, bottleneck=16)
     config.objective.decoder.update(hidden=32, bottleneck=16)

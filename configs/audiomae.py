@@ -11,10 +11,10 @@ Results:  experiments/audiomae/README.md
 
 from typing import Any
 
-from ssl_audio import recipes
 from ssl_audio.config import parse_arg
 from ssl_audio.frontend.fbank import STATS
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs
+from ssl_audio.train.optim import Optim
 
 MASKING = {
     "random": dict(kind="masking:Random", count=0.8),
@@ -40,7 +40,7 @@ def get_config(arg=""):
     frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])
     if a.laptop:
         return laptop(a, frontend)
-    config = recipes.pretrain(
+    config = runs.pretrain(
         places=a.data,
         objective=objective(a, frontend, a.size, width=512),
         batch=512,
@@ -54,11 +54,11 @@ def get_config(arg=""):
             rates=FIXED,
         ),
     )
-    return recipes.runlocal(config) if a.runlocal else config
+    return runs.runlocal(config) if a.runlocal else config
 
 
 def objective(a, frontend, size, width) -> dict[str, Any]:
-    parts = recipes.parts(frontend=frontend, encoder=a.encoder, size=size)
+    parts = runs.parts(frontend=frontend, encoder=a.encoder, size=size)
     parts["encoder"]["positions"]["start"] = "sincos"
     grid = parts["encoder"]["positions"]["grid"]
     return parts | dict(
@@ -77,7 +77,7 @@ def decoder(name, grid, width, depth=None, heads=16) -> dict[str, Any]:
         mixer=dict(kind="windows:WindowAttention", heads=heads, rows=grid[0], window=(4, 4)),
         shift=2,
     )
-    whole = dict(kind="stack:PreNorm", mixer=dict(kind="attention", heads=heads))
+    whole = dict(kind="blocks:PreNorm", mixer=dict(kind="attention", heads=heads))
     choices = {"local": (local, 16, 0), "global": (whole, 8, 1)}
     if name not in choices:
         raise ValueError(f"decoder '{name}': wanted one of {', '.join(choices)}.")
@@ -103,7 +103,7 @@ def laptop(a, frontend):
         made["masking"]["count"] = 0.75
     grid = made["encoder"]["positions"]["grid"]
     made["decoder"] = decoder(a.decoder, grid, width=64, depth=2, heads=4)
-    return recipes.short(
+    return runs.short(
         objective=made,
         places=a.data,
         batch=32,

@@ -10,9 +10,9 @@ Results:  experiments/birdmae/README.md
 
 from typing import Any
 
-from ssl_audio import recipes
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs
+from ssl_audio.train.optim import Optim
 
 FRONTEND: dict[str, Any] = dict(
     kind="fbank", rate=32_000, hop=320, window=800, bins=128, frames=512, padding="lowest",
@@ -26,14 +26,14 @@ def get_config(arg=""):
     a = parse_arg(arg, size="base", encoder="vit", data="synthetic", laptop=False, runlocal=False)
     if a.laptop:
         made = objective(a.encoder, "mini", FRONTEND | dict(bins=64, frames=496), 64, 2, 4)
-        return recipes.short(
+        return runs.short(
             objective=made,
             places=a.data,
             batch=32,
             steps=1000,
             optim=optimizer(lr=1.5e-3, weight_decay=0.05, warmup="10%"),
         )
-    config = recipes.pretrain(
+    config = runs.pretrain(
         places=a.data,
         objective=objective(a.encoder, a.size, FRONTEND, 512, 8, 16),
         batch=1024,
@@ -41,15 +41,15 @@ def get_config(arg=""):
         optim=optimizer(lr=4e-4, weight_decay=1e-4, warmup="9.4%"),
         seconds=5.0,
     )
-    return recipes.runlocal(config) if a.runlocal else config
+    return runs.runlocal(config) if a.runlocal else config
 
 
 def objective(encoder, size, frontend, width, depth, heads) -> dict[str, Any]:
     """Return the objective; width, depth and heads are the decoder's."""
-    parts = recipes.parts(frontend=dict(frontend), encoder=encoder, size=size)
+    parts = runs.parts(frontend=dict(frontend), encoder=encoder, size=size)
     parts["encoder"]["positions"]["start"] = "sincos"
     block = dict(
-        kind="stack:PreNorm", mixer=dict(kind="attention", heads=heads), norm=NORM, mlp=4.0
+        kind="blocks:PreNorm", mixer=dict(kind="attention", heads=heads), norm=NORM, mlp=4.0
     )
     return parts | dict(
         kind="mae",

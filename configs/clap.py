@@ -6,19 +6,21 @@ Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir 
 Data:     a manifest with columns path, text, … (data/source.py); made-up sounds and their labels without one
 Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14|RUN  size=tiny|base|large (htsat)
           laptop: encoder=cnn|cnn14|ssast|ssamba|RUN  text=words|FOLDER (a text model converted by
-          `python -m ssl_audio.convert --from minilm …`, then frozen)
+          `python -m ssl_audio convert --from minilm …`, then frozen)
           RUN: that has trained an encoder, or a folder of `convert` or `export`, to begin from
 Results:  experiments/clap/README.md
 """
 
 from typing import Any
 
-from ssl_audio import audio_text, recipes
-from ssl_audio.backbones.gpt2 import BASE, gpt2
-from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
-from ssl_audio.record import Record
+from ssl_audio.presets import audio_text, runs
+from ssl_audio.presets.text import GPT2_BASE as BASE
+from ssl_audio.presets.text import gpt2
+from ssl_audio.storage import written
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
 
 PRESETS: dict[str, dict[str, Any]] = {
     "laion": dict(
@@ -77,7 +79,7 @@ def published(a):
     audio = audio_text.published_sound(encoder, a.size, **sound)
     rate = audio["frontend"].get("rate", 16_000)
     text = preset["text"]
-    config = recipes.run(
+    config = runs.run(
         objective=dict(
             kind="contrastive",
             towers=dict(
@@ -103,8 +105,8 @@ def published(a):
         checkpoint=Checkpoint(every="2%"),
         record=Record(every=50, figures="0"),
     )
-    if audio_text.is_run(encoder):
-        begin = recipes.warm_start(encoder, into="audio/")
+    if written.is_run(encoder):
+        begin = written.warm_start(encoder, into="audio/")
         begin["encoder"]["take"] = "^(tokenizer|encoder|pool)/"
         config.warm_start = begin
     return config

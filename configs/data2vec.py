@@ -5,15 +5,14 @@ Try:      python -m ssl_audio.train --config configs/data2vec.py:runlocal --work
 Laptop:   python -m ssl_audio.train --config configs/data2vec.py:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large
-Results:  experiments/data2vec/README.md; published weights: python -m ssl_audio.convert --from hf_data2vec
+Results:  experiments/data2vec/README.md; published weights: python -m ssl_audio convert --from hf_data2vec
 """
 
 from typing import Any
 
-from ssl_audio import recipes
-from ssl_audio.backbones import speech
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs, speech
+from ssl_audio.train.optim import Optim
 
 
 def get_config(arg=""):
@@ -35,9 +34,9 @@ def get_config(arg=""):
     if small:
         objective |= dict(top=3, decay=(0.99, 0.999, 500))
     if a.laptop:
-        return recipes.short(objective=objective, places=a.data, **recipes.LAPTOP_SPEECH)
+        return runs.short(objective=objective, places=a.data, **runs.LAPTOP_SPEECH)
     optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="3%", schedule="cosine")
-    config: Any = recipes.pretrain(
+    config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=256, steps=400_000, optim=optim
     )
     config.data.update(samples=250_000, crop="random")
@@ -45,5 +44,5 @@ def get_config(arg=""):
         config.objective.encoder.update(depth=2, remat="none")
         config.objective.top = 2
         config.optim.lr = 1e-5  # its losses must not tell one machine from another
-        return recipes.few_steps(config, 16_000)
+        return runs.few_steps(config, 16_000)
     return config

@@ -10,10 +10,10 @@ Results:  experiments/eat/README.md
 
 from typing import Any
 
-from ssl_audio import recipes
 from ssl_audio.config import parse_arg
 from ssl_audio.frontend.fbank import STATS
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs
+from ssl_audio.train.optim import Optim
 
 FIXED = {"positions/": 0.0}  # the sine table is not trained
 
@@ -27,14 +27,14 @@ def get_config(arg=""):
         made = objective(a.encoder, "mini", frontend | dict(bins=64, frames=496), 8, 800)
         made["decoder"].update(layers=2, groups=4)
         made["momentum"].update(start=0.998, end=0.9999)
-        return recipes.short(
+        return runs.short(
             objective=made,
             places=a.data,
             batch=16,
             steps=400,
             optim=optimizer(lr=1e-3, warmup="10%"),
         )
-    config = recipes.pretrain(
+    config = runs.pretrain(
         places=a.data,
         objective=objective(a.encoder, a.size, frontend, a.clones, 100_000),
         batch=48,
@@ -42,7 +42,7 @@ def get_config(arg=""):
         optim=optimizer(lr=5e-4, warmup=53_333),
     )
     if a.runlocal:
-        config = recipes.runlocal(config)
+        config = runs.runlocal(config)
         config.objective.clones = 2
         config.objective.decoder.update(width=48, layers=2, groups=4)
     return config
@@ -50,7 +50,7 @@ def get_config(arg=""):
 
 def objective(encoder, size, frontend, clones, following) -> dict[str, Any]:
     """Return the objective; the teacher becomes as slow as it gets within `following` updates."""
-    parts = recipes.parts(frontend=frontend, encoder=encoder, size=size)
+    parts = runs.parts(frontend=frontend, encoder=encoder, size=size)
     parts["encoder"]["drop_path"] = 0.0
     parts["encoder"]["positions"].update(start="sincos", special=False)
     return parts | dict(

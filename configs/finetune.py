@@ -2,7 +2,7 @@
 
 Run:      python -m ssl_audio.train --workdir runs/esc50_fold1 \\
               --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN,fold=1
-Folds:    python -m ssl_audio.folds --folds 1-5 --workdir runs/esc50 \\
+Folds:    python -m ssl_audio folds --folds 1-5 --workdir runs/esc50 \\
               --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN
 Scratch:  add `scratch` for the encoder of RUN untrained; or leave RUN out and name encoder=, size=, patch=
 Try:      python -m ssl_audio.train --config configs/finetune.py:runlocal --workdir runs/try
@@ -11,13 +11,13 @@ Results:  experiments/finetune/README.md
 
 from typing import Any
 
-from ssl_audio import recipes
-from ssl_audio.backbones import sizes
-from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
 from ssl_audio.frontend.fbank import STATS
-from ssl_audio.optim import Optim
-from ssl_audio.record import Record
+from ssl_audio.presets import patch_encoders, runs
+from ssl_audio.storage import written
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
 
 # Every number of a recipe. `at`: first epoch with a lower rate, epochs between further ones, factor.
 # `views`: of a test clip that is longer than `seconds`.
@@ -106,7 +106,7 @@ def get_config(arg=""):
         parts["tokenizer"]["stride"] = tuple(int(n) for n in stride.split("x"))
     rate = parts["frontend"].get("rate", 16_000)  # of the encoder, whatever the data's
     classes = task["classes"]
-    head = dict(kind="heads:LayerMix" if superb else "heads:Classifier", classes=classes)
+    head = dict(kind="classify:LayerMix" if superb else "classify:Classifier", classes=classes)
     head |= dict(pool="stats") if laptop else {}
     objective = parts | dict(kind="tagging", head=head, criterion=task["criterion"], smoothing=0.0)
     if laptop and not a.stride and 0 < pretraining < frames:
@@ -129,7 +129,7 @@ def get_config(arg=""):
         classes=classes,
     )
     data |= {} if rate == 16_000 else dict(rate=rate)
-    config = recipes.run(
+    config = runs.run(
         objective=objective,
         data=data,
         optim=optimizer(task, superb, laptop),
@@ -156,7 +156,7 @@ def get_config(arg=""):
     }
     config.eval_every = "20%" if laptop else "5%" if superb else "1ep"
     if a.pretrained and not a.scratch:
-        config.warm_start = recipes.warm_start(a.pretrained)
+        config.warm_start = written.warm_start(a.pretrained)
     return runlocal(config) if a.runlocal else config
 
 
@@ -168,10 +168,10 @@ def architecture(a) -> dict[str, Any]:
             raise ValueError(
                 f"{', '.join(given)}: these come from the pretrained run; leave them out."
             )
-        return recipes.architecture(a.pretrained)
+        return written.architecture(a.pretrained)
     patch = tuple(int(n) for n in (a.patch or "16x16").split("x"))
     # The grid of pretraining on 1024 frames: the encoder moves its table to the one it meets here.
-    encoder = sizes.encoder(
+    encoder = patch_encoders.encoder(
         a.encoder or "ssast", a.size or "base", (128 // patch[0], 1024 // patch[1])
     )
     return dict(
@@ -227,7 +227,7 @@ def source(a, task, part, rate) -> dict[str, Any]:
 
 def runlocal(config):
     """Shrink to four steps on made-up sounds."""
-    config = recipes.runlocal(config)
+    config = runs.runlocal(config)
     config.accumulate = 1
     config.data.classes = config.objective.head.classes = 12
     for part in config.evals.values():

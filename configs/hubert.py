@@ -1,24 +1,24 @@
 """HuBERT (Hsu et al. 2021, arXiv:2106.07447): masked prediction of clusters, found again from its layers.
 
-Run:      python -m ssl_audio.cluster --data LIBRISPEECH --codes 100 --out runs/clusters0      # of MFCC
+Run:      python -m ssl_audio kmeans --data LIBRISPEECH --codes 100 --out runs/clusters0      # of MFCC
           python -m ssl_audio.train --config configs/hubert.py:data=LIBRISPEECH,targets=runs/clusters0 \\
               --workdir runs/hubert1
-          python -m ssl_audio.cluster --checkpoint runs/hubert1 --layer 5 --codes 500 \\
+          python -m ssl_audio kmeans --checkpoint runs/hubert1 --layer 5 --codes 500 \\
               --data LIBRISPEECH --out runs/clusters1     # then train anew with targets=runs/clusters1
 Try:      python -m ssl_audio.train --config configs/hubert.py:runlocal --workdir runs/try
 Laptop:   python -m ssl_audio.train --config configs/hubert.py:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  targets=FOLDER (default: a random projection of MFCC, as BEST-RQ has)
           codes=N (of the targets; as many as the folder has, if there is one)
-Results:  experiments/hubert/README.md; published weights: python -m ssl_audio.convert --from hf_hubert
+Results:  experiments/hubert/README.md; published weights: python -m ssl_audio convert --from hf_hubert
 """
 
 from typing import Any
 
-from ssl_audio import recipes
-from ssl_audio.backbones import speech
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs, speech
+from ssl_audio.storage import written
+from ssl_audio.train.optim import Optim
 
 
 def get_config(arg=""):
@@ -28,12 +28,12 @@ def get_config(arg=""):
     small = a.laptop or a.runlocal
     size = "tiny" if small else a.size
     codes = (
-        recipes.trained(a.targets, "quantizer", "codes")
+        written.trained(a.targets, "quantizer", "codes")
         if a.targets
         else a.codes or (50 if small else 500)
     )
     if a.targets:
-        target = dict(kind="ssl_audio.frozen:Frozen", path=a.targets)
+        target = dict(kind="ssl_audio.inference.frozen:Frozen", path=a.targets)
     else:
         mfcc = dict(kind="mfcc")
         target = dict(
@@ -41,7 +41,7 @@ def get_config(arg=""):
             frontend=mfcc,
             tokenizer=dict(kind="patchify:Cut", patch=(39, 2), stride=(39, 2)),
             encoder=dict(kind="identity"),
-            quantizer=dict(kind="quantize:RandomProjection", codes=codes, width=16),
+            quantizer=dict(kind="codebooks:RandomProjection", codes=codes, width=16),
         )
     objective: dict[str, Any] = dict(
         kind="token_predict",
@@ -50,7 +50,7 @@ def get_config(arg=""):
         encoder=speech.speech_encoder(size),
         masking=dict(kind="masking:Spans", count=0.55, length=10),
         targets=dict(clusters=target),
-        heads=dict(clusters=dict(kind="code_heads:CosineCodes", codes=codes, width=256)),
+        heads=dict(clusters=dict(kind="codes:CosineCodes", codes=codes, width=256)),
         unmasked=0.0,
     )
     if small:
@@ -58,14 +58,14 @@ def get_config(arg=""):
         objective["tokenizer"]["tokenizer"]["gradient"] = 1.0
         objective["frontend"]["standardise"] = True
     if a.laptop:
-        return recipes.short(objective=objective, places=a.data, **recipes.LAPTOP_SPEECH)
+        return runs.short(objective=objective, places=a.data, **runs.LAPTOP_SPEECH)
     optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="8%", schedule="linear")
-    config: Any = recipes.pretrain(
+    config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=176, steps=250_000, optim=optim
     )
     config.data.update(samples=250_000, crop="random")
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.optim.lr = 1e-5  # its losses must not tell one machine from another
-        return recipes.few_steps(config, 16_000)
+        return runs.few_steps(config, 16_000)
     return config

@@ -1,26 +1,25 @@
 """BEATs and OpenBEATs (arXiv:2212.09058, 2507.14129): predict codes of masked patches, learn better codes.
 
-Run:      python -m ssl_audio.iterate --config configs/openbeats.py:data=AUDIOSET --rounds 3 \\
+Run:      python -m ssl_audio stages --config configs/openbeats.py:data=AUDIOSET --rounds 3 \\
               --workdir runs/openbeats    # encoder from random codes, tokenizer from it, encoder from that, …
           or one stage:  python -m ssl_audio.train --workdir runs/tokenizer --config \\
               configs/openbeats.py:data=AUDIOSET,stage=tokenizer,previous=runs/encoder
 Try:      python -m ssl_audio.train --config configs/openbeats.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.iterate --config configs/openbeats.py:laptop,data=DIR --workdir runs/laptop
+Laptop:   python -m ssl_audio stages --config configs/openbeats.py:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  stage=encoder|tokenizer  previous=FOLDER (of the stage before; for the
           encoder none: random codes)
-Results:  experiments/openbeats/README.md; published weights: python -m ssl_audio.convert --from beats
+Results:  experiments/openbeats/README.md; published weights: python -m ssl_audio convert --from beats
 """
 
 import dataclasses
 from typing import Any
 
-from ssl_audio import recipes
-from ssl_audio.backbones import speech
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs, speech
+from ssl_audio.train.optim import Optim
 
-STAGES = ("encoder", "tokenizer")  # `ssl_audio.iterate` goes through them in turn
+STAGES = ("encoder", "tokenizer")  # `ssl_audio.train.stages` goes through them in turn
 # Constants of OpenBEATs' data; BEATs: 15.41663, 6.55582.
 FRONTEND = dict(
     kind="fbank", taper=0.85, scale=32768.0, remove_mean=False, mean=15.66439, std=6.38312
@@ -54,14 +53,14 @@ def get_config(arg=""):
         ),
         encoder=speech.beats_encoder(size),
     )
-    before = dict(kind="ssl_audio.frozen:Frozen", path=a.previous)
+    before = dict(kind="ssl_audio.inference.frozen:Frozen", path=a.previous)
     if a.stage == "tokenizer":
         if not a.previous:
             raise ValueError("stage=tokenizer: name the encoder to learn from, previous=FOLDER.")
         objective: dict[str, Any] = dict(
             kind="distill_codes",
             **shared,
-            quantizer=dict(kind="quantize:Cosine", hidden=width, codes=codes, width=vector),
+            quantizer=dict(kind="codebooks:Cosine", hidden=width, codes=codes, width=vector),
             estimator=speech.beats_stack(width, 3, heads),
             teacher=before,
             decay=0.99,
@@ -73,25 +72,25 @@ def get_config(arg=""):
             frontend=frontend,
             tokenizer=dict(kind="patchify:Cut", patch=PATCH, stride=PATCH),
             encoder=dict(kind="identity"),
-            quantizer=dict(kind="quantize:RandomProjection", codes=codes, width=vector),
+            quantizer=dict(kind="codebooks:RandomProjection", codes=codes, width=vector),
         )
         objective = dict(
             kind="token_predict",
             **shared,
             masking=dict(kind="masking:Random", count=0.75),
             targets=dict(codes=before if a.previous else random),
-            heads=dict(codes=dict(kind="code_heads:Codes", codes=codes)),
+            heads=dict(codes=dict(kind="codes:Codes", codes=codes)),
             predictor=speech.beats_predictor(size),
             smoothing=0.1,
         )
     if a.laptop:
-        return recipes.short(
+        return runs.short(
             objective=objective,
             places=a.data,
             samples=400 + 160 * (frames - 1),
             steps=3000,
             # At 4e-4 it stays with the most frequent codes.
-            optim=dataclasses.replace(recipes.LAPTOP_OPTIM, lr=1.5e-4),
+            optim=dataclasses.replace(runs.LAPTOP_OPTIM, lr=1.5e-4),
         )
     optim = Optim(
         lr=1e-4 if size == "large" else 5e-4,
@@ -100,11 +99,11 @@ def get_config(arg=""):
         warmup="10%" if size == "large" else "8%",
         schedule="linear",
     )
-    config: Any = recipes.pretrain(
+    config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=560, steps=400_000, optim=optim
     )
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.optim.lr = 1e-5  # its losses must not tell one machine from another
-        return recipes.few_steps(config, 16_000)
+        return runs.few_steps(config, 16_000)
     return config

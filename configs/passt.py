@@ -12,13 +12,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssl_audio import recipes
-from ssl_audio.backbones import sizes
-from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
-from ssl_audio.record import Record
+from ssl_audio.presets import patch_encoders, runs
+from ssl_audio.storage import written
+from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.tokens.patchify import grid
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
 
 RATE = 32_000
 # patches out: at full size (AudioSet, stride 10), on the laptop
@@ -41,7 +41,7 @@ def get_config(arg=""):
     if a.laptop:
         return laptop(a)
     epoch = 100_000 // 12  # updates: drawn clips over the batch
-    config = recipes.run(
+    config = runs.run(
         objective=objective(
             a, "base", bins=128, frames=998, classes=527, out=PATCHOUT[a.patchout][0]
         ),
@@ -79,14 +79,14 @@ def get_config(arg=""):
 def objective(a, size, *, bins, frames, classes, out, criterion="sigmoid") -> dict[str, Any]:
     patch, stride = (16, 16), (a.stride, a.stride)
     places = grid(frames, bins, patch, stride)
-    encoder = sizes.encoder(a.encoder, size, places)
+    encoder = patch_encoders.encoder(a.encoder, size, places)
     encoder |= dict(positions=dict(kind="positions:Separate", grid=places), drop_path=0.0)
     made = dict(
         kind="tagging",
         frontend=dict(kind="stft", rate=RATE, bins=bins, frames=frames),
         tokenizer=dict(kind="patchify", width=encoder["width"], patch=patch, stride=stride),
         encoder=encoder,
-        head=dict(kind="heads:Classifier", classes=classes, pool="special"),
+        head=dict(kind="classify:Classifier", classes=classes, pool="special"),
         criterion=criterion,
         spec_augment=dict(kind="augment:SpecAugment", freq=48, time=192),
     )
@@ -109,7 +109,7 @@ def evaluation(source, samples, classes, batch) -> dict[str, Any]:
 
 def warm(config, a):
     if a.pretrained:
-        config.warm_start = recipes.warm_start(a.pretrained)
+        config.warm_start = written.warm_start(a.pretrained)
     return config
 
 
@@ -125,7 +125,7 @@ def laptop(a):
     if a.fold not in folds:
         raise ValueError(f"fold={a.fold}: ESC-10 has folds 1 to 5.")
     rest = tuple(fold for fold in folds if fold != a.fold)
-    config = recipes.run(
+    config = runs.run(
         objective=made,
         data=dict(
             sources=dict(esc10=source("sets.esc", a, subset="esc10", folds=rest)),
@@ -149,7 +149,7 @@ def laptop(a):
 
 def runlocal(config):
     """Shrink to four steps on made-up sounds."""
-    config = recipes.runlocal(config)
+    config = runs.runlocal(config)
     config.data.classes = config.objective.head.classes = 12
     config.data.balanced = False
     if "masking" in config.objective:

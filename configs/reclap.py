@@ -11,12 +11,12 @@ Results:  experiments/reclap/README.md
 
 from typing import Any
 
-from ssl_audio import audio_text, recipes
-from ssl_audio.backbones.t5 import FLAN_LARGE, t5
-from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
-from ssl_audio.record import Record
+from ssl_audio.presets import audio_text, runs
+from ssl_audio.presets.text import FLAN_LARGE, t5
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
 
 RATE = 48_000
 
@@ -52,7 +52,7 @@ def get_config(arg=""):
     words["captions"] = dict(
         kind="captions:Rewritten", captions=words["captions"], original=a.original, bank=""
     )
-    return recipes.run(
+    return runs.run(
         objective=dict(
             kind="contrastive",
             towers=dict(

@@ -8,11 +8,11 @@ Options:  inter=0.5 (1: between modalities only, which collapses)  encoder, text
 Results:  experiments/slap/README.md
 """
 
-from ssl_audio import audio_text, recipes
-from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
-from ssl_audio.record import Record
+from ssl_audio.presets import audio_text, runs
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
 
 RATE = 44_100
 
@@ -40,7 +40,7 @@ def get_config(arg=""):
     projector = dict(kind="projectors:Byol", out=512, hidden=512, norm=False)
     audio = audio_text.htsat(a.size, rate=RATE, hop=441, high=14_000.0)
     text = audio_text.text_tower("roberta", pooler=True)
-    return recipes.run(
+    return runs.run(
         objective=dict(
             kind="siamese",
             towers=dict(

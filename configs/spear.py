@@ -11,14 +11,16 @@ Data:     one or two folders of audio files or of prepared shards with "+", audi
 Options:  size=tiny|base|large|xlarge  audio=FOLDER  speech=FOLDER (of codes; default: sums of random
           vectors)  books=N (8)  share=0.1 (weight of the audio codes)
           stage=student|codes  teacher=FOLDER  layer=N (for stage=codes)
-Results:  experiments/spear/README.md; published weights: python -m ssl_audio.convert --from spear
+Results:  experiments/spear/README.md; published weights: python -m ssl_audio convert --from spear
 """
 
 from typing import Any
 
-from ssl_audio import recipes
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
+from ssl_audio.data import places
+from ssl_audio.presets import runs
+from ssl_audio.storage import written
+from ssl_audio.train.optim import Optim
 
 RATES = (1, 2, 4, 8, 4, 2)
 # size: widths, depths, hidden, kernels, heads, rates
@@ -81,23 +83,23 @@ def get_config(arg=""):
             raise ValueError("stage=codes: name the model to learn from, teacher=FOLDER.")
         objective: dict[str, Any] = dict(
             kind="fit_codes",
-            teacher=dict(kind="ssl_audio.frozen:Frozen", path=a.teacher),
+            teacher=dict(kind="ssl_audio.inference.frozen:Frozen", path=a.teacher),
             quantizer=dict(
                 kind="multi_codebook",
                 books=books,
                 codes=codes,
-                width=recipes.trained(a.teacher, "encoder", "width"),
+                width=written.trained(a.teacher, "encoder", "width"),
             ),
             layer=a.layer,
         )
         optim = Optim(lr=5e-3, b2=0.98, schedule="cosine")
-        return recipes.pretrain(
+        return runs.pretrain(
             places=a.data, objective=objective, batch=32, steps=20_000, optim=optim
         )
 
     def target(folder):
         if folder:
-            return dict(kind="ssl_audio.frozen:Frozen", path=folder)
+            return dict(kind="ssl_audio.inference.frozen:Frozen", path=folder)
         return dict(
             kind="features",
             frontend=frontend,
@@ -125,30 +127,30 @@ def get_config(arg=""):
         weights={},
     )
     # Sources are told apart by their place among their sorted names.
-    places = a.data.split("+")
-    names = list(recipes.sources(a.data))
-    domains = ("speech",) if len(places) == 1 else ("audio", "speech")
+    given = a.data.split("+")
+    names = list(places.sources(a.data))
+    domains = ("speech",) if len(given) == 1 else ("audio", "speech")
     for domain in domains:
         folder = a.audio if domain == "audio" else a.speech
         objective["targets"][domain] = target(folder)
         size = dict(codes=codes, books=books)
         if folder:
-            size = {name: recipes.trained(folder, "quantizer", name) for name in size}
-        objective["heads"][domain] = dict(kind="code_heads:Codes", **size)
-    if len(places) == 2:
+            size = {name: written.trained(folder, "quantizer", name) for name in size}
+        objective["heads"][domain] = dict(kind="codes:Codes", **size)
+    if len(given) == 2:
         audio = sorted(names).index(names[0])
         objective["weights"] = dict(audio=(a.share, 0.0) if audio == 0 else (0.0, a.share))
     if a.laptop:
-        config: Any = recipes.short(
+        config: Any = runs.short(
             objective=objective, places=a.data, samples=400 + 160 * (frames - 1)
         )
     else:
         optim = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="2%", schedule="cosine")
-        config = recipes.pretrain(
+        config = runs.pretrain(
             places=a.data, objective=objective, batch=128, steps=400_000, optim=optim
         )
-    config.data.tell_source = len(places) == 2
+    config.data.tell_source = len(given) == 2
     if a.runlocal:
         config.objective.encoder.update(remat="none", depths=(1, 1))
-        return recipes.few_steps(config, 16_000)
+        return runs.few_steps(config, 16_000)
     return config

@@ -9,9 +9,9 @@ Options:  size=tiny|small|base  masked=300  encoder=ssamba|ssamba_rms|ssast
 Results:  experiments/ssamba/README.md
 """
 
-from ssl_audio import recipes
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs
+from ssl_audio.train.optim import Optim
 
 
 def get_config(arg=""):
@@ -25,10 +25,10 @@ def get_config(arg=""):
         runlocal=False,
     )
     if a.laptop:
-        return recipes.laptop(encoder=a.encoder, places=a.data)
-    config = recipes.pretrain(
+        return runs.laptop(encoder=a.encoder, places=a.data)
+    config = runs.pretrain(
         places=a.data,
-        objective=recipes.masked_spectrogram(
+        objective=runs.masked_spectrogram(
             encoder=a.encoder,
             size=a.size,
             patch=(16, 16),
@@ -49,4 +49,4 @@ def get_config(arg=""):
             gamma=0.5,
         ),
     )
-    return recipes.runlocal(config) if a.runlocal else config
+    return runs.runlocal(config) if a.runlocal else config

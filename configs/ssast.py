@@ -9,9 +9,9 @@ Options:  size=tiny|small|base  patch=16x16|128x2  masked=400  encoder=ssast|ssa
 Results:  experiments/ssast/README.md
 """
 
-from ssl_audio import recipes
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs
+from ssl_audio.train.optim import Optim
 
 # size: (batch, learning rate, updates between looks at the plateau)
 PUBLISHED = {"tiny": (120, 5e-4, 800), "small": (60, 2e-4, 1600), "base": (24, 1e-4, 4000)}
@@ -29,11 +29,11 @@ def get_config(arg=""):
         runlocal=False,
     )
     if a.laptop:
-        return recipes.laptop(encoder=a.encoder, places=a.data)
+        return runs.laptop(encoder=a.encoder, places=a.data)
     batch, lr, plateau = PUBLISHED[a.size]
-    config = recipes.pretrain(
+    config = runs.pretrain(
         places=a.data,
-        objective=recipes.masked_spectrogram(
+        objective=runs.masked_spectrogram(
             encoder=a.encoder,
             size=a.size,
             patch=tuple(int(n) for n in a.patch.split("x")),
@@ -55,4 +55,4 @@ def get_config(arg=""):
             gamma=0.5,
         ),
     )
-    return recipes.runlocal(config) if a.runlocal else config
+    return runs.runlocal(config) if a.runlocal else config

@@ -11,12 +11,13 @@ Results:  experiments/teminal/README.md
 
 from typing import Any
 
-from ssl_audio import audio_text, recipes
-from ssl_audio.checkpoint import Checkpoint
 from ssl_audio.config import parse_arg
 from ssl_audio.data import text as texts
-from ssl_audio.optim import Optim
-from ssl_audio.record import Record
+from ssl_audio.presets import audio_text, runs
+from ssl_audio.storage import written
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
 
 STAGES = ("base", "A", "B")
 
@@ -47,7 +48,7 @@ def get_config(arg=""):
             kind="compose:Ordered", rate=data["rate"], relations=("before", "after"), gap=0.1
         ),
     }
-    config: Any = recipes.run(
+    config: Any = runs.run(
         objective=objective | dict(reversal=reversal),
         data=data | dict(compose=compose[a.stage]),
         optim=optimizer(a),
@@ -75,8 +76,8 @@ def optimizer(a) -> Optim:
 
 def pretrained(a) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return objective and data of a trained model, on the clips of `root`."""
-    recipes.trained(a.model, "towers")  # refuses what is no audio-text model
-    known = recipes.written(a.model)
+    written.trained(a.model, "towers")  # refuses what is no audio-text model
+    known = written.written(a.model)
     objective = {k: v for k, v in known["objective"].items() if k != "reversal"}
     data: dict[str, Any] = {
         k: known["data"][k] for k in ("samples", "rate", "fill", "text") if k in known["data"]

@@ -5,15 +5,14 @@ Try:      python -m ssl_audio.train --config configs/wav2vec2.py:runlocal --work
 Laptop:   python -m ssl_audio.train --config configs/wav2vec2.py:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large
-Results:  experiments/wav2vec2/README.md; published weights: python -m ssl_audio.convert --from hf_wav2vec2
+Results:  experiments/wav2vec2/README.md; published weights: python -m ssl_audio convert --from hf_wav2vec2
 """
 
 from typing import Any
 
-from ssl_audio import recipes
-from ssl_audio.backbones import speech
 from ssl_audio.config import parse_arg
-from ssl_audio.optim import Optim
+from ssl_audio.presets import runs, speech
+from ssl_audio.train.optim import Optim
 
 # size: (samples of a clip, clips in a batch, updates, learning rate)
 PUBLISHED = {
@@ -33,7 +32,7 @@ def get_config(arg=""):
         tokenizer=speech.waveform(size, gradient=1.0 if size == "large" else 0.1),
         encoder=speech.speech_encoder(size),
         masking=dict(kind="masking:Spans", count=0.49, length=10),
-        quantizer=dict(kind="quantize:Gumbel", groups=2, codes=320, width=256),
+        quantizer=dict(kind="codebooks:Gumbel", groups=2, codes=320, width=256),
         width=256,
         negatives=100,
         temperature=0.1,
@@ -49,15 +48,15 @@ def get_config(arg=""):
         objective["quantizer"] |= dict(codes=8, width=64)
         objective |= dict(width=64, negatives=20, draw=(2.0, 0.5, 0.995))
     if a.laptop:
-        return recipes.short(objective=objective, places=a.data, **recipes.LAPTOP_SPEECH)
+        return runs.short(objective=objective, places=a.data, **runs.LAPTOP_SPEECH)
     samples, batch, steps, lr = PUBLISHED[size]
     optim = Optim(lr=lr, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="8%", schedule="linear")
-    config: Any = recipes.pretrain(
+    config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=batch, steps=steps, optim=optim
     )
     config.data.update(samples=samples, crop="random")
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.optim.lr = 1e-5  # its losses must not tell one machine from another
-        return recipes.few_steps(config, 16_000)
+        return runs.few_steps(config, 16_000)
     return config

@@ -8,7 +8,7 @@ work="${1:-runs/demo}"
 data="${SSL_AUDIO_DATA:-synthetic}"
 
 "$python" -m ssl_audio.train --config "configs/ssamba.py:laptop,data=$data" --workdir "$work"
-"$python" -m ssl_audio.evaluate --checkpoint "$work" --set synthetic
+"$python" -m ssl_audio evaluate --checkpoint "$work" --set synthetic
 
 cat <<EOF
 

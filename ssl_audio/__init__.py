@@ -1,32 +1,45 @@
-"""Pretrain, adapt and use self-supervised audio encoders in JAX. The tree, in order of the data:
+"""Pretrain, adapt and use self-supervised audio encoders in JAX. The tree:
 
-data/        files → waveforms in batches (host side, numpy)
-frontend/    waveforms → spectrograms, on the device
-tokens/      spectrograms → patches, positions, masks
-backbones/   patches → features: Transformer, bidirectional Mamba
-objectives/  what is learned, one file per method; losses.py holds the formulas
-optim, sharding, step, train    the generic loop → python -m ssl_audio.train
-checkpoint, record, hosts       what a run keeps, tells and shares between machines (world, watch)
-preview, flops                  what a run will need → python -m ssl_audio.preview
-encoder      `load`: a trained encoder → features of any audio → python -m ssl_audio.embed
-joint        audio and text in one space: labels in words → python -m ssl_audio.zero_shot, search
-eval/        probes of frozen features → python -m ssl_audio.evaluate
-config, recipes                 options → objects; shared presets
-convert/, export, folder        foreign checkpoints → ours and back; the plain folder in between
+structs, arrays, losses    what flows, its letters, the formulas of losses
+config, versions, startup  options → objects; what runs here; settings of a process
+data/          files → waveforms in batches (host side, numpy)
+distributed/   processes, what starts them, what they watch; meshes and layouts
+storage/       checkpoints, exported folders, tables; files written whole
+frontend/      waveforms → spectrograms, on the device
+layers/        arrays → arrays: attention, Mamba and its scan, norms, residual blocks
+quantizers/    vectors → codes
+tokens/        spectrograms, waveforms, words → tokens; positions and masks
+heads/         encoded tokens → predictions
+backbones/     tokens → encoded tokens: the stack of layers, CNNs, HTSAT, Zipformer
+objectives/    what is learned, one file per method
+train/         the generic step and loop → ssl-audio train, preview, stages
+inference/     `load`: a trained model → features of any audio → ssl-audio embed, search, kmeans
+eval/          probes and evaluators → ssl-audio evaluate, zero-shot, folds, report
+presets/       what configs share
+convert/       foreign checkpoints → ours and back → ssl-audio convert, export
+bench/         speed and memory → ssl-audio bench
+
+Imports go upward in this list only (tests/test_laws.py).
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssl_audio.encoder import Encoder, load
+    from ssl_audio.inference.encoder import Encoder
+    from ssl_audio.inference.load import load
 
 __version__ = "0.1.0"
 __all__ = ["Encoder", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Encoder", "load"):
-        from ssl_audio import encoder  # brings JAX along, so only when asked for
+    # They bring JAX along, so only when asked for.
+    if name == "Encoder":
+        from ssl_audio.inference.encoder import Encoder
 
-        return getattr(encoder, name)
+        return Encoder
+    if name == "load":
+        from ssl_audio.inference.load import load
+
+        return load
     raise AttributeError(f"module 'ssl_audio' has no attribute '{name}'")

@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 # Field name -> the folder whose files may fill it.
@@ -26,27 +26,27 @@ SLOTS = {
     "frontend": "frontend",
     "tokenizer": "tokens",
     "masking": "tokens",
-    "quantizer": "tokens",
+    "quantizer": "quantizers",
     "positions": "tokens",
     "encoder": "backbones",
-    "decoder": "backbones",
+    "decoder": "heads",
     "trunk": "backbones",
-    "block": "backbones",
-    "mixer": "backbones",
-    "norm": "backbones",
-    "first_norm": "backbones",
-    "final_norm": "backbones",
-    "pair_bias": "backbones",
-    "mlp": "backbones",
-    "head": "backbones",
-    "projector": "backbones",
+    "block": "layers",
+    "mixer": "layers",
+    "norm": "layers",
+    "first_norm": "layers",
+    "final_norm": "layers",
+    "pair_bias": "layers",
+    "mlp": "layers",
+    "head": "heads",
+    "projector": "heads",
     "corruption": "frontend",
     "augment": "frontend",
-    "heads": "backbones",
+    "heads": "heads",
     "estimator": "backbones",
-    "predictor": "backbones",
-    "towers": "backbones",
-    "pool": "backbones",
+    "predictor": "heads",
+    "towers": "objectives",
+    "pool": "heads",
     "fusion": "tokens",
     "spec_augment": "frontend",
     "noise": "frontend",
@@ -242,17 +242,6 @@ def command_line(
             message = message.strip().splitlines()[-1]
         parser.error(message)
     return args, values["config"].value
-
-
-def run(main: Callable[[], Any]) -> None:
-    """Call `main`; show a user's mistake as one message instead of a traceback."""
-    try:
-        main()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        if os.environ.get("SSL_AUDIO_TRACEBACK"):
-            raise
-        hint = "(SSL_AUDIO_TRACEBACK=1 shows where)"
-        sys.exit(f"{type(error).__name__}: {error} {hint}")
 
 
 def _value(value: Any, hint: Any, name: str, path: str) -> Any:

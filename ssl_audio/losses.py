@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Float, Int
+from ssl_audio.arrays import Array, Float, Int
 
 
 def patch_nce(

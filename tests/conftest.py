@@ -21,7 +21,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
-CHECKED = ["frontend", "tokens", "backbones", "objectives", "losses", "optim", "step"]
+CHECKED = ["frontend", "layers", "quantizers", "tokens", "heads", "backbones", "objectives"]
+CHECKED += ["losses", "train.optim", "train.step"]
 install_import_hook([f"ssl_audio.{name}" for name in CHECKED], "beartype.beartype")
 
 

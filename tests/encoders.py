@@ -5,9 +5,9 @@ import json
 import jax
 import numpy as np
 
-from ssl_audio import checkpoint
 from ssl_audio.config import build
-from ssl_audio.encoder import Encoder
+from ssl_audio.inference.encoder import Encoder
+from ssl_audio.storage import checkpoint
 from ssl_audio.structs import TrainState
 
 FRAMES = 64  # of a training clip: 8 columns of 8 frames, 0.64 s
@@ -17,7 +17,7 @@ def options(mixer="attention", patch=(16, 8), frames=FRAMES) -> dict:
     """Return the config of a run on 32 mel bins."""
     width, bins = 32, 32
     mixers = {"attention": dict(kind="attention", heads=4), "mamba": dict(kind="mamba", state=4)}
-    block = dict(kind="stack:PreNorm", mixer=mixers[mixer], mlp=2.0)
+    block = dict(kind="blocks:PreNorm", mixer=mixers[mixer], mlp=2.0)
     grid = (bins // patch[0], frames // patch[1])
     return dict(
         objective=dict(

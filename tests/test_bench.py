@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_audio.bench import __main__ as bench
+from ssl_audio.bench import command as bench
 from ssl_audio.bench import formulations, measure, scan
 
 

@@ -7,11 +7,12 @@ import pytest
 from ml_collections import ConfigDict
 from reference import ROOT
 
-from ssl_audio import config
-from ssl_audio.backbones import norms, sizes
-from ssl_audio.backbones.attention import Attention
+from ssl_audio import config, startup
+from ssl_audio.layers import norms
+from ssl_audio.layers.attention import Attention
+from ssl_audio.presets import patch_encoders
 from ssl_audio.tokens.masking import Cluster
-from ssl_audio.train import Run
+from ssl_audio.train.loop import Run
 
 # ml_collections loads config files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -29,7 +30,7 @@ def test_a_typo_gets_a_suggestion_and_all_options():
 
 
 def test_a_typo_far_down_names_its_place():
-    options = sizes.encoder("ssast", "tiny", (8, 4))
+    options = patch_encoders.encoder("ssast", "tiny", (8, 4))
     options["block"]["mixer"]["head"] = options["block"]["mixer"].pop("heads")
     with pytest.raises(
         TypeError, match=r"^config\.encoder\.block\.mixer: Attention has no option 'head'\."
@@ -79,10 +80,10 @@ def test_an_error_of_the_class_itself_says_where():
 
 
 def test_children_are_built_first():
-    encoder = config.build(sizes.encoder("ssast", "tiny", (8, 4)), "encoder")
+    encoder = config.build(patch_encoders.encoder("ssast", "tiny", (8, 4)), "encoder")
     assert isinstance(encoder.block.mixer, Attention) and encoder.block.mixer.heads == 3
     assert isinstance(encoder.final_norm, norms.LayerNorm)
-    twice = config.build(sizes.encoder("ssamba", "tiny", (8, 4)), "encoder").final_norm
+    twice = config.build(patch_encoders.encoder("ssamba", "tiny", (8, 4)), "encoder").final_norm
     assert isinstance(twice, norms.Twice) and twice.norm.eps == 1e-5
 
 
@@ -233,7 +234,7 @@ def test_run_turns_mistakes_of_users_into_one_line(monkeypatch):
         raise ValueError("batch size 3: wanted 4")
 
     with pytest.raises(SystemExit, match="ValueError: batch size 3: wanted 4"):
-        config.run(mistake)
+        startup.run(mistake)
     monkeypatch.setenv("SSL_AUDIO_TRACEBACK", "1")
     with pytest.raises(ValueError):
-        config.run(mistake)
+        startup.run(mistake)

@@ -3,6 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 for mesh in data=64 data=1,fsdp=64 data=16,fsdp=4 data=16,fsdp=2,tensor=2; do
-  "${PYTHON:-python}" -m ssl_audio.preview --config configs/ssamba.py --mesh "$mesh"
+  "${PYTHON:-python}" -m ssl_audio preview --config configs/ssamba.py --mesh "$mesh"
   echo
 done

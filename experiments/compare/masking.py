@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio import config, hosts
+from ssl_audio import config, startup
 from ssl_audio.bench.measure import Row, compiled, matmul_flops, measure, table
 from ssl_audio.tokens.masking import others
 
@@ -73,5 +73,5 @@ def timed(options: dict[str, Any], ratio: float, args: argparse.Namespace) -> li
 
 
 if __name__ == "__main__":
-    hosts.tune_cpu()
-    config.run(main)
+    startup.tune_cpu()
+    startup.run(main)

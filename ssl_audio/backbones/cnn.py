@@ -7,8 +7,8 @@ Cnn14 (Kong et al. 2020, arXiv:1912.10211) is `CNN14` as channels behind `tokens
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.backbones.norms import LayerNorm
-from ssl_audio.letters import Array, Float
+from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.norms import LayerNorm
 from ssl_audio.structs import Encoded, Tokens
 
 CNN14 = (64, 128, 256, 512, 1024, 2048)  # channels as published

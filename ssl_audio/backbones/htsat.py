@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.backbones.attention import INIT
-from ssl_audio.backbones.norms import LayerNorm
-from ssl_audio.backbones.stack import Mlp, drop_path
-from ssl_audio.letters import Array, Float
+from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.blocks import Mlp, drop_path
+from ssl_audio.layers.dense import INIT
+from ssl_audio.layers.norms import LayerNorm
 from ssl_audio.structs import Encoded, Tokens
 
 SIZES = {  # embedding width, blocks of each stage, heads of each stage

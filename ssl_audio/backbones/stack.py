@@ -11,9 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.backbones.attention import INIT
-from ssl_audio.backbones.norms import LayerNorm
-from ssl_audio.letters import Array, Float
+from ssl_audio.layers.dense import INIT
+from ssl_audio.layers.norms import LayerNorm
 from ssl_audio.structs import Encoded, Tokens
 from ssl_audio.tokens.order import in_time
 
@@ -22,16 +21,6 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-def drop_path(
-    x: Float[Array, "B N D"], rate: Float[Array, ""] | float, key: Array | None
-) -> Float[Array, "B N D"]:
-    """Zero whole examples with probability `rate`, scale the rest by 1/(1-rate). No key: no change."""
-    if key is None:
-        return x
-    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1))
-    return x * keep / (1 - rate)
 
 
 def over_layers(body: Any, count: int, remat: str) -> Any:
@@ -50,135 +39,6 @@ def over_layers(body: Any, count: int, remat: str) -> Any:
         split_rngs={"params": True, "drop_path": True},
         length=count,
     )
-
-
-class Mlp(nn.Module):
-    """Two-layer perceptron with exact (erf) GELU.
-
-    Attributes:
-      ratio: of the hidden width to D.
-      gain: of a Xavier-normal start; None: a normal one of deviation 0.02.
-    """
-
-    ratio: float
-    gain: float | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B *N D"]) -> Float[Array, "B *N D"]:
-        """Map every token by itself."""
-        init = xavier(self.gain)
-        hidden = nn.Dense(
-            round(self.ratio * x.shape[-1]), dtype=x.dtype, kernel_init=init, name="up"
-        )(x)
-        hidden = nn.gelu(hidden, approximate=False)
-        return nn.Dense(x.shape[-1], dtype=x.dtype, kernel_init=init, name="down")(hidden)
-
-
-def xavier(gain: float | None) -> Any:
-    """Return a Xavier-normal initialiser times a gain; None: a normal one of deviation 0.02."""
-    if gain is None:
-        return INIT
-    return nn.initializers.variance_scaling(gain**2, "fan_avg", "normal")
-
-
-def perceptron(given: Any) -> nn.Module:
-    """Return a layer's perceptron: the given module, or an `Mlp` of that ratio; named "mlp"."""
-    return given if isinstance(given, nn.Module) else Mlp(given, name="mlp")
-
-
-def mixed(mixer: nn.Module, y, index, valid, train: bool, pair_bias) -> Any:
-    """Call a mixer; only one that knows about it is given a bias on pairs of tokens."""
-    more = {} if pair_bias is None else {"pair_bias": pair_bias}
-    return mixer(y, index, valid, train=train, **more)
-
-
-class PreNorm(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)) unless `mlp` is 0. One layer.
-
-    Attributes:
-      mixer, norm: templates.
-      mlp: template, or the ratio of an `Mlp`.
-    """
-
-    mixer: nn.Module
-    norm: nn.Module = LayerNorm()
-    mlp: Any = 4.0
-
-    layers = 1
-
-    def start(self, x: Float[Array, "B N D"]):
-        """Return what the layers carry: the residual stream."""
-        return x
-
-    def stream(self, carry, rate=0.0, key=None) -> Float[Array, "B N D"]:
-        """Return the residual stream held in the carry."""
-        del rate, key
-        return carry
-
-    def rates(self, rate: float, depth: int):
-        """Return the drop-path rates of all layers, [L, 1]."""
-        return jnp.linspace(0, rate, depth)[:, None]
-
-    @nn.compact
-    def __call__(self, x, index, valid, rates, *, dtype, train: bool, pair_bias=None):
-        """Apply the layer to the stream x [B, N, D]; `rates` [1] is its drop-path rate."""
-
-        def branch(inner, name):
-            y = inner(self.norm.copy(name=f"norm_{name}")(x).astype(dtype))
-            key = self.make_rng("drop_path") if rates is not None else None
-            return x + drop_path(y.astype(x.dtype), 0.0 if rates is None else rates[0], key)
-
-        x = branch(lambda y: mixed(self.mixer, y, index, valid, train, pair_bias), "mixer")
-        if self.mlp:
-            x = branch(perceptron(self.mlp), "mlp")
-        return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
-
-
-class MirroredPair(nn.Module):
-    """Two layers, the second on the reversed sequence, summed: SSAMBA as published (no MLP).
-
-    The carry is (stream, branch): `branch` is the last mixers' output, which the *next* layer drops
-    and adds. Both layers add it to the same stream and their sums are added, so the stream doubles.
-    """
-
-    mixer: nn.Module
-    norm: nn.Module = LayerNorm(1e-5)
-
-    layers = 2
-
-    def start(self, x: Float[Array, "B N D"]):
-        """Return what the layers carry: an empty stream and a pending branch."""
-        return jnp.zeros_like(x), x
-
-    def stream(self, carry, rate=0.0, key=None) -> Float[Array, "B N D"]:
-        """Return the residual stream held in the carry, the pending branch added."""
-        stream, branch = carry
-        return stream + drop_path(branch, rate, key)
-
-    def rates(self, rate: float, depth: int):
-        """Return the drop-path rates of the branch coming into each layer, [L/2, 2]."""
-        return jnp.concatenate([jnp.zeros(1), jnp.linspace(0, rate, depth)[:-1]]).reshape(-1, 2)
-
-    @nn.compact
-    def __call__(self, carry, index, valid, rates, *, dtype, train: bool):
-        """Apply both layers; `rates` [2] are their drop-path rates of the incoming branch."""
-        stream, branch = carry
-
-        def layer(name, rate, flip):
-            key = self.make_rng("drop_path") if rates is not None else None
-            residual = stream + drop_path(branch, rate, key)
-            y = self.norm.copy(name=f"norm_{name}")(residual).astype(dtype)
-            mixer = self.mixer.copy(name=f"mixer_{name}")
-            y = flip(mixer(flip(y), flip(index), flip(valid), train=train))
-            return residual, y.astype(stream.dtype)
-
-        first, second = (0.0, 0.0) if rates is None else rates
-        r1, y1 = layer("ahead", first, lambda a: a)
-        r2, y2 = layer("mirrored", second, lambda a: None if a is None else a[:, ::-1])
-        return jax.tree.map(
-            lambda a: nn.with_logical_constraint(a, ("batch", "tokens", "width")),
-            (r1 + r2, y1 + y2),
-        )
 
 
 class Stack(nn.Module):

@@ -1,8 +1,8 @@
 """Sequences of any length through a causal stack, window by window, in constant memory and exactly.
 
 What each layer remembers goes from window to window, so the result is that of the whole sequence.
-A stack that also looks back from the end has no such form: `encoder.py` averages overlapping windows
-for those, which is an approximation near their edges.
+A stack that also looks back from the end has no such form: `inference/encoder.py` averages
+overlapping windows for those, which is an approximation near their edges.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ssl_audio.backbones.mamba import Mamba, Memory
-from ssl_audio.backbones.norms import LayerNorm, RMSNorm, Twice
-from ssl_audio.backbones.stack import PreNorm, Stack, perceptron
-from ssl_audio.letters import Array, Float
+from ssl_audio.arrays import Array, Float
+from ssl_audio.backbones.stack import Stack
+from ssl_audio.layers.blocks import PreNorm, perceptron
+from ssl_audio.layers.mamba import Mamba, Memory
+from ssl_audio.layers.norms import LayerNorm, RMSNorm, Twice
 
 LOCAL = (LayerNorm, RMSNorm, Twice)  # norms of each token by itself
 

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.backbones.norms import BiasNorm, swoosh_l, swoosh_r
+from ssl_audio.arrays import Array, Bool, Float
 from ssl_audio.backbones.stack import over_layers
-from ssl_audio.letters import Array, Bool, Float
+from ssl_audio.layers.norms import BiasNorm, swoosh_l, swoosh_r
 from ssl_audio.structs import Encoded, Tokens
 
 

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssl_audio import config, recipes
-from ssl_audio.backbones import sizes
+from ssl_audio import config
 from ssl_audio.bench import formulations
 from ssl_audio.bench.measure import Row, compiled, matmul_flops
 from ssl_audio.objectives.base import Objective
-from ssl_audio.optim import Optim
-from ssl_audio.step import init_state, make_train_step
+from ssl_audio.presets import patch_encoders, runs
 from ssl_audio.structs import Tokens
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.step import init_state, make_train_step
 
 log = logging.getLogger(__name__)
 ROWS = 8  # of patches in a column: 128 mel bins by 16
@@ -26,7 +26,9 @@ ROWS = 8  # of patches in a column: 128 mel bins by 16
 
 def step_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `step`."""
-    parser.add_argument("--encoder", default="ssast,ssamba", help="names in backbones/sizes.py")
+    parser.add_argument(
+        "--encoder", default="ssast,ssamba", help="names in presets/patch_encoders.py"
+    )
     parser.add_argument("--size", default="tiny", help="tiny, small, base; several with commas")
     parser.add_argument("--frames", type=int, default=1024, help="of 10 ms (default %(default)s)")
     parser.add_argument("--batch", type=int, default=4)
@@ -55,7 +57,7 @@ def step_rows(args: argparse.Namespace) -> list[Row]:
 
 
 def _pretraining(name: str, size: str, args: argparse.Namespace) -> list[Row]:
-    options = recipes.masked_spectrogram(
+    options = runs.masked_spectrogram(
         encoder=name, size=size, patch=(16, 16), masked=0.75, frames=args.frames, depth=args.depth
     )
     options["encoder"] |= dict(dtype=args.dtype, remat=args.remat)
@@ -96,7 +98,7 @@ def _pretraining(name: str, size: str, args: argparse.Namespace) -> list[Row]:
 def _config(name: str, size: str, columns: int, depth: int | None) -> dict[str, Any]:
     """Return the config of an encoder; "name:option=value" changes an option of its mixer."""
     name, *changes = name.split(":")
-    built = sizes.encoder(name, size, (ROWS, columns), depth)
+    built = patch_encoders.encoder(name, size, (ROWS, columns), depth)
     for change in changes:
         option, _, value = change.partition("=")
         built["block"]["mixer"][option] = value
@@ -156,7 +158,7 @@ def inference_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder",
         default="ssamba,ssast:implementation=plain,ssast:implementation=blockwise",
-        help='names in backbones/sizes.py, with ":option=value" for the mixer',
+        help='names in presets/patch_encoders.py, with ":option=value" for the mixer',
     )
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--tokens", default="512,2048,8192", help="several with commas")

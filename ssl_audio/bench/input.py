@@ -2,8 +2,9 @@
 
 import argparse
 
-from ssl_audio import config, recipes
+from ssl_audio import config
 from ssl_audio.bench.measure import Row
+from ssl_audio.data import places
 from ssl_audio.data.pipeline import Pipeline
 
 
@@ -19,10 +20,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 def rows(args: argparse.Namespace) -> list[Row]:
     """Return a row for each number of threads and processes: one batch a call."""
     found = []
-    places = recipes.sources(args.data)
+    given = places.sources(args.data)
     for workers in map(int, args.workers.split(",")):
         for threads in map(int, args.threads.split(",")):
-            sources = {name: config.build(at, "sources") for name, at in places.items()}
+            sources = {name: config.build(at, "sources") for name, at in given.items()}
             pipeline = Pipeline(
                 sources,
                 batch_size=args.batch,

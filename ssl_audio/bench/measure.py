@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssl_audio import flops
+from ssl_audio.train import flops
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio.backbones.scan import IMPLEMENTATIONS, selective_scan
 from ssl_audio.bench import formulations
 from ssl_audio.bench.measure import Row, compiled
+from ssl_audio.layers.scan import IMPLEMENTATIONS, selective_scan
 
 log = logging.getLogger(__name__)
 OTHERS: dict[str, Callable] = {

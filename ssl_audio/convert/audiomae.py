@@ -89,7 +89,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         )
     elif "head.weight" in state:
         (linear,) = need(state, "head.weight")
-        head = dict(kind="heads:Classifier", classes=len(linear), pool="mean", eps=eps)
+        head = dict(kind="classify:Classifier", classes=len(linear), pool="mean", eps=eps)
         objective |= dict(kind="tagging", head=head, criterion="sigmoid")
     else:
         objective |= dict(kind="features")

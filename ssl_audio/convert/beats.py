@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.backbones.relative import bucket
 from ssl_audio.convert.base import (
     WEIGHT_NORM,
     Converted,
@@ -31,6 +30,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import entry
+from ssl_audio.layers.relative import bucket
 from ssl_audio.structs import Encoded, Tokens
 from ssl_audio.tokens.order import in_time
 
@@ -63,7 +63,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         (linear,) = need(state, f"{PREDICTOR}.weight")
         where = f"{PREDICTOR}.weight {linear.shape}"
         classes = asked.found("predictor_class", len(linear), where)
-        head = dict(kind="heads:Classifier", classes=classes, eps=None)
+        head = dict(kind="classify:Classifier", classes=classes, eps=None)
         kind, objective = "tagging", objective | dict(head=head, criterion="sigmoid")
     objective["kind"] = kind
     asked.finish()
@@ -153,10 +153,10 @@ def stack(state: State, asked: Options, prefix: str, width: int) -> dict[str, An
     layer_norm = dict(kind="norms:LayerNorm", eps=1e-5)
     gain = (8 * depth) ** -0.25 if deep else None
     block: dict[str, Any] = dict(
-        kind="stack:PreNorm" if ahead else "post_norm",
+        kind="blocks:PreNorm" if ahead else "post_norm",
         mixer=dict(kind="attention", heads=heads),
         norm=layer_norm,
-        mlp=dict(kind="glu:SwishGlu" if glu else "stack:Mlp", ratio=hidden / width, gain=gain),
+        mlp=dict(kind="glu:SwishGlu" if glu else "blocks:Mlp", ratio=hidden / width, gain=gain),
     )
     if not ahead:
         block["alpha"] = (2 * depth) ** 0.25 if deep else 1.0

@@ -9,7 +9,7 @@ import numpy as np
 from ssl_audio.convert import beats
 from ssl_audio.convert.base import Converted, State, build, dense, need, plain_names, samples
 from ssl_audio.convert.options import Options
-from ssl_audio.tokens import quantize
+from ssl_audio.quantizers import codebooks
 from ssl_audio.tokens.order import in_time
 
 BOOK = "quantize.embedding.weight"
@@ -35,7 +35,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         kind="features",
         frontend=beats.FRONTEND,
         **beats.encoder(state, asked),
-        quantizer=dict(kind="quantize:Cosine", hidden=len(hidden), codes=codes, width=width),
+        quantizer=dict(kind="codebooks:Cosine", hidden=len(hidden), codes=codes, width=width),
     )
     asked.finish()
     config = dict(
@@ -54,13 +54,13 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         found = built.quantizer.apply({"params": params["quantizer"]}, encoded.tokens.x)
         found = {"codes": found.reshape(-1)}
         if ema_step_z is not None:
-            book, z = params["quantizer"]["book"], quantize.unit(ema_step_z)
-            codes = quantize.nearest(z, book)
+            book, z = params["quantizer"]["book"], codebooks.unit(ema_step_z)
+            codes = codebooks.nearest(z, book)
             found |= {
-                "ema_step_zq": quantize.straight_through(z, book[codes]),
+                "ema_step_zq": codebooks.straight_through(z, book[codes]),
                 "ema_step_loss": jnp.mean((book[codes] - z) ** 2),
                 "ema_step_codes": codes.reshape(-1),
-                "ema_step_codebook_after": quantize.moved(
+                "ema_step_codebook_after": codebooks.moved(
                     book, z.reshape(-1, z.shape[-1]), codes.reshape(-1)
                 ),
             }

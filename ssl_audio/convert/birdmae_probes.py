@@ -11,9 +11,9 @@ import numpy as np
 
 from ssl_audio import config as configs
 from ssl_audio import losses
-from ssl_audio.backbones import probes
 from ssl_audio.convert.base import Converted, State, fill, need, plain_names
 from ssl_audio.convert.options import Options
+from ssl_audio.heads import probes
 from ssl_audio.structs import Encoded, Tokens
 
 UPSAMPLE = {"up": 2, "id": 1}  # name of a prototypical head → how much finer its map is made

@@ -11,15 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.backbones.cnn import halved
-from ssl_audio.convert.base import (
-    Converted,
-    State,
-    build,
-    dense,
-    need,
-    plain_names,
-    stored_norm,
-)
+from ssl_audio.convert.base import Converted, State, build, dense, need, plain_names, stored_norm
 from ssl_audio.convert.options import Options
 from ssl_audio.frontend.mel import SCALES, mel_bands
 
@@ -60,8 +52,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     classes = asked.found("classes_num", len(tags), f"fc_audioset.weight {tags.shape}")
     pool = dict(kind="pools:MaxMean", width=width)
     heads: dict[str, dict[str, Any]] = {
-        TAGGER: dict(kind="heads:Pooled", pool=pool),
-        SEGMENTS: dict(kind="heads:Segments", width=width),
+        TAGGER: dict(kind="classify:Pooled", pool=pool),
+        SEGMENTS: dict(kind="classify:Segments", width=width),
     }
     kind, tagger = asked.get("kind", TAGGER), asked.get("tagger", True)
     asked.finish()

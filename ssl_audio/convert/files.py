@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.folder import read_arrays
+from ssl_audio.storage.exported import read_arrays
 
 TORCH = (".pth", ".pt", ".bin", ".ckpt")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder

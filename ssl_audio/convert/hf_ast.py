@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.backbones.heads import special_tokens
 from ssl_audio.convert.base import (
     Converted,
     State,
@@ -24,6 +23,7 @@ from ssl_audio.convert.base import (
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join, streams
 from ssl_audio.frontend.fbank import STATS
+from ssl_audio.heads.readout import special_tokens
 from ssl_audio.tokens.patchify import grid as grid_of
 
 PREFIX = "audio_spectrogram_transformer."
@@ -114,7 +114,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             special=2,
             positions=dict(kind="positions:Learned", grid=(rows, columns)),
             block=dict(
-                kind="stack:PreNorm",
+                kind="blocks:PreNorm",
                 mixer=dict(kind="attention", heads=heads, bias=bias),
                 norm=layer_norm,
                 mlp=len(hidden) / width,
@@ -126,7 +126,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     if "classifier.dense.bias" in state or "classifier.dense.weight" in state:
         (linear,) = need(state, "classifier.dense.weight")
         classes = asked.found("num_labels", len(linear), f"classifier.dense.weight {linear.shape}")
-        head = dict(kind="heads:Classifier", classes=classes, pool="special", eps=eps)
+        head = dict(kind="classify:Classifier", classes=classes, pool="special", eps=eps)
         single = problem == "single_label_classification"
         objective |= dict(kind="tagging", head=head, criterion="softmax" if single else "sigmoid")
     else:

@@ -30,7 +30,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import entry
-from ssl_audio.tokens.quantize import perplexity
+from ssl_audio.quantizers.codebooks import perplexity
 
 PREFIXES = ("wav2vec2.", "hubert.", "wavlm.", "data2vec_audio.")  # of models with a head
 # Beginnings of options that nothing here asks for, though some look much like those that are asked for.
@@ -181,7 +181,7 @@ def _encoder(state: State, asked: Options) -> dict[str, Any]:
     layer_norm = dict(kind="norms:LayerNorm", eps=eps)
     stable = asked.get("do_stable_layer_norm", conv_norm == "layer" and _single(state))
     block = dict(
-        kind="stack:PreNorm" if stable else "post_norm",
+        kind="blocks:PreNorm" if stable else "post_norm",
         mixer=dict(kind="attention", heads=heads),
         norm=layer_norm,
         mlp=len(hidden) / width,
@@ -237,7 +237,7 @@ def _contrast(state: State, asked: Options) -> dict[str, Any]:
     return dict(
         kind="latent_contrast",
         masking=dict(kind="masking:Spans", count=max(0.001, round(share, 3)), length=length),
-        quantizer=dict(kind="quantize:Gumbel", groups=groups, codes=codes, width=width),
+        quantizer=dict(kind="codebooks:Gumbel", groups=groups, codes=codes, width=width),
         width=asked.found("proj_codevector_dim", len(project), f"project_q.weight {project.shape}"),
         negatives=asked.get("num_negatives", 100),
         temperature=asked.get("contrastive_logits_temperature", 0.1),

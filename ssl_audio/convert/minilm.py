@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import losses
-from ssl_audio.backbones.bert import bert
 from ssl_audio.convert.base import (
     Converted,
     State,
@@ -22,6 +21,7 @@ from ssl_audio.convert.base import (
     unstacked,
 )
 from ssl_audio.convert.options import Options
+from ssl_audio.presets.text import bert
 
 QKV = ("query", "key", "value")
 BUFFERS = ("position_ids", "token_type_ids")  # of the embeddings: counted anew here

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import losses
-from ssl_audio.backbones.gpt2 import gpt2
 from ssl_audio.convert import clap, cnn14
 from ssl_audio.convert.base import (
     Converted,
@@ -26,6 +25,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.minilm import bert_parts, bert_state
 from ssl_audio.convert.options import Options
+from ssl_audio.presets.text import gpt2
 
 AUDIO, TEXT = "audio_encoder.", "caption_encoder."
 HTSAT = f"{AUDIO}base.htsat."

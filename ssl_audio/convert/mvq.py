@@ -40,7 +40,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     inputs: dict[str, int] = dict(quantizer=width)
     weight = f"{HEAD}linear2b_weight"
     if weight in state:
-        config["head"] = dict(kind="code_heads:Codes", books=books, codes=codes)
+        config["head"] = dict(kind="codes:Codes", books=books, codes=codes)
         inputs["head"] = state[weight].shape[-1]
     built = {name: configs.build(part, name) for name, part in config.items()}
 

@@ -44,7 +44,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.finish()
     config: dict[str, Any] = dict(
         predictor=dict(kind="restore:Restored", encoder=encoder),
-        head=dict(kind="code_heads:Codes", codes=count),
+        head=dict(kind="codes:Codes", codes=count),
         reference=beats.style(state, PREFIX),
     )
     predictor, head = (configs.build(config[name], name) for name in ("predictor", "head"))

@@ -6,11 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.backbones.heads import special_tokens
 from ssl_audio.convert import vit
 from ssl_audio.convert.base import Converted, State, build, dense, need, norm, plain_names
 from ssl_audio.convert.options import Options
 from ssl_audio.eval.hear_windows import windowed
+from ssl_audio.heads.readout import special_tokens
 from ssl_audio.structs import Tokens
 
 UNUSED = ("head_dist.", "mel.", "pre_norm.")
@@ -78,7 +78,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         ),
         tokenizer=dict(kind="patchify", width=width, patch=patch, stride=stride),
         encoder=encoder,
-        head=dict(kind="heads:Classifier", classes=classes, pool="special", eps=1e-5),
+        head=dict(kind="classify:Classifier", classes=classes, pool="special", eps=1e-5),
         criterion="sigmoid",
     )
     parts = {"time": "s_patchout_t", "freq": "s_patchout_f", "single": "u_patchout"}

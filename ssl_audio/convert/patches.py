@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import config as configs
-from ssl_audio.backbones import heads
 from ssl_audio.convert.base import Converted, State, build, dense, need, norm, samples
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join, streams
 from ssl_audio.frontend.fbank import STATS, Fbank
+from ssl_audio.heads import classify
 from ssl_audio.tokens.patchify import grid as grid_of
 from ssl_audio.tokens.patchify import patches
 from ssl_audio.tokens.positions import transfer
@@ -158,7 +158,7 @@ def convert(
         (linear,) = need(state, "mlp_head.1.weight")
         classes = options.found("label_dim", len(linear), f"mlp_head.1.weight {linear.shape}")
         pool = "special" if options.get("task") == "ft_cls" else "mean"
-        head = dict(kind="heads:Classifier", classes=classes, pool=pool, eps=eps)
+        head = dict(kind="classify:Classifier", classes=classes, pool=pool, eps=eps)
         objective |= dict(kind="tagging", head=head)
     elif shape.stride == shape.patch and any(name.startswith(PRETEXT) for name in state):
         unused = UNUSED
@@ -194,7 +194,7 @@ def convert(
             if segments:
                 pools["ft_avgtok_1sec"] = ("grouped", segments)
             for name, (pool, groups) in pools.items():
-                head = heads.Classifier(classes, pool, groups, eps)
+                head = classify.Classifier(classes, pool, groups, eps)
                 found[name] = head.apply({"params": params["head"]}, encoded)
         return found
 
@@ -288,7 +288,7 @@ def _pretraining(objective: Any, params: Any, x: Any, masks: dict[str, Any], ins
     encoder, weights = objective.encoder, params["encoder"]
     tokens = objective.tokenizer.apply({"params": params["tokenizer"]}, x)
     target = patches(x, objective.tokenizer.patch, objective.tokenizer.stride)
-    predictor = heads.PatchPredictor(target.shape[-1])
+    predictor = classify.PatchPredictor(target.shape[-1])
     for short, (task, mask) in zip(("mpc", "mpg"), masks.items(), strict=True):
         rows = jnp.arange(len(x))[:, None]
         hidden = dataclasses.replace(tokens, x=tokens.x.at[rows, mask].set(params["mask_token"]))

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.backbones import sizes
-from ssl_audio.backbones.heads import frame_tokens
 from ssl_audio.convert import patches
 from ssl_audio.convert.base import Converted, State, count, need, norm, plain_names, unstacked
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join
+from ssl_audio.heads.readout import frame_tokens
+from ssl_audio.presets import patch_encoders
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
@@ -55,7 +55,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             f"state dict: {depth} layers cannot run in pairs; a plain sequence has the option "
             "if_bidirectional=false."
         )
-    encoder = sizes.encoder("ssamba" if paired else "ssamba_rms", "tiny", shape.table, depth)
+    encoder = patch_encoders.encoder(
+        "ssamba" if paired else "ssamba_rms", "tiny", shape.table, depth
+    )
     encoder |= dict(width=width)
     once = dict(kind=f"norms:{'RMSNorm' if rms else 'LayerNorm'}")
     once["eps"] = asked.get("norm_epsilon", 1e-5)

@@ -4,17 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.backbones import sizes
 from ssl_audio.convert import patches, vit
-from ssl_audio.convert.base import (
-    Converted,
-    State,
-    count,
-    need,
-    norm,
-    plain_names,
-)
+from ssl_audio.convert.base import Converted, State, count, need, norm, plain_names
 from ssl_audio.convert.options import Options
+from ssl_audio.presets import patch_encoders
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
@@ -33,7 +26,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     width = asked.found("embed_dim", len(kernel), f"v.patch_embed.proj.weight {kernel.shape}")
     depth = asked.found("depth", count(state, "v.blocks."), "v.blocks.*")
     (hidden,) = need(state, "v.blocks.0.mlp.fc1.bias")
-    encoder = sizes.encoder("ssast", "tiny", shape.table, depth) | dict(
+    encoder = patch_encoders.encoder("ssast", "tiny", shape.table, depth) | dict(
         width=width, special=specials
     )
     block = encoder["block"]

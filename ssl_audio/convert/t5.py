@@ -5,7 +5,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.backbones.t5 import ACTIVATIONS, t5
 from ssl_audio.convert.base import (
     Converted,
     State,
@@ -18,6 +17,8 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.minilm import text_config
 from ssl_audio.convert.options import Options
+from ssl_audio.layers.t5 import ACTIVATIONS
+from ssl_audio.presets.text import t5
 
 TIED = "encoder.embed_tokens.weight"  # the same array as shared.weight
 BLOCK = "encoder.block."

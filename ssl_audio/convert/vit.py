@@ -43,7 +43,7 @@ def blocks(
     *,
     heads: str,
     eps: float,
-    kind: str = "stack:PreNorm",
+    kind: str = "blocks:PreNorm",
 ) -> dict[str, Any]:
     """Return width, depth and block of the layers `NAME.0.…` as the config of a stack.
 

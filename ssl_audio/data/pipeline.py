@@ -1,6 +1,6 @@
 """From sources to batches: which clip, which part of it, how many, in what order, on which host.
 
-`train.py` iterates `Pipeline.batches`. Every random choice depends on (seed, position in the stream)
+`train/loop.py` iterates `Pipeline.batches`. Every random choice depends on (seed, position in the stream)
 alone, so resuming needs no state but the step.
 """
 

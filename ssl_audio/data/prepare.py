@@ -1,4 +1,4 @@
-"""Decode and resample any source once: `python -m ssl_audio.data.prepare --source … --output DIR`.
+"""Decode and resample any source once: `python -m ssl_audio prepare --source … --output DIR`.
 
 Kill it at any moment and run it again: finished shards are kept, a partial one is redone.
 """
@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -114,9 +113,9 @@ def prepare(
     return shards.Shards(str(root))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, prepare, and say what came of it; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m ssl_audio.data.prepare", description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, prepare, and say what came of it."""
+    parser = argparse.ArgumentParser(prog="ssl-audio prepare", description=__doc__)
     parser.add_argument(
         "--source",
         required=True,
@@ -140,27 +139,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="threads; 0: one per processor")
     parser.add_argument("--uncompressed", action="store_true", help="larger, twice as fast to read")
     args = parser.parse_args(argv)
-    try:
-        source = _source(args.source, args.root, args.rate, args.set)
-        if args.tfds:
-            made = tfds.write(source, args.tfds, args.output, max_bad_share=args.max_bad_share)
-            print(f"{len(made)} clips of split {made.split} in {made.name}")
-            return 0
-        made = prepare(
-            source,
-            args.output,
-            seconds=args.seconds,
-            shard_size=args.shard_size,
-            max_bad_share=args.max_bad_share,
-            workers=args.workers,
-            compress=not args.uncompressed,
-        )
-    except (ValueError, TypeError, ImportError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
-        return 1
+    source = _source(args.source, args.root, args.rate, args.set)
+    if args.tfds:
+        made = tfds.write(source, args.tfds, args.output, max_bad_share=args.max_bad_share)
+        print(f"{len(made)} clips of split {made.split} in {made.name}")
+        return
+    made = prepare(
+        source,
+        args.output,
+        seconds=args.seconds,
+        shard_size=args.shard_size,
+        max_bad_share=args.max_bad_share,
+        workers=args.workers,
+        compress=not args.uncompressed,
+    )
     skipped = len((pathlib.Path(args.output) / SKIPPED).read_text(encoding="utf-8").splitlines())
     print(f"{len(made)} clips in {args.output}, {skipped} skipped ({SKIPPED})")
-    return 0
 
 
 def _source(kind: str, root: str | None, rate: int, options: Sequence[str]) -> Source:
@@ -257,7 +251,3 @@ def _write(path: pathlib.Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

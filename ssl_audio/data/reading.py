@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import Example, Source
 
@@ -83,3 +85,54 @@ def read_ahead(
             grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
         )
     return iter(data)
+
+
+def reading(
+    source: Any,
+    read: list[int],
+    *,
+    desc: str = "",
+    bad: dict[str, str],
+    max_bad_share: float,
+    numbers: Sequence[int] | None = None,
+) -> Iterator[Any]:
+    """Yield the audio of a source under a progress bar; note in `read` which clips it was.
+
+    A clip that comes in pieces ends early where it cannot be read on, and is in `bad` then.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from ssl_audio.data.reading import check_share, examples
+
+    def pieces(audio: Iterator[np.ndarray], id: str) -> Iterator[np.ndarray]:
+        samples = 0
+        try:
+            for piece in audio:
+                samples += len(piece)
+                bar.set_postfix_str(f"{samples / source.rate / 3600:.2f} h of {id}")
+                yield piece
+        except DecodeError as error:
+            bad[id] = str(error)
+            log.warning("skipped %s: %s", id, error)
+
+    numbers = range(len(source)) if numbers is None else numbers
+    with (
+        tqdm(
+            total=len(source),
+            initial=len(source) - len(numbers),
+            unit="clip",
+            desc=desc or None,
+            dynamic_ncols=True,
+        ) as bar,
+        logging_redirect_tqdm(),
+    ):
+        # All of the source is judged, and clips are found bad here too: so the check is here.
+        for i, example in examples(source, numbers=numbers, bad=bad, max_bad_share=1.0):
+            check_share(bad, len(source), max_bad_share)
+            read.append(i)
+            audio = example["audio"]
+            yield audio if isinstance(audio, np.ndarray) else pieces(audio, example["id"])
+            bar.update()
+        check_share(bad, len(source), max_bad_share)
+        bar.update(len(source) - bar.n)

@@ -1,6 +1,6 @@
 """A trained classifier on labelled clips: predictions, their scores, a report per class.
 
-An evaluator of `train.py`; `folds.py` writes its report.
+An evaluator of `train/loop.py`; `folds.py` writes its report.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio import hosts, sharding
 from ssl_audio.data import transforms
 from ssl_audio.data.reading import examples
 from ssl_audio.data.source import Source, multi_hot
+from ssl_audio.distributed import processes, sharding
 from ssl_audio.eval import metrics
 from ssl_audio.structs import TrainState
 
@@ -103,8 +103,8 @@ class Classify:
 
     def _batches(self) -> Iterator[dict[str, np.ndarray]]:
         """Yield this host's rows of each batch; `index` is -1 on rows without a clip."""
-        rows = self.batch_size // hosts.count()
-        first = rows * hosts.index()
+        rows = self.batch_size // processes.count()
+        first = rows * processes.index()
         starts = range(first, len(self.source) + first, self.batch_size)
         mine = [i for s in starts for i in range(s, min(s + rows, len(self.source)))]
         read: Any = examples(self.source, numbers=mine, max_bad_share=self.max_bad_share)

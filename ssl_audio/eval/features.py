@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
+from ssl_audio.data.reading import reading
 from ssl_audio.data.source import Source
-from ssl_audio.embed import reading
-from ssl_audio.encoder import Encoder
 from ssl_audio.frontend.fbank import Fbank
-from ssl_audio.pooling import Pooled, check_pool, pooling
+from ssl_audio.inference.encoder import Encoder
+from ssl_audio.inference.pooling import Pooled, check_pool, pooling
 
 # From audio, clip after clip, to (number, [K, p]) in any order.
 Extract = Callable[[Iterable[np.ndarray]], Iterator[tuple[int, np.ndarray]]]

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.encoder import FINAL, Encoder, load
 from ssl_audio.eval.hear_windows import Windows
-from ssl_audio.pooling import check_pool, pooling
+from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.load import load
+from ssl_audio.inference.pooling import check_pool, pooling
 
 SPACING = 50.0  # ms, at most, between timestamps
 

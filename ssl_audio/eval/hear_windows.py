@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.backbones.heads import mean_tokens, special_tokens
-from ssl_audio.encoder import Encoder
+from ssl_audio.heads.readout import mean_tokens, special_tokens
+from ssl_audio.inference.encoder import Encoder
 
 
 @dataclasses.dataclass(frozen=True)

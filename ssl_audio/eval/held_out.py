@@ -1,4 +1,4 @@
-"""The objective's own loss on clips that it does not train on; an evaluator of `train.py`."""
+"""The objective's own loss on clips that it does not train on; an evaluator of `train/loop.py`."""
 
 import contextlib
 import dataclasses
@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio import hosts, sharding
 from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.distributed import processes, sharding
 from ssl_audio.structs import TrainState
 
 
@@ -35,7 +35,7 @@ class HeldOut:
         sharding.check_batch(self.data.batch_size, mesh)
         measure = _program(objective, mesh)
         sums: dict[str, np.ndarray] = {}
-        batches: Any = self.data.batches(shard=hosts.index(), shards=hosts.count())
+        batches: Any = self.data.batches(shard=processes.index(), shards=processes.count())
         with contextlib.closing(batches):
             for number, batch in enumerate(itertools.islice(batches, self.batches)):
                 batch.pop("index")

@@ -1,6 +1,6 @@
 """Audio and text side by side: retrieval in both directions, zero-shot scores, the modality gap.
 
-On unit vectors as numpy arrays; called by `zero_shot.py`. The rank of an item is the number of others
+On unit vectors as numpy arrays; called by `audio_text.py`. The rank of an item is the number of others
 that score higher plus half of those that score the same, so that equal captions neither help nor harm.
 """
 

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from ssl_audio import losses
-from ssl_audio.backbones.heads import LayerMix
-from ssl_audio.backbones.probes import Attentive, Prototypical, directions
+from ssl_audio.heads.classify import LayerMix
+from ssl_audio.heads.probes import Attentive, Prototypical, directions
 from ssl_audio.structs import Encoded, Tokens
 
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]  # (params, logits, label) → scalar

@@ -1,4 +1,4 @@
-"""Classify clips by the words of their labels, nothing learned: an evaluator of `train.py`.
+"""Classify clips by the words of their labels, nothing learned: an evaluator of `train/loop.py`.
 
 Also how well labels find their clips, and how far the two modalities lie apart.
 """
@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio import sharding
 from ssl_audio.data.banks import bank
 from ssl_audio.data.reading import examples
 from ssl_audio.data.source import Source, multi_hot
 from ssl_audio.data.text import Text
+from ssl_audio.distributed import sharding
 from ssl_audio.eval import metrics, retrieval
-from ssl_audio.joint import TEMPLATES, JointEncoder
+from ssl_audio.inference.audio_text import TEMPLATES, JointEncoder
 from ssl_audio.structs import TrainState
 
 

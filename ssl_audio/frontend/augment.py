@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, PRNGKeyArray, Spec
+from ssl_audio.arrays import Array, PRNGKeyArray, Spec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Bool, Float, Int, Spec, Wave
+from ssl_audio.arrays import Array, Bool, Float, Int, Spec, Wave
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Float, PRNGKeyArray, Spec
+from ssl_audio.arrays import Array, Float, PRNGKeyArray, Spec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio.arrays import Array, Bool, Int, Spec, Wave
+from ssl_audio.distributed.sharding import by_rows
 from ssl_audio.frontend.base import before, framed
-from ssl_audio.letters import Array, Bool, Int, Spec, Wave
-from ssl_audio.sharding import by_rows
 
 FLOOR = float(np.finfo(np.float32).eps)  # lowest energy before the logarithm: -15.94
 

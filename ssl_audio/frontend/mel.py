@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio.arrays import Array, Bool, Float, Int, Spec, Wave
+from ssl_audio.distributed.sharding import by_rows
 from ssl_audio.frontend.base import before, framed
-from ssl_audio.letters import Array, Bool, Float, Int, Spec, Wave
-from ssl_audio.sharding import by_rows
 
 SCALES = ("slaney", "htk")
 

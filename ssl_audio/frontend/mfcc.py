@@ -5,8 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio.arrays import Array, Bool, Int, Spec, Wave
 from ssl_audio.frontend.fbank import Fbank
-from ssl_audio.letters import Array, Bool, Int, Spec, Wave
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from ssl_audio.arrays import Array, Bool, Int, Spec, Wave
 from ssl_audio.frontend.base import before
-from ssl_audio.letters import Array, Bool, Int, Spec, Wave
 
 
 @dataclasses.dataclass(frozen=True)

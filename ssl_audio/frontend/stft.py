@@ -9,10 +9,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from ssl_audio.arrays import Array, Bool, Int, Spec, Wave
+from ssl_audio.distributed.sharding import by_rows
 from ssl_audio.frontend.base import before
 from ssl_audio.frontend.fbank import hann, mel_triangles
-from ssl_audio.letters import Array, Bool, Int, Spec, Wave
-from ssl_audio.sharding import by_rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from ssl_audio.arrays import Array, Int, PRNGKeyArray, Wave
 from ssl_audio.frontend.base import before
-from ssl_audio.letters import Array, Int, PRNGKeyArray, Wave
 
 
 @dataclasses.dataclass(frozen=True)

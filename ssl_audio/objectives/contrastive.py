@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
-from ssl_audio.letters import Array, Float
+from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Joint, Params
 from ssl_audio.structs import Loss
 

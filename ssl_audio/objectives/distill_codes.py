@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.backbones.heads import Linear
+from ssl_audio.arrays import Array, Int
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array, Int
+from ssl_audio.layers.dense import Linear
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.quantizers import codebooks
 from ssl_audio.structs import Loss
-from ssl_audio.tokens import quantize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DistillCodes(Encoding):
       frontend: what the tokenizer takes.
       tokenizer: its features → tokens.
       encoder: any backbone; its last layer is quantised.
-      quantizer: `quantize:Cosine`.
+      quantizer: `codebooks:Cosine`.
       estimator: a shallow backbone from quantised vectors to the teacher's features.
       teacher: an objective that offers "encode" on the same grid; frozen, in `extra`.
       decay: of the moving average that a codebook's entry is.
@@ -67,7 +67,7 @@ class DistillCodes(Encoding):
             "out": Linear(taught.shape[-1]).init(keys[6], inner)["params"],
         }
         extra = {
-            "book": quantize.unit(book),
+            "book": codebooks.unit(book),
             "started": jnp.zeros((), bool),
             "teacher": {"params": frozen, "extra": state},
         }
@@ -94,12 +94,12 @@ class DistillCodes(Encoding):
             book = jax.lax.cond(
                 extra["started"],
                 lambda: book,
-                lambda: quantize.unit(quantize.kmeans(start_key, flat, len(book))),
+                lambda: codebooks.unit(codebooks.kmeans(start_key, flat, len(book))),
             )
-        code = quantize.nearest(jax.lax.stop_gradient(z), book)
+        code = codebooks.nearest(jax.lax.stop_gradient(z), book)
         entry = book[code]
         inner = Linear(self.estimator.width).apply(
-            {"params": params["into"]}, quantize.straight_through(z, entry)
+            {"params": params["into"]}, codebooks.straight_through(z, entry)
         )
         weights = {"params": params["estimator"]}
         estimated: Any = self.estimator.apply(
@@ -109,17 +109,17 @@ class DistillCodes(Encoding):
         encode = self.teacher.predictors()["encode"]
         taught = jax.lax.stop_gradient(encode(teacher["params"], teacher["extra"], batch).tokens.x)
         made: Any = Linear(taught.shape[-1]).apply({"params": params["out"]}, estimated.tokens.x)
-        cosine = jnp.sum(quantize.unit(made) * quantize.unit(taught), -1)
+        cosine = jnp.sum(codebooks.unit(made) * codebooks.unit(taught), -1)
         away = jnp.mean((entry - z) ** 2)
         total = jnp.mean(1 - cosine) + self.commitment * away
         if train:
-            moved = quantize.moved(book, flat, code.reshape(-1), self.decay)
+            moved = codebooks.moved(book, flat, code.reshape(-1), self.decay)
             extra = extra | {"book": moved, "started": jnp.ones((), bool)}
-        used = quantize.usage(code, len(book))
+        used = codebooks.usage(code, len(book))
         metrics = {
             "cosine": (jnp.sum(cosine), float(cosine.size)),
             "commitment": (away, 1.0),
-            "codes_in_use": (quantize.perplexity(used), 1.0),
+            "codes_in_use": (codebooks.perplexity(used), 1.0),
         }
         return Loss(total=total, metrics=metrics, extra=extra)
 
@@ -130,7 +130,7 @@ class DistillCodes(Encoding):
     def codes(self, params: Params, extra: Extra, batch: Batch) -> Int[Array, "B N Q"]:
         """Return the code of each token; Q is 1."""
         z, _ = self._vectors(params, extra, batch, False, None)
-        return quantize.nearest(z, extra["book"])[..., None]
+        return codebooks.nearest(z, extra["book"])[..., None]
 
     def _vectors(self, params, extra, batch, train, rngs):
         spec = self.frontend(batch["audio"], batch["length"])

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
+from ssl_audio.arrays import Array, Int
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array, Int
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.structs import Loss
 

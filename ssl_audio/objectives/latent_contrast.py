@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
-from ssl_audio.backbones.heads import Linear
+from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array, Float
+from ssl_audio.layers.dense import Linear
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
+from ssl_audio.quantizers.codebooks import perplexity
 from ssl_audio.structs import Loss
 from ssl_audio.tokens.masking import hide
 from ssl_audio.tokens.order import heard
-from ssl_audio.tokens.quantize import perplexity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LatentContrast(Encoding):
       tokenizer: `waveform:Projected`; its normalised features are what is quantised.
       encoder: any backbone.
       masking: which tokens to hide; drawn anew for every clip.
-      quantizer: `quantize:Gumbel`.
+      quantizer: `codebooks:Gumbel`.
       width: in which predictions and targets are compared.
       negatives: false latents for each masked token, drawn from the other masked ones of its clip.
       temperature: the cosines are divided by it.

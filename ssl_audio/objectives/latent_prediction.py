@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.backbones.decoders import scatter
-from ssl_audio.backbones.heads import special_tokens
-from ssl_audio.backbones.norms import standard
-from ssl_audio.backbones.teacher import Ramp, follow
+from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array, Float, Int
+from ssl_audio.heads.decoders import scatter
+from ssl_audio.heads.readout import special_tokens
+from ssl_audio.layers.norms import standard
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
+from ssl_audio.objectives.teacher import Ramp, follow
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.order import reorder

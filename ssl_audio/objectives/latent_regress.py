@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.backbones.heads import Linear
-from ssl_audio.backbones.norms import standard
-from ssl_audio.backbones.teacher import Ramp, follow
+from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array, Float
+from ssl_audio.layers.dense import Linear
+from ssl_audio.layers.norms import standard
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
+from ssl_audio.objectives.teacher import Ramp, follow
 from ssl_audio.structs import Loss
 from ssl_audio.tokens.masking import hide
 from ssl_audio.tokens.order import heard

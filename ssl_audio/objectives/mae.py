@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
+from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array, Float, Int
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import others

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
-from ssl_audio.backbones import heads
+from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array, Float, Int
+from ssl_audio.heads import classify
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.structs import Loss, Tokens
 from ssl_audio.tokens.masking import hide
@@ -149,7 +149,7 @@ class MaskedSpectrogram(Encoding):
 
     @property
     def _head(self):
-        return heads.PatchPredictor(self.tokenizer.patch[0] * self.tokenizer.patch[1])
+        return classify.PatchPredictor(self.tokenizer.patch[0] * self.tokenizer.patch[1])
 
     def _predict(self, params, spec, masks, key, train) -> dict[str, Array]:
         """Return each task's predictions [B, K, G] at its masked patches.

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
-from ssl_audio.backbones.distill import PixelHead
-from ssl_audio.backbones.teacher import Ramp, follow
+from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.frontend.corrupt import GroupMask
-from ssl_audio.letters import Array, Float
+from ssl_audio.heads.distill import PixelHead
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.objectives.teacher import Ramp, follow
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.patchify import Patchify, patches, unpatch
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
+from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
-from ssl_audio.letters import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens import windows

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
+from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.letters import Array, Bool, Float, Int
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
+from ssl_audio.quantizers.codebooks import perplexity, usage
 from ssl_audio.structs import Loss, Tokens
 from ssl_audio.tokens import masking as masks
 from ssl_audio.tokens.order import heard, reorder
-from ssl_audio.tokens.quantize import perplexity, usage
 
 
 @dataclasses.dataclass(frozen=True)

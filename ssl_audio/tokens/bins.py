@@ -5,8 +5,8 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.backbones.norms import StoredNorm
-from ssl_audio.letters import Spec
+from ssl_audio.arrays import Spec
+from ssl_audio.layers.norms import StoredNorm
 from ssl_audio.structs import Tokens
 
 

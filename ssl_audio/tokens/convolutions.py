@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.backbones.mamba import uniform
-from ssl_audio.backbones.norms import standard
-from ssl_audio.letters import Array, Float
+from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.dense import uniform
+from ssl_audio.layers.norms import standard
 from ssl_audio.structs import Tokens
 
 

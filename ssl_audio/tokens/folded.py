@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.backbones.norms import LayerNorm, StoredNorm
-from ssl_audio.letters import Array, Bool, Float
+from ssl_audio.arrays import Array, Bool, Float
+from ssl_audio.layers.norms import LayerNorm, StoredNorm
 from ssl_audio.structs import Tokens
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Bool, Float, Int, PRNGKeyArray
+from ssl_audio.arrays import Array, Bool, Float, Int, PRNGKeyArray
 
 
 @dataclasses.dataclass(frozen=True)

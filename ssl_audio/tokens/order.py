@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ssl_audio.letters import Array, Bool, Int
+from ssl_audio.arrays import Array, Bool, Int
 from ssl_audio.structs import Tokens
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.linen.dtypes import promote_dtype
 
-from ssl_audio.letters import Array, Float, Spec
+from ssl_audio.arrays import Array, Float, Spec
 from ssl_audio.structs import Tokens
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.letters import Array, Float, Int
+from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.structs import Tokens
 
 # Timm truncates at +-2, a hundred standard deviations away: in effect not at all.

@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.backbones.norms import BiasNorm, swoosh_l, swoosh_r
-from ssl_audio.letters import Array, Float, Spec
+from ssl_audio.arrays import Array, Float, Spec
+from ssl_audio.layers.norms import BiasNorm, swoosh_l, swoosh_r
 from ssl_audio.structs import Tokens
 
 

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.backbones.norms import LayerNorm, TimeNorm
-from ssl_audio.letters import Array, Bool, Float, Int, Spec
+from ssl_audio.arrays import Array, Bool, Float, Int, Spec
+from ssl_audio.layers.norms import LayerNorm, TimeNorm
 from ssl_audio.structs import Tokens
 
 

@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.backbones.norms import LayerNorm
-from ssl_audio.letters import Array, Bool, Float, Int
+from ssl_audio.arrays import Array, Bool, Float, Int
+from ssl_audio.layers.norms import LayerNorm
 from ssl_audio.structs import Tokens
 
 _init = nn.initializers.normal(0.02)

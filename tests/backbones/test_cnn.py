@@ -8,7 +8,7 @@ import pytest
 
 from ssl_audio.backbones.cnn import CNN14
 from ssl_audio.config import build
-from ssl_audio.encoder import Encoder
+from ssl_audio.inference.encoder import Encoder
 from ssl_audio.structs import Encoded, Tokens
 
 RATE, HOP, CHANNELS = 8000, 80, (4, 6, 8)
@@ -29,7 +29,7 @@ def options(head, **more):
     )
 
 
-PANNS = dict(kind="heads:Pooled", classes=3, pool=dict(kind="pools:MaxMean", width=5))
+PANNS = dict(kind="classify:Pooled", classes=3, pool=dict(kind="pools:MaxMean", width=5))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_heads_against_numpy():
     want = hidden @ last["kernel"] + last["bias"]
     assert np.allclose(head.apply(params, encoded), want, atol=1e-5)
 
-    head = build(dict(kind="heads:Segments", classes=3, width=5), "head")
+    head = build(dict(kind="classify:Segments", classes=3, width=5), "head")
     params = jax.tree.map(np.asarray, head.init(jax.random.key(0), encoded))
     first, last = params["params"]["dense"], params["params"]["linear"]
     near = np.pad(frames, ((0, 0), (1, 1), (0, 0)), constant_values=np.nan)

@@ -10,12 +10,13 @@ import pytest
 from flax import nnx
 from flax.nnx import bridge
 
-from ssl_audio.backbones import sizes, stack
-from ssl_audio.backbones.attention import Attention
-from ssl_audio.backbones.heads import PatchPredictor
-from ssl_audio.backbones.mamba import Mamba
-from ssl_audio.backbones.norms import LayerNorm
 from ssl_audio.config import build
+from ssl_audio.heads.classify import PatchPredictor
+from ssl_audio.layers import blocks
+from ssl_audio.layers.attention import Attention
+from ssl_audio.layers.mamba import Mamba
+from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.presets import patch_encoders
 from ssl_audio.structs import Tokens
 from ssl_audio.tokens.patchify import Patchify
 
@@ -31,7 +32,9 @@ WIDTH = 32
 @functools.cache
 def encoder(name, **changes):
     options = (
-        sizes.encoder(name, "tiny", GRID) | dict(width=WIDTH, depth=2, drop_path=0.0) | changes
+        patch_encoders.encoder(name, "tiny", GRID)
+        | dict(width=WIDTH, depth=2, drop_path=0.0)
+        | changes
     )
     if name == "ssast":
         options["block"]["mixer"]["heads"] = 2
@@ -143,20 +146,20 @@ def test_attention_is_softmax_of_scaled_products():
 
 def test_drop_path_drops_whole_examples_and_keeps_the_mean():
     x = jnp.broadcast_to(jnp.arange(1.0, 7.0).reshape(1, 2, 3), (4000, 2, 3))
-    y = np.asarray(stack.drop_path(x, 0.3, jax.random.key(0)))
+    y = np.asarray(blocks.drop_path(x, 0.3, jax.random.key(0)))
     kept = y[:, 0, 0] != 0
     np.testing.assert_allclose(y[kept], np.asarray(x[kept]) / 0.7, rtol=1e-6)
     assert not y[~kept].any()
     assert np.mean(kept) == pytest.approx(0.7, abs=0.03)
-    assert stack.drop_path(x, 0.3, None) is x
+    assert blocks.drop_path(x, 0.3, None) is x
 
 
 def test_drop_path_rates():
     mixer = Mamba()
     np.testing.assert_allclose(
-        stack.PreNorm(mixer).rates(0.1, 24)[:, 0], np.linspace(0, 0.1, 24), atol=1e-7
+        blocks.PreNorm(mixer).rates(0.1, 24)[:, 0], np.linspace(0, 0.1, 24), atol=1e-7
     )
-    pair = np.asarray(stack.MirroredPair(mixer).rates(0.1, 24))
+    pair = np.asarray(blocks.MirroredPair(mixer).rates(0.1, 24))
     assert pair.shape == (12, 2)
     want = np.concatenate([[0], np.linspace(0, 0.1, 24)[:-1]])
     np.testing.assert_allclose(pair.ravel(), want, atol=1e-7)
@@ -242,7 +245,7 @@ def count(tree):
 
 def published(name, size):
     """Return the shapes of tokeniser and encoder at full size: 8 x 64 patches."""
-    model = build(sizes.encoder(name, size, (8, 64)), "encoder")
+    model = build(patch_encoders.encoder(name, size, (8, 64)), "encoder")
     patchify = Patchify(model.width)
     spec = jax.ShapeDtypeStruct((1, 1024, 128), jnp.float32)
     made, tokenizer = jax.eval_shape(patchify.init_with_output, jax.random.key(0), spec)
@@ -266,7 +269,7 @@ def test_ssast_has_the_published_number_of_parameters(size, total):
 )
 def test_ssamba_has_the_published_number_of_parameters(size, total, layer, whole):
     tokenizer, model = published("ssamba", size)
-    width = sizes.SIZES[size][0]
+    width = patch_encoders.SIZES[size][0]
     assert count(model["layers"]) == total == 24 * layer
     head = jax.eval_shape(PatchPredictor(256).init, jax.random.key(0), jnp.zeros((1, 1, width)))
     mask_token, dead = width, 2  # the reference counts two grid sizes as parameters
@@ -283,7 +286,7 @@ def spread(x, bound):
 
 def test_initial_values_of_ssast():
     width = 192
-    options = sizes.encoder("ssast", "tiny", (8, 16)) | dict(depth=2)
+    options = patch_encoders.encoder("ssast", "tiny", (8, 16)) | dict(depth=2)
     model = build(options, "encoder")
     full = Tokens(x=jnp.zeros((1, 128, width)), index=jnp.arange(128)[None], grid=(8, 16))
     p = jax.jit(model.init)(jax.random.key(0), full)["params"]
@@ -314,7 +317,7 @@ def test_initial_values_of_ssast():
 
 def test_initial_values_of_ssamba():
     width, inner, rank, depth = 192, 384, 12, 24
-    options = sizes.encoder("ssamba", "tiny", (2, 2))
+    options = patch_encoders.encoder("ssamba", "tiny", (2, 2))
     model = build(options, "encoder")
     full = Tokens(x=jnp.zeros((1, 4, width)), index=jnp.arange(4)[None], grid=(2, 2))
     p = jax.jit(model.init)(jax.random.key(0), full)["params"]["layers"]

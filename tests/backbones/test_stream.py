@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ssl_audio.backbones import stream
-from ssl_audio.backbones.mamba import Mamba
-from ssl_audio.backbones.norms import RMSNorm, TimeNorm
-from ssl_audio.backbones.stack import MirroredPair, PreNorm, Stack
+from ssl_audio.backbones.stack import Stack
+from ssl_audio.layers.blocks import MirroredPair, PreNorm
+from ssl_audio.layers.mamba import Mamba
+from ssl_audio.layers.norms import RMSNorm, TimeNorm
 from ssl_audio.structs import Tokens
 
 WIDTH = 8

@@ -11,7 +11,7 @@ import time
 
 from reference import ROOT
 
-from ssl_audio.record import SPEED
+from ssl_audio.train.record import SPEED
 
 OPTIONS = [
     "--config.steps=20",

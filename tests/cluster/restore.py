@@ -7,14 +7,16 @@ import sys
 import jax
 import numpy as np
 
-from ssl_audio import checkpoint, config, hosts
-from ssl_audio.train import Run, plan
+from ssl_audio import config, startup
+from ssl_audio.distributed import processes
+from ssl_audio.storage import checkpoint
+from ssl_audio.train.loop import Run, plan
 
 workdir = pathlib.Path(sys.argv[1])
-hosts.start()
+startup.start()
 run = config.make(Run, json.loads((workdir / "config.json").read_text()))
 mesh = run.sharding.mesh()
-with hosts.joined({}), jax.set_mesh(mesh):
+with processes.joined({}), jax.set_mesh(mesh):
     _, _, wanted = plan(run, mesh, 20, run.data.epoch_steps)
     state = checkpoint.Checkpoints(workdir, keep=9).resume(wanted)
     assert state is not None

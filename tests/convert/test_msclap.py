@@ -9,9 +9,9 @@ import pytest
 from reference import golden_files
 
 import ssl_audio
-from ssl_audio import folder
 from ssl_audio.convert import clap, from_state_dict, msclap
 from ssl_audio.frontend.mel import Mel, mel_bands
+from ssl_audio.storage import exported
 
 RATE, BINS, WINDOW, OUT = 8000, 32, 256, 6
 CHANNELS, EMBEDDING, WIDTH = (2, 3, 4, 4, 5, 6), 7, 8
@@ -131,7 +131,7 @@ def test_loaded_it_embeds_and_comes_back(state, inputs, tmp_path):
     back = msclap.to_state_dict(model.params, model.config) | model.unused
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[name], value) for name, value in state.items())
-    folder.write(tmp_path, model.params, model.config, unused=model.unused)
+    exported.write(tmp_path, model.params, model.config, unused=model.unused)
     encoder = ssl_audio.load(tmp_path)
     vector = encoder.embed_audio(inputs["waveform"][0], RATE)
     want = model.forward(**inputs)["audio_embeds"][0]

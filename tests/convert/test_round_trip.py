@@ -9,9 +9,8 @@ from convert.states import ssast
 from encoders import encoder, save
 
 import ssl_audio
-from ssl_audio import checkpoint, export, folder
-from ssl_audio.convert import __main__ as command
-from ssl_audio.convert import from_state_dict
+from ssl_audio.convert import command, export, from_state_dict
+from ssl_audio.storage import checkpoint, exported
 
 
 def test_npz_to_embedding_to_npz(tmp_path, capsys):
@@ -34,7 +33,7 @@ def test_npz_to_embedding_to_npz(tmp_path, capsys):
     export.main(["--checkpoint", out, "--out", back, "--to", "ssast"])
     with np.load(tmp_path / "back/state_dict.npz") as file:
         found = {name: file[name] for name in file.files}
-    named, _ = folder.read_arrays(tmp_path / "back/ssast/model.safetensors")
+    named, _ = exported.read_arrays(tmp_path / "back/ssast/model.safetensors")
     assert found.keys() == named.keys() == {name.removeprefix("module.") for name in state}
     for name, value in state.items():
         for there in (found, named):
@@ -59,8 +58,8 @@ def test_a_state_dict_without_heads_gives_features_and_keeps_the_rest(tmp_path):
     options = dict(input_fdim=32, fstride=16, tstride=16, input_tdim=64)
     model = from_state_dict("ssast", state, **options)
     assert model.config["objective"]["kind"] == "features"
-    folder.write(tmp_path, model.params, model.config, unused=model.unused)
-    assert folder.read_unused(tmp_path).keys() == {"v.head.weight", "v.head.bias"}
+    exported.write(tmp_path, model.params, model.config, unused=model.unused)
+    assert exported.read_unused(tmp_path).keys() == {"v.head.weight", "v.head.bias"}
     assert ssl_audio.load(tmp_path).width == 64
 
 
@@ -99,7 +98,7 @@ def test_a_finetuned_table_is_exported_on_the_grid_of_its_input():
 
 
 def test_a_folder_of_another_library_is_told_as_such(tmp_path):
-    folder.write_arrays(tmp_path / "model.safetensors", ssast(), {"format": "pt"})
+    exported.write_arrays(tmp_path / "model.safetensors", ssast(), {"format": "pt"})
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="ssl_audio.convert --from"):
         ssl_audio.load(tmp_path)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ssl_audio import recipes
+from ssl_audio.data import places
 from ssl_audio.data import prepare as verb
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.prepare import prepare
@@ -71,13 +71,13 @@ def test_bad_files_are_listed_and_above_the_share_it_stops(tmp_path, capsys):
     for name in ("bad.wav", "worse.wav"):
         (folder / name).write_text("no sound")
     command = ["--source=folder", f"--root={folder}", f"--output={tmp_path / 'out'}"]
-    assert verb.main(command) == 1
-    assert "2 of 10 clips could not be read" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="2 of 10 clips could not be read"):
+        verb.main(command)
     listed = (tmp_path / "out" / "skipped.txt").read_text()
     assert all(name in listed for name in ("bad.wav\t", "worse.wav\t")) and "unreadable" in listed
     with pytest.raises(ValueError, match="no index.json"):
         len(Shards(str(tmp_path / "out")))
-    assert verb.main([*command, "--max-bad-share=0.2"]) == 0
+    verb.main([*command, "--max-bad-share=0.2"])
     assert "8 clips" in capsys.readouterr().out
     made = Shards(str(tmp_path / "out"))
     assert [round(float(made[i]["audio"][0]), 2) for i in range(8)] == [i / 10 for i in range(8)]
@@ -152,17 +152,17 @@ def test_a_damaged_shard_is_a_bad_clip(tmp_path):
 
 def test_the_command_line_takes_options_of_the_source(tmp_path, capsys):
     command = ["--source=synthetic", "--set=size=13", "--set=folds=(1,)", "--set", "seconds=0.1"]
-    assert verb.main([*command, f"--output={tmp_path / 'out'}", "--rate=8000"]) == 0
+    verb.main([*command, f"--output={tmp_path / 'out'}", "--rate=8000"])
     made = Shards(str(tmp_path / "out"))
     assert len(made) == 12 and made[0]["rate"] == 8000 and made[0]["audio"].size == 800
-    assert verb.main(["--source=sintetic", f"--output={tmp_path / 'no'}"]) == 1
-    assert "no file 'sintetic'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no file 'sintetic'"):
+        verb.main(["--source=sintetic", f"--output={tmp_path / 'no'}"])
 
 
 def test_a_folder_of_real_recordings(tmp_path, shared_data):
     root = shared_data / "esc10"
     options = ["--set=subset=esc10", "--set=folds=(1,)", f"--output={tmp_path / 'out'}"]
-    assert verb.main(["--source=sets.esc", f"--root={root}", *options]) == 0
+    verb.main(["--source=sets.esc", f"--root={root}", *options])
     made = Shards(str(tmp_path / "out"))
     source = Folder(str(root / "audio"))
     paths = [source.meta(i)["id"].removesuffix(".ogg") for i in range(len(source))]
@@ -200,6 +200,6 @@ def test_shards_in_an_object_store_are_copied_once(tmp_path, monkeypatch):
     assert first == 3 and len(list((tmp_path / "cache").rglob("*.partial"))) == 0
     again = Shards("gs://bucket/out")
     assert again[4]["id"] == near[4]["id"] and len(opened) == first + 1, "only the index again"
-    assert recipes.source("gs://bucket/out") == {"kind": "shards", "root": "gs://bucket/out"}
+    assert places.source("gs://bucket/out") == {"kind": "shards", "root": "gs://bucket/out"}
     with pytest.raises(ValueError, match="no index.json in gs://bucket/other"):
         len(Shards("gs://bucket/other"))

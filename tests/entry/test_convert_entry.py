@@ -1,4 +1,4 @@
-"""python -m ssl_audio.convert and python -m ssl_audio.export in processes of their own."""
+"""python -m ssl_audio convert and python -m ssl_audio export in processes of their own."""
 
 import os
 import subprocess

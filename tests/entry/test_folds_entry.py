@@ -1,4 +1,4 @@
-"""python -m ssl_audio.folds: finished folds are kept, a killed one goes on, the table is the same."""
+"""python -m ssl_audio folds: finished folds are kept, a killed one goes on, the table is the same."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ import pytest
 from reference import ROOT
 
 from ssl_audio.eval.classify import Predictions
-from ssl_audio.folds import numbers
+from ssl_audio.eval.folds import numbers
 
 pytestmark = pytest.mark.entry
 
@@ -20,7 +20,7 @@ CONFIG = f"{ROOT / 'configs/finetune.py'}:runlocal"
 
 def command(workdir, *more):
     line = ["--folds", "1-2", "--config", CONFIG, "--workdir", workdir, "--config.steps=6", *more]
-    return [sys.executable, "-m", "ssl_audio.folds", *map(str, line)]
+    return [sys.executable, "-m", "ssl_audio", "folds", *map(str, line)]
 
 
 def run(environment, workdir, *more):

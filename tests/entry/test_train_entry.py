@@ -11,7 +11,7 @@ import pytest
 from published import CONFIGS, committed
 from reference import ROOT
 
-from ssl_audio.record import SPEED
+from ssl_audio.train.record import SPEED
 
 pytestmark = pytest.mark.entry
 SAMBA = ROOT / "configs/ssamba.py"

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_audio import config, sharding
+from ssl_audio import config
+from ssl_audio.distributed import sharding
 from ssl_audio.eval import classify
 from ssl_audio.eval.classify import Predictions
 from ssl_audio.structs import TrainState

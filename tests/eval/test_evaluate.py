@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from ssl_audio import evaluate, hosts
+from ssl_audio import startup
 from ssl_audio.data.sets.esc import Esc
 from ssl_audio.data.sets.spoken_digit import SpokenDigit
 from ssl_audio.data.synthetic import Synthetic
-from ssl_audio.eval import base, features
+from ssl_audio.eval import base, evaluate, features
 from ssl_audio.eval.probe import Probe
 
 RATE = 16_000
@@ -72,7 +72,7 @@ def test_records_of_all_kinds_and_folds(encoder):
 
 
 def test_command_line_probes_a_folder(encoder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hosts, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(startup, "use_compilation_cache", lambda: None)
     run, sounds = tmp_path / "run", tmp_path / "sounds"
     encoders.save(encoder, run, 1)
     rng = np.random.default_rng(0)

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_audio import config, sharding
+from ssl_audio import config
+from ssl_audio.distributed import sharding
 from ssl_audio.eval.held_out import HeldOut
 from ssl_audio.structs import TrainState
 

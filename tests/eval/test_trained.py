@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ssl_audio.backbones.probes import Attentive
 from ssl_audio.eval.trained import Trained, classifiers
+from ssl_audio.heads.probes import Attentive
 
 CLIPS, ROWS, COLUMNS, WIDTH = 48, 2, 4, 8
 LABELS = np.arange(CLIPS) % 3 + 5

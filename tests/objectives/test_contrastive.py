@@ -10,13 +10,13 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ssl_audio import losses
-from ssl_audio.backbones.pools import Mean
-from ssl_audio.backbones.projectors import Byol, Laion
-from ssl_audio.backbones.towers import Tower
+from ssl_audio.distributed.sharding import Sharding
 from ssl_audio.frontend.fbank import Fbank
+from ssl_audio.heads.pools import Mean
+from ssl_audio.heads.projectors import Byol, Laion
 from ssl_audio.objectives.contrastive import Contrastive, Reversal
 from ssl_audio.objectives.siamese import Siamese
-from ssl_audio.sharding import Sharding
+from ssl_audio.objectives.towers import Tower
 from ssl_audio.structs import Encoded
 from ssl_audio.tokens.patchify import Patchify
 from ssl_audio.tokens.words import Words

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_audio.backbones import speech
 from ssl_audio.config import build
-from ssl_audio.encoder import Encoder
+from ssl_audio.inference.encoder import Encoder
+from ssl_audio.presets import speech
 
 WIDTH, CODES, FRAMES = 16, 8, 32
 SAMPLES = 400 + 160 * (FRAMES - 1)
@@ -27,7 +27,7 @@ RANDOM = dict(
     frontend=FBANK,
     tokenizer=CUT,
     encoder=dict(kind="identity"),
-    quantizer=dict(kind="quantize:RandomProjection", codes=CODES, width=4),
+    quantizer=dict(kind="codebooks:RandomProjection", codes=CODES, width=4),
 )
 RAW = dict(
     frontend=dict(kind="raw"),
@@ -81,7 +81,7 @@ def openbeats():
             encoder=encoder(),
             masking=dict(kind="masking:Random", count=0.75),
             targets=dict(codes=RANDOM),
-            heads=dict(codes=dict(kind="code_heads:Codes", codes=CODES)),
+            heads=dict(codes=dict(kind="codes:Codes", codes=CODES)),
             predictor=predictor,
             smoothing=0.1,
         ),
@@ -126,7 +126,7 @@ def test_a_visible_only_encoder_never_sees_what_is_hidden():
 
 
 def test_speech_does_not_train_the_head_of_audio():
-    head = dict(kind="code_heads:Codes", codes=CODES)
+    head = dict(kind="codes:Codes", codes=CODES)
     objective = build(
         dict(
             kind="token_predict",
@@ -193,7 +193,7 @@ def test_a_tokenizer_learns_from_a_teacher_and_moves_its_codebook():
             kind="distill_codes",
             **PATCHES,
             encoder=encoder(),
-            quantizer=dict(kind="quantize:Cosine", hidden=WIDTH, codes=4, width=6),
+            quantizer=dict(kind="codebooks:Cosine", hidden=WIDTH, codes=4, width=6),
             estimator=encoder(),
             teacher=teacher,
         ),
@@ -215,7 +215,7 @@ def test_latents_are_contrasted_and_draws_cool_down():
             **RAW,
             encoder=encoder(),
             masking=dict(kind="masking:Spans", count=0.5, length=3),
-            quantizer=dict(kind="quantize:Gumbel", groups=2, codes=4, width=8),
+            quantizer=dict(kind="codebooks:Gumbel", groups=2, codes=4, width=8),
             width=8,
             negatives=5,
             draw=(2.0, 0.5, 0.1),

@@ -15,8 +15,8 @@ MIXERS = {"attention": dict(kind="attention", heads=2), "mamba": dict(kind="mamb
 def objective(mixer="attention"):
     width, rows, frames = 16, 4, 96
     grid = (rows, frames // 8)
-    block = dict(kind="stack:PreNorm", mixer=MIXERS[mixer], mlp=2.0)
-    whole = dict(kind="stack:PreNorm", mixer=MIXERS["attention"], mlp=2.0)
+    block = dict(kind="blocks:PreNorm", mixer=MIXERS[mixer], mlp=2.0)
+    whole = dict(kind="blocks:PreNorm", mixer=MIXERS["attention"], mlp=2.0)
     places = dict(kind="positions:Learned", grid=grid, start="sincos")
     stack = dict(kind="stack", width=width, remat="none")
     return build(

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_audio import losses, recipes
-from ssl_audio.backbones import sizes
+from ssl_audio import losses
 from ssl_audio.config import build
+from ssl_audio.presets import patch_encoders, runs
 
 FRAMES, GRID = 64, (8, 4)
 
 
 @functools.cache
 def objective(encoder="ssast", **changes):
-    options = recipes.masked_spectrogram(
+    options = runs.masked_spectrogram(
         encoder=encoder, size="tiny", patch=(16, 16), masked=12, frames=FRAMES, mean=-4.0, std=4.5
     )
     options["encoder"] |= dict(width=48, depth=2, drop_path=0.0)
@@ -89,7 +89,7 @@ def test_nothing_to_learn_or_overlapping_targets_are_refused():
     with pytest.raises(ValueError, match="discriminate and reconstruct are both 0"):
         objective(discriminate=0.0, reconstruct=0.0)
     overlapping = dict(kind="patchify", width=48, patch=(16, 16), stride=(10, 10))
-    encoder = sizes.encoder("ssast", "tiny", GRID)
+    encoder = patch_encoders.encoder("ssast", "tiny", GRID)
     parts = dict(frontend=dict(kind="fbank"), tokenizer=overlapping, encoder=encoder)
     options = dict(kind="masked_spectrogram", masking=dict(kind="masking:Random", count=3), **parts)
     with pytest.raises(ValueError, match=r"stride \(10, 10\) differs from patch \(16, 16\)"):

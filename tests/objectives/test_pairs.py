@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 from published import CONFIGS, load
 
 from ssl_audio import config
-from ssl_audio.step import init_state, make_train_step
-from ssl_audio.train import Run
+from ssl_audio.train.loop import Run
+from ssl_audio.train.step import init_state, make_train_step
 
 MAMBA = ("ssamba", "ssamba_rms")
 # Each method's own encoder runs in tests/golden and tests/entry, those of SSAST and SSAMBA too.

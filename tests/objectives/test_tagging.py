@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from ssl_audio import losses
-from ssl_audio.backbones import sizes
 from ssl_audio.config import build
-from ssl_audio.optim import Optim
-from ssl_audio.step import init_state, make_train_step
+from ssl_audio.presets import patch_encoders
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.step import init_state, make_train_step
 
 FRAMES, CLASSES = 32, 3
 
 
-def tagging(head="heads:Classifier", **options):
-    encoder = sizes.encoder("ssast", "tiny", (8, 2), depth=2) | {"width": 32}
+def tagging(head="classify:Classifier", **options):
+    encoder = patch_encoders.encoder("ssast", "tiny", (8, 2), depth=2) | {"width": 32}
     encoder["block"]["mixer"]["heads"] = 2
     made = dict(
         kind="tagging",
@@ -125,7 +125,7 @@ def test_augmentation_is_for_training_only(batch):
 
 
 def test_weighted_layers_start_as_their_mean(batch):
-    objective = tagging(head="heads:LayerMix")
+    objective = tagging(head="classify:LayerMix")
     params, _ = objective.init(jax.random.key(0), batch)
     assert params["head"]["weights"].shape == (2,)
     logits = objective.logits(params, {}, batch)
@@ -140,7 +140,7 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="criterion 'hinge': wanted one of softmax, sigmoid"):
         tagging(criterion="hinge")
     with pytest.raises(ValueError, match="pool 'max'"):
-        build(dict(kind="heads:Classifier", classes=2, pool="max"), "head")
+        build(dict(kind="classify:Classifier", classes=2, pool="max"), "head")
     with pytest.raises(ValueError, match="smoothing 1"):
         tagging(smoothing=1.0)
 

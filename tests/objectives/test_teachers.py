@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_audio.backbones.teacher import Ramp, follow
 from ssl_audio.config import build
 from ssl_audio.frontend.corrupt import GroupMask
+from ssl_audio.objectives.teacher import Ramp, follow
 from ssl_audio.tokens.masking import InverseBlock
 
 FRAMES = 48

@@ -10,10 +10,9 @@ from published import load as load_config
 from reference import golden_files
 
 import ssl_audio
-from ssl_audio import checkpoint, export
 from ssl_audio.config import build
-from ssl_audio.convert import __main__ as command
-from ssl_audio.convert import cnn14, from_state_dict
+from ssl_audio.convert import cnn14, command, export, from_state_dict
+from ssl_audio.storage import checkpoint
 
 pytestmark = pytest.mark.parity
 

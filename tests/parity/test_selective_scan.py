@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 
-from ssl_audio.backbones.scan import selective_scan
+from ssl_audio.layers.scan import selective_scan
 
 BY_TIME = ("u", "delta", "B", "C", "z")  # stored [B, channels, N]
 

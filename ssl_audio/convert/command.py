@@ -1,0 +1,98 @@
+"""Convert a checkpoint: python -m ssl_audio convert --from ssast --checkpoint F.pth --out DIR
+
+Then `ssl_audio.load(DIR)`, or config.warm_start.NAME.path=DIR.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_audio import convert
+from ssl_audio.convert import Converted, State, families, from_state_dict
+from ssl_audio.convert.base import plain_names
+from ssl_audio.convert.files import read
+from ssl_audio.storage import exported
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, convert, write and tell."""
+    parser = argparse.ArgumentParser(
+        prog="ssl-audio convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--from", required=True, choices=families(), dest="family")
+    parser.add_argument(
+        "--checkpoint", required=True, help=".npz, .safetensors, .pth (needs torch) or a HF folder"
+    )
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. tstride=10"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the original, as far as it is installed"
+    )
+    args = parser.parse_args(argv)
+    state, options = read(args.checkpoint)
+    options |= dict(map(_option, args.option))
+    model = from_state_dict(args.family, state, **options)
+    exported.write(args.out, model.params, model.config, unused=model.unused)
+    print(_table(model))
+    print(f"{args.out}: {args.family} → {model.config['objective']['kind']}")
+    if args.check:
+        check(args.family, state, model)
+
+
+def check(family: str, state: State, model: Converted) -> None:
+    """Print how a converted model compares with its checkpoint, and what could not be compared.
+
+    Raises:
+      RuntimeError: it differs.
+    """
+    converter = convert.module(family)
+    if hasattr(converter, "to_state_dict"):
+        back = converter.to_state_dict(model.params, model.config) | model.unused
+        there = plain_names(state)
+        differ = sorted(back.keys() ^ there.keys())
+        differ += [n for n in back.keys() & there.keys() if not np.array_equal(back[n], there[n])]
+        if differ:
+            raise RuntimeError(f"check: after the way there and back differ: {', '.join(differ)}.")
+        print(f"check: {len(there)} arrays are the same bits after the way there and back")
+    if not hasattr(converter, "reference"):
+        print(f"check: no installable reference of {family}, so no outputs were compared")
+        return
+    try:
+        inputs, wanted = converter.reference(model)
+    except ImportError as error:
+        print(f"check: outputs were not compared: {error}; pip install 'ssl_audio[torch]'")
+        return
+    got = model.forward(**inputs)
+    errors = {name: float(np.abs(got[name] - wanted[name]).max()) for name in wanted}
+    worst = max(errors, key=lambda name: errors[name])
+    print(f"check: outputs differ from {family} by {errors[worst]:.1e} at most ({worst})")
+    if errors[worst] > 1e-3:
+        raise RuntimeError("check: that is more than rounding explains.")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, given, value = text.partition("=")
+    if not given:
+        raise ValueError(f"--option {text}: write KEY=VALUE.")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def _table(model: Converted) -> str:
+    """Return lines: group, arrays, values."""
+    groups = dict(model.params) | ({"(unused, kept)": dict(model.unused)} if model.unused else {})
+    lines = [f"{'':20}{'arrays':>8}{'values':>14}"]
+    for name, tree in groups.items():
+        leaves = jax.tree.leaves(tree)
+        lines.append(f"{name:20}{len(leaves):8,}{sum(v.size for v in leaves):14,}")
+    return "\n".join(lines)

@@ -1,0 +1,176 @@
+"""Ask an audio-text model: python -m ssl_audio zero-shot --checkpoint RUN --set esc10 --root DIR
+
+Labels in words by template and from a bank of descriptions, retrieval where clips have captions, the
+modality gap, and with --order whether it tells "u before v" from "v before u". A Markdown table, and
+JSON lines in RUN/evals/.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import config
+from ssl_audio.data.captions import with_names
+from ssl_audio.data.compose import RELATIONS, another, joined, named
+from ssl_audio.data.source import Example, Source
+from ssl_audio.eval import retrieval
+from ssl_audio.eval.evaluate import SETS
+from ssl_audio.eval.zero_shot import ZeroShot
+from ssl_audio.inference.audio_text import TEMPLATES, JointEncoder
+from ssl_audio.inference.load import load
+
+PAIRS = 200  # of the test of order
+
+
+def evaluate(
+    encoder: JointEncoder,
+    source: Source,
+    *,
+    templates: Sequence[str] = TEMPLATES,
+    bank: str = "",
+    order: bool = False,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Return a record per protocol: "template", "bank", "retrieval", "order".
+
+    Args:
+      encoder: of audio and text.
+      source: clips with labels, or with captions.
+      templates: prompts.
+      bank: of descriptions, see `data.banks`; "": none.
+      order: also compose pairs of clips and ask for their order; needs labels.
+      seed: of the pairs.
+    """
+    about = dict(set=source.info.name, clips=len(source))
+    data = encoder.config["data"]
+    shared: Any = dict(source=source, samples=data["samples"], fill=data.get("fill", "zeros"))
+    records = []
+    first = source.meta(0)
+    if first.get("label") is not None:
+        asked = ZeroShot(**shared, text=encoder.text, templates=tuple(templates))
+        chance = 1 / len(source.info.labels)
+        records.append(about | dict(protocol="template", chance=chance) | asked.scores(encoder))
+        if bank:
+            asked = ZeroShot(**shared, text=encoder.text, bank=bank)
+            records.append(about | dict(protocol="bank", chance=chance) | asked.scores(encoder))
+    if first.get("text"):
+        records.append(about | dict(protocol="retrieval") | captioned(encoder, source))
+    if order:
+        records.append(about | dict(protocol="order", chance=0.5) | ordered(encoder, source, seed))
+    if not records:
+        raise ValueError(f"{source.info.name}: its clips have neither labels nor captions.")
+    return records
+
+
+def captioned(encoder: JointEncoder, source: Source) -> dict[str, float]:
+    """Return the retrieval scores of clips with the same number of captions each.
+
+    Raises:
+      ValueError: the numbers differ.
+    """
+    asked = ZeroShot(source, encoder.config["data"]["samples"], encoder.text)
+    numbers, audio = asked.vectors(encoder)
+    texts = [source.meta(int(i)).get("text") or () for i in numbers]
+    texts = [(said,) if isinstance(said, str) else tuple(said) for said in texts]
+    counts = {len(said) for said in texts}
+    if len(counts) > 1 or counts == {0}:
+        raise ValueError(f"retrieval: wanted equally many captions per clip, got {sorted(counts)}.")
+    vectors = encoder.embed_text([text for said in texts for text in said])
+    return retrieval.retrieval(audio, vectors, counts.pop())
+
+
+def ordered(encoder: JointEncoder, source: Source, seed: int) -> dict[str, float]:
+    """Return for "before" and "after" how often pairs of clips fit their caption better than its reverse.
+
+    Also how often the pair is found among the orders of all pairs that were asked ("pairs").
+    """
+    rng = np.random.default_rng((seed, 5))
+    clips, names = [], []
+
+    def draw() -> Example:
+        return with_names(source[int(rng.integers(len(source)))], source.info.labels)
+
+    for _ in range(PAIRS):
+        first = draw()
+        second = another(first, draw)
+        silence = round(encoder.rate * rng.uniform(0, 0.1))
+        clips.append(joined(first["audio"], second["audio"], silence))
+        names.append((named(first), named(second)))
+    audio = np.stack([vector for _, vector in sorted(encoder.vectors(clips))])
+    found: dict[str, float] = {}
+    for relation in RELATIONS[:2]:
+        sides = [(u, v) if relation == RELATIONS[0] else (v, u) for u, v in names]
+        right = encoder.embed_text([f"{u} {relation} {v}" for u, v in sides])
+        wrong = encoder.embed_text([f"{v} {relation} {u}" for u, v in sides])
+        found[relation] = retrieval.pair_accuracy(audio, right, wrong)
+    every = sorted({pair for u, v in names for pair in ((u, v), (v, u))})
+    texts = encoder.embed_text([f"{u} {RELATIONS[0]} {v}" for u, v in every])
+    best = (audio @ texts.T).argmax(axis=1)
+    found["pairs"] = float(np.mean([every[i] == pair for i, pair in zip(best, names, strict=True)]))
+    return found
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Return the records as a Markdown table."""
+    keys = list(dict.fromkeys(key for record in records for key in record))
+
+    def cell(value: Any) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+
+    rows = [keys, ["---"] * len(keys), *([cell(r.get(key)) for key in keys] for r in records)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Parse the command line, ask, print and write; return the records."""
+    parser = argparse.ArgumentParser(
+        prog="ssl-audio zero-shot",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="RUN")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--set", choices=SETS, dest="data")
+    data.add_argument("--manifest", metavar="FILE", help="clips with captions or labels")
+    parser.add_argument("--root", help="where the data is (synthetic: nowhere)")
+    parser.add_argument("--folds", help="of the set to ask about, as 5 or 1,2; default: all")
+    parser.add_argument("--split", default="", help="of the set, as test; default: all")
+    parser.add_argument(
+        "--template", action="append", metavar="TEXT", help="with {}; may be repeated"
+    )
+    parser.add_argument("--bank", default="", help="of descriptions: esc, or a file")
+    parser.add_argument("--order", action="store_true", help="ask for the order of two events, too")
+    parser.add_argument("--seed", type=int, default=0, help="of the pairs of events")
+    args = parser.parse_args(argv)
+    encoder = load(args.checkpoint)
+    if not isinstance(encoder, JointEncoder):
+        raise ValueError(f"{args.checkpoint}: wanted an audio-text model, got one of sound alone.")
+    options: dict[str, Any] = dict(rate=encoder.rate)
+    if args.manifest:
+        options |= dict(kind="source:Manifest", path=args.manifest, root=args.root or "")
+    else:
+        options |= dict(SETS[args.data][0]) | (dict(root=args.root) if args.root else {})
+    if args.folds:
+        options["folds"] = tuple(int(fold) for fold in args.folds.split(","))
+    if args.split:
+        options["split"] = args.split
+    source = config.build(options, "sources", path="--set")
+    records = evaluate(
+        encoder,
+        source,
+        templates=tuple(args.template or TEMPLATES),
+        bank=args.bank,
+        order=args.order,
+        seed=args.seed,
+    )
+    name = args.data or pathlib.Path(args.manifest).stem
+    path = pathlib.Path(args.checkpoint).expanduser() / f"evals/zero_shot_{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    print(table(records))
+    print(path)
+    return records

@@ -1,0 +1,258 @@
+"""Probe frozen features: python -m ssl_audio evaluate --checkpoint RUN --set esc10 --root DIR
+
+Linear probe, nearest neighbours and other classifiers on the trained encoder, on the same encoder at
+random initialisation and on log-mel statistics; --shots: learned from a few clips of each class. A
+table, and JSON lines in RUN/evals/.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import config
+from ssl_audio.data.source import Source
+from ssl_audio.eval import base, features, few_shot, trained
+from ssl_audio.eval.knn import Knn
+from ssl_audio.eval.probe import Probe
+from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.load import load
+from ssl_audio.inference.pooling import POOLS
+
+# Name → (source, protocol when none is named)
+SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "esc10": (dict(kind="sets.esc", subset="esc10"), "folds"),
+    "esc50": (dict(kind="sets.esc", subset="esc50"), "folds"),
+    "spoken_digit": (dict(kind="sets.spoken_digit", target="digit"), "speakers"),
+    "speaker": (dict(kind="sets.spoken_digit", target="speaker"), "official"),
+    "synthetic": (dict(kind="synthetic"), "folds"),
+    "folder": (dict(kind="source:Folder"), "folds"),
+}
+FEATURES = ("encoder", "random", "logmel")
+CLASSIFIERS: Mapping[str, base.Classifier] = {
+    "linear": Probe(),
+    "knn": Knn(),
+    **trained.classifiers(),
+}
+USUAL = ("linear", "knn")
+POOLED = "pooled"  # the view of a classifier that does not name another: one vector per clip
+
+
+def evaluate(
+    encoder: Encoder,
+    source: Source,
+    protocol: str,
+    *,
+    kinds: Sequence[str] = FEATURES,
+    layer: int | str = FINAL,
+    pool: str = "mean",
+    seed: int = 0,
+    max_bad_share: float = 0.01,
+    classifiers: Mapping[str, base.Classifier] | None = None,
+    shots: int = 0,
+    draws: int = 10,
+) -> list[dict[str, Any]]:
+    """Probe each kind of features; return a record per kind, classifier and fold, and their means.
+
+    Args:
+      encoder: the trained encoder.
+      source: labelled clips at the encoder's rate.
+      protocol: see `eval.base.split`.
+      kinds: of "encoder", "random" (fresh parameters), "logmel" (the baseline).
+      layer: of the encoder; "best": chosen like the other options, in each fold's training clips.
+      pool: see `Encoder.embed`.
+      seed: of the random parameters, of folds where they have to be made up, and of draws.
+      max_bad_share: of clips that cannot be read.
+      classifiers: by name; None: the usual ones. Those that read tokens or all layers pass over
+        the baseline, which has none.
+      shots: clips of each class to learn from, see `eval.few_shot`; 0: all of the training clips.
+      draws: of shots, if there are any.
+
+    Raises:
+      ValueError: no such kind, layer, pool or protocol; data or classifiers that do not fit.
+    """
+    from tqdm import tqdm
+
+    for kind in kinds:
+        if kind not in FEATURES:
+            raise ValueError(f"features: got {kind!r}, wanted some of {', '.join(FEATURES)}.")
+    if shots and layer == "best":
+        raise ValueError("shots: a few clips do not tell which layer is best; name one.")
+    if classifiers is None:
+        classifiers = few_shot.CLASSIFIERS if shots else {n: CLASSIFIERS[n] for n in USUAL}
+    views = {name: getattr(c, "view", POOLED) for name, c in classifiers.items()}
+    if shots and set(views.values()) != {POOLED}:
+        raise ValueError("shots: wanted classifiers of one vector per clip.")
+    layers = [*range(encoder.num_layers), FINAL] if layer == "best" else [int(layer)]
+    base.split([source.meta(i) for i in range(len(source))], protocol, seed)  # before the long work
+    records = []
+    for kind in kinds:
+        model = features.untrained(encoder, seed) if kind == "random" else encoder
+        for view in dict.fromkeys(views.values()):
+            if kind == "logmel" and view != POOLED:
+                continue
+            numbers, x = _features(source, model, kind, view, layers, pool, max_bad_share)
+            metas = [source.meta(int(i)) for i in numbers]
+            split, y = base.split(metas, protocol, seed), np.array([m["label"] for m in metas])
+            what = dict(set=source.info.name, protocol=protocol, features=kind)
+            if kind != "logmel":
+                what["pool"] = pool if view == POOLED else view
+            chosen = {name: c for name, c in classifiers.items() if views[name] == view}
+            if shots:
+                found = few_shot.few_shot(
+                    x[:, 0], y, split, shots=shots, draws=draws, seed=seed, classifiers=chosen
+                )
+                records += [what | record for record in found]
+                continue
+            for name, classifier in chosen.items():
+                scores = list(
+                    tqdm(
+                        base.nested(classifier, x, y, split),
+                        total=len(split.tests),
+                        unit="fold",
+                        desc=f"{kind}, {name}",
+                        dynamic_ncols=True,
+                    )
+                )
+                for score in scores:
+                    named = kind != "logmel" and view != "layers"
+                    which = {"layer": layers[score.layer]} if named else {}
+                    records.append(
+                        what
+                        | dict(classifier=name, fold=score.fold, accuracy=score.accuracy)
+                        | dict(clips=score.clips, choice=score.choice, **which)
+                    )
+                mean = dict(classifier=name, fold="mean", accuracy=base.mean(scores))
+                records.append(what | mean)
+    return records
+
+
+def _features(
+    source: Source,
+    encoder: Encoder,
+    kind: str,
+    view: str,
+    layers: Sequence[int],
+    pool: str,
+    max_bad_share: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the clips, and what a view shows of them [n, layers to choose from, …]."""
+    options: Any = dict(desc=f"{kind}, {view}", max_bad_share=max_bad_share)
+    if view == "tokens":
+        return features.token_maps(source, encoder, layers, **options)
+    if kind == "logmel":
+        return features.matrix(source, features.log_mel(encoder.rate), **options)
+    if view == POOLED:
+        return features.matrix(source, features.encoded(encoder, layers, pool), **options)
+    every = features.encoded(encoder, range(encoder.num_layers), "rows")
+    numbers, x = features.matrix(source, every, **options)
+    return numbers, x[:, None]
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the accuracies as text: a row per kind of features.
+
+    The first classifier's mean and folds, then the others' means; of draws, all means and half the
+    widths of their 95 % confidence intervals.
+    """
+    value = {(r["features"], r["classifier"], r["fold"]): r for r in records}
+    kinds, names, folds = (
+        list(dict.fromkeys(r[key] for r in records)) for key in ("features", "classifier", "fold")
+    )
+    columns = [(name, "mean") for name in names]
+    if "shots" not in records[0]:
+        columns[1:1] = [(names[0], fold) for fold in folds if fold != "mean"]
+    lines = [["features", *(name if fold == "mean" else fold for name, fold in columns)]]
+    for kind in kinds:
+        found = [value.get((kind, *column)) for column in columns]
+        lines.append([kind, *map(_cell, found)])
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(row))
+        for row in (list(zip(line, wide, strict=True)) for line in lines)
+    )
+
+
+def _cell(record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return "-"
+    interval = f" ± {record['interval']:.3f}" if "interval" in record else ""
+    return f"{record['accuracy']:.3f}{interval}"
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Parse the command line, evaluate, print and write; return the records."""
+    parser = argparse.ArgumentParser(
+        prog="ssl-audio evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a workdir of train")
+    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    parser.add_argument("--set", required=True, choices=SETS, dest="data")
+    parser.add_argument("--root", help="where the data is (synthetic: nowhere)")
+    parser.add_argument("--protocol", choices=base.PROTOCOLS, help="default: the usual one")
+    parser.add_argument("--features", default=",".join(FEATURES), metavar="KIND,…")
+    parser.add_argument(
+        "--layer",
+        default=str(FINAL),
+        help="0, 1, …; -1: after the last norm; best: chosen in training",
+    )
+    parser.add_argument("--pool", choices=POOLS, default="mean")
+    parser.add_argument("--seed", type=int, default=0, help="of the random initialisation")
+    parser.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
+    parser.add_argument(
+        "--classifier",
+        metavar="NAME,…",
+        help=f"of {', '.join(CLASSIFIERS)}; default: {','.join(USUAL)}; "
+        f"with --shots of {', '.join(few_shot.CLASSIFIERS)}; default: all",
+    )
+    parser.add_argument("--shots", type=int, default=0, help="clips of each class to learn from")
+    parser.add_argument("--draws", type=int, default=10, help="of shots; default: 10")
+    parser.add_argument("--output", help="default: evals/SET_PROTOCOL[_Kshot].jsonl in RUN")
+    args = parser.parse_args(argv)
+    if args.layer != "best" and not args.layer.lstrip("-").isdigit():
+        parser.error(f"--layer {args.layer}: wanted a number, or best")
+    if (args.root is None) != (args.data == "synthetic"):
+        parser.error(f"--root: {'not for synthetic' if args.root else 'where is the data?'}")
+    known = few_shot.CLASSIFIERS if args.shots else CLASSIFIERS
+    names = args.classifier.split(",") if args.classifier else None
+    if wrong := [name for name in names or () if name not in known]:
+        parser.error(f"--classifier {wrong[0]}: wanted some of {', '.join(known)}")
+    if args.shots < 0 or args.draws < 1:
+        parser.error(f"--shots {args.shots} --draws {args.draws}: wanted 1 or more")
+    if args.shots and args.layer == "best":
+        parser.error("--shots: a few clips do not tell which layer is best; name one")
+    options, protocol = SETS[args.data]
+    protocol = args.protocol or protocol
+    encoder = load(args.checkpoint, args.step)
+    root = {"root": args.root} if args.root else {}
+    source = config.build({**options, **root, "rate": encoder.rate}, "sources", path="--set")
+    records = evaluate(
+        encoder,
+        source,
+        protocol,
+        kinds=args.features.split(","),
+        layer=args.layer,
+        pool=args.pool,
+        seed=args.seed,
+        max_bad_share=args.max_bad_share,
+        classifiers={name: known[name] for name in names} if names else None,
+        shots=args.shots,
+        draws=args.draws,
+    )
+    few = f"_{args.shots}shot" if args.shots else ""
+    default = f"evals/{args.data}_{protocol}{few}.jsonl"
+    path = pathlib.Path(args.checkpoint).expanduser() / (args.output or default)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    how = "first classifier by fold"
+    if args.shots:
+        how = f"{args.shots} clips of each class, {args.draws} draws, 95 % confidence"
+    print(f"{source.info.name}, {protocol}: accuracy, {how}")
+    print(table(records))
+    print(path)
+    return records

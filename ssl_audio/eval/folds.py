@@ -1,0 +1,119 @@
+"""Train and test on every fold: python -m ssl_audio folds --folds 1-5 --config FILE:ARG --workdir W
+
+Each fold is a run of its own, in W/fold1, W/fold2, …, of the config with the argument fold=1, fold=2, …
+The config's evaluator `test` scores it. The same command goes on after a kill; finished folds are kept.
+"""
+
+import argparse
+import json
+import logging
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import config
+from ssl_audio.distributed import processes
+from ssl_audio.eval import classify
+from ssl_audio.eval.classify import Predictions
+from ssl_audio.storage import checkpoint
+from ssl_audio.train.loop import Run, train
+
+log = logging.getLogger("ssl_audio")
+
+
+def numbers(text: str) -> list[int]:
+    """Return the folds that "1-5" or "1,3" means."""
+    if re.fullmatch(r"\d+-\d+", text):
+        first, last = map(int, text.split("-"))
+        found = list(range(first, last + 1))
+    elif re.fullmatch(r"\d+(,\d+)*", text):
+        found = sorted({int(part) for part in text.split(",")})
+    else:
+        found = []
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{text}': wanted 1-5 or 1,3")
+    return found
+
+
+def fold(options: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Train and test one fold unless that is done; return its scores, or None when it was stopped.
+
+    Raises:
+      ValueError: the config has no evaluator `test` that classifies; what `train` raises.
+    """
+    done = workdir / "result.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    run = config.make(Run, options)
+    test = run.evals.get("test")
+    if not isinstance(test, classify.Classify):
+        raise ValueError("config.evals.test: wanted kind='classify', to score the fold with.")
+    train(options, workdir)
+    total = config.duration(run.steps, total=0, epoch=run.data.epoch_steps)
+    if checkpoint.steps(workdir)[-1] < total:
+        return None
+    result: dict[str, Any] = {}
+    for which in ("last", "best") if run.checkpoint.best else ("last",):
+        params, _ = checkpoint.load_params(workdir, "best" if which == "best" else None)
+        found = test.predict(run.objective, params, {}, run.sharding.mesh())
+        result[which] = classify.scores(
+            found.logits, found.labels, multilabel=test.source.info.multilabel
+        )
+        if which == "last":
+            found.save(workdir / "predictions.npz")
+    partial = done.with_suffix(".partial")
+    partial.write_text(json.dumps(result))
+    partial.replace(done)
+    return result
+
+
+def table(results: Mapping[int, Mapping[str, Mapping[str, float]]]) -> str:
+    """Return the scores as text: a row per fold, then their mean and standard deviation."""
+    first = next(iter(results.values()))
+    columns = [(which, name) for which in first for name in first[which]]
+    values = np.array([[result[w][name] for w, name in columns] for result in results.values()])
+    rows = [*zip(results, values, strict=True), ("mean", values.mean(0)), ("std", values.std(0))]
+    lines = ["  ".join(["fold", *(f"{which} {name:>9}" for which, name in columns)])]
+    for label, row in rows:
+        cells = (
+            f"{v:{len(w) + 1 + max(9, len(n))}.4f}" for v, (w, n) in zip(row, columns, strict=True)
+        )
+        lines.append("  ".join([f"{label:>4}", *cells]))
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, run the folds, write the table and the report per class."""
+    wanted = dict(required=True, type=numbers, metavar="1-5", help="which folds: 1-5, or 1,3")
+    more = {"--folds": wanted}
+    args, _ = config.command_line(__doc__ or "", argv, workdir=True, more=more)
+    processes.start()
+    workdir = pathlib.Path(args.workdir).resolve()
+    results: dict[int, Any] = {}
+    options = None
+    for number in args.folds:
+        log.info("fold %d of %s", number, ", ".join(map(str, args.folds)))
+        _, options = config.command_line(
+            "", argv, workdir=True, more=more, argument=f"fold={number}"
+        )
+        result = fold(options, workdir / f"fold{number}")
+        if result is None:
+            return
+        results[number] = result
+    if not processes.is_lead():
+        return
+    found = [Predictions.load(workdir / f"fold{n}" / "predictions.npz") for n in results]
+    whole = Predictions(
+        *(np.concatenate([vars(part)[name] for part in found]) for name in vars(found[0]))
+    )
+    info = config.make(Run, options).evals["test"].source.info
+    names = info.labels or tuple(map(str, range(whole.labels.shape[1])))
+    classify.report(whole, names, workdir, multilabel=info.multilabel)
+    text = table(results)
+    (workdir / "folds.json").write_text(json.dumps(results, indent=1))
+    (workdir / "folds.txt").write_text(text + "\n")
+    print(text)
+    print(f"{workdir}: folds.json folds.txt classes.csv confusion.png")

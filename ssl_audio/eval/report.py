@@ -1,0 +1,290 @@
+"""One HTML file about a run, to be opened offline: python -m ssl_audio report W [--set esc10 --root DIR]
+
+W is a workdir of `train` or `folds`. With a labelled set: a map of its embeddings, and what a linear
+probe gets wrong there. The errors of a classifier come from the predictions that `folds` wrote.
+"""
+
+import argparse
+import base64
+import html
+import io
+import json
+import logging
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import config
+from ssl_audio.data.source import Source
+from ssl_audio.eval import base, classify, evaluate, features
+from ssl_audio.eval.classify import Predictions
+from ssl_audio.inference.load import load
+from ssl_audio.train import record
+from ssl_audio.train.loop import Run
+
+ERRORS = 12  # clips to listen to
+SECONDS = 10  # of each, at most
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd }
+p.sub { color: #666; margin-top: .2rem } img, svg { max-width: 100%; height: auto }
+table { border-collapse: collapse; margin: .8rem 0 } td, th { padding: .15rem .7rem; text-align: right; border-bottom: 1px solid #eee }
+td:first-child, th:first-child { text-align: left } thead th { border-bottom: 1px solid #999 }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px } audio { height: 2rem; vertical-align: middle }
+.legend span { margin-right: 1rem; white-space: nowrap } .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50% }
+"""  # noqa: E501
+
+
+def report(
+    workdir: pathlib.Path,
+    labelled: Source | None = None,
+    protocol: str = "folds",
+    pool: str = "mean",
+) -> str:
+    """Return the page.
+
+    Args:
+      workdir: of a run, or of folds.
+      labelled: clips to embed, at the encoder's rate; None: no map.
+      protocol, pool: see `eval.base.split` and `Encoder.embed`.
+
+    Raises:
+      FileNotFoundError: `workdir` is not a workdir.
+    """
+    runs = [p.parent for p in sorted(workdir.glob("fold*/config.json"), key=_number)] or [workdir]
+    if not (runs[0] / "config.json").exists():
+        raise FileNotFoundError(f"{workdir}: neither config.json nor fold1/config.json there.")
+    options = json.loads((runs[0] / "config.json").read_text())
+    sections = [_head(workdir, runs[0], options)]
+    if (workdir / "folds.json").exists():
+        sections.append(_folds(json.loads((workdir / "folds.json").read_text())))
+    sections += _probes(workdir)
+    for run in runs:
+        sections += _pictures(run, f", {run.name}" if len(runs) > 1 else "")
+    found = [run / "predictions.npz" for run in runs if (run / "predictions.npz").exists()]
+    if found:
+        sections += _errors([Predictions.load(p) for p in found], _tested(runs), "Classifier")
+    if labelled is not None:
+        sections += _labelled(workdir, labelled, protocol, pool)
+    body = "\n".join(sections)
+    title = html.escape(workdir.name)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style>{body}</html>\n"
+    )
+
+
+def _number(path: pathlib.Path) -> int:
+    digits = path.parent.name.removeprefix("fold")
+    return int(digits) if digits.isdigit() else 0
+
+
+def _head(workdir: pathlib.Path, run: pathlib.Path, options: Mapping[str, Any]) -> str:
+    versions = (
+        json.loads((run / "versions.json").read_text()) if (run / "versions.json").exists() else {}
+    )
+    listed = ", ".join(f"{name} {value}" for name, value in versions.items())
+    text = (
+        (run / "config.txt").read_text() if (run / "config.txt").exists() else config.text(options)
+    )
+    return (
+        f"<h1>{html.escape(workdir.name)}</h1>"
+        f'<p class="sub">{html.escape(options["objective"]["kind"])}; {html.escape(listed)}</p>'
+        f"<details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details>"
+    )
+
+
+def _folds(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    first = next(iter(results.values()))
+    columns = [(which, name) for which in first for name in first[which]]
+    values = np.array([[result[w][n] for w, n in columns] for result in results.values()])
+    rows = [(fold, *row) for fold, row in zip(results, values.tolist(), strict=True)]
+    rows += [("mean", *values.mean(axis=0)), ("std", *values.std(axis=0))]
+    head = ("fold", *(f"{name}, {which} step" for which, name in columns))
+    return f"<h2>Folds</h2>{_table(head, rows)}"
+
+
+def _probes(workdir: pathlib.Path) -> Iterator[str]:
+    """Yield a table per file of `evaluate`: a row per kind of features, a column per classifier."""
+    for path in sorted((workdir / "evals").glob("*.jsonl")):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        means = [r for r in records if r.get("fold") == "mean"]
+        kinds = list(dict.fromkeys(r["features"] for r in means))
+        names = list(dict.fromkeys(r["classifier"] for r in means))
+        value = {(r["features"], r["classifier"]): r["accuracy"] for r in means}
+        rows = [(kind, *(value.get((kind, name), "") for name in names)) for kind in kinds]
+        pools = {r["pool"] for r in records if "pool" in r}
+        about = f"{path.stem}, pooling {', '.join(sorted(pools))}" if pools else path.stem
+        yield f"<h2>Frozen features: {html.escape(about)}</h2>{_table(('features', *names), rows)}"
+
+
+def _pictures(run: pathlib.Path, which: str) -> Iterator[str]:
+    metrics = run / "metrics.jsonl"
+    figure = record.curves(metrics) if metrics.exists() and metrics.stat().st_size else None
+    if figure is not None:
+        yield f"<h2>Training{which}</h2>{_image(_png(figure), 'training curves')}"
+    path = run / "figures" / "reconstructions.png"
+    if path.exists():
+        yield f"<h2>Reconstructions{which}</h2>{_image(path.read_bytes(), 'reconstructions')}"
+
+
+def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
+    """Return the sources that the runs were tested on, those that are still there."""
+    found = []
+    for run in runs:
+        options = json.loads((run / "config.json").read_text())
+        test = config.make(Run, options).evals.get("test")
+        try:
+            if test is not None and len(test.source):
+                found.append(test.source)
+        except (ValueError, OSError):
+            logging.getLogger("ssl_audio").warning("%s: its test clips are gone: no sound.", run)
+    return found
+
+
+def _errors(parts: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[str]:
+    """Yield the scores per class, the confusion matrix and the worst errors to listen to."""
+    made = Predictions(
+        *(
+            np.concatenate([vars(part)[name] for part in parts])
+            for name in ("ids", "logits", "labels")
+        )
+    )
+    info = sources[0].info if sources else None
+    names = info.labels if info and info.labels else tuple(map(str, range(made.labels.shape[1])))
+    several = bool((made.labels.sum(axis=1) != 1).any())
+    scores = classify.scores(made.logits, made.labels, multilabel=several)
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+    yield f"<h2>{title} on held-out clips</h2><p>{len(made.ids)} clips: {listed}</p>"
+    if several:
+        return
+    truth, said = made.labels.argmax(axis=1), made.logits.argmax(axis=1)
+    yield _image(_png(classify.confusion(truth, said, names)), "confusion matrix", 40)
+    logits = made.logits.astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    right = share[np.arange(len(truth)), truth]
+    worst = [i for i in np.argsort(right, kind="stable") if truth[i] != said[i]][:ERRORS]
+    where = {source.meta(k)["id"]: (source, k) for source in sources for k in range(len(source))}
+    rows = [
+        f"<tr><td>{html.escape(str(made.ids[i]))}</td><td>{html.escape(names[truth[i]])}</td>"
+        f"<td>{html.escape(names[said[i]])}</td><td>{share[i, said[i]]:.2f}</td>"
+        f"<td>{_audio(*where[made.ids[i]]) if made.ids[i] in where else ''}</td></tr>"
+        for i in worst
+    ]
+    if rows:
+        head = "".join(f"<th>{h}</th>" for h in ("clip", "is", "taken for", "with", ""))
+        yield f"<h3>Worst errors</h3><table><thead><tr>{head}</tr></thead>{''.join(rows)}</table>"
+
+
+def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -> Iterator[str]:
+    """Yield a map of the embeddings, and what a linear probe says of each clip, folds held out."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.manifold import TSNE
+
+    encoder = load(workdir)
+    numbers, x = features.matrix(source, features.encoded(encoder, [-1], pool), desc="embed")
+    metas = [source.meta(int(i)) for i in numbers]
+    split = base.split(metas, protocol)
+    labels = np.array([m["label"] for m in metas])
+    ids = np.array([m["id"] for m in metas])
+    everything = np.ones(len(ids), bool)
+    z = base.standardise(x[:, 0], everything)
+    dims = min(50, *z.shape)
+    flat = PCA(dims, random_state=0).fit_transform(z)
+    perplexity = min(30.0, (len(z) - 1) / 3)
+    places = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(flat)
+    names = source.info.labels or tuple(map(str, range(labels.max() + 1)))
+    yield "<h2>Map of the embeddings</h2><p>t-SNE of the final layer; point at a dot for its clip.</p>"
+    yield _scatter(places, labels, ids, names)
+    logits = np.full((len(ids), len(names)), -1e9)
+    for test in split.tests.values():
+        z = base.standardise(x[:, 0], ~test)
+        model = LogisticRegression(C=10 / z.shape[1], max_iter=1000).fit(z[~test], labels[~test])
+        logits[np.ix_(test, model.classes_)] = model.predict_log_proba(z[test])
+    tested = np.any(list(split.tests.values()), axis=0)
+    onehot = np.eye(len(names), dtype=np.float32)[labels]
+    made = Predictions(ids[tested], logits[tested], onehot[tested])
+    yield from _errors([made], [source], "Linear probe")
+
+
+def _scatter(places: np.ndarray, labels: np.ndarray, ids: np.ndarray, names: Sequence[str]) -> str:
+    low, high = places.min(axis=0), places.max(axis=0)
+    at = 15 + (places - low) / np.maximum(high - low, 1e-9) * [770, 470]
+    dots = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{_colour(k, len(names))}" fill-opacity=".8">'
+        f"<title>{html.escape(f'{i}: {names[k]}')}</title></circle>"
+        for (x, y), k, i in zip(at, labels, ids, strict=True)
+    )
+    legend = " ".join(
+        f'<span><i class="dot" style="background:{_colour(k, len(names))}"></i> {html.escape(name)}</span>'
+        for k, name in enumerate(names)
+    )
+    box = '<svg viewBox="0 0 800 500" role="img" aria-label="map of the embeddings">'
+    return f'{box}{dots}</svg><p class="legend">{legend}</p>'
+
+
+def _colour(k: int, count: int) -> str:
+    return f"hsl({360 * k // count} 70% {45 if k % 2 else 58}%)"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    def cell(value):
+        return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
+
+    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _image(png: bytes, name: str, width: int = 100) -> str:
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{name}" style="width:{width}%" src="data:image/png;base64,{data}">'
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _audio(source: Source, k: int) -> str:
+    import soundfile
+
+    example = source[k]
+    buffer = io.BytesIO()
+    sound = example["audio"][: SECONDS * example["rate"]]
+    soundfile.write(buffer, sound, example["rate"], format="FLAC", subtype="PCM_16")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<audio controls preload="none" src="data:audio/flac;base64,{data}"></audio>'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and write the page."""
+    parser = argparse.ArgumentParser(
+        prog="ssl-audio report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("workdir", help="of train or folds")
+    parser.add_argument("--set", choices=evaluate.SETS, dest="data", help="labelled clips to embed")
+    parser.add_argument("--root", help="where they are (synthetic: nowhere)")
+    parser.add_argument("--pool", default="mean", help="see evaluate")
+    parser.add_argument("--output", help="default: report.html in the workdir")
+    args = parser.parse_args(argv)
+    workdir = pathlib.Path(args.workdir).expanduser().resolve()
+    source, protocol = None, "folds"
+    if args.data:
+        options, protocol = evaluate.SETS[args.data]
+        root = {"root": args.root} if args.root else {}
+        rate = load(workdir).rate
+        source = config.build({**options, **root, "rate": rate}, "sources", path="--set")
+    path = pathlib.Path(args.output).expanduser() if args.output else workdir / "report.html"
+    page = report(workdir, source, protocol, args.pool)
+    path.write_text(page, encoding="utf-8")
+    print(f"{path}: {len(page) / 2**20:.1f} MiB")

@@ -1,0 +1,92 @@
+"""From tokens to one vector per clip or sentence: the last part of a tower."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ssl_audio.arrays import Array, Float
+from ssl_audio.heads.readout import mean_tokens, over_frequency
+from ssl_audio.layers.dense import INIT, XAVIER
+from ssl_audio.structs import Encoded
+
+
+class Mean(nn.Module):
+    """The mean of the valid tokens."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        return mean_tokens(encoded)
+
+
+class First(nn.Module):
+    """tanh of a dense layer on the first token: the pooler of BERT and RoBERTa."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        x = encoded.tokens.x[:, 0]
+        return jnp.tanh(nn.Dense(x.shape[-1], kernel_init=INIT, name="dense")(x))
+
+
+class Start(nn.Module):
+    """The first token as it is: BERT's [CLS] without the pooler."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        return encoded.tokens.x[:, 0]
+
+
+class Last(nn.Module):
+    """The last token that is not padding: all that a causal encoder knows."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each; padding lies at the end."""
+        tokens = encoded.tokens
+        if tokens.valid is None:
+            return tokens.x[:, -1]
+        last = jnp.maximum(jnp.sum(tokens.valid, axis=1) - 1, 0)
+        return jnp.take_along_axis(tokens.x, last[:, None, None], axis=1)[:, 0]
+
+
+class MaxMean(nn.Module):
+    """ReLU of a dense layer on the maximum plus the mean over time of the mean over frequency.
+
+    The embedding of PANNs (Kong et al. 2020, arXiv:1912.10211, Cnn14). Padding counts. The published
+    dropout of one half before and after the layer is left out.
+
+    Attributes:
+      width: D'.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        x = over_frequency(encoded)
+        x = jnp.max(x, axis=1) + jnp.mean(x, axis=1)
+        return nn.relu(nn.Dense(self.width, kernel_init=XAVIER, name="dense")(x))
+
+
+class Columns(nn.Module):
+    """The mean of each frequency row over time, side by side: D' = rows * D."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        tokens = encoded.tokens
+        x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
+        return jnp.mean(x, axis=2).reshape(x.shape[0], -1)
+
+
+class Flat(nn.Module):
+    """All tokens side by side, padding as 0: it keeps their order, and wants clips of one length."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        tokens = encoded.tokens
+        x = tokens.x if tokens.valid is None else tokens.x * tokens.valid[..., None]
+        return x.reshape(x.shape[0], -1)

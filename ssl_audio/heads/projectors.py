@@ -1,0 +1,57 @@
+"""From a tower's vector to the space that towers share."""
+
+import flax.linen as nn
+
+from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.dense import Linear
+from ssl_audio.layers.norms import LayerNorm
+
+
+class Laion(nn.Module):
+    """Linear → ReLU → Linear, both `out` wide (LAION-CLAP, arXiv:2211.06687)."""
+
+    out: int = 512
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        return Linear(self.out, name="second")(nn.relu(Linear(self.out, name="first")(x)))
+
+
+class Msclap(nn.Module):
+    """LayerNorm(Wx + V GELU(Wx)), without biases (Microsoft's CLAP, arXiv:2309.05767).
+
+    The published dropout of one half, before the sum, is left out.
+    """
+
+    out: int = 1024
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        first = nn.Dense(self.out, use_bias=False, name="first")(x)
+        hidden = nn.gelu(first, approximate=False)
+        second = nn.Dense(self.out, use_bias=False, name="second")(hidden)
+        return LayerNorm(1e-5, name="norm")(first + second)
+
+
+class Byol(nn.Module):
+    """Linear → LayerNorm → ReLU → Linear; also the predictor of BYOL-like objectives.
+
+    Attributes:
+      out: O.
+      hidden: width between.
+      norm: where BYOL (arXiv:2006.07733) has batch normalisation, a LayerNorm, so that examples stay
+        independent; False: none.
+    """
+
+    out: int = 512
+    hidden: int = 4096
+    norm: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        hidden = Linear(self.hidden, name="first")(x)
+        hidden = LayerNorm(1e-5, name="norm")(hidden) if self.norm else hidden
+        return Linear(self.out, name="second")(nn.relu(hidden))

@@ -1,0 +1,61 @@
+"""Encoded tokens → vectors, without parameters: means over tokens, columns, rows."""
+
+import jax.numpy as jnp
+
+from ssl_audio.arrays import Array, Float
+from ssl_audio.structs import Encoded
+
+
+def mean_tokens(encoded: Encoded) -> Float[Array, "B D"]:
+    """Average the patch tokens (those that are valid)."""
+    tokens = encoded.tokens
+    if tokens.valid is None:
+        return jnp.mean(tokens.x, axis=1)
+    weight = tokens.valid[..., None].astype(tokens.x.dtype)
+    return jnp.sum(tokens.x * weight, 1) / jnp.maximum(jnp.sum(weight, 1), 1)
+
+
+def over_frequency(encoded: Encoded) -> Float[Array, "B M D"]:
+    """Average the tokens of each time column."""
+    tokens = encoded.tokens
+    return jnp.mean(tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1), axis=1)
+
+
+def special_tokens(encoded: Encoded) -> Float[Array, "B D"]:
+    """Average the special tokens (cls, and distillation when there is one)."""
+    if encoded.special is None:
+        raise ValueError("pooling 'special': this encoder has no special tokens; use 'mean'.")
+    return jnp.mean(encoded.special, axis=1)
+
+
+def row_statistics(encoded: Encoded) -> Float[Array, "B D"]:
+    """Mean and deviation of each frequency row's (valid) tokens over time: D' = 2 * rows * D."""
+    tokens = encoded.tokens
+    x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
+    weight = jnp.ones(x.shape[:3]) if tokens.valid is None else tokens.valid.reshape(x.shape[:3])
+    weight = (weight / jnp.maximum(weight.sum(2, keepdims=True), 1))[..., None].astype(x.dtype)
+    mean = jnp.sum(weight * x, axis=2, keepdims=True)
+    # A constant has deviation 1e-3 and a gradient.
+    deviation = jnp.sqrt(jnp.sum(weight * (x - mean) ** 2, axis=2) + 1e-6)
+    return jnp.concatenate([mean[:, :, 0], deviation], axis=-1).reshape(x.shape[0], -1)
+
+
+def grouped_tokens(encoded: Encoded, groups: int) -> Float[Array, "B M D"]:
+    """Average runs of consecutive tokens, specials included, the remainder dropped.
+
+    This is the published SSAMBA's "one second" pooling. Tokens are frequency-major, so a group is not a
+    slice of time; `frame_tokens` is.
+    """
+    x = jnp.concatenate([encoded.special, encoded.tokens.x], axis=1)
+    size = x.shape[1] // groups
+    return jnp.mean(x[:, : size * groups].reshape(x.shape[0], groups, size, -1), axis=2)
+
+
+def frame_tokens(encoded: Encoded) -> Float[Array, "B M D"]:
+    """Regroup the full grid's tokens by time column, [B, columns, rows * D] (SUPERB's convention)."""
+    rows, columns = encoded.tokens.grid
+    x = encoded.tokens.x.reshape(-1, rows, columns, encoded.tokens.x.shape[-1])
+    return jnp.moveaxis(x, 1, 2).reshape(x.shape[0], columns, -1)
+
+
+POOLS = {"mean": mean_tokens, "special": special_tokens, "stats": row_statistics}

@@ -1,0 +1,47 @@
+"""From the visible tokens back to the whole grid, for a predictor that sees mask tokens elsewhere."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ssl_audio.arrays import Array, Bool
+from ssl_audio.layers.dense import INIT
+from ssl_audio.structs import Encoded, Tokens
+
+
+class Restored(nn.Module):
+    """Embed encoded visible tokens, put mask tokens at all other places, encode the whole grid.
+
+    The predictor of BEATs (arXiv:2212.09058, section 3.1).
+
+    Attributes:
+      encoder: template of the backbone that does it; its width may differ from the visible tokens'.
+    """
+
+    encoder: Any
+
+    @nn.compact
+    def __call__(
+        self, visible: Tokens, *, train: bool = False, kept: Bool[Array, "B N"] | None = None
+    ) -> Encoded:
+        """Return the whole grid, in its order.
+
+        Args:
+          visible: the tokens that were encoded; those that are not valid are replaced as well.
+          train: passed on.
+          kept: places of the grid whose token may be used at all; None: all visible ones.
+        """
+        width = self.encoder.width
+        mask_token = self.param("mask_token", INIT, (width,), jnp.float32)
+        x = nn.Dense(width, name="embed")(visible.x)
+        batch, count = x.shape[0], visible.grid[0] * visible.grid[1]
+        row = jnp.arange(batch)[:, None]
+        there = jnp.ones(x.shape[:2], bool) if visible.valid is None else visible.valid
+        there = jnp.zeros((batch, count), bool).at[row, visible.index].set(there)
+        if kept is not None:
+            there &= kept
+        whole = jnp.zeros((batch, count, width), x.dtype).at[row, visible.index].set(x)
+        whole = jnp.where(there[..., None], whole, mask_token[None, None])
+        index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
+        return self.encoder(Tokens(whole, index, visible.grid), train=train)

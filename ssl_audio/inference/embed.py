@@ -1,0 +1,218 @@
+"""Embed audio files: python -m ssl_audio embed --checkpoint RUN --output out.parquet PATH…
+
+Parquet: a row (id, embedding) per file; with --frames also out.frames.parquet, a row (id, time in
+ms, features) per patch column. Or .npz: ids [n], embedding [n, D'], frames [sum T', rows * D], times
+[sum T'], offsets [n + 1] of each file's frames. The same command goes on where a killed one was.
+"""
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_audio.data.decode import blocks
+from ssl_audio.data.reading import reading
+from ssl_audio.data.source import Clip, Example, Files, SourceInfo, audio_files
+from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.load import load
+from ssl_audio.inference.pooling import POOLS, Features, Pooled
+from ssl_audio.storage import columns
+from ssl_audio.storage.atomic import whole
+from ssl_audio.storage.partial_results import Parts
+
+__all__ = ["Encoder", "load", "main", "reading"]
+
+PIECE = 30.0  # s; of longer files no more than a few such pieces are in memory
+ROWS = 1024  # embeddings written together
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths(Files):
+    """Audio files, and all audio files below folders; a clip's id is its path.
+
+    The `audio` of an example is an iterator of pieces when the file is longer than one.
+    """
+
+    paths: tuple[str, ...]
+    rate: int
+
+    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+        found: dict[str, None] = {}
+        for path in map(pathlib.Path, self.paths):
+            if not path.exists():
+                raise ValueError(f"{path}: no such file or folder.")
+            inside = audio_files(path) if path.is_dir() else [path]
+            if not inside:
+                raise ValueError(f"{path}: no audio file in this folder.")
+            found |= dict.fromkeys(p.as_posix() for p in inside)
+        # A name need not be UTF-8, but the text of a table must be.
+        ids = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in found]
+        return SourceInfo("paths"), list(map(Clip, found, ids))
+
+    def __getitem__(self, i: int) -> Example:
+        begin = functools.partial(blocks, self.clips[i].path, self.rate, seconds=PIECE)
+        pieces = begin()
+        audio = next(pieces)
+        if next(pieces, None) is not None:
+            audio = begin()  # anew: many clips are read ahead, and one that is begun holds memory
+        return {"audio": audio, **self.meta(i)}
+
+
+class _Kept(Pooled):
+    """Pools a clip, and hands its frames on."""
+
+    def __init__(self, rows: int, pool: str, parts: Parts, id: str):
+        super().__init__(rows, pool)
+        self._keep = functools.partial(parts.add_frames, id)
+
+    def add(self, features: Features) -> None:
+        super().add(features)
+        self._keep(features[0])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, embed and write."""
+    parser = argparse.ArgumentParser(
+        prog="ssl-audio embed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders of them")
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a workdir of train")
+    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    parser.add_argument("--output", required=True, help="a file .npz or .parquet")
+    parser.add_argument("--layer", type=int, default=FINAL, help="0, 1, …; -1: after the last norm")
+    parser.add_argument("--pool", choices=POOLS, default="mean")
+    parser.add_argument("--frames", action="store_true", help="also features of each patch column")
+    parser.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=Encoder.batch_size,
+        help="windows encoded together; fewer take less memory (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        parser.error(f"--batch-size {args.batch_size}: wanted at least 1")
+    output = _possible(pathlib.Path(args.output))
+    encoder = dataclasses.replace(load(args.checkpoint, args.step), batch_size=args.batch_size)
+    encoder.check_layer(args.layer)
+    source = Paths(tuple(args.paths), encoder.rate)
+    ids = [source.meta(i)["id"] for i in range(len(source))]
+    names = ("layer", "pool", "frames", "batch_size")
+    settings = {"checkpoint": _digest(encoder), **{name: getattr(args, name) for name in names}}
+    parts = Parts(output.with_name(f"{output.name}.parts"), settings)
+
+    bad = _embed(encoder, source, ids, parts, args)
+    done = [id for id in ids if id in parts.finished]
+    if not done:
+        raise ValueError(f"none of the {len(ids)} files could be read.")
+    if output.suffix == ".npz":
+        with whole(output) as file:
+            columns.write_npz(file, _columns(encoder, parts, done, args.frames))
+    else:
+        if args.frames:
+            with whole(output.with_suffix(".frames.parquet")) as file:
+                columns.write_parquet(file, _frame_rows(encoder, parts, done))
+        with whole(output) as file:
+            columns.write_parquet(file, _clip_rows(parts, done))
+    width = len(parts.vector(done[0]))
+    parts.remove()
+    print(f"{output}: embedding {len(done)} x {width}; {len(bad)} of {len(ids)} files skipped")
+    for cause in bad.values():
+        print(f"skipped {cause}")
+
+
+def _embed(
+    encoder: Encoder, source: Paths, ids: Sequence[str], parts: Parts, args: argparse.Namespace
+) -> dict[str, str]:
+    """Embed what `parts` does not hold yet; return the files that could not be read, and why."""
+    finished, bad = parts.finished, {}
+    read: list[int] = []
+    left = [i for i, id in enumerate(ids) if id not in finished]
+    if len(left) < len(ids):
+        log.info("%d of %d files were finished before", len(ids) - len(left), len(ids))
+
+    def collect(number: int) -> Pooled:
+        if args.frames:
+            return _Kept(encoder.rows, args.pool, parts, ids[read[number]])
+        return Pooled(encoder.rows, args.pool)
+
+    clips = reading(source, read, bad=bad, max_bad_share=args.max_bad_share, numbers=left)
+    try:
+        for number, pooled in encoder.stream(clips, (args.layer,), collect):
+            if ids[read[number]] not in bad:
+                parts.finish(ids[read[number]], pooled[0])
+    finally:
+        parts.write()
+    return bad
+
+
+def _possible(path: pathlib.Path) -> pathlib.Path:
+    """Return the output's path, having seen that it can be written."""
+    if path.suffix not in (".npz", ".parquet"):
+        raise ValueError(f"--output {path}: wanted a name that ends in .npz or .parquet.")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise RuntimeError(
+                f"--output {path} needs pyarrow: pip install 'ssl_audio[parquet]', or write .npz."
+            ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _digest(encoder: Encoder) -> str:
+    """Return what differs between checkpoints, wherever they lie."""
+    found = hashlib.sha256(json.dumps(encoder.config, sort_keys=True, default=str).encode())
+    for values in jax.tree.leaves(encoder.params):
+        found.update(np.ravel(values).view(np.uint8).data)
+    return found.hexdigest()[:16]
+
+
+def _columns(
+    encoder: Encoder, parts: Parts, ids: Sequence[str], frames: bool
+) -> dict[str, columns.Column]:
+    vectors = (parts.vector(id)[None] for id in ids)
+    shape = len(ids), len(parts.vector(ids[0]))
+    found = {
+        "ids": columns.column(ids),
+        "embedding": columns.Column(shape, np.dtype(np.float32), vectors),
+    }
+    if frames:
+        lengths = [parts.length(id) for id in ids]
+        shape = sum(lengths), next(parts.frames(ids[0])).shape[1]
+        pieces = itertools.chain.from_iterable(map(parts.frames, ids))
+        found["frames"] = columns.Column(shape, np.dtype(np.float32), pieces)
+        found["offsets"] = columns.column(np.cumsum([0, *lengths]))
+        times = map(encoder.times, lengths)
+        found["times"] = columns.Column(shape[:1], np.dtype(np.float64), times)
+    return found
+
+
+def _clip_rows(parts: Parts, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for first in range(0, len(ids), ROWS):
+        some = ids[first : first + ROWS]
+        yield {"id": some, "embedding": np.stack([parts.vector(id) for id in some])}
+
+
+def _frame_rows(encoder: Encoder, parts: Parts, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for id in ids:
+        times, first = encoder.times(parts.length(id)), 0
+        for frames in parts.frames(id):
+            last = first + len(frames)
+            yield {"id": [id] * len(frames), "time": times[first:last], "features": frames}
+            first = last

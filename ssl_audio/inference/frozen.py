@@ -1,0 +1,50 @@
+"""A trained model as part of what another one learns from: a teacher, or a tokenizer of targets.
+
+An objective calls it like any other objective; its arrays go into that objective's `extra`.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_audio import config
+from ssl_audio.objectives.base import Batch, Objective, Predictor
+from ssl_audio.storage import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """What a run, or an exported or converted folder, offers: "encode", "codes", …
+
+    Attributes:
+      path: the run's workdir, or the folder.
+    """
+
+    path: str
+
+    @functools.cached_property
+    def objective(self) -> Objective:
+        """Return the objective that trained it.
+
+        Raises:
+          FileNotFoundError: no config there.
+          ValueError: one that does not fit this version of the package.
+        """
+        written = pathlib.Path(self.path).expanduser() / "config.json"
+        if not written.is_file():
+            raise FileNotFoundError(f"{self.path}: no config.json; wanted the workdir of a run.")
+        return config.build(json.loads(written.read_text())["objective"], "objective")
+
+    def init(self, key: Any, batch: Batch) -> tuple[Any, Any]:
+        """Return its parameters, and what its predictors need beside them."""
+        del key, batch
+        path = pathlib.Path(self.path).expanduser()
+        params, _ = checkpoint.load_params(path)
+        return params, checkpoint.load_extra(path, self.objective.needs)
+
+    def predictors(self) -> Mapping[str, Predictor]:
+        """Return what it can be asked for."""
+        return self.objective.predictors()

@@ -1,0 +1,118 @@
+"""Find codes by k-means: python -m ssl_audio kmeans --data DIR --codes 100 --out FOLDER
+
+Of MFCC, or with --checkpoint RUN --layer N of an encoder's layer. FOLDER then gives targets to a run
+that predicts codes (HuBERT, Hsu et al. 2021, arXiv:2106.07447, section II-A).
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import config
+from ssl_audio.data import places
+from ssl_audio.data.reading import reading
+from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.load import load
+from ssl_audio.storage import exported
+
+log = logging.getLogger("ssl_audio")
+
+WINDOW = 160_000  # samples of MFCC that are taken at a time
+MFCC = dict(
+    kind="features",
+    frontend=dict(kind="mfcc"),
+    tokenizer=dict(kind="patchify:Cut", patch=(39, 2), stride=(39, 2)),
+    encoder=dict(kind="identity"),
+)
+
+
+def fit(
+    encoder: Encoder,
+    source: Any,
+    codes: int,
+    *,
+    layer: int = FINAL,
+    vectors: int = 200_000,
+    seed: int = 0,
+    max_bad_share: float = 0.01,
+) -> np.ndarray:
+    """Return centroids [codes, D] of the vectors of an encoder's tokens.
+
+    Args:
+      encoder: whose tokens.
+      source: clips at the encoder's rate.
+      codes: number of clusters.
+      layer: of the encoder; -1: after the last norm.
+      vectors: most that are kept, an equal number of each clip, drawn without replacement.
+      seed: of the draws and of k-means.
+      max_bad_share: of clips that cannot be read.
+
+    Raises:
+      ValueError: no such layer; fewer vectors than codes; too many unreadable clips.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    encoder.check_layer(layer)
+    rng = np.random.default_rng(seed)
+    most, kept = max(1, vectors // max(1, len(source))), []
+    read: list[int] = []
+    clips = reading(source, read, desc="clusters", bad={}, max_bad_share=max_bad_share)
+    for _, features in encoder.stream(clips, (layer,)):
+        x = features[0].reshape(-1, encoder.width)
+        kept.append(x[rng.permutation(len(x))[:most]])
+    x = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
+    if len(x) < codes:
+        raise ValueError(f"cluster: {len(x)} vectors for {codes} codes; wanted more clips.")
+    starts: Any = 3
+    found: Any = MiniBatchKMeans(codes, batch_size=10_000, n_init=starts, random_state=seed).fit(x)
+    log.info("%d vectors, inertia %.4g per vector", len(x), found.inertia_ / len(x))
+    return found.cluster_centers_.astype(np.float32)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, cluster and write."""
+    parser = argparse.ArgumentParser(
+        prog="ssl-audio kmeans",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", required=True, metavar="PLACE", help="folder, or 'synthetic'")
+    parser.add_argument("--codes", type=int, required=True)
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="to write")
+    parser.add_argument("--checkpoint", metavar="RUN", help="whose layer; default: MFCC")
+    parser.add_argument(
+        "--layer", type=int, default=FINAL, help="0, 1, …; default: the last norm's"
+    )
+    parser.add_argument("--vectors", type=int, default=200_000, help="most that are clustered")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.codes < 1 or args.vectors < args.codes:
+        parser.error(
+            f"--codes {args.codes} --vectors {args.vectors}: wanted at least 1 code, and "
+            "as many vectors as codes"
+        )
+    if args.checkpoint:
+        encoder = load(args.checkpoint)
+        shape = {k: encoder.config["objective"][k] for k in ("frontend", "tokenizer", "encoder")}
+        samples = encoder.config["data"]["samples"]
+    else:
+        shape, samples = {k: v for k, v in MFCC.items() if k != "kind"}, WINDOW
+        encoder = Encoder(
+            config.build(MFCC, "objective"),
+            {"tokenizer": {}, "encoder": {}},
+            dict(objective=MFCC, data=dict(samples=samples)),
+        )
+    found = places.source(args.data) | dict(rate=encoder.rate)
+    source = config.build(found, "sources", path="--data")
+    centroids = fit(
+        encoder, source, args.codes, layer=args.layer, vectors=args.vectors, seed=args.seed
+    )
+    params = {name: encoder.params[name] for name in ("tokenizer", "encoder")}
+    quantizer = dict(kind="codebooks:Centroids", codes=args.codes)
+    objective = dict(kind="features", **shape, quantizer=quantizer, layer=args.layer)
+    options = dict(objective=objective, data=dict(samples=samples))
+    exported.write(args.out, params | {"quantizer": {"book": centroids}}, options)
+    print(f"{args.out}: {args.codes} codes of {centroids.shape[1]} values")

@@ -1,0 +1,204 @@
+"""Search a folder of sound by words or by sound.
+
+python -m ssl_audio search index --checkpoint RUN --index DIR FOLDER…   (again: only what is new or changed)
+python -m ssl_audio search query --index DIR "rain on a roof"           (--audio FILE: what sounds like it)
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_audio.data.decode import DecodeError, decode
+from ssl_audio.data.source import audio_files
+from ssl_audio.inference.audio_text import JointEncoder
+from ssl_audio.inference.load import load
+from ssl_audio.storage.atomic import whole
+from ssl_audio.storage.partial_results import Parts
+
+VECTORS, ROWS = "vectors.faiss", "rows.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A stretch of a file and how similar it is: a cosine."""
+
+    path: str
+    start: float  # s
+    end: float  # s
+    score: float
+
+
+class Index:
+    """The vectors of many stretches of files, in a folder that `build` filled.
+
+    The search is exact (a flat inner-product index of Faiss): about 0.1 ms for a thousand stretches.
+
+    Raises:
+      ValueError: nothing has been indexed there.
+      RuntimeError: Faiss is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self._folder = pathlib.Path(folder)
+        if not (self._folder / ROWS).is_file():
+            raise ValueError(
+                f"{folder}: no index there; make one: python -m ssl_audio search index"
+            )
+        found = json.loads((self._folder / ROWS).read_text(encoding="utf-8"))
+        self.checkpoint: str = found["checkpoint"]
+        self._rows = found["rows"]
+        self._vectors = _faiss().read_index(str(self._folder / VECTORS))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def query(self, vector: np.ndarray, top: int = 10) -> list[Hit]:
+        """Return the most similar files to a unit vector [D], best first, each at its best stretch."""
+        # A file has several stretches; more are asked for until enough files have come.
+        found: dict[str, Hit] = {}
+        wanted = min(len(self), 4 * top)
+        while True:
+            scores, numbers = self._vectors.search(vector[None].astype(np.float32), wanted)
+            for score, number in zip(scores[0], numbers[0], strict=True):
+                path, start, end = self._rows[number]
+                found.setdefault(path, Hit(path, start, end, float(score)))
+            if len(found) >= top or wanted == len(self):
+                return list(found.values())[:top]
+            wanted = min(len(self), 4 * wanted)
+
+
+def build(
+    encoder: JointEncoder, checkpoint: str, folder: str | os.PathLike, places: Iterable[str]
+) -> Index:
+    """Embed all audio files of some places that an index does not know yet, and write the index.
+
+    Files that are gone from these places, and older versions of files, leave the index. A killed run
+    goes on where it was.
+
+    Raises:
+      ValueError: a place does not exist or holds no audio; the index is of another checkpoint.
+    """
+    from tqdm import tqdm
+
+    folder = pathlib.Path(folder)
+    files = {_version(path): path for path in _files(places)}
+    parts = Parts(folder / "parts", {"checkpoint": checkpoint})
+    todo = [version for version in files if version not in parts.finished]
+    read: list[str] = []
+
+    def clips() -> Iterator[np.ndarray]:
+        for version in tqdm(todo, unit="file", desc="index", dynamic_ncols=True, disable=not todo):
+            try:
+                audio = decode(files[version], encoder.rate)
+            except DecodeError as error:
+                log.warning("skipped: %s", error)
+                continue
+            read.append(version)
+            yield audio
+
+    for number, starts, vectors in encoder.spans(clips()):
+        parts.add_frames(read[number], vectors)
+        parts.finish(read[number], (starts / encoder.rate).astype(np.float32))
+    parts.write()
+    known = [version for version in files if version in parts.finished]
+    if not known:
+        raise ValueError("index: no file could be read.")
+    vectors = np.concatenate([piece for version in known for piece in parts.frames(version)])
+    rows = [
+        (str(files[version]), round(float(start), 3), round(float(start) + encoder.window, 3))
+        for version in known
+        for start in parts.vector(version)
+    ]
+    faiss = _faiss()
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors, np.float32))
+    with whole(folder / VECTORS) as file:
+        file.write(faiss.serialize_index(index).tobytes())
+    with whole(folder / ROWS) as file:
+        file.write(json.dumps({"checkpoint": checkpoint, "rows": rows}).encode())
+    return Index(folder)
+
+
+def table(hits: Sequence[Hit]) -> str:
+    """Return hits as text: rank, score, span, file."""
+    lines = [f"{'':>4} {'score':>7} {'from':>8} {'to':>8}  file"]
+    for rank, hit in enumerate(hits, 1):
+        lines.append(f"{rank:>4} {hit.score:7.3f} {hit.start:7.1f}s {hit.end:7.1f}s  {hit.path}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Parse the command line; index, or answer."""
+    parser = argparse.ArgumentParser(
+        prog="ssl-audio search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    make = verbs.add_parser("index", help="embed files; only what is new or changed")
+    make.add_argument("--checkpoint", required=True, help="a run or folder of an audio-text model")
+    make.add_argument("places", nargs="+", metavar="FOLDER", help="folders or files")
+    ask = verbs.add_parser("query", help="find sounds")
+    ask.add_argument("text", nargs="?", help="in words")
+    ask.add_argument("--audio", metavar="FILE", help="what sounds like this file")
+    ask.add_argument("--top", type=int, default=10, help="files to show")
+    for verb in (make, ask):
+        verb.add_argument("--index", required=True, metavar="DIR", help="the index's folder")
+    args = parser.parse_args(argv)
+    if args.verb == "query" and (args.text is None) == (args.audio is None):
+        parser.error("query: give words, or --audio FILE")
+    if args.verb == "index":
+        path = str(pathlib.Path(args.checkpoint).expanduser().resolve())
+        index = build(_load(path), path, args.index, args.places)
+        print(f"{args.index}: {len(index)} stretches")
+        return index
+    index = Index(args.index)
+    encoder = _load(index.checkpoint)
+    if args.audio:
+        vector = encoder.embed_audio(decode(args.audio, encoder.rate), encoder.rate)
+    else:
+        vector = encoder.embed_text(args.text)
+    hits = index.query(vector, args.top)
+    print(table(hits))
+    return hits
+
+
+def _load(path: str) -> JointEncoder:
+    encoder = load(path)
+    if not isinstance(encoder, JointEncoder):
+        raise ValueError(f"{path}: wanted an audio-text model, got one of sound alone.")
+    return encoder
+
+
+def _files(places: Iterable[str]) -> list[pathlib.Path]:
+    found: list[pathlib.Path] = []
+    for place in map(pathlib.Path, places):
+        if not place.exists():
+            raise ValueError(f"{place}: no such file or folder.")
+        inside = audio_files(place) if place.is_dir() else [place]
+        if not inside:
+            raise ValueError(f"{place}: no audio file in this folder.")
+        found += [path.resolve() for path in inside]
+    return found
+
+
+def _version(path: pathlib.Path) -> str:
+    about = path.stat()
+    return f"{path}|{about.st_size}|{about.st_mtime_ns}"
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise RuntimeError("searching takes Faiss: pip install 'ssl_audio[search]'") from None
+    return faiss

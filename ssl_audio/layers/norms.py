@@ -1,0 +1,122 @@
+"""Normalisation layers. They compute, and return, float32 whatever comes in."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_audio.arrays import Array, Float
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with scale and bias."""
+
+    eps: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise the last axis."""
+        return scaled(self, standard(x, self.eps))
+
+
+def standard(x: Float[Array, "*B D"], eps: float, axis: int = -1) -> Float[Array, "*B D"]:
+    """Subtract the mean along an axis and divide by the deviation."""
+    # Not E[x²] - E[x]²: it cancels badly on a residual stream that doubles at every pair.
+    x = x.astype(jnp.float32)
+    x = x - jnp.mean(x, axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis, keepdims=True) + eps)
+
+
+def scaled(module: nn.Module, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Apply a learned scale and bias per channel, parameters of a module, to normalised values."""
+    scale = module.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+    bias = module.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+    return x * _last(scale, x) + _last(bias, x)
+
+
+class TimeNorm(nn.Module):
+    """Normalise each channel over time, by itself (group normalisation with a group per channel)."""
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+        """Normalise the sequences; padding counts."""
+        return scaled(self, standard(x, self.eps, axis=1))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation with scale, without bias."""
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise the last axis."""
+        x = x.astype(jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        return x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + self.eps) * _last(scale, x)
+
+
+class Twice(nn.Module):
+    """Apply one norm, with the same parameters, two times: the final norm of SSAMBA as published."""
+
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise, and normalise the result."""
+        return self.norm(self.norm(x))
+
+
+class StoredNorm(nn.Module):
+    """Batch normalisation with stored statistics: those of a checkpoint, or 0 and 1.
+
+    They are parameters without a gradient. A batch never changes them, so an example's result does
+    not depend on its batch mates, in training either.
+    """
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise every feature of the last axis."""
+        x, shape = x.astype(jnp.float32), x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.param("mean", nn.initializers.zeros, shape, jnp.float32)
+        var = self.param("var", nn.initializers.ones, shape, jnp.float32)
+        mean, var = jax.lax.stop_gradient((mean, var))
+        return (x - _last(mean, x)) * _last(scale * jax.lax.rsqrt(var + self.eps), x) + _last(
+            bias, x
+        )
+
+
+class BiasNorm(nn.Module):
+    """Divide by the root mean square of the values less a learned bias (Zipformer, arXiv:2310.11230).
+
+    The bias acts on the length only, and there is one scale, so lengths are not lost altogether.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise the last axis."""
+        x = x.astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        scale = self.param("log_scale", nn.initializers.ones, (), jnp.float32)
+        square = jnp.mean((x - _last(bias, x)) ** 2, -1, keepdims=True)
+        return x * jax.lax.rsqrt(square) * jnp.exp(scale)
+
+
+def swoosh_l(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Return log(1 + e^(x - 4)) - 0.08 x - 0.035 (Zipformer: after the wide layer of a perceptron)."""
+    return jax.nn.softplus(x - 4) - 0.08 * x - 0.035
+
+
+def swoosh_r(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Return log(1 + e^(x - 1)) - 0.08 x - 0.313261687: 0 at 0 (Zipformer: after convolutions)."""
+    return jax.nn.softplus(x - 1) - 0.08 * x - 0.313261687
+
+
+def _last(vector, x):
+    """Shape a [D] vector to broadcast over all but the last axis of x."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)

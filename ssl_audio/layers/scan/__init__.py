@@ -1,0 +1,6 @@
+"""Selective state-space scan: one function, interchangeable implementations."""
+
+from ssl_audio.layers.scan.api import Inputs, bidirectional_scan, selective_scan
+from ssl_audio.layers.scan.choose import IMPLEMENTATIONS
+
+__all__ = ["IMPLEMENTATIONS", "Inputs", "bidirectional_scan", "selective_scan"]

@@ -1,0 +1,173 @@
+"""The recurrence in C++ for CPUs, compiled on request: `python -m ssl_audio compile-scan`."""
+
+import argparse
+import ctypes
+import functools
+import hashlib
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+
+from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.scan.tiles import pad_to
+
+SOURCE = pathlib.Path(__file__).with_suffix(".cc")
+TILE = 16  # channels in a vector, and states at a time
+CHUNK = 64  # tokens between stored states
+GROUPS = 4  # parts of the channels whose gradients of B and C are summed apart, hence side by side
+OPTIONS = f"-std=c++17 -O3 -shared -fPIC -w -DTILE={TILE} -DCHUNK={CHUNK}".split()
+NATIVE = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
+COMMAND = "ssl-audio compile-scan"
+ABOUT = """
+Compile the C++ implementation of the selective scan for this machine's processor, with the compiler that
+the environment variable CXX names (c++ if unset; GCC 11 or newer, or Clang), check it, and keep it in
+~/.cache/ssl_audio (or SSL_AUDIO_CACHE). From then on "auto" takes it on CPUs. It has to be compiled again
+for another processor, version of jax or of ssl_audio.
+"""
+
+
+def scan(
+    u: Float[Array, "B N E"],
+    delta: Float[Array, "B N E"],
+    A: Float[Array, "E R"],
+    B: Float[Array, "B N R"],
+    C: Float[Array, "B N R"],
+    state: Float[Array, "B E R"],
+    *,
+    reverse: bool,
+) -> tuple[Float[Array, "B N E"], Float[Array, "B E R"]]:
+    """Run the recurrence in float32; see `selective_scan`. No forward mode.
+
+    Raises:
+      FileNotFoundError: not compiled for this machine.
+      ValueError: float64 inputs.
+    """
+    if state.dtype != jnp.float32:
+        raise ValueError(
+            f"selective_scan: got {state.dtype}; 'cpp' computes in float32. Use 'xla'."
+        )
+    _register()
+    (channels, states), dtype = A.shape, state.dtype
+    u, delta = (pad_to(x.astype(dtype), {2: TILE}) for x in (u, delta))
+    B, C = (pad_to(x.astype(dtype), {2: TILE}) for x in (B, C))
+    rates = pad_to(A.T, {0: TILE, 1: TILE})
+    start = pad_to(jnp.swapaxes(state, 1, 2), {1: TILE, 2: TILE})
+    found = []
+    for first in range(0, states, TILE):
+        part = slice(first, first + TILE)
+        operands = u, delta, rates[part], B[..., part], C[..., part], start[:, part]
+        found.append(_scan(reverse, *operands))
+    ys, lasts = zip(*found, strict=True)
+    last = jnp.swapaxes(jnp.concatenate(lasts, axis=1), 1, 2)
+    return functools.reduce(jnp.add, ys)[..., :channels], last[:, :channels, :states]
+
+
+def built() -> bool:
+    """Return whether it was compiled for this machine and this version of jax."""
+    return library().exists()
+
+
+@functools.cache
+def library() -> pathlib.Path:
+    """Return where the compiled code is, or would be: named after all that it depends on."""
+    cache = os.environ.get("SSL_AUDIO_CACHE", os.path.expanduser("~/.cache/ssl_audio"))
+    parts = [SOURCE.read_text(), *OPTIONS, NATIVE, jaxlib.__version__, platform.machine()]
+    try:  # homes are shared by machines whose processors differ
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        parts += [line for line in lines if line.startswith(("flags", "Features"))][:1]
+    except OSError:
+        pass
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+    return pathlib.Path(cache, f"scan-{digest[:16]}.so")
+
+
+def build() -> pathlib.Path:
+    """Compile it for this machine and return where it is.
+
+    Raises:
+      RuntimeError: no compiler, or one that fails.
+    """
+    path, compiler = library(), os.environ.get("CXX", "c++")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    files = [f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(unfinished)]
+    command = [*shlex.split(compiler), *OPTIONS, NATIVE, *files]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        wanted = "install GCC or Clang, or name a compiler in the environment variable CXX"
+        raise RuntimeError(f"{compiler}: no such compiler; {wanted}.") from error
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"{shlex.join(command)} failed:\n{error.stderr}") from error
+    return unfinished.rename(path)
+
+
+@functools.cache
+def _register() -> None:
+    if not built():
+        raise FileNotFoundError(f"'cpp' is not compiled for this machine: run {COMMAND}")
+    code = ctypes.cdll.LoadLibrary(str(library()))
+    for name in ("SelectiveScanForward", "SelectiveScanBackward"):
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(code, name)), platform="cpu")
+
+
+def _call(name: str, shapes, *operands, reverse: bool):
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.ffi.ffi_call(name, results, vmap_method="sequential")(*operands, reverse=reverse)
+
+
+def _forward(reverse, u, delta, A, B, C, state, *, keep=True):
+    """Scan whole tiles with the channels contiguous: A [R, E], state [B, R, E]."""
+    batch, length, channels = u.shape
+    starts = (batch, channels // TILE, -(-length // CHUNK) if keep else 0, TILE, TILE)
+    shapes = u.shape, state.shape, starts
+    y, last, starts = _call(
+        "SelectiveScanForward", shapes, u, delta, A, B, C, state, reverse=reverse
+    )
+    return (y, last), (u, delta, A, B, C, starts)
+
+
+def _backward(reverse, residuals, cotangents):
+    u, delta, A, B, C, starts = residuals
+    dy, dlast = cotangents
+    batch, length, channels = u.shape
+    mix = (batch, min(GROUPS, channels // TILE), length, TILE)
+    shapes = u.shape, u.shape, dlast.shape, mix, mix, dlast.shape
+    operands = u, delta, A, B, C, starts, dy, dlast
+    du, ddelta, dA, dB, dC, dstate = _call(
+        "SelectiveScanBackward", shapes, *operands, reverse=reverse
+    )
+    return du, ddelta, dA.sum(0), dB.sum(1), dC.sum(1), dstate
+
+
+def _primal(reverse, u, delta, A, B, C, state):
+    return _forward(reverse, u, delta, A, B, C, state, keep=False)[0]
+
+
+_scan = jax.custom_vjp(_primal, nondiff_argnums=(0,))
+_scan.defvjp(_forward, _backward)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compile, check and say where it is."""
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
+    try:
+        path = build()
+    except RuntimeError as error:
+        raise SystemExit(f"error: {error}") from None
+    from ssl_audio.layers.scan import choose  # which imports this file
+
+    if reason := choose.trial("cpp"):
+        path.unlink()
+        raise SystemExit(f"error: compiled, but of no use here: {reason}")
+    print(f"{path}: agrees with 'xla'; 'auto' will use it on this machine")

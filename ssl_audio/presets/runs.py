@@ -1,0 +1,214 @@
+"""What configs share: pretraining data, the pretraining run, its laptop and two-step versions."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssl_audio.data.places import sources
+from ssl_audio.frontend.fbank import STATS
+from ssl_audio.presets import patch_encoders
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.tokens.patchify import grid
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
+
+# A short run of a Transformer needs them to tell masked patches apart; a scan knows its order without.
+LAPTOP_POSITIONS = {"ssast": "sincos"}
+LAPTOP_OPTIM = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
+LAPTOP_SPEECH: dict[str, Any] = dict(
+    samples=20_720, steps=2000, optim=dataclasses.replace(LAPTOP_OPTIM, lr=4e-4)
+)
+
+
+def masked_spectrogram(
+    *,
+    encoder: str,
+    size: str,
+    patch: tuple[int, ...],
+    masked: int | float,
+    depth: int | None = None,
+    frames: int = STATS["audioset"]["frames"],
+    mean: float = STATS["audioset"]["mean"],
+    std: float = STATS["audioset"]["std"],
+) -> dict[str, Any]:
+    """Return the objective of SSAST and SSAMBA; only its `encoder` tells them apart."""
+    bins = 128
+    masking = "masking:Random" if patch[0] == bins else "masking:Cluster"
+    frontend = dict(kind="fbank", bins=bins, frames=frames, mean=mean, std=std)
+    return dict(
+        kind="masked_spectrogram",
+        **parts(frontend=frontend, encoder=encoder, size=size, patch=patch, depth=depth),
+        masking=dict(kind=masking, count=masked),
+        discriminate=1.0,
+        reconstruct=10.0,
+    )
+
+
+def parts(
+    *,
+    frontend: dict[str, Any],
+    encoder: str,
+    size: str,
+    patch: tuple[int, ...] = (16, 16),
+    depth: int | None = None,
+) -> dict[str, Any]:
+    """Return frontend, tokenizer and encoder of patches that do not overlap."""
+    grid = (frontend["bins"] // patch[0], frontend["frames"] // patch[1])
+    built = patch_encoders.encoder(encoder, size, grid, depth)
+    tokenizer = dict(kind="patchify", width=built["width"], patch=patch, stride=patch)
+    return dict(frontend=frontend, tokenizer=tokenizer, encoder=built)
+
+
+def run(
+    *,
+    objective: dict[str, Any],
+    data: dict[str, Any],
+    optim: Optim,
+    steps: int | str,
+    checkpoint: Checkpoint,
+    record: Record,
+    accumulate: int = 1,
+) -> ConfigDict:
+    """Return a whole run; its usual options are written out, for the reader."""
+    defaults = dict(
+        kind="pipeline",
+        crop="random",
+        fill="zeros",
+        mixup=0.0,
+        balanced=False,
+        classes=0,
+        seed=0,
+        workers=0,
+        threads=8,
+        max_bad_share=0.01,
+    )
+    return ConfigDict(
+        dict(
+            objective=objective,
+            data=defaults | data,
+            optim=dataclasses.asdict(optim),
+            steps=str(steps),
+            seed=0,
+            accumulate=accumulate,
+            sharding=dict(data=-1, fsdp=1, tensor=1, max_replicated=0.02),
+            checkpoint=dataclasses.asdict(checkpoint),
+            record=dataclasses.asdict(record),
+        )
+    )
+
+
+def few_steps(config: Any, samples: int) -> Any:
+    """Return a run of four steps on eight made-up clips each: to see that it works at all."""
+    rate = config.data.get("rate", 16_000)
+    sound = dict(kind="synthetic", size=32, seconds=1.0) | (
+        {} if rate == 16_000 else dict(rate=rate)
+    )
+    config.data.sources = ConfigDict(dict(synthetic=sound))
+    config.data.update(batch_size=8, samples=samples)
+    if "weights" in config.data:
+        del config.data["weights"]
+    config.steps = "4"
+    for name in ("warmup", "plateau"):  # a number or a text, as it is
+        config.optim[name] = type(config.optim[name])(0)
+    config.record.update(every=1, figures="0")
+    config.checkpoint.every = "2"
+    return config
+
+
+def short(
+    *,
+    objective: dict[str, Any],
+    places: str,
+    samples: int | None = None,
+    batch: int = 8,
+    steps: int = 500,
+    optim: Optim = LAPTOP_OPTIM,
+) -> ConfigDict:
+    """Return a run for two cores: short crops, AdamW with a cosine.
+
+    Clips shorter than a crop are joined with others, and every source is heard equally often. Crops
+    are as long as the frontend's frames unless `samples` says otherwise.
+    """
+    frontend = objective["frontend"]
+    rate = frontend.get("rate", 16_000)
+    heard = sources(places, rate)
+    data: dict[str, Any] = dict(
+        sources=heard,
+        weights=dict.fromkeys(heard, 1.0),
+        batch_size=batch,
+        samples=samples or crop(frontend, frontend["frames"]),
+        fill="join",
+    )
+    data |= {} if rate == 16_000 else dict(rate=rate)
+    return run(
+        objective=objective,
+        data=data,
+        optim=optim,
+        steps=steps,
+        checkpoint=Checkpoint(every="10%"),
+        record=Record(every=20, figures="20%"),
+    )
+
+
+def crop(frontend: Mapping[str, Any], frames: int) -> int:
+    """Return the samples that give so many frames."""
+    return frontend.get("window", 400) + frontend.get("hop", 160) * (frames - 1)
+
+
+def pretrain(
+    *,
+    places: str,
+    objective: dict[str, Any],
+    batch: int,
+    steps: int | str,
+    optim: Optim,
+    seconds: float = 10.0,
+) -> ConfigDict:
+    """Return a pretraining run as published: whole clips, cut at the end or padded."""
+    rate = objective["frontend"].get("rate", 16_000)
+    data: dict[str, Any] = dict(
+        sources=sources(places, rate),
+        batch_size=batch,
+        samples=round(seconds * rate),
+        crop="first",
+    )
+    data |= {} if rate == 16_000 else dict(rate=rate)
+    return run(
+        objective=objective,
+        data=data,
+        optim=optim,
+        steps=steps,
+        checkpoint=Checkpoint(every="2%"),
+        record=Record(every=50, figures="5%"),
+    )
+
+
+def laptop(*, encoder: str, places: str) -> ConfigDict:
+    """Return a pretraining run for two cores: see `short`; four layers."""
+    frames = 128
+    objective = masked_spectrogram(
+        encoder=encoder, size="tiny", depth=4, patch=(16, 8), masked=0.6, frames=frames
+    )
+    objective["encoder"]["drop_path"] = 0.0
+    objective["encoder"]["positions"]["start"] = LAPTOP_POSITIONS.get(encoder, "normal")
+    return short(objective=objective, places=places)
+
+
+def runlocal(config: Any) -> Any:
+    """Shrink any run on patches to four steps that take seconds, to see that it works at all."""
+    frames = 64
+    objective = config.objective
+    patch, stride = objective.tokenizer.patch, objective.tokenizer.stride
+    objective.frontend.frames = frames
+    objective.encoder.depth = 2
+    objective.encoder.width = objective.tokenizer.width = 48
+    rows, columns = grid(frames, objective.frontend.bins, patch, stride)
+    objective.encoder.positions.grid = (rows, columns)
+    if isinstance(objective.get("masking", {}).get("count"), int):  # a share may stay
+        objective.masking.count = rows * columns // 2
+    if "trunk" in objective.get("decoder", {}):
+        objective.decoder.trunk.update(depth=2, width=32)
+        objective.decoder.positions.grid = (rows, columns)
+    return few_steps(config, config.data.get("rate", 16_000))

@@ -1,0 +1,107 @@
+"""The plain folder for exchange: config.json and model.safetensors, which need no Orbax to be read.
+
+Written by `export` and `convert`; `ssl_audio.load` and warm starts take it wherever they take a workdir.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_audio.distributed.sharding import path_name
+from ssl_audio.storage.atomic import write_whole
+
+PARAMS = "model.safetensors"
+UNUSED = "unused.safetensors"  # arrays of a foreign checkpoint that the model does without
+FORMAT = "ssl_audio"
+
+
+def is_plain(path: str | os.PathLike) -> bool:
+    """Tell whether there is a file of parameters in a folder."""
+    return (pathlib.Path(path) / PARAMS).is_file()
+
+
+def write(
+    path: str | os.PathLike,
+    params: Any,
+    config: Mapping[str, Any],
+    *,
+    unused: Mapping[str, np.ndarray] | None = None,
+) -> pathlib.Path:
+    """Write a model; arrays are named by their paths, as "encoder/layers/mixer/qkv/kernel".
+
+    Raises:
+      ValueError: the folder is the workdir of a run.
+    """
+    path = pathlib.Path(path)
+    if (path / "checkpoints").exists():
+        raise ValueError(f"{path}: the workdir of a training run; write to another folder.")
+    path.mkdir(parents=True, exist_ok=True)
+    named = {path_name(p): v for p, v in jax.tree_util.tree_leaves_with_path(params)}
+    for name, arrays in ((PARAMS, named), (UNUSED, unused or {})):
+        (path / name).unlink(missing_ok=True)
+        if arrays:
+            write_arrays(path / name, arrays, {"format": FORMAT})
+    write_whole(path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    return path
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters, numpy arrays, and the config.
+
+    Raises:
+      FileNotFoundError: there is no config.
+      ValueError: a file is damaged, or not ours.
+    """
+    path = pathlib.Path(path)
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"{path}: {PARAMS} but no config.json.")
+    arrays, about = read_arrays(path / PARAMS)
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{path / PARAMS}: not written by ssl_audio. For a model of another library: "
+            f"python -m ssl_audio convert --from FAMILY --checkpoint {path} --out DIR"
+        )
+    params: dict[str, Any] = {}
+    for name, value in arrays.items():
+        *parents, last = name.split("/")
+        place = params
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return params, json.loads((path / "config.json").read_text())
+
+
+def read_unused(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Return the arrays that were kept for the way back to the foreign checkpoint."""
+    file = pathlib.Path(path) / UNUSED
+    return read_arrays(file)[0] if file.is_file() else {}
+
+
+def read_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays of a safetensors file and its metadata.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (safetensors.SafetensorError, TypeError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
+
+
+def write_arrays(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], about: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file."""
+    import safetensors.numpy
+
+    packed = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    write_whole(path, safetensors.numpy.save(packed, about))

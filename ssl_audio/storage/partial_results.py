@@ -1,0 +1,145 @@
+"""Results on disk as they come, so that a kill loses little: `inference/embed.py` writes and reads them.
+
+A part is one file, whole or absent: a line of JSON that says what lies where, then float32 numbers.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_audio.storage.atomic import whole
+
+SETTINGS = "settings.json"
+BYTES = 2**25  # a part is written when this much has come together,
+SHARE = 0.01  # or after this share of the time the run has taken, and at least a second
+
+
+class _Place(NamedTuple):
+    path: pathlib.Path
+    offset: int  # bytes
+    shape: tuple[int, ...]
+
+
+class Parts:
+    """A folder that keeps the vector and the frames of each finished clip, by the clip's id.
+
+    Frames come piece by piece; those of a clip that a killed run did not finish count for nothing.
+    The folder is made with the first part.
+
+    Raises:
+      ValueError: the folder holds the parts of a run with other settings.
+    """
+
+    def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
+        self._folder, self._settings = folder, dict(settings)
+        self._vectors: dict[str, tuple[int, _Place]] = {}  # by clip: of which run, and where
+        self._frames: dict[tuple[int, str], list[_Place]] = {}  # by run and clip
+        self._run = self._number = 0  # in the name of the next part
+        self._waiting: list[tuple[str, str, np.ndarray]] = []
+        self._bytes = 0  # that wait
+        self._began = self._written = time.monotonic()
+        if not (folder / SETTINGS).exists():
+            self.remove()  # what a kill left while parts were being removed
+        else:
+            self._check()
+            for path in sorted(folder.glob("*.part")):
+                self._run = 1 + self._index(path)
+
+    @property
+    def finished(self) -> set[str]:
+        """The clips whose results are complete and on disk."""
+        return set(self._vectors)
+
+    def add_frames(self, id: str, frames: np.ndarray) -> None:
+        """Take the next frames [n, D] of a clip."""
+        self._add("frames", id, frames)
+
+    def finish(self, id: str, vector: np.ndarray) -> None:
+        """Take the vector [D'] of a clip that has given all its frames."""
+        self._add("vector", id, vector)
+
+    def vector(self, id: str) -> np.ndarray:
+        """Return a finished clip's vector [D']."""
+        return _read(self._vectors[id][1])
+
+    def frames(self, id: str) -> Iterator[np.ndarray]:
+        """Yield a finished clip's frames [n, D], piece by piece."""
+        return map(_read, self._pieces(id))
+
+    def length(self, id: str) -> int:
+        """Return how many frames a finished clip has."""
+        return sum(place.shape[0] for place in self._pieces(id))
+
+    def write(self) -> None:
+        """Put on disk what has come since the last part."""
+        if not self._waiting:
+            return
+        if not (self._folder / SETTINGS).exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with whole(self._folder / SETTINGS) as file:
+                file.write(json.dumps(self._settings, indent=1).encode())
+        offset, index = 0, []
+        for kind, id, values in self._waiting:
+            index.append((kind, id, offset, values.shape))
+            offset += values.nbytes
+        path = self._folder / f"{self._run:04d}-{self._number:06d}.part"
+        with whole(path) as file:
+            file.write(json.dumps(index).encode() + b"\n")
+            for _, _, values in self._waiting:
+                file.write(values.data)
+        self._index(path)
+        self._waiting, self._bytes = [], 0
+        self._number, self._written = self._number + 1, time.monotonic()
+
+    def remove(self) -> None:
+        """Remove the parts, and the folder unless something else is in it."""
+        # Settings first: parts without them count for nothing.
+        for pattern in (SETTINGS, "*.part", ".*.partial"):
+            for path in self._folder.glob(pattern):
+                path.unlink()
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+    def _add(self, kind: str, id: str, values: np.ndarray) -> None:
+        self._waiting.append((kind, id, np.ascontiguousarray(values, np.float32)))
+        self._bytes += values.nbytes
+        now = time.monotonic()
+        late = now - self._written >= max(1.0, SHARE * (now - self._began))
+        if late or self._bytes >= BYTES:
+            self.write()
+
+    def _check(self) -> None:
+        before = json.loads((self._folder / SETTINGS).read_bytes())
+        differ = [k for k, v in self._settings.items() if before.get(k) != v]
+        if differ:
+            changes = ", ".join(f"{k}: {before.get(k)}, now {self._settings[k]}" for k in differ)
+            raise ValueError(
+                f"{self._folder}: an interrupted run with other settings left its results here "
+                f"({changes}). Go on with its settings, or remove the folder to start anew."
+            )
+
+    def _index(self, path: pathlib.Path) -> int:
+        """Take note of what a part holds; return which run wrote it."""
+        run = int(path.stem.partition("-")[0])
+        with open(path, "rb") as file:
+            index = json.loads(file.readline())
+            start = file.tell()
+        for kind, id, offset, shape in index:
+            place = _Place(path, start + offset, tuple(shape))
+            if kind == "vector":
+                self._vectors[id] = run, place
+            else:
+                self._frames.setdefault((run, id), []).append(place)
+        return run
+
+    def _pieces(self, id: str) -> list[_Place]:
+        return self._frames.get((self._vectors[id][0], id), [])
+
+
+def _read(place: _Place) -> np.ndarray:
+    values = np.fromfile(place.path, np.float32, int(np.prod(place.shape)), offset=place.offset)
+    return values.reshape(place.shape)

@@ -1,0 +1,10 @@
+"""`python -m ssl_audio.train …`, the same as `ssl-audio train …`."""
+
+import sys
+
+from ssl_audio import startup
+from ssl_audio.__main__ import main
+
+if __name__ == "__main__":
+    startup.tune_cpu()
+    main(["train", *sys.argv[1:]])

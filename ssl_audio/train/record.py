@@ -1,0 +1,304 @@
+"""What a run tells people: progress bar, metrics.jsonl, TensorBoard, pictures. Called by `loop.py`."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import pathlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import config
+from ssl_audio.train import flops
+from ssl_audio.versions import versions
+
+log = logging.getLogger("ssl_audio")
+
+STOPPED = "stopped"  # a file in the workdir: the run is to be started again
+SPEED = ("clips_per_second", "input_wait", "flops_utilisation")  # differ from run to run
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What to write, and how often.
+
+    Attributes:
+      every: duration between metric records; each is the mean over the steps since the last.
+      figures: duration between pictures; 0: only at the end.
+      clips: number of clips in the pictures.
+      tensorboard: also write TensorBoard events.
+      progress: show the progress bar.
+    """
+
+    every: int | str = 50
+    figures: int | str = "10%"
+    clips: int = 4
+    tensorboard: bool = True
+    progress: bool = True
+
+
+class Recorder:
+    """The metrics of a run; a context manager. Writes only where `lead` is True.
+
+    `profile`: first and last step of a trace, for TensorBoard's or XProf's profiler.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        record: Record,
+        *,
+        start: int,
+        total: int,
+        lead: bool,
+        profile: tuple[int, int] | None = None,
+    ):
+        self.workdir, self.record, self.lead, self.total = workdir, record, lead, total
+        self.sums: dict[str, tuple[float, float]] = {}
+        self.clock, self.clips, self.steps, self.waited = 0.0, 0, 0, 0.0
+        self.profile, self.tracing = profile if lead else None, False
+        self.flops, self.peak = 0.0, 0.0
+        self.file: Any = None
+        self.board: Any = None
+        self.bar: Any = None
+        if not lead:
+            return
+        from tqdm import tqdm
+
+        (workdir / "figures").mkdir(exist_ok=True)
+        (workdir / STOPPED).unlink(missing_ok=True)
+        path = workdir / "metrics.jsonl"
+        keep_until(path, start)
+        self.file = path.open("a")
+        self.bar = tqdm(
+            total=total, initial=start, unit="step", dynamic_ncols=True, disable=not record.progress
+        )
+        if record.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start or None)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop_trace()
+        for thing in (self.bar, self.file, self.board):
+            if thing is not None:
+                thing.close()
+
+    def price(self, step: Any, state: Any, batch: Any) -> None:
+        """Count the arithmetic of the jitted `step` on such arguments, where the device's peak is known."""
+        import jax
+
+        peak = flops.peak(jax.devices()[0].device_kind)
+        if peak is not None:
+            self.peak = peak * jax.device_count()
+            self.flops = flops.count(step.trace(state, batch).jaxpr)
+
+    @contextlib.contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """Mark a training step; begin and end the trace that was asked for."""
+        import jax
+
+        if self.profile and number == self.profile[0]:
+            jax.profiler.start_trace(str(self.workdir / "tensorboard"))
+            self.tracing = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            yield
+        if self.profile and number == self.profile[1]:
+            self._stop_trace()
+
+    def _stop_trace(self) -> None:
+        if self.tracing:
+            import jax
+
+            self.tracing = False
+            jax.profiler.stop_trace()
+            log.info("profile: in %s; tensorboard --logdir shows it", self.workdir / "tensorboard")
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the body as waiting for input."""
+        begun = time.monotonic()
+        yield
+        self.waited += time.monotonic() - begun
+
+    def stopped(self, number: int) -> None:
+        """Say how to go on with a run that was asked to stop, to people and in file `stopped`."""
+        message = f"stopped at step {number} of {self.total} and saved; the same command goes on."
+        if self.lead:
+            log.warning("%s", message)
+            (self.workdir / STOPPED).write_text(message + "\n")
+
+    def add(self, metrics: Mapping[str, tuple[Any, Any]], clips: int) -> None:
+        """Take in one step's (sum, weight) pairs."""
+        for name, (value, weight) in metrics.items():
+            total, mass = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = (total + float(value), mass + float(weight))
+        if self.clock:
+            self.clips, self.steps = self.clips + clips, self.steps + 1
+        else:  # the first step compiles: not counted as speed
+            self.clock, self.waited = time.monotonic(), 0.0
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def write(self, step: int, **more: float) -> dict[str, float]:
+        """Write the means since the last call, with throughput; return them."""
+        now = time.monotonic()
+        means = {
+            name: total / mass for name, (total, mass) in self.sums.items() if name != "finite"
+        }
+        means |= more
+        if self.clips:
+            elapsed = now - self.clock
+            means["clips_per_second"] = self.clips / elapsed
+            means["input_wait"] = min(1.0, self.waited / elapsed)  # share of the time
+            if self.peak:
+                means["flops_utilisation"] = self.flops * self.steps / elapsed / self.peak
+        self.sums, self.clock, self.clips, self.steps, self.waited = {}, now, 0, 0, 0.0
+        self.log(step, means)
+        if self.bar is not None:
+            shown = {k: means[k] for k in ("loss", "accuracy", "clips_per_second") if k in means}
+            self.bar.set_postfix(
+                {k.replace("clips_per_second", "clips/s"): f"{v:.3g}" for k, v in shown.items()}
+            )
+        return means
+
+    def log(self, step: int, values: Mapping[str, float], prefix: str = "") -> None:
+        """Append one record to metrics.jsonl and to TensorBoard."""
+        if not self.lead:
+            return
+        named = {prefix + name: value for name, value in values.items()}
+        self.file.write(json.dumps({"step": step, **named}) + "\n")
+        self.file.flush()
+        if self.board is not None:
+            for name, value in named.items():
+                self.board.add_scalar(name, value, step)
+
+    def pictures(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Draw the columns of `images` (name → [B, T, F]) side by side, and the curves so far."""
+        if not self.lead:
+            return
+        figures = {"curves": curves(self.workdir / "metrics.jsonl")}
+        if images:
+            figures["reconstructions"] = columns(images)
+        for name, figure in figures.items():
+            if figure is None:
+                continue
+            path = self.workdir / "figures" / f"{name}.png"
+            figure.savefig(path, dpi=110)
+            if name == "reconstructions":
+                figure.savefig(path.with_stem(f"{name}_{step:07d}"), dpi=110)
+            if self.board is not None:
+                self.board.add_figure(name, figure, step)  # closes it
+
+
+def span(text: str) -> tuple[int, int]:
+    """Return (first, last) of "10:20", for argparse."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"wanted FIRST:LAST, as 10:20; got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def write_config(options: Any, workdir: pathlib.Path, *, lead: bool) -> None:
+    """Write config.json, config.txt and versions.json, or refuse to mix two models in a workdir.
+
+    Raises:
+      ValueError: the workdir belongs to a run with another objective or data, naming the lines.
+    """
+    text = config.text(options)
+    path = workdir / "config.txt"
+    fixed = ("objective.", "data.", "seed", "accumulate", "optim.")
+    if path.exists():
+        old = {line for line in path.read_text().splitlines() if line.startswith(fixed)}
+        new = {line for line in text.splitlines() if line.startswith(fixed)}
+        if old != new:
+            raise ValueError(
+                f"{workdir}: holds a run of another config. There: {'; '.join(sorted(old - new)) or '-'}. "
+                f"Now: {'; '.join(sorted(new - old)) or '-'}. Use another --workdir."
+            )
+    if not lead:
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    files = {
+        "versions.json": json.dumps(versions(), indent=1),
+        "config.json": json.dumps(config.plain(options), indent=1),
+        "config.txt": text,
+    }
+    for (
+        name,
+        content,
+    ) in files.items():  # whole or not at all: a kill here must not spoil the workdir
+        temporary = workdir / f"{name}.tmp"
+        temporary.write_text(content)
+        temporary.replace(workdir / name)
+
+
+def keep_until(path: pathlib.Path, step: int) -> None:
+    """Drop the records after `step`, and a last line cut off by a kill: a resumed run repeats them."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    temporary.replace(path)
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")
+
+
+def columns(images: Mapping[str, np.ndarray]) -> Any:
+    """Return a figure: one row per clip, one column per name, time to the right, frequency up."""
+    from matplotlib.figure import Figure
+
+    names = list(images)
+    rows = len(images[names[0]])
+    figure = Figure(figsize=(4 * len(names), 1.6 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, len(names), squeeze=False)
+    for r in range(rows):
+        low, high = np.nanpercentile(images[names[0]][r], [1, 99.5])
+        for axis, name in zip(axes[r], names, strict=True):
+            axis.set_facecolor("0.75")
+            axis.imshow(
+                images[name][r].T, origin="lower", aspect="auto", cmap="magma", vmin=low,
+                vmax=max(high, low + 1), interpolation="nearest",
+            )  # fmt: skip
+            axis.set(xticks=[], yticks=[], title=name if r == 0 else "")
+    return figure
+
+
+def curves(path: pathlib.Path) -> Any:
+    """Return a figure of every metric in a metrics.jsonl against the step, or None."""
+    from matplotlib.figure import Figure
+
+    series: dict[str, list[tuple[int, float]]] = {}
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.items():
+            if name != "step" and name not in SPEED:
+                series.setdefault(name, []).append((record["step"], value))
+    if not series:
+        return None
+    wide = min(3, len(series))
+    tall = -(-len(series) // wide)
+    figure = Figure(figsize=(4 * wide, 2.6 * tall), layout="constrained")
+    axes = figure.subplots(tall, wide, squeeze=False).ravel()
+    for axis in axes[len(series) :]:
+        axis.set_visible(False)
+    for axis, (name, points) in zip(axes, sorted(series.items()), strict=False):
+        axis.plot(*zip(*points, strict=True), lw=1.2)
+        axis.set_title(name, fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=7)
+    return figure

@@ -1,0 +1,65 @@
+"""Train in turns: python -m ssl_audio stages --config configs/openbeats.py:data=DIR --workdir RUNS
+
+A config that names STAGES is trained with stage=…, each with previous=… the stage before, for --rounds
+of them; the last stage is the first one's. RUNS/0_encoder, RUNS/0_tokenizer, RUNS/1_encoder, …
+The same command goes on where a killed one was.
+"""
+
+import importlib.util
+import logging
+import pathlib
+from typing import Any
+
+from ssl_audio import config
+from ssl_audio.distributed import processes
+from ssl_audio.storage import checkpoint
+from ssl_audio.train.loop import Run, train
+
+log = logging.getLogger("ssl_audio")
+
+MORE = {"--rounds": dict(type=int, default=2, help="times the first stage is trained; default: 2")}
+
+
+def main(argv: list[str] | None = None) -> list[pathlib.Path]:
+    """Parse the command line and train all stages; return their workdirs.
+
+    Raises:
+      ValueError: the config has no stages.
+    """
+    doc = __doc__ or ""
+    args, _ = config.command_line(doc, argv, workdir=True, more=MORE)
+    names = stages(args.config.partition(":")[0])
+    if args.rounds < 1:
+        raise ValueError(f"--rounds {args.rounds}: wanted 1 or more.")
+    root, done = pathlib.Path(args.workdir).resolve(), []
+    processes.start()
+    for number in range((args.rounds - 1) * len(names) + 1):
+        stage = names[number % len(names)]
+        workdir = root / f"{number // len(names)}_{stage}"
+        before = f",previous={done[-1]}" if done else ""
+        _, options = config.command_line(
+            doc, argv, workdir=True, more=MORE, argument=f"stage={stage}{before}"
+        )
+        log.info("%s", workdir)
+        train(options, workdir)
+        done.append(workdir)
+        run = config.make(Run, options)
+        total = config.duration(run.steps, total=0, epoch=run.data.epoch_steps)
+        if checkpoint.steps(workdir)[-1] < total:  # asked to stop; the same command goes on
+            break
+    return done
+
+
+def stages(path: str) -> tuple[str, ...]:
+    """Return the stages that a config file names.
+
+    Raises:
+      ValueError: it names none.
+    """
+    spec = importlib.util.spec_from_file_location("stages_of_config", path)
+    assert spec and spec.loader
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not getattr(module, "STAGES", ()):
+        raise ValueError(f"{path}: this config names no STAGES to train in turn.")
+    return tuple(module.STAGES)

@@ -1,0 +1,11 @@
+"""Versions of this package and of those that compute a run. Kept beside every run."""
+
+import sys
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a run."""
+    from importlib.metadata import version
+
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}

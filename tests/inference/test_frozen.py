@@ -1,0 +1,96 @@
+"""What another run has learned, as targets and teachers: loading it, clustering for it, taking turns."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from encoders import options
+from reference import ROOT
+
+from ssl_audio import config
+from ssl_audio.data import places
+from ssl_audio.inference import kmeans
+from ssl_audio.inference.frozen import Frozen
+from ssl_audio.storage import checkpoint, written
+from ssl_audio.structs import TrainState
+from ssl_audio.train import stages
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+BATCH = {"audio": np.zeros((2, 8000), np.float32), "length": np.full(2, 8000, np.int32)}
+
+
+def test_clusters_of_mfcc_become_targets(tmp_path, monkeypatch, capsys):
+    tiny = dict(kind="synthetic", size=6, seconds=0.5)
+    monkeypatch.setattr(places, "source", lambda _: tiny)
+    out = str(tmp_path / "clusters")
+    kmeans.main(["--data", "synthetic", "--codes", "5", "--out", out])
+    assert "5 codes of 78 values" in capsys.readouterr().out
+    frozen = Frozen(out)
+    params, extra = frozen.init(None, BATCH)
+    assert extra == {} and params["quantizer"]["book"].shape == (5, 78)
+    noise = BATCH | {"audio": np.random.default_rng(0).normal(0, 0.1, (2, 8000))}
+    codes = jax.jit(frozen.predictors()["codes"])(params, extra, noise)
+    assert codes.shape == (2, 24, 1) and 0 <= codes.min() <= codes.max() < 5
+    targets = written.trained(out, "quantizer", "codes")
+    assert targets == 5
+    with pytest.raises(ValueError, match="no quantizer.books"):
+        written.trained(out, "quantizer", "books")
+    with pytest.raises(ValueError, match="6 vectors for 9 codes|6 vectors for 7 codes"):
+        source = config.build(tiny | dict(rate=16_000), "sources")
+        model = kmeans.Encoder(
+            config.build(kmeans.MFCC, "objective"),
+            {"tokenizer": {}, "encoder": {}},
+            dict(data=dict(samples=8000)),
+        )
+        kmeans.fit(model, source, 7, vectors=6)
+
+
+def test_what_predictors_need_beside_parameters_is_loaded(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(options()))
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    extra = {"book": np.ones((2, 3), np.float32), "teacher": np.zeros(4, np.float32)}
+    state = TrainState(
+        np.int32(3), {"w": np.ones(2)}, {"main": {"n": np.ones(1)}}, extra, jax.random.key(0)
+    )
+    checkpoints.save(state, {})
+    checkpoints.close()
+    found = checkpoint.load_extra(tmp_path, ("book",))
+    assert found.keys() == {"book"} and found["book"].shape == (2, 3)
+    assert checkpoint.load_extra(tmp_path, ()) == {}
+    with pytest.raises(FileNotFoundError, match="no checkpoint with codes beside parameters"):
+        checkpoint.load_extra(tmp_path, ("book", "codes"))
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        Frozen(str(tmp_path / "nowhere")).predictors()
+
+
+def test_stages_take_turns_and_learn_from_the_one_before(tmp_path, monkeypatch):
+    seen = []
+
+    def train(options, workdir):
+        (workdir / "checkpoints/4").mkdir(parents=True)
+        seen.append(config.plain(options)["objective"])
+
+    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(stages.processes, "start", lambda: None)
+    given = ["--config", f"{ROOT}/configs/openbeats.py:runlocal", "--workdir", str(tmp_path)]
+    done = stages.main([*given, "--config.seed=7"])
+    assert [path.name for path in done] == ["0_encoder", "0_tokenizer", "1_encoder"]
+    first, tokenizer, second = seen
+    assert first["targets"]["codes"]["kind"] == "features"
+    assert tokenizer["teacher"]["path"] == str(tmp_path / "0_encoder")
+    assert second["targets"]["codes"]["path"] == str(tmp_path / "0_tokenizer")
+    (tmp_path / "other.py").write_text("STAGES = ()\n")
+    with pytest.raises(ValueError, match="names no STAGES"):
+        stages.stages(str(tmp_path / "other.py"))
+
+
+def test_a_run_that_was_stopped_stops_the_turns(tmp_path, monkeypatch):
+    def train(options, workdir):
+        del options
+        (workdir / "checkpoints/2").mkdir(parents=True)
+
+    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(stages.processes, "start", lambda: None)
+    given = ["--config", f"{ROOT}/configs/openbeats.py:runlocal", "--workdir", str(tmp_path)]
+    assert len(stages.main(given)) == 1

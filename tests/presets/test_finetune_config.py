@@ -1,0 +1,146 @@
+"""The fine-tuning recipes: each resolves and builds; the encoder is that of the pretrained run."""
+
+import json
+
+import pytest
+from published import CONFIGS, load
+
+from ssl_audio import config
+from ssl_audio.train.loop import Run
+
+(PATH,) = [path for path in CONFIGS if path.stem == "finetune"]
+FOLDS = {"esc50": 5, "esc10": 5, "emotion": 5, "unseen_speaker_digit": 6, "urbansound8k": 10}
+SPLITS = (
+    "speech_commands",
+    "speech_commands_v1",
+    "audioset20k",
+    "audioset2m",
+    "fsd50k",
+    "speaker",
+    "spoken_digit",
+    "birdset",
+)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """Return a workdir with a config and no checkpoint."""
+    folder = tmp_path_factory.mktemp("run")
+    (samba,) = [path for path in CONFIGS if path.stem == "ssamba"]
+    options = config.plain(load(samba, "size=tiny"))
+    (folder / "config.json").write_text(json.dumps(options))
+    return folder, options["objective"]
+
+
+@pytest.mark.parametrize("task", [*FOLDS, *SPLITS])
+def test_every_recipe_builds(task, pretrained):
+    folder, objective = pretrained
+    made = load(PATH, f"task={task},root=DATA,pretrained={folder}")
+    run = config.make(Run, made)
+    assert config.plain(made.objective.encoder) == config.plain(objective["encoder"])
+    assert run.objective.head.classes == run.data.classes == run.evals["test"].classes
+    assert run.evals["test"].samples == run.data.samples
+    assert run.warm_start["encoder"].path == str(folder)
+    assert run.checkpoint.best.split("/")[0] in ("", *run.evals)
+    train, test = made.data.sources[task], made.evals.test.source
+    if task in FOLDS:
+        assert set(train.folds) | set(test.folds) == set(range(1, FOLDS[task] + 1))
+        assert test.folds == (1,) and 1 not in train.folds
+        with pytest.raises(ValueError, match=f"has folds 1 to {FOLDS[task]}"):
+            load(PATH, f"task={task},root=DATA,fold={FOLDS[task] + 1}")
+    else:
+        assert train != test
+
+
+def test_mamba_has_rates_of_its_own_on_audioset20k(pretrained):
+    folder, _ = pretrained
+    given = load(PATH, f"task=audioset20k,root=DATA,pretrained={folder}")
+    assert (given.optim.lr, given.data.batch_size, given.steps) == (1e-4, 24, "50ep")
+    assert dict(given.optim.rates) == {"^head/": 3.0} and given.optim.average_from == "12ep"
+    assert load(PATH, "task=audioset20k,root=DATA").optim.lr == 5e-5
+
+
+def test_from_scratch(pretrained):
+    folder, objective = pretrained
+    same = load(PATH, f"root=DATA,pretrained={folder},scratch")
+    assert "warm_start" not in same
+    assert config.plain(same.objective.encoder) == config.plain(objective["encoder"])
+    assert load(PATH, "root=DATA,size=small").objective.encoder.width == 384
+
+
+def test_an_audio_text_model_takes_a_pretrained_encoder_and_gives_it_back(pretrained, tmp_path):
+    folder, objective = pretrained
+    (clap,) = [path for path in CONFIGS if path.stem == "clap"]
+    made = load(clap, f"laptop,encoder={folder}")
+    run = config.make(Run, made)
+    tower = config.plain(made.objective.towers.audio)
+    assert tower["encoder"] == config.plain(objective["encoder"])
+    assert (
+        run.warm_start["encoder"].into == "audio/"
+        and run.optim.rates["^audio/(tokenizer|encoder)/"] < 1
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config.plain(made)))
+    tuned = load(PATH, f"root=DATA,pretrained={tmp_path}")
+    assert config.plain(tuned.objective.encoder) == tower["encoder"]
+    assert tuned.warm_start.encoder.out_of == "audio/"
+
+
+def test_an_encoder_of_sound_at_another_rate_is_refused(tmp_path):
+    clap, bird, wave = (
+        path for name in ("clap", "birdmae", "wav2vec2") for path in CONFIGS if path.stem == name
+    )
+    for other, message in ((bird, "32000 Hz"), (wave, "wants patches")):
+        made = json.dumps(config.plain(load(other, "runlocal")))
+        (tmp_path / "config.json").write_text(made)
+        with pytest.raises(ValueError, match=message):
+            load(clap, f"laptop,encoder={tmp_path}")
+
+
+def test_a_warm_start_without_a_name_is_refused(pretrained):
+    made = config.plain(load(PATH, f"root=DATA,pretrained={pretrained[0]}"))
+    made["warm_start"] = made["warm_start"]["encoder"]
+    with pytest.raises(
+        TypeError, match=r"config.warm_start.\w+: wanted a mapping.*warm_start.NAME"
+    ):
+        config.make(Run, made)
+
+
+def test_a_long_clip_is_encoded_in_windows_as_long_as_those_of_pretraining(tmp_path):
+    (ssast,) = [path for path in CONFIGS if path.stem == "ssast"]
+    made = config.plain(load(ssast, "laptop"))
+    (tmp_path / "config.json").write_text(json.dumps(made))
+    tuned = load(PATH, f"task=esc10,root=DATA,pretrained={tmp_path}")
+    patch = made["objective"]["tokenizer"]["patch"][1]
+    assert tuned.objective.window * patch == made["objective"]["frontend"]["frames"] == 128
+    assert tuned.objective.frontend.frames % 128 == 0
+    assert (
+        "window" not in load(PATH, f"task=spoken_digit,root=DATA,pretrained={tmp_path}").objective
+    )
+    assert "window" not in load(PATH, "task=esc10,root=DATA").objective
+
+
+def test_mistakes_are_named(pretrained, tmp_path):
+    folder, _ = pretrained
+    for arg, message in (
+        ("task=esc", "task 'esc': wanted one of esc50"),
+        ("task=esc50", "say where the data is"),
+        (f"root=DATA,pretrained={folder},size=base", "size: these come from the pretrained run"),
+        (f"root=DATA,pretrained={tmp_path}", "no config.json there"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(PATH, arg)
+    (tmp_path / "config.json").write_text(json.dumps(dict(objective=dict(encoder={}))))
+    with pytest.raises(ValueError, match="its objective has no frontend, tokenizer"):
+        load(PATH, f"root=DATA,pretrained={tmp_path}")
+
+
+def test_audio_comes_at_the_rate_of_the_encoder(tmp_path):
+    (bird,) = [path for path in CONFIGS if path.stem == "birdmae"]
+    options = config.plain(load(bird, ""))
+    (tmp_path / "config.json").write_text(json.dumps(options))
+    made = load(PATH, f"task=birdset,root=DATA,pretrained={tmp_path}")
+    run = config.make(Run, made)
+    assert run.objective.frontend.rate == run.data.rate == 32_000
+    assert run.data.samples == run.evals["test"].samples == 160_000
+    assert {made.data.sources.birdset.rate, made.evals.test.source.rate} == {32_000}
+    assert run.objective.tokenizer.stride == (16, 16) and run.optim.layer_decay == 0.75

@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+
+from ssl_audio.storage.atomic import whole
+from ssl_audio.storage.partial_results import Parts
+
+SETTINGS = {"layer": -1, "pool": "mean"}
+
+
+def frames(rows, seed):
+    return np.random.default_rng(seed).standard_normal((rows, 3)).astype(np.float32)
+
+
+def test_what_is_written_is_found_again(tmp_path):
+    parts = Parts(tmp_path / "new" / "x.parts", SETTINGS)
+    assert not (tmp_path / "new").exists()
+    parts.add_frames("a", frames(2, 0))
+    parts.add_frames("b", frames(1, 1))
+    parts.write()
+    parts.add_frames("a", frames(4, 2))
+    parts.finish("a", np.ones(5, np.float32))
+    assert parts.finished == set()  # until it is on disk
+    parts.write()
+    for found in (parts, Parts(tmp_path / "new" / "x.parts", SETTINGS)):
+        assert found.finished == {"a"}
+        assert np.array_equal(found.vector("a"), np.ones(5))
+        pieces = list(found.frames("a"))
+        assert np.array_equal(np.concatenate(pieces), np.concatenate([frames(2, 0), frames(4, 2)]))
+        assert found.length("a") == 6
+    parts.remove()
+    assert not (tmp_path / "new" / "x.parts").exists()
+
+
+def test_frames_of_an_unfinished_clip_are_not_mixed_with_the_next_run(tmp_path):
+    first = Parts(tmp_path, SETTINGS)
+    first.add_frames("a", frames(2, 0))
+    first.write()
+    second = Parts(tmp_path, SETTINGS)
+    second.add_frames("a", frames(2, 1))
+    second.finish("a", np.zeros(1, np.float32))
+    second.write()
+    for parts in (second, Parts(tmp_path, SETTINGS)):
+        assert np.array_equal(np.concatenate(list(parts.frames("a"))), frames(2, 1))
+
+
+def test_other_settings_are_refused(tmp_path):
+    parts = Parts(tmp_path, SETTINGS)
+    parts.finish("a", np.zeros(1, np.float32))
+    parts.write()
+    with pytest.raises(
+        ValueError, match="pool: mean, now rows.*Go on with its settings, or remove"
+    ):
+        Parts(tmp_path, {**SETTINGS, "pool": "rows"})
+
+
+def test_halves_count_for_nothing(tmp_path):
+    parts = Parts(tmp_path, SETTINGS)
+    parts.finish("a", np.zeros(1, np.float32))
+    parts.write()
+    (tmp_path / ".0000-000001.part.partial").write_bytes(b"[[")
+    assert Parts(tmp_path, SETTINGS).finished == {"a"}
+    (tmp_path / "settings.json").unlink()  # killed while the parts were being removed
+    (tmp_path / "mine.txt").touch()
+    assert Parts(tmp_path, {"layer": 3}).finished == set()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_large_heap_is_written_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssl_audio.storage.partial_results.BYTES", 100)
+    parts = Parts(tmp_path, SETTINGS)
+    parts.add_frames("a", frames(4, 0))
+    assert not list(tmp_path.glob("*.part"))
+    parts.add_frames("a", frames(5, 1))
+    assert len(list(tmp_path.glob("*.part"))) == 1
+    assert json.loads((tmp_path / "settings.json").read_text()) == SETTINGS
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(KeyError), whole(tmp_path / "a") as file:
+        file.write(b"ne")
+        raise KeyError
+    assert (tmp_path / "a").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

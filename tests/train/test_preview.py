@@ -1,0 +1,85 @@
+"""The preview of a mesh: its numbers, and which collectives each layout compiles to."""
+
+import argparse
+import math
+
+import pytest
+from published import load
+from reference import ROOT
+
+from ssl_audio import config
+from ssl_audio.train import preview
+
+FRAMES, BINS, CLIPS, SAMPLES = 64, 128, 8, 16_000
+
+
+def options(name="ssast", **sharding):
+    made = config.plain(load(ROOT / f"configs/{name}.py", "runlocal"))
+    made["sharding"] |= {"max_replicated": 0.5} | sharding
+    return made
+
+
+def test_numbers_without_compiling():
+    alone = preview.preview(options(data=1), compiled=False)
+    spread = preview.preview(options(data=1, fsdp=8), compiled=False)
+    assert alone.devices == 1 and spread.devices == 8
+    count = sum(alone.parameters.values())
+    assert alone.parameters == spread.parameters and set(alone.parameters) >= {
+        "encoder",
+        "tokenizer",
+    }
+    assert 12 * count < alone.state_bytes < 12 * count + 100, "float32 weights and two moments"
+    assert spread.state_bytes < alone.state_bytes / 4
+    assert alone.batch_bytes == CLIPS * (4 * SAMPLES + 4) == 8 * spread.batch_bytes
+    assert alone.flops == spread.flops > 6 * count * CLIPS
+    assert alone.peak_bytes is None
+
+
+@pytest.mark.multi
+def test_data_parallelism_exchanges_gradients_only():
+    found = preview.preview(options(data=8))
+    assert set(found.collectives) <= {"all-reduce", "all-gather"}
+    # What is gathered are random keys and the like: neither clips, nor frames, nor logits.
+    assert found.collectives.get("all-gather", (0, 0))[1] < 4 * CLIPS * FRAMES * BINS / 10
+    # One layer's gradients stand in the loop over the two.
+    count = sum(found.parameters.values())
+    once = count - found.parameters["encoder"] / 2
+    assert 4 * once <= found.collectives["all-reduce"][1] < 4 * count * 1.1
+    assert found.peak_bytes > found.state_bytes
+
+
+@pytest.mark.multi
+def test_a_contrastive_loss_gathers_embeddings_only():
+    made = options("clap", data=8)
+    found = preview.preview(made)
+    width, clips = 64, made["data"]["batch_size"]
+    # Both sides in both passes, and random keys; neither clips nor frames.
+    assert found.collectives["all-gather"][1] < 4 * (4 * clips * width) + 1000
+
+
+@pytest.mark.multi
+@pytest.mark.parametrize("mesh", [dict(data=1, fsdp=8), dict(data=2, fsdp=4)], ids=str)
+def test_fsdp_gathers_parameters_and_never_the_batch(mesh):
+    found = preview.preview(options(**mesh))
+    assert found.collectives["all-gather"][0] > 0
+    largest = math.prod(int(n) for n in found.widest.split("[")[1][:-1].split(","))
+    assert largest < CLIPS * SAMPLES / 4 and largest < CLIPS * FRAMES * BINS, found.widest
+
+
+def test_collectives_are_read_from_the_program():
+    text = """
+      %a = f32[8,16]{1,0} all-gather(%x), channel_id=1
+      %b = (f32[4]{0}, bf16[2,2]{1,0}) all-reduce(%y, %z), channel_id=2
+      %c = f32[4]{0} all-reduce-start(%y)
+      %d = f32[4]{0} add(%y, %all-reduce)
+    """
+    found, widest = preview.count_collectives(text)
+    assert found == {"all-gather": (1, 512), "all-reduce": (2, 16 + 8 + 16)}
+    assert widest == "all-gather f32[8,16]"
+
+
+def test_the_mesh_is_parsed():
+    assert preview.axes("data=8,fsdp=4") == {"data": 8, "fsdp": 4}
+    for wrong in ("data", "data=0", "pipeline=2", "data=x"):
+        with pytest.raises(argparse.ArgumentTypeError, match="wanted AXIS=NUMBER"):
+            preview.axes(wrong)
