@@ -40,7 +40,7 @@ def options(mixer="attention", patch=(16, 8), frames=FRAMES) -> dict:
 def encoder(**kwargs) -> Encoder:
     """Return an encoder with random parameters."""
     config = options(**kwargs)
-    objective = build(config["objective"], "objective")
+    objective = build(config["objective"], "objectives")
     blank = Encoder(objective, {}, config).blank()
     shapes = jax.eval_shape(objective.init, jax.random.key(0), blank)[0]
     rng = np.random.default_rng(0)  # compiling `init` would take seconds
