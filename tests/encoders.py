@@ -31,7 +31,8 @@ def options(mixer="attention", patch=(16, 8), frames=FRAMES) -> dict:
             masking=dict(kind="masking:Random", count=4),
         ),
         data=dict(
-            kind="pipeline", batch_size=8, samples=10_480,
+            kind="pipeline", batch_size=8,
+            entries=dict(audio=dict(kind="entries:Audio", samples=10_480)),
             sources=dict(a=dict(kind="synthetic", size=16, seconds=0.5)),
         ),
     )  # fmt: skip

@@ -5,6 +5,7 @@ import argparse
 from ssl_audio import config
 from ssl_audio.bench.measure import Row
 from ssl_audio.data import places
+from ssl_audio.data.entries import Audio
 from ssl_audio.data.pipeline import Pipeline
 
 
@@ -26,8 +27,8 @@ def rows(args: argparse.Namespace) -> list[Row]:
             sources = {name: config.build(at, "data") for name, at in given.items()}
             pipeline = Pipeline(
                 sources,
-                batch_size=args.batch,
-                samples=round(16_000 * args.seconds_each),
+                args.batch,
+                dict(audio=Audio(round(16_000 * args.seconds_each))),
                 threads=threads,
                 workers=workers,
             )

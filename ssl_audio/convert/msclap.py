@@ -16,6 +16,7 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
+    clips,
     count,
     dense,
     need,
@@ -76,12 +77,12 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
                 text=dict(kind="towers:Tower", length="text_length", **words, projector=projector),
             ),
         ),
-        data=dict(samples=samples, rate=sound["frontend"]["rate"], fill="repeat"),
+        data=clips(samples, rate=sound["frontend"]["rate"], fill="repeat"),
     )
     if file := asked.get("tokenizer"):
         cut = dict(kind="text:Pretrained", file=file, end=end)
         length = min(most, words["tokenizer"]["length"])
-        config["data"]["text"] = dict(kind="text", words=cut, length=length)
+        config["data"]["entries"]["text"] = dict(kind="text", words=cut, length=length)
     for given in (audio, text, asked):
         given.finish()
     blank = {
