@@ -12,7 +12,7 @@ from ssl_audio.layers.dense import INIT
 ACTIVATIONS = ("relu", "gated-gelu")
 
 
-class Unscaled(nn.Module):
+class T5Attention(nn.Module):
     """Softmax attention without scale and biases, its heads of any size, with a bias on pairs.
 
     Attributes:
@@ -52,7 +52,7 @@ class Unscaled(nn.Module):
         )
 
 
-class Feed(nn.Module):
+class T5Mlp(nn.Module):
     """Two-layer perceptron without biases: ReLU (T5), or GELU of one half times the other (T5 1.1, Flan).
 
     Attributes:
