@@ -93,7 +93,7 @@ def gpt2(
     norm = dict(kind="norms:LayerNorm", eps=1e-5)
     block = dict(
         kind="blocks:PreNorm",
-        mixer=dict(kind="gpt2:Causal", heads=heads),
+        mixer=dict(kind="attention", heads=heads, causal=True),
         norm=norm,
         mlp=dict(kind="gpt2:TanhMlp", ratio=ratio),
     )
