@@ -11,6 +11,7 @@ from ssl_audio.layers import attention
 from ssl_audio.layers.attention import Attention, attend, empty_cache, weights
 from ssl_audio.layers.relative import BiasedAttention
 from ssl_audio.layers.t5 import T5Attention
+from ssl_audio.layers.windows import WindowAttention
 
 LENGTH = 7
 BIASES = (None, "heads", "keys", "gated")
@@ -170,6 +171,19 @@ def test_modules_have_the_blockwise_form(module, more, monkeypatch):
     got = long.apply(params, x, None, valid, **more)
     assert called == [3]
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6)
+
+
+def test_a_window_may_hold_nothing_valid():
+    """Its tokens get nothing but the bias of the output; no gradient is NaN."""
+    mixer = WindowAttention(2, rows=4)
+    x = jax.random.normal(
+        jax.random.key(1), (1, 4 * 7, 8)
+    )  # two windows of four columns, one padded
+    valid = jnp.tile(jnp.arange(7) < 4, 4)[None]
+    params = mixer.init(jax.random.key(0), x)
+    y, pull = jax.vjp(lambda p, x: mixer.apply(p, x, None, valid), params, x)
+    assert not y[~valid].any() and y[valid].all()
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(pull(jnp.sin(y))))
 
 
 def test_decoding_with_a_cache_equals_the_causal_pass():
