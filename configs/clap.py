@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # The model of 2022 (arXiv:2206.04769); it is trained as that of 2023.
 PRESETS["msclap22"] = PRESETS["msclap"] | dict(
-    text=audio_text.text_tower("bert", pooler=False) | dict(pool=dict(kind="pools:Start")),
+    text=audio_text.text_tower("bert", pooler=False) | dict(pool=dict(kind="pools:ClsToken")),
     high=14_000.0, seconds=5, words=100, temperature=0.07, encoder="cnn14",
 )  # fmt: skip
 

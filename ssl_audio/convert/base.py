@@ -196,7 +196,7 @@ def norm(name: str, params: Any) -> dict[str, np.ndarray]:
 
 
 def stored_norm(name: str, params: Any) -> dict[str, np.ndarray]:
-    """Return a `StoredNorm` under a BatchNorm's names."""
+    """Return a `FrozenBatchNorm` under a BatchNorm's names."""
     statistics = {f"{name}.running_mean": params["mean"], f"{name}.running_var": params["var"]}
     return norm(name, params) | statistics
 

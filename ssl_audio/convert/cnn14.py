@@ -155,7 +155,7 @@ def cnn14_parts(state: State, asked: Options, prefix: str) -> tuple[dict[str, An
         kind="cnn",
         channels=channels,
         convolutions=2,
-        norm=dict(kind="norms:StoredNorm"),
+        norm=dict(kind="norms:FrozenBatchNorm"),
         dropout=0.2,
     )
     return dict(frontend=frontend, tokenizer=dict(kind="bins"), encoder=encoder), width

@@ -154,7 +154,11 @@ def _words(state: State, asked: Options) -> tuple[dict[str, Any], int, str]:
     """Return the parts of the text tower, the most words of a text, and what it ends with."""
     at = f"{TEXT}base."
     if f"{at}wte.weight" not in state:
-        return bert_parts(state, asked, at, first=0) | dict(pool=dict(kind="pools:Start")), 100, ""
+        return (
+            bert_parts(state, asked, at, first=0) | dict(pool=dict(kind="pools:ClsToken")),
+            100,
+            "",
+        )
     words, places, inner = need(
         state, f"{at}wte.weight", f"{at}wpe.weight", f"{at}h.0.mlp.c_fc.bias"
     )

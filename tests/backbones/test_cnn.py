@@ -15,7 +15,7 @@ RATE, HOP, CHANNELS = 8000, 80, (4, 6, 8)
 
 
 def options(head, **more):
-    norm = dict(kind="norms:StoredNorm")
+    norm = dict(kind="norms:FrozenBatchNorm")
     return dict(
         objective=dict(
             kind="tagging",
