@@ -1,12 +1,12 @@
 """CLAP (Wu et al. 2023, arXiv:2211.06687): audio and text in one space, symmetric InfoNCE.
 
-Run:      python -m ssl_audio.train --config configs/clap.py:data=CAPTIONS.jsonl --workdir runs/clap
-Laptop:   python -m ssl_audio.train --config configs/clap.py:laptop,root=ESC-10,fold=5 --workdir runs/clap10
-Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir runs/try
+Run:      ssl-audio train --config clap:data=CAPTIONS.jsonl --workdir runs/clap
+Laptop:   ssl-audio train --config clap:laptop,root=ESC-10,fold=5 --workdir runs/clap10
+Try:      ssl-audio train --config clap:runlocal --workdir runs/try
 Data:     a manifest with columns path, text, … (data/source.py); made-up sounds and their labels without one
 Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14|RUN  size=tiny|base|large (htsat)
           laptop: encoder=cnn|cnn14|ssast|ssamba|RUN  text=words|FOLDER (a text model converted by
-          `python -m ssl_audio convert --from minilm …`, then frozen)
+          `ssl-audio convert --from minilm …`, then frozen)
           RUN: that has trained an encoder, or a folder of `convert` or `export`, to begin from
 Results:  experiments/clap/README.md
 """

@@ -1,11 +1,11 @@
 """Fine-tune a pretrained encoder: recipes of Gong et al. 2022 and Shams et al. 2024, and two small ones.
 
-Run:      python -m ssl_audio.train --workdir runs/esc50_fold1 \\
-              --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN,fold=1
-Folds:    python -m ssl_audio folds --folds 1-5 --workdir runs/esc50 \\
-              --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN
+Run:      ssl-audio train --workdir runs/esc50_fold1 \\
+              --config finetune:task=esc50,root=DIR,pretrained=RUN,fold=1
+Folds:    ssl-audio folds --folds 1-5 --workdir runs/esc50 \\
+              --config finetune:task=esc50,root=DIR,pretrained=RUN
 Scratch:  add `scratch` for the encoder of RUN untrained; or leave RUN out and name encoder=, size=, patch=
-Try:      python -m ssl_audio.train --config configs/finetune.py:runlocal --workdir runs/try
+Try:      ssl-audio train --config finetune:runlocal --workdir runs/try
 Results:  experiments/finetune/README.md
 """
 

@@ -1,8 +1,8 @@
 """PaSST (Koutini et al. 2022, arXiv:2110.05069): tag audio, leaving out most patches in training.
 
-Run:      python -m ssl_audio.train --config configs/passt.py:root=AUDIOSET --workdir runs/passt
-Try:      python -m ssl_audio.train --config configs/passt.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/passt.py:laptop,root=ESC-50,fold=1 --workdir runs/laptop
+Run:      ssl-audio train --config passt:root=AUDIOSET --workdir runs/passt
+Try:      ssl-audio train --config passt:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config passt:laptop,root=ESC-50,fold=1 --workdir runs/laptop
 Options:  patchout=structured|single|none  stride=10  encoder=ssast|ssamba_rms|ssamba
           pretrained=RUN (of the same encoder and frontend)
 Results:  experiments/passt/README.md

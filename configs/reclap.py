@@ -1,8 +1,8 @@
 """ReCLAP (Ghosh et al. 2025, arXiv:2409.09213): CLAP on captions rewritten to describe the sound itself.
 
-Run:      python -m ssl_audio.train --config configs/reclap.py:data=CAPTIONS.jsonl --workdir runs/reclap
-Laptop:   python -m ssl_audio.train --config configs/reclap.py:laptop,root=ESC-10,fold=5 --workdir runs/r10
-Try:      python -m ssl_audio.train --config configs/reclap.py:runlocal --workdir runs/try
+Run:      ssl-audio train --config reclap:data=CAPTIONS.jsonl --workdir runs/reclap
+Laptop:   ssl-audio train --config reclap:laptop,root=ESC-10,fold=5 --workdir runs/r10
+Try:      ssl-audio train --config reclap:runlocal --workdir runs/try
 Data:     a manifest with path, text and rewrites (a list per clip; configs/reclap.py never calls a language
           model); the laptop run takes its rewrites from the bank "esc" (data/banks)
 Options:  original=0.4 (share of captions that are not rewritten)  encoder, text: as configs/clap.py

@@ -1,8 +1,8 @@
 """SLAP (Guinot et al. 2025, arXiv:2506.17815): audio and text in one space without negatives.
 
-Run:      python -m ssl_audio.train --config configs/slap.py:data=CAPTIONS.jsonl --workdir runs/slap
-Laptop:   python -m ssl_audio.train --config configs/slap.py:laptop,root=ESC-10,fold=5 --workdir runs/slap10
-Try:      python -m ssl_audio.train --config configs/slap.py:runlocal --workdir runs/try
+Run:      ssl-audio train --config slap:data=CAPTIONS.jsonl --workdir runs/slap
+Laptop:   ssl-audio train --config slap:laptop,root=ESC-10,fold=5 --workdir runs/slap10
+Try:      ssl-audio train --config slap:runlocal --workdir runs/try
 Data:     as configs/clap.py
 Options:  inter=0.5 (1: between modalities only, which collapses)  encoder, text: as configs/clap.py
 Results:  experiments/slap/README.md

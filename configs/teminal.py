@@ -1,9 +1,9 @@
 """TeminAL (arXiv:2408.09269): post-train a contrastive model to tell before from after, in two stages.
 
-Run:      python -m ssl_audio.train --config configs/teminal.py:stage=A,model=RUN,root=DIR --workdir runs/A
-          python -m ssl_audio.train --config configs/teminal.py:stage=B,model=runs/A,root=DIR --workdir runs/B
+Run:      ssl-audio train --config teminal:stage=A,model=RUN,root=DIR --workdir runs/A
+          ssl-audio train --config teminal:stage=B,model=runs/A,root=DIR --workdir runs/B
 Laptop:   as above with laptop,root=FSDD: stage=base first (single digits), then A and B
-Try:      python -m ssl_audio.train --config configs/teminal.py:runlocal --workdir runs/try
+Try:      ssl-audio train --config teminal:runlocal --workdir runs/try
 Data:     DIR is that of ESC-50
 Options:  same=1 cross=1 beta=1: weights of reversed clips (arXiv:2301.02074); the paper's own are not known
 Results:  experiments/teminal/README.md

@@ -9,15 +9,6 @@ from ssl_audio.data.entries import Audio
 from ssl_audio.data.pipeline import Pipeline
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """Add this benchmark's options."""
-    parser.add_argument("--data", default="synthetic", help="as data= of the configs")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seconds-each", type=float, default=10.0, help="length of a clip")
-    parser.add_argument("--threads", default="0,8", help="that read ahead; several with commas")
-    parser.add_argument("--workers", default="0", help="processes; several with commas")
-
-
 def rows(args: argparse.Namespace) -> list[Row]:
     """Return a row for each number of threads and processes: one batch a call."""
     found = []

@@ -1,22 +1,24 @@
-"""Find codes by k-means: python -m ssl_audio kmeans --data DIR --codes 100 --out FOLDER
+"""Find codes by k-means: ssl-audio kmeans --data DIR --codes 100 --out FOLDER
 
 Of MFCC, or with --checkpoint RUN --layer N of an encoder's layer. FOLDER then gives targets to a run
 that predicts codes (HuBERT, Hsu et al. 2021, arXiv:2106.07447, section II-A).
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config
+from ssl_audio import config, startup
 from ssl_audio.data import places
 from ssl_audio.data.reading import reading
-from ssl_audio.inference.encoder import FINAL, Encoder
-from ssl_audio.inference.load import load
-from ssl_audio.storage import exported
+
+if TYPE_CHECKING:
+    from ssl_audio.inference.encoder import Encoder
 
 log = logging.getLogger("ssl_audio")
 
@@ -34,7 +36,7 @@ def fit(
     source: Any,
     codes: int,
     *,
-    layer: int = FINAL,
+    layer: int = -1,
     vectors: int = 200_000,
     seed: int = 0,
     max_bad_share: float = 0.01,
@@ -65,35 +67,38 @@ def fit(
         kept.append(x[rng.permutation(len(x))[:most]])
     x = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
     if len(x) < codes:
-        raise ValueError(f"cluster: {len(x)} vectors for {codes} codes; wanted more clips.")
+        raise ValueError(f"kmeans: {len(x)} vectors for {codes} codes; wanted more clips.")
     starts: Any = 3
     found: Any = MiniBatchKMeans(codes, batch_size=10_000, n_init=starts, random_state=seed).fit(x)
     log.info("%d vectors, inertia %.4g per vector", len(x), found.inertia_ / len(x))
     return found.cluster_centers_.astype(np.float32)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio kmeans`."""
+    made = startup.parser("kmeans", __doc__)
+    made.add_argument("--data", required=True, metavar="PLACE", help="folder, or 'synthetic'")
+    made.add_argument("--codes", type=int, required=True)
+    made.add_argument("--out", required=True, metavar="FOLDER", help="to write")
+    made.add_argument("--checkpoint", metavar="RUN", help="whose layer; default: MFCC")
+    made.add_argument("--layer", type=int, default=-1, help="0, 1, …; default: the last norm's")
+    made.add_argument("--vectors", type=int, default=200_000, help="most that are clustered")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, cluster and write."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio kmeans",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", required=True, metavar="PLACE", help="folder, or 'synthetic'")
-    parser.add_argument("--codes", type=int, required=True)
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="to write")
-    parser.add_argument("--checkpoint", metavar="RUN", help="whose layer; default: MFCC")
-    parser.add_argument(
-        "--layer", type=int, default=FINAL, help="0, 1, …; default: the last norm's"
-    )
-    parser.add_argument("--vectors", type=int, default=200_000, help="most that are clustered")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.codes < 1 or args.vectors < args.codes:
-        parser.error(
+        parser().error(
             f"--codes {args.codes} --vectors {args.vectors}: wanted at least 1 code, and "
             "as many vectors as codes"
         )
+    from ssl_audio.inference.encoder import Encoder
+    from ssl_audio.inference.load import load
+    from ssl_audio.storage import exported
+
     if args.checkpoint:
         encoder = load(args.checkpoint)
         shape = {k: encoder.config["objective"][k] for k in ("frontend", "tokenizer", "encoder")}
