@@ -78,8 +78,10 @@ class MaskedModelingDuo(Encoding):
         target = self.targets(params, extra, tokens, hidden)
         distance = 2 * jax.vmap(losses.cosine_distance)(predicted, target)
         weight = float(len(spec))
-        spread = jnp.mean(jnp.std(target, axis=(0, 1)))
-        metrics = {"target_deviation": (weight * spread, weight)}
+        # They fall to 0 when all targets are alike, or all those of a clip.
+        over = {"target_deviation": (0, 1), "target_deviation_in_clip": 1}
+        spread = {name: jnp.mean(jnp.std(target, axis)) for name, axis in over.items()}
+        metrics = {name: (weight * value, weight) for name, value in spread.items()}
         return Loss(total=jnp.mean(distance), metrics=metrics, extra=extra)
 
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:

@@ -154,6 +154,23 @@ def test_gradients_go_through_the_prediction_only(batch):
     assert all(np.any(g) for g in jax.tree.leaves(ours))
 
 
+def test_predictions_and_targets_are_of_the_same_patches(batch):
+    made = objective()
+    params, extra = start(made, batch)
+    spec, hidden, shown = divided(made, batch)
+
+    @jax.jit
+    def run(where):
+        tokens = made.tokenizer.apply({"params": params["tokenizer"]}, spec)
+        encoded = made.visible(params, tokens, shown)
+        return made.predict(params, encoded, where), made.targets(params, extra, tokens, where)
+
+    ahead, back = jax.tree.map(np.asarray, (run(hidden), run(hidden[:, ::-1])))
+    for forward, backward in zip(ahead, back, strict=True):
+        assert np.allclose(forward, backward[:, ::-1], atol=1e-5)
+        assert not np.allclose(forward, backward, atol=0.1)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given(MaskedModelingDuo):
     """Predictions and targets are those given."""
@@ -179,7 +196,7 @@ def test_the_loss_is_a_cosine_distance_that_vanishes_at_the_target(batch):
     def loss(prediction):
         given = Given(**parts, prediction=prediction, target=jnp.asarray(target))
         found = given.loss(params, extra, batch, jax.random.key(1), train=False)
-        return found.total, found.metrics["target_deviation"]
+        return found.total, found.metrics
 
     lengths = np.linalg.norm(target, axis=-1) * np.linalg.norm(prediction, axis=-1)
     cosine = (target * prediction).sum(-1) / lengths
@@ -187,8 +204,14 @@ def test_the_loss_is_a_cosine_distance_that_vanishes_at_the_target(batch):
     assert float(loss(7 * prediction)[0]) == pytest.approx(float(loss(prediction)[0]), abs=1e-5)
     assert float(loss(3 * target)[0]) == pytest.approx(0, abs=1e-5)
     assert float(loss(-target)[0]) == pytest.approx(4, abs=1e-5)
-    value, weight = map(float, loss(prediction)[1])
-    assert value / weight == pytest.approx(target.std((0, 1)).mean(), abs=1e-5) and weight == 2
+    metrics = {name: float(x / weight) for name, (x, weight) in loss(prediction)[1].items()}
+    assert metrics == pytest.approx(
+        {
+            "target_deviation": target.std((0, 1)).mean(),
+            "target_deviation_in_clip": target.std(1).mean(),
+        },
+        abs=1e-5,
+    )
 
 
 def test_the_teacher_starts_as_another_network_and_follows_ever_more_slowly(batch):
