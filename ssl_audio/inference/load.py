@@ -5,9 +5,10 @@ import pathlib
 
 import jax
 
-from ssl_audio import __version__, config
+from ssl_audio import config
 from ssl_audio.inference.encoder import Encoder, log
 from ssl_audio.storage import checkpoint
+from ssl_audio.versions import __version__
 
 
 def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
