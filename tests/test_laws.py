@@ -94,7 +94,7 @@ def linen(path):
 def room(module):
     """Return the place in ORDER of a module of ours, given its dotted name; above all: `__main__`."""
     first = module.split(".")[1] if "." in module else "__init__"
-    if first in ("__main__", "__init__"):
+    if first in ("__main__", "__init__") or module.endswith(".__main__"):  # programs
         return len(ORDER)
     return 0 if (PACKAGE / f"{first}.py").exists() else ORDER.index(first)
 
