@@ -25,21 +25,26 @@ Imports go upward in this list only (tests/test_laws.py).
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssl_audio.inference.audio_text import AudioTextModel
     from ssl_audio.inference.encoder import Encoder
     from ssl_audio.inference.load import load
+    from ssl_audio.inference.model import Model
 
 __version__ = "0.1.0"
-__all__ = ["Encoder", "__version__", "load"]
+__all__ = ["AudioTextModel", "Encoder", "Model", "__version__", "load"]
+
+# Name → module. They bring JAX along, so only when asked for.
+_LAZY = {
+    "AudioTextModel": "audio_text",
+    "Encoder": "encoder",
+    "Model": "model",
+    "load": "load",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # They bring JAX along, so only when asked for.
-    if name == "Encoder":
-        from ssl_audio.inference.encoder import Encoder
+    if name in _LAZY:
+        import importlib
 
-        return Encoder
-    if name == "load":
-        from ssl_audio.inference.load import load
-
-        return load
+        return getattr(importlib.import_module(f"ssl_audio.inference.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'ssl_audio' has no attribute '{name}'")

@@ -228,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         parser.error("--shots: a few clips do not tell which layer is best; name one")
     options, protocol = SETS[args.data]
     protocol = args.protocol or protocol
-    encoder = load(args.checkpoint, args.step)
+    encoder = load(args.checkpoint, args.step).encoder
     root = {"root": args.root} if args.root else {}
     source = config.build({**options, **root, "rate": encoder.rate}, "sources", path="--set")
     records = evaluate(

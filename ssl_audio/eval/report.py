@@ -185,7 +185,7 @@ def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -
     from sklearn.linear_model import LogisticRegression
     from sklearn.manifold import TSNE
 
-    encoder = load(workdir)
+    encoder = load(workdir).encoder
     numbers, x = features.matrix(source, features.encoded(encoder, [-1], pool), desc="embed")
     metas = [source.meta(int(i)) for i in numbers]
     split = base.split(metas, protocol)

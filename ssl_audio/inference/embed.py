@@ -107,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.batch_size < 1:
         parser.error(f"--batch-size {args.batch_size}: wanted at least 1")
     output = _possible(pathlib.Path(args.output))
-    encoder = dataclasses.replace(load(args.checkpoint, args.step), batch_size=args.batch_size)
+    encoder = dataclasses.replace(
+        load(args.checkpoint, args.step).encoder, batch_size=args.batch_size
+    )
     encoder.check_layer(args.layer)
     source = Paths(tuple(args.paths), encoder.rate)
     ids = [source.meta(i)["id"] for i in range(len(source))]

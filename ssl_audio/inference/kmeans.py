@@ -17,6 +17,7 @@ from ssl_audio.data.reading import reading
 from ssl_audio.inference.encoder import FINAL, Encoder
 from ssl_audio.inference.load import load
 from ssl_audio.storage import exported
+from ssl_audio.storage.written import architecture
 
 log = logging.getLogger("ssl_audio")
 
@@ -51,11 +52,12 @@ def fit(
       max_bad_share: of clips that cannot be read.
 
     Raises:
-      ValueError: no such layer; fewer vectors than codes; too many unreadable clips.
+      ValueError: no such layer; no tokens along time; fewer vectors than codes; too many unreadable clips.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     encoder.check_layer(layer)
+    encoder.times(1)  # an error where there are no tokens along time
     rng = np.random.default_rng(seed)
     most, kept = max(1, vectors // max(1, len(source))), []
     read: list[int] = []
@@ -95,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "as many vectors as codes"
         )
     if args.checkpoint:
-        encoder = load(args.checkpoint)
-        shape = {k: encoder.config["objective"][k] for k in ("frontend", "tokenizer", "encoder")}
+        encoder = load(args.checkpoint).encoder
+        shape = architecture(args.checkpoint)
         samples = encoder.config["data"]["samples"]
     else:
         shape, samples = {k: v for k, v in MFCC.items() if k != "kind"}, WINDOW

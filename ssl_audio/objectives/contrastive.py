@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
@@ -182,6 +183,17 @@ class Contrastive(Joint):
     def embed(self, name: str, params: Params, batch: Batch) -> Array:
         """Return unit vectors of a modality."""
         return losses.unit(self.towers[name](params[name], batch, name))
+
+    def scale(self, params: Params, name: str, other: str) -> float | None:
+        """Return what the loss multiplied similarities by to find `other` for `name`.
+
+        None: there is no edge between them.
+        """
+        for number, (first, second, _) in enumerate(self.edges):
+            if {name, other} == {first, second}:
+                learned = params["logit_scale"][number][0 if name == first else -1]
+                return float(np.exp(np.clip(learned, 0, np.log(self.max_scale))))
+        return None
 
     def _positive(self, batch: Batch) -> Array | None:
         """Return the weights of right pairs [B, B], or None: the diagonal."""
