@@ -10,7 +10,7 @@ pytestmark = pytest.mark.entry
 
 
 def run(environment, verb, *arguments):
-    command = [sys.executable, "-m", f"ssl_audio.{verb}", *map(str, arguments)]
+    command = [sys.executable, "-m", "ssl_audio", verb, *map(str, arguments)]
     return subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
     )
@@ -22,7 +22,7 @@ def test_help(environment):
 
 
 def test_mistakes_are_one_line(environment, tmp_path):
-    done = run(environment, "zero_shot", "--checkpoint", tmp_path, "--set", "synthetic")
+    done = run(environment, "zero-shot", "--checkpoint", tmp_path, "--set", "synthetic")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "no config.json" in done.stderr.splitlines()[-1]
     done = run(environment, "search", "query", "--index", tmp_path, "a dog")

@@ -157,6 +157,7 @@ def test_a_killed_run_goes_on_without_repeating_finished_files(
     run, sounds, tmp_path, monkeypatch, caplog
 ):
     call(run, tmp_path / "whole.npz", "--frames", sounds)
+    caplog.set_level("INFO", "ssl_audio")
     output = tmp_path / "out.npz"
     arguments = ["--checkpoint", run, "--output", output, "--frames", sounds]
     done = child(KILLED, *arguments)
