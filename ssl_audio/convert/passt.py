@@ -120,7 +120,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         kept = embed(params, _patchout(tokens, grid, time_offset, **keep))
         return found | {f"{name}_train_patchout": value for name, value in kept.items()}
 
-    def heard(params, wave):
+    def hear_vectors(params, wave):
         def vectors(audio):
             """Return logits and features [n, k, C + D] of windows [n, k, S]."""
             flat = audio.reshape(-1, audio.shape[-1])
@@ -140,7 +140,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         }
 
     def outputs(params, wave=None, **inputs):
-        return tagged(params, **inputs) if wave is None else heard(params, wave)
+        return tagged(params, **inputs) if wave is None else hear_vectors(params, wave)
 
     return Converted(config, params, outputs, left)
 

@@ -144,11 +144,11 @@ def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
     return found
 
 
-def _errors(parts: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[str]:
+def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[str]:
     """Yield the scores per class, the confusion matrix and the worst errors to listen to."""
     made = Predictions(
         *(
-            np.concatenate([vars(part)[name] for part in parts])
+            np.concatenate([vars(fold)[name] for fold in folds])
             for name in ("ids", "logits", "labels")
         )
     )

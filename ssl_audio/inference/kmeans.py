@@ -67,7 +67,7 @@ def fit(
         kept.append(x[rng.permutation(len(x))[:most]])
     x = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
     if len(x) < codes:
-        raise ValueError(f"cluster: {len(x)} vectors for {codes} codes; wanted more clips.")
+        raise ValueError(f"kmeans: {len(x)} vectors for {codes} codes; wanted more clips.")
     starts: Any = 3
     found: Any = MiniBatchKMeans(codes, batch_size=10_000, n_init=starts, random_state=seed).fit(x)
     log.info("%d vectors, inertia %.4g per vector", len(x), found.inertia_ / len(x))

@@ -74,7 +74,7 @@ def interface(objective: Any) -> type[Model]:
       ValueError: the objective names one that does not exist or is no `Model`.
     """
     offered = (INTERFACES[name] for name in INTERFACES if name in objective.predictors())
-    named = getattr(objective, "interface", "") or next(offered, ANY)
+    named = objective.interface or next(offered, ANY)
     module, _, name = named.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
