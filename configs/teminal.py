@@ -77,7 +77,7 @@ def optimizer(a) -> Optim:
 def pretrained(a) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return objective and data of a trained model, on the clips of `root`."""
     written.trained(a.model, "towers")  # refuses what is no audio-text model
-    known = written.written(a.model)
+    known = written.read(a.model)
     objective = {k: v for k, v in known["objective"].items() if k != "reversal"}
     data: dict[str, Any] = {
         k: known["data"][k] for k in ("samples", "rate", "fill", "text") if k in known["data"]

@@ -43,7 +43,7 @@ def options(mixer="attention", patch=(16, 8), frames=FRAMES) -> dict:
 def encoder(**kwargs) -> Encoder:
     """Return an encoder with random parameters."""
     config = options(**kwargs)
-    objective = build(config["objective"], "objective")
+    objective = build(config["objective"], "objectives")
     params = drawn(objective, Encoder(objective, {}, config).blank())
     return Encoder(objective, params, config)
 
@@ -90,6 +90,6 @@ def audio_text(folder, encoder="cnn", *, kind="contrastive", out=16, **objective
     # A pool whose width hangs on the length of texts.
     options.objective.towers.text.pool.kind = "pools:Flat"
     options = configs.plain(options)
-    built = build(options["objective"], "objective")
+    built = build(options["objective"], "objectives")
     params = drawn(built, AudioTextModel(built, {}, options).blank())
     return exported.write(folder, params, options)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import structure
 from published import CONFIGS, argument, load
 from reference import ROOT
 
@@ -15,6 +16,10 @@ from ssl_audio.train.loop import Run
 
 PACKAGE = ROOT / "ssl_audio"
 FILES = sorted(PACKAGE.rglob("*.py"))
+ROOT_FILES = "__init__ __main__ arrays config losses slots startup structs versions".split()
+# Each may import those before it.
+ORDER = """root distributed storage data frontend layers quantizers tokens heads backbones objectives train
+inference eval presets convert bench""".split()
 MODEL = ("frontend", "layers", "quantizers", "tokens", "heads", "backbones", "objectives")
 MODEL_FILES = ("losses.py", "train/step.py", "train/optim.py", "distributed/sharding.py")
 LIGHT = {"jax", "jaxlib", "flax", "optax", "numpy", "einops", "ssl_audio"} | sys.stdlib_module_names
@@ -83,10 +88,37 @@ def linen(path):
     }
 
 
+def room(module):
+    """Return the place in ORDER of a module of ours, given its dotted name; above all: `__main__`."""
+    first = module.split(".")[1] if "." in module else "__init__"
+    if first in ("__main__", "__init__"):
+        return len(ORDER)
+    return 0 if (PACKAGE / f"{first}.py").exists() else ORDER.index(first)
+
+
+def test_imports_go_down_the_order_of_the_folders():
+    assert set(ORDER[1:]) == {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()}
+    for path in FILES:
+        here = room(f"ssl_audio.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}")
+        for module in imported(path):
+            if module.partition(".")[0] == "ssl_audio":
+                assert room(module) <= here, f"{name(path)} imports {module}"
+
+
+def test_no_circle_and_few_levels():
+    graph = structure.graph(PACKAGE)
+    assert structure.circles(graph) == []
+    assert structure.levels(graph) <= 10, structure.levels(graph)
+
+
+def test_few_files_at_the_root():
+    assert sorted(p.stem for p in PACKAGE.glob("*.py")) == ROOT_FILES and len(ROOT_FILES) <= 10
+
+
 @pytest.mark.parametrize("file", ["train/loop.py", "train/step.py"])
 def test_the_loop_knows_no_objective_data_backbone_or_metric(file):
     path = PACKAGE / file
-    allowed = "config versions distributed storage objectives.base train structs".split()
+    allowed = "config slots versions distributed storage objectives.base train structs".split()
     for module in imported(path):
         if module.startswith("ssl_audio"):
             inner = module.removeprefix("ssl_audio.")
@@ -123,7 +155,7 @@ def test_objectives_do_not_import_each_other():
         "frontend",
         "structs",
     )
-    allowed += ("arrays", "objectives.base", "objectives.teacher", "objectives.towers")
+    allowed += ("arrays", "slots", "objectives.base", "objectives.teacher", "objectives.towers")
     for path in sorted((PACKAGE / "objectives").glob("*.py")):
         for module in imported(path):
             if module.startswith("ssl_audio"):
@@ -221,6 +253,27 @@ for file in pkgutil.iter_modules(ssl_audio.objectives.__path__):
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert not done.returncode, done.stderr
+
+
+def test_one_file_writes_files():
+    """A kill never leaves half a file: everything but what grows line by line goes through `atomic`."""
+    signs = {"distributed/processes.py": "write_text"}  # a mark that says a folder is shared
+    for path in FILES:
+        if name(path) == "storage/atomic.py":
+            continue
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            last = called.rpartition(".")[2]
+            if last in ("write_text", "write_bytes") or called in ("os.replace", "os.rename"):
+                assert signs.get(name(path)) == last, f"{name(path)}:{node.lineno}: {called}"
+            modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            if called == "open" and any(
+                isinstance(m, str) and re.fullmatch("[wx]b?", m) for m in modes
+            ):
+                file = ast.unparse(node.args[0])
+                assert "partial" in file or "/proc/" in file, f"{name(path)}:{node.lineno}: {file}"
 
 
 def test_linen_stays_in_its_folders():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.slots import Norm
 from ssl_audio.structs import Encoded, Tokens
 
 CNN14 = (64, 128, 256, 512, 1024, 2048)  # channels as published
@@ -27,7 +28,7 @@ class Cnn(nn.Module):
 
     channels: tuple[int, ...] = (64, 128, 128)
     convolutions: int = 2
-    norm: nn.Module = LayerNorm(1e-5)
+    norm: Norm = LayerNorm(1e-5)
     dropout: float = 0.0
 
     @property

@@ -23,7 +23,7 @@ def rows(args: argparse.Namespace) -> list[Row]:
     given = places.sources(args.data)
     for workers in map(int, args.workers.split(",")):
         for threads in map(int, args.threads.split(",")):
-            sources = {name: config.build(at, "sources") for name, at in given.items()}
+            sources = {name: config.build(at, "data") for name, at in given.items()}
             pipeline = Pipeline(
                 sources,
                 batch_size=args.batch,

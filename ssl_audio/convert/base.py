@@ -119,7 +119,7 @@ def build_pair(
     Raises:
       ValueError: see `fill`.
     """
-    objective = configs.build(config["objective"], "objective")
+    objective = configs.build(config["objective"], "objectives")
     blank = blank or {
         "audio": jax.ShapeDtypeStruct((1, config["data"]["samples"]), np.float32),
         "length": jax.ShapeDtypeStruct((1,), np.int32),

@@ -179,7 +179,7 @@ def convert(
     if _moved(params["encoder"]["positions"], shape):
         left["v.pos_embed"] = state["v.pos_embed"]
         objective["encoder"]["positions"]["grid"] = shape.grid
-        built = configs.build(objective, "objective")
+        built = configs.build(objective, "objectives")
 
     def pretrained(params, x, mpc_mask_index, mpg_mask_index):
         masks = {"discriminate": mpc_mask_index, "reconstruct": mpg_mask_index}

@@ -18,8 +18,9 @@ from ssl_audio.data import mixture, transforms
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.reading import check_share, read_ahead
-from ssl_audio.data.source import Example, Source, multi_hot
+from ssl_audio.data.source import Example, multi_hot
 from ssl_audio.data.text import Text
+from ssl_audio.slots import AnySource, Compose
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Pipeline:
     ValueError; a single bad clip never does, unless `max_bad_share` is 0.
     """
 
-    sources: Mapping[str, Source]
+    sources: Mapping[str, AnySource]
     batch_size: int  # global: over all hosts
     samples: int  # S: length of a clip
     rate: int = 16_000  # Hz; the sources must agree
@@ -58,7 +59,7 @@ class Pipeline:
     classes: int = 0  # C: give multi-hot labels; 0: no labels
     text: Text | None = None  # captions and how to cut them into words
     weighted: bool = False  # give the clips' weights in the loss
-    compose: Any = None  # makes one example of several; see `compose.py`
+    compose: Compose = None  # makes one example of several; see `compose.py`
     tell_source: bool = False  # say which source a clip is of
     seed: int = 0
     shuffle: bool = True

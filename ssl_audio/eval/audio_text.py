@@ -22,6 +22,7 @@ from ssl_audio.eval.evaluate import SETS
 from ssl_audio.eval.zero_shot import ZeroShot
 from ssl_audio.inference.audio_text import TEMPLATES, AudioTextModel
 from ssl_audio.inference.load import load
+from ssl_audio.storage import atomic
 
 PAIRS = 200  # of the test of order
 
@@ -157,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         options["folds"] = tuple(int(fold) for fold in args.folds.split(","))
     if args.split:
         options["split"] = args.split
-    source = config.build(options, "sources", path="--set")
+    source = config.build(options, "data", path="--set")
     records = evaluate(
         model,
         source,
@@ -169,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     name = args.data or pathlib.Path(args.manifest).stem
     path = pathlib.Path(args.checkpoint).expanduser() / f"evals/zero_shot_{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    atomic.write(path, "".join(json.dumps(record) + "\n" for record in records))
     print(table(records))
     print(path)
     return records

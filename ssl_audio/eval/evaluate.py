@@ -21,6 +21,7 @@ from ssl_audio.eval.probe import Probe
 from ssl_audio.inference.encoder import FINAL, Encoder
 from ssl_audio.inference.load import load
 from ssl_audio.inference.pooling import POOLS
+from ssl_audio.storage import atomic
 
 # Name → (source, protocol when none is named)
 SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
@@ -230,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     protocol = args.protocol or protocol
     encoder = load(args.checkpoint, args.step).encoder
     root = {"root": args.root} if args.root else {}
-    source = config.build({**options, **root, "rate": encoder.rate}, "sources", path="--set")
+    source = config.build({**options, **root, "rate": encoder.rate}, "data", path="--set")
     records = evaluate(
         encoder,
         source,
@@ -248,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     default = f"evals/{args.data}_{protocol}{few}.jsonl"
     path = pathlib.Path(args.checkpoint).expanduser() / (args.output or default)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    atomic.write(path, "".join(json.dumps(record) + "\n" for record in records))
     how = "first classifier by fold"
     if args.shots:
         how = f"{args.shots} clips of each class, {args.draws} draws, 95 % confidence"

@@ -21,6 +21,7 @@ from ssl_audio.data.source import Source
 from ssl_audio.eval import base, classify, evaluate, features
 from ssl_audio.eval.classify import Predictions
 from ssl_audio.inference.load import load
+from ssl_audio.storage import atomic, written
 from ssl_audio.train import record
 from ssl_audio.train.loop import Run
 
@@ -54,9 +55,9 @@ def report(
       FileNotFoundError: `workdir` is not a workdir.
     """
     runs = [p.parent for p in sorted(workdir.glob("fold*/config.json"), key=_number)] or [workdir]
-    if not (runs[0] / "config.json").exists():
+    if not written.is_run(runs[0]):
         raise FileNotFoundError(f"{workdir}: neither config.json nor fold1/config.json there.")
-    options = json.loads((runs[0] / "config.json").read_text())
+    options = written.read(runs[0])
     sections = [_head(workdir, runs[0], options)]
     if (workdir / "folds.json").exists():
         sections.append(_folds(json.loads((workdir / "folds.json").read_text())))
@@ -134,7 +135,7 @@ def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
     """Return the sources that the runs were tested on, those that are still there."""
     found = []
     for run in runs:
-        options = json.loads((run / "config.json").read_text())
+        options = written.read(run)
         test = config.make(Run, options).evals.get("test")
         try:
             if test is not None and len(test.source):
@@ -283,8 +284,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         options, protocol = evaluate.SETS[args.data]
         root = {"root": args.root} if args.root else {}
         rate = load(workdir).rate
-        source = config.build({**options, **root, "rate": rate}, "sources", path="--set")
+        source = config.build({**options, **root, "rate": rate}, "data", path="--set")
     path = pathlib.Path(args.output).expanduser() if args.output else workdir / "report.html"
     page = report(workdir, source, protocol, args.pool)
-    path.write_text(page, encoding="utf-8")
+    atomic.write(path, page)
     print(f"{path}: {len(page) / 2**20:.1f} MiB")

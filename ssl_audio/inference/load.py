@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ssl_audio import __version__, config
+from ssl_audio import config
 from ssl_audio.inference.model import Model
 from ssl_audio.storage import checkpoint
 
@@ -44,9 +44,9 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder; wanted the workdir of a training run.")
     params, options = checkpoint.load_params(path, step)
-    where = f"{path}/config.json does not fit ssl_audio {__version__}"
+    where = f"{path}/config.json does not fit this version of ssl_audio"
     try:
-        objective = config.build(options["objective"], "objective")
+        objective = config.build(options["objective"], "objectives")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
     if not objective.predictors():

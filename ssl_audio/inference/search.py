@@ -19,7 +19,7 @@ from ssl_audio.data.decode import DecodeError, decode
 from ssl_audio.data.source import audio_files
 from ssl_audio.inference.audio_text import AudioTextModel
 from ssl_audio.inference.load import load
-from ssl_audio.storage.atomic import whole
+from ssl_audio.storage import atomic
 from ssl_audio.storage.partial_results import Parts
 
 VECTORS, ROWS = "vectors.faiss", "rows.json"
@@ -121,10 +121,8 @@ def build(
     faiss = _faiss()
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors, np.float32))
-    with whole(folder / VECTORS) as file:
-        file.write(faiss.serialize_index(index).tobytes())
-    with whole(folder / ROWS) as file:
-        file.write(json.dumps({"checkpoint": checkpoint, "rows": rows}).encode())
+    atomic.write(folder / VECTORS, faiss.serialize_index(index).tobytes())
+    atomic.write(folder / ROWS, json.dumps({"checkpoint": checkpoint, "rows": rows}))
     return Index(folder)
 
 

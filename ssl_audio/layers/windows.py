@@ -11,6 +11,7 @@ from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.layers.blocks import Mlp, drop_path
 from ssl_audio.layers.dense import INIT
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.slots import Layer, Norm
 
 ACROSS = -100.0  # added to the score of two tokens that only the shift brought into one window
 
@@ -120,8 +121,8 @@ class ShiftedPair(nn.Module):
       shift: columns, of the second layer.
     """
 
-    mixer: nn.Module
-    norm: nn.Module = LayerNorm()
+    mixer: Layer
+    norm: Norm = LayerNorm()
     mlp: float = 4.0
     shift: int = 2
 

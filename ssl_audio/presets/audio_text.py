@@ -319,7 +319,7 @@ def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
     if where == "words":
         plain = [name.replace("_", " ") for name in names]
         return small_text(texts.vocabulary([*TEMPLATES, *plain, *bank("esc").sentences()]))
-    config = written.written(where)
+    config = written.read(where)
     try:
         tower, words = config["objective"]["towers"]["text"], config["data"]["text"]["words"]
     except KeyError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Float
 from ssl_audio.layers.norms import LayerNorm, StoredNorm
+from ssl_audio.slots import Tokenizer
 from ssl_audio.structs import Tokens
 
 
@@ -58,7 +59,7 @@ class Folded(nn.Module):
     size: int = 256
     patch: int = 4
     stride: int = 4
-    fusion: nn.Module | None = None
+    fusion: Tokenizer = None
 
     @nn.compact
     def __call__(
