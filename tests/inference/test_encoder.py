@@ -66,7 +66,7 @@ def test_load_says_what_is_missing(run, tmp_path):
     ("change", "message"),
     [
         (lambda o: o.update(colour="red"), "no option 'colour'"),
-        (lambda o: o.update(kind="other_method"), "no file 'other_method'"),
+        (lambda o: o.update(kind="other_method"), "no 'other_method' here"),
         (lambda o: o["encoder"].update(depth=4), "checkpoint of another model"),
     ],
 )
