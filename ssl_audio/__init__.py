@@ -28,20 +28,25 @@ from typing import TYPE_CHECKING, Any
 from ssl_audio.versions import __version__
 
 if TYPE_CHECKING:
+    from ssl_audio.inference.audio_text import AudioTextModel
     from ssl_audio.inference.encoder import Encoder
     from ssl_audio.inference.load import load
+    from ssl_audio.inference.model import Model
 
-__all__ = ["Encoder", "__version__", "load"]
+__all__ = ["AudioTextModel", "Encoder", "Model", "__version__", "load"]
+
+# Name → module. They bring JAX along, so only when asked for.
+_LAZY = {
+    "AudioTextModel": "audio_text",
+    "Encoder": "encoder",
+    "Model": "model",
+    "load": "load",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # They bring JAX along, so only when asked for.
-    if name == "Encoder":
-        from ssl_audio.inference.encoder import Encoder
+    if name in _LAZY:
+        import importlib
 
-        return Encoder
-    if name == "load":
-        from ssl_audio.inference.load import load
-
-        return load
+        return getattr(importlib.import_module(f"ssl_audio.inference.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'ssl_audio' has no attribute '{name}'")

@@ -112,14 +112,19 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
 
     name, _, given = place.partition(":")
     given = ",".join(filter(None, (given, argument)))
-    # Flags of our own, not absl's global ones: a program may call this twice.
-    values = flags.FlagValues()
-    line = ["", f"--config={locate(name)}:{given}", *overrides]
-    # An option that the config leaves at its default can be overridden too; `make` refuses those that
-    # do not exist, with a suggestion.
+    # An option that the config leaves at its default can be overridden too, and a mapping may get one more
+    # entry; `make` refuses those that do not exist, with a suggestion.
     anew: Any = dict(lock_config=False, accept_new_attributes=True)
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line, **anew)
+    # Flags of our own, not absl's global ones: a program may call this twice.
+    first, values = flags.FlagValues(), flags.FlagValues()
+    file, line = [f"--config={locate(name)}:{given}"], ["", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=first, sys_argv=file, **anew)
     try:
+        first(["", *file])
+        made: Any = first["config"].value
+        for override in overrides:
+            _make_room(made, override.partition("=")[0].split(".")[1:-1])
+        config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=line, **anew)
         values(line)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         message = str(error)
@@ -129,6 +134,18 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
             message = message.strip().splitlines()[-1]
         raise ValueError(message) from error
     return values["config"].value
+
+
+def _make_room(config: Any, parents: Sequence[str]) -> None:
+    """Create the mappings on the way to an option that do not exist yet."""
+    from ml_collections import ConfigDict
+
+    for name in parents:
+        if not isinstance(config, ConfigDict) or "[" in name:
+            return
+        if name not in config:
+            config[name] = ConfigDict()
+        config = config[name]
 
 
 ABOUT = """List the configs that come along; show one with all its options; copy one to change it.

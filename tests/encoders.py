@@ -5,9 +5,12 @@ import json
 import jax
 import numpy as np
 
+from ssl_audio import config as configs
 from ssl_audio.config import build
+from ssl_audio.inference.audio_text import AudioTextModel
 from ssl_audio.inference.encoder import Encoder
-from ssl_audio.storage import checkpoint
+from ssl_audio.presets import audio_text as presets
+from ssl_audio.storage import checkpoint, exported
 from ssl_audio.structs import TrainState
 
 FRAMES = 64  # of a training clip: 8 columns of 8 frames, 0.64 s
@@ -42,11 +45,15 @@ def encoder(**kwargs) -> Encoder:
     """Return an encoder with random parameters."""
     config = options(**kwargs)
     objective = build(config["objective"], "objectives")
-    blank = Encoder(objective, {}, config).blank()
-    shapes = jax.eval_shape(objective.init, jax.random.key(0), blank)[0]
-    rng = np.random.default_rng(0)  # compiling `init` would take seconds
-    params = jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
+    params = drawn(objective, Encoder(objective, {}, config).blank())
     return Encoder(objective, params, config)
+
+
+def drawn(objective, batch):
+    """Return random parameters; compiling `init` would take seconds."""
+    shapes = jax.eval_shape(objective.init, jax.random.key(0), batch)[0]
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
 
 
 def save(encoder: Encoder, workdir, *steps: int) -> None:
@@ -60,3 +67,30 @@ def save(encoder: Encoder, workdir, *steps: int) -> None:
         state = TrainState(np.int32(step), params, optimizer, {}, jax.random.key(0))
         checkpoints.save(state, {})
     checkpoints.close()
+
+
+def audio_text(folder, encoder="cnn", *, kind="contrastive", out=16, **objective):
+    """Write a small audio-text model with random parameters; return its folder.
+
+    `encoder`: "cnn", whose audio tower has no patches along time, or "vit".
+    """
+    if kind == "contrastive":
+        usual = dict(temperature=0.07, max_scale=100.0, per_direction=False, positives="pairs")
+        objective = usual | objective
+    options = presets.laptop(
+        kind=kind, root="", fold=5, encoder=encoder, text="words", out=out, **objective
+    )
+    presets.runlocal(options)
+    options.data.samples = 8_000
+    audio = options.objective.towers.audio
+    if encoder == "cnn":
+        audio.encoder.channels = (8,)
+        audio.pool.kind = "pools:Mean"
+    else:
+        audio.frontend.frames, audio.encoder.depth = 24, 1
+    # A pool whose width hangs on the length of texts.
+    options.objective.towers.text.pool.kind = "pools:Flat"
+    options = configs.plain(options)
+    built = build(options["objective"], "objectives")
+    params = drawn(built, AudioTextModel(built, {}, options).blank())
+    return exported.write(folder, params, options)

@@ -95,11 +95,19 @@ def test_command_line_overrides():
 
 def test_options_that_a_config_does_not_name_can_be_overridden():
     place = f"{SSAMBA}:size=tiny,runlocal"
-    more = ["--config.objective.encoder.dtype=bfloat16", "--config.data.gain=3"]
+    more = ["--config.objective.encoder.dtype=bfloat16", "--config.data.entries.audio.gain=3"]
     more += ["--config.eval_every=5%", "--config.data.shuffle=False"]
     run = config.make(Run, config_files.load(place, more))
     assert run.objective.encoder.dtype == "bfloat16" and run.eval_every == "5%"
-    assert (run.data.gain, run.data.shuffle) == (3, False)
+    assert (run.data.entries["audio"].gain, run.data.shuffle) == (3, False)
+
+
+def test_an_override_may_add_an_entry():
+    more = ["--config.data.entries.weight.kind=entries:Weight", "--config.objective.encode.depth=3"]
+    loaded = config_files.load("ssast:runlocal", more[:1])
+    assert "weight" in config.make(Run, loaded).data.spec()
+    with pytest.raises(TypeError, match="no option 'encode'. Did you mean 'encoder'"):
+        config.make(Run, config_files.load("ssast:runlocal", more))
     for wrong, words in (
         (
             "--config.objective.encoder.dtpe=bfloat16",

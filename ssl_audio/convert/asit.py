@@ -10,7 +10,6 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build_pair,
-    clips,
     dense,
     need,
     norm,
@@ -19,6 +18,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join
+from ssl_audio.data.entries import clips
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.tokens.patchify import grid as grid_of
 

@@ -11,7 +11,6 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
-    clips,
     dense,
     need,
     norm,
@@ -20,6 +19,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join, streams
+from ssl_audio.data.entries import clips
 from ssl_audio.frontend.fbank import STATS, Fbank
 from ssl_audio.tokens.patchify import grid as grid_of
 from ssl_audio.tokens.patchify import patches

@@ -138,12 +138,6 @@ def samples(frames: int) -> int:
     return Fbank.window + (frames - 1) * Fbank.hop
 
 
-def clips(samples: int, *, rate: int | None = None, **options: Any) -> dict[str, Any]:
-    """Return the `data` of a converted model's config: the clips that it was trained on."""
-    audio = dict(kind="entries:Audio", samples=samples, **options)
-    return dict(entries=dict(audio=audio)) | ({} if rate is None else dict(rate=rate))
-
-
 def check_keys(*, missing: Iterable[str], left: Iterable[str], differ: Iterable[str] = ()) -> None:
     """Raise ValueError, listing all, if there is any key at fault."""
     if any((missing := list(missing), left := list(left), differ := list(differ))):

@@ -18,7 +18,6 @@ from ssl_audio.convert.base import (
     attention,
     build,
     check_groups,
-    clips,
     count,
     dense,
     need,
@@ -31,6 +30,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import entry
+from ssl_audio.data.entries import clips
 from ssl_audio.layers.relative import bucket
 from ssl_audio.structs import Encoded, Tokens
 from ssl_audio.tokens.order import in_time

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.convert import beats
-from ssl_audio.convert.base import Converted, State, build, clips, dense, need, plain_names, samples
+from ssl_audio.convert.base import Converted, State, build, dense, need, plain_names, samples
 from ssl_audio.convert.options import Options
+from ssl_audio.data.entries import clips
 from ssl_audio.quantizers import codebooks
 from ssl_audio.tokens.order import in_time
 

@@ -15,13 +15,13 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
-    clips,
     dense,
     need,
     plain_names,
     stored_norm,
 )
 from ssl_audio.convert.options import Options
+from ssl_audio.data.entries import clips
 from ssl_audio.frontend.mel import SCALES, mel_bands
 
 TAGGER, SEGMENTS = "Cnn14", "Cnn14_DecisionLevelMax"

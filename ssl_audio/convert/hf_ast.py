@@ -12,7 +12,6 @@ from ssl_audio.convert.base import (
     State,
     attention,
     build,
-    clips,
     count,
     dense,
     need,
@@ -23,6 +22,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join, streams
+from ssl_audio.data.entries import clips
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.heads.readout import special_tokens
 from ssl_audio.tokens.patchify import grid as grid_of

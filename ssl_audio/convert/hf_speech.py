@@ -18,7 +18,6 @@ from ssl_audio.convert.base import (
     attention,
     build,
     check_groups,
-    clips,
     conv,
     count,
     dense,
@@ -31,6 +30,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import entry
+from ssl_audio.data.entries import clips
 from ssl_audio.quantizers.codebooks import perplexity
 
 PREFIXES = ("wav2vec2.", "hubert.", "wavlm.", "data2vec_audio.")  # of models with a head

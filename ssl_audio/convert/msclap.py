@@ -16,7 +16,6 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
-    clips,
     count,
     dense,
     need,
@@ -26,6 +25,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.minilm import bert_parts, bert_state
 from ssl_audio.convert.options import Options
+from ssl_audio.data.entries import clips
 from ssl_audio.presets.text import gpt2
 
 AUDIO, TEXT = "audio_encoder.", "caption_encoder."

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.convert import vit
-from ssl_audio.convert.base import Converted, State, build, clips, dense, need, norm, plain_names
+from ssl_audio.convert.base import Converted, State, build, dense, need, norm, plain_names
 from ssl_audio.convert.options import Options
-from ssl_audio.eval.hear_windows import windowed
+from ssl_audio.data.entries import clips
 from ssl_audio.heads.readout import special_tokens
+from ssl_audio.inference.windows import centred
 from ssl_audio.structs import Tokens
 
 UNUSED = ("head_dist.", "mel.", "pre_norm.")
@@ -120,7 +121,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         kept = embed(params, _patchout(tokens, grid, time_offset, **keep))
         return found | {f"{name}_train_patchout": value for name, value in kept.items()}
 
-    def heard(params, wave):
+    def hear_vectors(params, wave):
         def vectors(audio):
             """Return logits and features [n, k, C + D] of windows [n, k, S]."""
             flat = audio.reshape(-1, audio.shape[-1])
@@ -129,18 +130,18 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             return both.reshape(*audio.shape[:2], -1)
 
         size = spans["max_model_window_ms"]
-        stamped = vectors(windowed(wave, spans["timestamp_window_ms"], spans["timestamp_hop_ms"]))
+        stamped = vectors(centred(wave, spans["timestamp_window_ms"], spans["timestamp_hop_ms"]))
         times = jnp.arange(stamped.shape[1]) * (spans["timestamp_hop_ms"] * 1000 / rate)
         return {
             "mel": anywhere(wave).swapaxes(1, 2),
-            "scene_long": jnp.mean(vectors(windowed(wave, size, spans["scene_hop_ms"])), axis=1),
+            "scene_long": jnp.mean(vectors(centred(wave, size, spans["scene_hop_ms"])), axis=1),
             "scene_short": vectors(wave[:, None, :short])[:, 0],
             "timestamp_emb": stamped,
             "timestamps_ms": jnp.broadcast_to(times[None], stamped.shape[:2]),
         }
 
     def outputs(params, wave=None, **inputs):
-        return tagged(params, **inputs) if wave is None else heard(params, wave)
+        return tagged(params, **inputs) if wave is None else hear_vectors(params, wave)
 
     return Converted(config, params, outputs, left)
 

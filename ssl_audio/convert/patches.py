@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import config as configs
-from ssl_audio.convert.base import Converted, State, build, clips, dense, need, norm, samples
+from ssl_audio.convert.base import Converted, State, build, dense, need, norm, samples
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join, streams
+from ssl_audio.data.entries import clips
 from ssl_audio.frontend.fbank import STATS, Fbank
 from ssl_audio.heads import classify
 from ssl_audio.tokens.patchify import grid as grid_of

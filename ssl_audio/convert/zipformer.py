@@ -10,7 +10,6 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
-    clips,
     conv,
     count,
     dense,
@@ -20,6 +19,7 @@ from ssl_audio.convert.base import (
     unstacked,
 )
 from ssl_audio.convert.options import Options
+from ssl_audio.data.entries import clips
 from ssl_audio.frontend.base import before
 
 STACKS = "encoder.encoders."

@@ -189,3 +189,9 @@ def audio(
 ) -> dict[str, Any]:
     """Return the options of a batch's sound, its usual ones written out, for a config."""
     return dict(kind="entries:Audio", samples=samples, crop=crop, fill=fill, **more)
+
+
+def clips(samples: int, *, rate: int | None = None, **options: Any) -> dict[str, Any]:
+    """Return the `data` of the config of a model that was not trained here: its clips' length and rate."""
+    audio = dict(kind="entries:Audio", samples=samples, **options)
+    return dict(entries=dict(audio=audio)) | ({} if rate is None else dict(rate=rate))

@@ -121,8 +121,8 @@ class Pretrained:
         path = _inside(self.file)
         if not path.is_file():
             raise ValueError(
-                f"tokenizer: no file {path}; give its place: --config.data.text.words.file=…, or edit the "
-                "model's config.json."
+                f"tokenizer: no file {path}; give its place: --config.data.entries.text.words.file=…, "
+                "or edit the model's config.json."
             )
         found = tokenizers.Tokenizer.from_file(str(path))
         padding = found.padding or {}

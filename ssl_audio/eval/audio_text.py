@@ -22,15 +22,16 @@ from ssl_audio.data.source import Example, Source
 from ssl_audio.eval import retrieval
 from ssl_audio.eval.evaluate import SETS
 from ssl_audio.storage import atomic
+from ssl_audio.storage.written import entry, samples
 
 if TYPE_CHECKING:
-    from ssl_audio.inference.audio_text import JointEncoder
+    from ssl_audio.inference.audio_text import AudioTextModel
 
 PAIRS = 200  # of the test of order
 
 
 def evaluate(
-    encoder: JointEncoder,
+    model: AudioTextModel,
     source: Source,
     *,
     templates: Sequence[str] = (),
@@ -41,7 +42,7 @@ def evaluate(
     """Return a record per protocol: "template", "bank", "retrieval", "order".
 
     Args:
-      encoder: of audio and text.
+      model: of audio and text.
       source: clips with labels, or with captions.
       templates: prompts; none: the usual ones.
       bank: of descriptions, see `data.banks`; "": none.
@@ -52,27 +53,29 @@ def evaluate(
     from ssl_audio.inference.audio_text import TEMPLATES
 
     about = dict(set=source.info.name, clips=len(source))
-    data = encoder.config["data"]
-    shared: Any = dict(source=source, samples=data["samples"], fill=data.get("fill", "zeros"))
+    heard = entry(model.config, "audio")
+    shared: Any = dict(
+        source=source, samples=samples(model.config), fill=heard.get("fill", "zeros")
+    )
     records = []
     first = source.meta(0)
     if first.get("label") is not None:
-        asked = ZeroShot(**shared, text=encoder.text, templates=tuple(templates or TEMPLATES))
+        asked = ZeroShot(**shared, text=model.text, templates=tuple(templates or TEMPLATES))
         chance = 1 / len(source.info.labels)
-        records.append(about | dict(protocol="template", chance=chance) | asked.scores(encoder))
+        records.append(about | dict(protocol="template", chance=chance) | asked.scores(model))
         if bank:
-            asked = ZeroShot(**shared, text=encoder.text, bank=bank)
-            records.append(about | dict(protocol="bank", chance=chance) | asked.scores(encoder))
+            asked = ZeroShot(**shared, text=model.text, bank=bank)
+            records.append(about | dict(protocol="bank", chance=chance) | asked.scores(model))
     if first.get("text"):
-        records.append(about | dict(protocol="retrieval") | captioned(encoder, source))
+        records.append(about | dict(protocol="retrieval") | captioned(model, source))
     if order:
-        records.append(about | dict(protocol="order", chance=0.5) | ordered(encoder, source, seed))
+        records.append(about | dict(protocol="order", chance=0.5) | ordered(model, source, seed))
     if not records:
         raise ValueError(f"{source.info.name}: its clips have neither labels nor captions.")
     return records
 
 
-def captioned(encoder: JointEncoder, source: Source) -> dict[str, float]:
+def captioned(model: AudioTextModel, source: Source) -> dict[str, float]:
     """Return the retrieval scores of clips with the same number of captions each.
 
     Raises:
@@ -80,18 +83,18 @@ def captioned(encoder: JointEncoder, source: Source) -> dict[str, float]:
     """
     from ssl_audio.eval.zero_shot import ZeroShot
 
-    asked = ZeroShot(source, encoder.config["data"]["samples"], encoder.text)
-    numbers, audio = asked.vectors(encoder)
+    asked = ZeroShot(source, samples(model.config), model.text)
+    numbers, audio = asked.vectors(model)
     texts = [source.meta(int(i)).get("text") or () for i in numbers]
     texts = [(said,) if isinstance(said, str) else tuple(said) for said in texts]
     counts = {len(said) for said in texts}
     if len(counts) > 1 or counts == {0}:
         raise ValueError(f"retrieval: wanted equally many captions per clip, got {sorted(counts)}.")
-    vectors = encoder.embed_text([text for said in texts for text in said])
+    vectors = model.embed_text([text for said in texts for text in said])
     return retrieval.retrieval(audio, vectors, counts.pop())
 
 
-def ordered(encoder: JointEncoder, source: Source, seed: int) -> dict[str, float]:
+def ordered(model: AudioTextModel, source: Source, seed: int) -> dict[str, float]:
     """Return for "before" and "after" how often pairs of clips fit their caption better than its reverse.
 
     Also how often the pair is found among the orders of all pairs that were asked ("pairs").
@@ -105,18 +108,18 @@ def ordered(encoder: JointEncoder, source: Source, seed: int) -> dict[str, float
     for _ in range(PAIRS):
         first = draw()
         second = another(first, draw)
-        silence = round(encoder.rate * rng.uniform(0, 0.1))
+        silence = round(model.rate * rng.uniform(0, 0.1))
         clips.append(joined(first["audio"], second["audio"], silence))
         names.append((named(first), named(second)))
-    audio = np.stack([vector for _, vector in sorted(encoder.vectors(clips))])
+    audio = np.stack([vector for _, vector in sorted(model.vectors(clips))])
     found: dict[str, float] = {}
     for relation in RELATIONS[:2]:
         sides = [(u, v) if relation == RELATIONS[0] else (v, u) for u, v in names]
-        right = encoder.embed_text([f"{u} {relation} {v}" for u, v in sides])
-        wrong = encoder.embed_text([f"{v} {relation} {u}" for u, v in sides])
+        right = model.embed_text([f"{u} {relation} {v}" for u, v in sides])
+        wrong = model.embed_text([f"{v} {relation} {u}" for u, v in sides])
         found[relation] = retrieval.pair_accuracy(audio, right, wrong)
     every = sorted({pair for u, v in names for pair in ((u, v), (v, u))})
-    texts = encoder.embed_text([f"{u} {RELATIONS[0]} {v}" for u, v in every])
+    texts = model.embed_text([f"{u} {RELATIONS[0]} {v}" for u, v in every])
     best = (audio @ texts.T).argmax(axis=1)
     found["pairs"] = float(np.mean([every[i] == pair for i, pair in zip(best, names, strict=True)]))
     return found
@@ -155,13 +158,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Parse the command line, ask, print and write; return the records."""
     args = parser().parse_args(argv)
-    from ssl_audio.inference.audio_text import JointEncoder
     from ssl_audio.inference.load import load
 
-    encoder = load(args.checkpoint)
-    if not isinstance(encoder, JointEncoder):
-        raise ValueError(f"{args.checkpoint}: wanted an audio-text model, got one of sound alone.")
-    options: dict[str, Any] = dict(rate=encoder.rate)
+    model = load(args.checkpoint)
+    model.check_offers("embed_audio", "embed_text")
+    options: dict[str, Any] = dict(rate=model.rate)
     if args.manifest:
         options |= dict(kind="source:Manifest", path=args.manifest, root=args.root or "")
     else:
@@ -172,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         options["split"] = args.split
     source = config.build(options, "data", path="--set")
     records = evaluate(
-        encoder,
+        model,
         source,
         templates=args.template or (),
         bank=args.bank,

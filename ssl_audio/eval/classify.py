@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio.data import transforms
 from ssl_audio.data.reading import examples
 from ssl_audio.data.source import multi_hot
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.eval import metrics
+from ssl_audio.inference.windows import spread
 from ssl_audio.slots import AnySource
 from ssl_audio.storage import atomic
 from ssl_audio.structs import TrainState
@@ -119,7 +119,7 @@ class Classify:
                 }
                 while waiting is not None and waiting[0] < start + rows:
                     i, example = waiting
-                    audio, length = transforms.windows(example["audio"], self.samples, self.views)
+                    audio, length = spread(example["audio"], self.samples, self.views)
                     batch["audio"][i - start] = audio
                     batch["length"][i - start] = length
                     batch["index"][i - start] = i

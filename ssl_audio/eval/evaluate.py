@@ -244,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     chosen = few_shot.CLASSIFIERS if args.shots else classifiers()
     options, protocol = SETS[args.data]
     protocol = args.protocol or protocol
-    encoder = load(args.checkpoint, args.step)
+    encoder = load(args.checkpoint, args.step).encoder
     root = {"root": args.root} if args.root else {}
     source = config.build({**options, **root, "rate": encoder.rate}, "data", path="--set")
     records = evaluate(

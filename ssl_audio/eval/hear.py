@@ -46,7 +46,7 @@ def load_model(
     if not model_file_path:
         raise ValueError("load_model: got no path; wanted the workdir of a run (--model RUN).")
     check_pool(pool)
-    encoder = load(model_file_path)
+    encoder = load(model_file_path).encoder
     encoder.check_layer(layer)
     cut = None if windows is None else Windows(**windows)
 

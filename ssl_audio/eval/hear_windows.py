@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_audio.heads.readout import mean_tokens, special_tokens
 from ssl_audio.inference.encoder import Encoder
+from ssl_audio.inference.windows import centred
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +42,14 @@ class Windows:
         size, hop = (_samples(ms, encoder) for ms in (self.scene, self.scene_hop))
         if audio.shape[1] <= size:
             return vectors(encoder, audio)
-        cut = np.asarray(windowed(audio, size, hop))
+        cut = np.asarray(centred(audio, size, hop))
         found = vectors(encoder, cut.reshape(-1, size))
         return found.reshape(*cut.shape[:2], -1).mean(axis=1)
 
     def timestamps(self, encoder: Encoder, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors around every `moment_hop`, [n, t, C + D], and the times, ms [n, t]."""
         size, hop = (_samples(ms, encoder) for ms in (self.moment, self.moment_hop))
-        cut = np.asarray(windowed(audio, size, hop))
+        cut = np.asarray(centred(audio, size, hop))
         found = vectors(encoder, cut.reshape(-1, size)).reshape(*cut.shape[:2], -1)
         times = np.arange(cut.shape[1]) * (hop * 1000 / encoder.rate)
         return found, np.tile(times, (len(audio), 1))
@@ -57,17 +58,6 @@ class Windows:
         """Return C + D."""
         blank = np.zeros((1, _samples(self.moment, encoder)), np.float32)
         return jax.eval_shape(_program(encoder.objective), encoder.params, blank).shape[1]
-
-
-def windowed(audio: Any, size: int, hop: int) -> Any:
-    """Return the windows [n, k, size] of clips [n, S], centred on every `hop`-th sample from 0 on.
-
-    Half a window is mirrored at both ends.
-    """
-    half = size // 2
-    audio = jnp.pad(audio, ((0, 0), (half, half)), mode="reflect")
-    starts = np.arange(1 + (audio.shape[1] - size) // hop) * hop
-    return audio[:, starts[:, None] + np.arange(size)[None]]
 
 
 def vectors(encoder: Encoder, audio: np.ndarray) -> np.ndarray:
@@ -100,7 +90,7 @@ def _program(objective: Any) -> Any:
         batch = {"audio": audio, "length": jnp.full(len(audio), audio.shape[1], jnp.int32)}
         encoded = offers["encode"](params, {}, batch)
         pool = mean_tokens if encoded.special is None else special_tokens
-        parts = [offers["logits"](params, {}, batch)] if "logits" in offers else []
-        return jnp.concatenate([*parts, pool(encoded)], axis=-1)
+        logits = [offers["logits"](params, {}, batch)] if "logits" in offers else []
+        return jnp.concatenate([*logits, pool(encoded)], axis=-1)
 
     return jax.jit(program)

@@ -151,13 +151,13 @@ def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
     return found
 
 
-def _errors(parts: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[str]:
+def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[str]:
     """Yield the scores per class, the confusion matrix and the worst errors to listen to."""
     from ssl_audio.eval import classify
 
     made = classify.Predictions(
         *(
-            np.concatenate([vars(part)[name] for part in parts])
+            np.concatenate([vars(fold)[name] for fold in folds])
             for name in ("ids", "logits", "labels")
         )
     )
@@ -198,7 +198,7 @@ def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -
     from ssl_audio.eval.classify import Predictions
     from ssl_audio.inference.load import load
 
-    encoder = load(workdir)
+    encoder = load(workdir).encoder
     numbers, x = features.matrix(source, features.encoded(encoder, [-1], pool), desc="embed")
     metas = [source.meta(int(i)) for i in numbers]
     split = base.split(metas, protocol)

@@ -17,7 +17,7 @@ from ssl_audio.data.source import multi_hot
 from ssl_audio.data.text import Text
 from ssl_audio.distributed import sharding
 from ssl_audio.eval import metrics, retrieval
-from ssl_audio.inference.audio_text import TEMPLATES, JointEncoder
+from ssl_audio.inference.audio_text import TEMPLATES, AudioTextModel
 from ssl_audio.slots import AnySource
 from ssl_audio.structs import TrainState
 
@@ -50,20 +50,17 @@ class ZeroShot:
         config = {"data": {"samples": self.samples, "fill": self.fill}}
         params = jax.device_get(whole(state.params))
         with jax.set_mesh(sharding.alone()):
-            encoder = JointEncoder.of(objective, params, config)
-            return self.scores(dataclasses.replace(encoder, words=self.text))
+            return self.scores(AudioTextModel(objective, params, config, words=self.text))
 
-    def scores(self, encoder: JointEncoder) -> dict[str, float]:
-        """Return the scores of an encoder.
+    def scores(self, model: AudioTextModel) -> dict[str, float]:
+        """Return the scores of a model.
 
         accuracy (clips with one label) or mAP (several); text_to_audio_mAP: over labels, of all clips;
         centroid_distance, separability, spread: see `retrieval`.
         """
-        numbers, audio = self.vectors(encoder)
+        numbers, audio = self.vectors(model)
         names = self.source.info.labels
-        prompts = encoder.embed_labels(
-            names, self.templates, bank(self.bank) if self.bank else None
-        )
+        prompts = model.embed_labels(names, self.templates, bank(self.bank) if self.bank else None)
         hot = np.stack([self._label(int(i)) for i in numbers])
         found = zero_shot(audio, prompts, hot, multilabel=self.source.info.multilabel)
         said = prompts[hot.argmax(axis=1)]
@@ -73,7 +70,7 @@ class ZeroShot:
             | {"spread": retrieval.spread([audio, prompts])}
         )
 
-    def vectors(self, encoder: JointEncoder) -> tuple[np.ndarray, np.ndarray]:
+    def vectors(self, model: AudioTextModel) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers [n] of the clips that could be read, and their unit vectors [n, D]."""
         numbers: list[int] = []
         read: Any = examples(self.source, max_bad_share=self.max_bad_share)
@@ -84,7 +81,7 @@ class ZeroShot:
                 yield example["audio"]
 
         with contextlib.closing(read):
-            vectors = dict(encoder.vectors(clips()))
+            vectors = dict(model.vectors(clips()))
         if not vectors:
             raise ValueError(f"{self.source.info.name}: no clip could be read.")
         return np.array(numbers), np.stack([vectors[k] for k in range(len(vectors))])

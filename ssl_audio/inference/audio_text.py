@@ -1,4 +1,4 @@
-"""An encoder whose audio and text share one space: what `load` returns for contrastive models.
+"""A model whose audio and text share one space: what `load` returns for contrastive models.
 
 Nothing is cropped at random: audio is covered by windows of the training clips' length, and a clip's
 vector never depends on what else is embedded with it.
@@ -7,110 +7,106 @@ vector never depends on what else is embedded with it.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from ssl_audio import config as configs
-from ssl_audio.data import transforms
 from ssl_audio.data.banks import Bank
 from ssl_audio.data.decode import decode
 from ssl_audio.data.text import Text
-from ssl_audio.inference.encoder import FINAL, Clip, Encoder
-from ssl_audio.inference.pooling import Collector, Whole
+from ssl_audio.inference import windows
+from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.model import Model
+from ssl_audio.inference.window_encoder import WindowEncoder
 from ssl_audio.objectives.features import Features
+from ssl_audio.storage import written
 
 TEMPLATES = ("This is a sound of {}.",)
+SCALE = 20.0  # of similarities, for models that learn none
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class JointEncoder(Encoder):
-    """Audio and text as unit vectors [D] of one space, and all that an `Encoder` does.
+class AudioTextModel(Model):
+    """Audio and text as unit vectors [D] of one space, and an encoder of sound.
 
     Attributes:
-      joint: the objective; its "embed_audio" and "embed_text" are the forward passes.
-      joint_params: of all its towers.
+      objective: has `towers`; its "embed_audio" and "embed_text" are the forward passes.
+      params: of all its towers.
+      config: of the run.
+      extra: what other predictors need beside parameters.
+      batch_size: windows or texts embedded together; always that many, the last ones repeated.
       words: how texts are cut; None: as the config says.
     """
 
-    joint: Any = None
-    joint_params: Any = None
+    batch_size: int = 16
     words: Text | None = None
 
-    @classmethod
-    def of(cls, objective: Any, params: Any, options: Mapping[str, Any]) -> "JointEncoder":
-        """Return the encoder of an objective with towers."""
-        tower = objective.towers.get("audio")
-        audio = tower and Features(tower.frontend, tower.tokenizer, tower.encoder)
-        own = {k: params.get("audio", {}).get(k, {}) for k in ("tokenizer", "encoder")}
-        return cls(audio, own, options, joint=objective, joint_params=params)
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """The encoder of sound: the audio tower without its projection.
+
+        Its features lie along time where the tower has patches; otherwise they are one vector per window.
+
+        Raises:
+          ValueError: there is no audio tower.
+        """
+        tower = self._tower("audio")
+        params = self.params.get("audio", {})
+        encoder = Encoder(
+            Features(tower.frontend, tower.tokenizer, tower.encoder),
+            {name: params.get(name, {}) for name in ("tokenizer", "encoder")},
+            self.config,
+            self.batch_size,
+        )
+        if hasattr(tower.tokenizer, "grid") and encoder.num_layers:
+            return encoder
+        fields = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(Encoder)}
+        return WindowEncoder(**fields, tower=tower, tower_params=params)
+
+    def embed(
+        self, waveform: Any, sample_rate: int, *, layer: int = FINAL, pool: str = "mean"
+    ) -> np.ndarray:
+        """Return the encoder's features of a clip, before the projection; see `Encoder.embed`."""
+        return self.encoder.embed(waveform, sample_rate, layer=layer, pool=pool)
+
+    def frames(
+        self, waveform: Any, sample_rate: int, *, layer: int = FINAL
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the encoder's features along time; see `Encoder.frames`.
+
+        Raises:
+          ValueError: as `Encoder.frames`; the audio tower has no patches.
+        """
+        return self.encoder.frames(waveform, sample_rate, layer=layer)
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate of the audio tower, Hz."""
+        return self._tower("audio").frontend.rate
 
     @property
     def window(self) -> float:
         """Length of the training clips, s."""
-        return self._window / self.rate
+        return self._size / self.rate
 
     @property
     def width(self) -> int:
-        """Values of a vector in the common space, D."""
-        name = next(iter(self.joint.towers))
-        embed = self.joint.predictors()[f"embed_{name}"]
-        return jax.eval_shape(embed, self.joint_params, {}, self.blank()).shape[-1]
+        """Values of a vector in the common space, D; those of `embed` are `encoder.width`."""
+        name = next(iter(self.objective.towers))
+        embed = self.objective.predictors()[f"embed_{name}"]
+        return jax.eval_shape(embed, self.params, {}, self.blank()).shape[-1]
 
-    def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
+    def blank(self) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip and an empty text."""
-        if columns is not None:
-            return super().blank(columns)
         batch: dict[str, np.ndarray] = {}
-        words = (self.config["data"].get("text") or {}).get("length", 2)
-        for name, tower in self.joint.towers.items():
-            size, kind = (words, np.int32) if tower.frontend is None else (self._window, np.float32)
+        words = written.entry(self.config, "text").get("length", 2)
+        for name, tower in self.objective.towers.items():
+            size, kind = (words, np.int32) if tower.frontend is None else (self._size, np.float32)
             batch |= {name: np.zeros((1, size), kind), tower.length: np.ones(1, np.int32)}
         return batch
-
-    def stream(
-        self,
-        clips: Iterable[Clip],
-        layers: Sequence[int] = (FINAL,),
-        collect: Callable[[int], Collector] = lambda _: Whole(),
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield features of the audio tower, as `Encoder.stream`.
-
-        Where its tokens are coarser than its patches (HTSAT, CNNs), a window of the training clips' length
-        counts as one column: what the tower pools of it, before the projection.
-        """
-        if self._has_patches:
-            yield from super().stream(clips, layers, collect)
-            return
-        whole = (c if isinstance(c, np.ndarray) else np.concatenate(list(c)) for c in clips)
-        for number, _, vectors in self.spans(whole, pooled=True):
-            collector = collect(number)
-            collector.add(vectors[None])
-            yield number, collector.result()
-
-    @property
-    def rows(self) -> int:
-        """Tokens in a column."""
-        return super().rows if self._has_patches else 1
-
-    @property
-    def num_layers(self) -> int:
-        """Number of blocks of the audio tower's backbone, L; 0 where they are not told apart."""
-        return super().num_layers if self._has_patches else 0
-
-    def times(self, columns: int) -> np.ndarray:
-        """Return the centres of so many patch columns, ms; ValueError for towers without them."""
-        if not self._has_patches:
-            encoder = type(self._tower("audio").encoder).__name__
-            raise ValueError(f"{encoder}: this audio tower has no features along time; use embed.")
-        return super().times(columns)
-
-    @functools.cached_property
-    def _has_patches(self) -> bool:
-        tower = self._tower("audio")
-        return hasattr(tower.tokenizer, "grid") and self._shapes.layers is not None
 
     def embed_audio(self, waveform: Any, sample_rate: int) -> np.ndarray:
         """Return unit vectors of audio: [D] for [S], [B, D] for [B, S] or a list of [S].
@@ -132,39 +128,15 @@ class JointEncoder(Encoder):
             mean = np.mean(found, axis=0, dtype=np.float64)
             yield number, np.asarray(mean / np.linalg.norm(mean), np.float32)
 
-    def spans(
-        self, clips: Iterable[np.ndarray], *, pooled: bool = False
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield (number, first samples [n], unit vectors [n, D]) of the windows that cover each clip.
+    def spans(self, clips: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield (number, first samples [n], unit vectors [n, D]) of the windows that cover each clip."""
+        length = self._tower("audio").length
 
-        `pooled`: what the tower pools, neither projected nor scaled, in place of unit vectors.
-        """
-        embed = self._pool if pooled else functools.partial(self._embed, "audio")
-        waiting: list[tuple[int, np.ndarray, int]] = []
-        done: dict[int, tuple[list[int], list[np.ndarray]]] = {}
+        def embed(audio: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+            return self._embed("audio", {"audio": audio, length: lengths})
 
-        def run() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-            group, waiting[:] = waiting[: self.batch_size], waiting[self.batch_size :]
-            filled = group + group[-1:] * (self.batch_size - len(group))
-            batch = {
-                "audio": np.stack([audio for _, audio, _ in filled]),
-                self._tower("audio").length: np.array([n for _, _, n in filled], np.int32),
-            }
-            for (number, _, _), vector in zip(group, embed(batch), strict=False):
-                starts, found = done[number]
-                found.append(vector)
-                if len(found) == len(starts):
-                    yield number, np.array(starts), np.stack(done.pop(number)[1])
-
-        fill = self.config["data"].get("fill", "zeros")
-        for number, clip in enumerate(clips):
-            cut = list(windows(clip, self._window, fill))
-            done[number] = [start for start, _, _ in cut], []
-            waiting += [(number, audio, length) for _, audio, length in cut]
-            while len(waiting) >= self.batch_size:
-                yield from run()
-        while waiting:
-            yield from run()
+        fill = written.entry(self.config, "audio").get("fill", "zeros")
+        return windows.vectors(clips, self._size, fill, embed, self.batch_size)
 
     def embed_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """Return unit vectors of texts: [D] for one, [B, D] for several.
@@ -248,72 +220,38 @@ class JointEncoder(Encoder):
 
     @property
     def scale(self) -> float:
-        """What similarities are multiplied by before a softmax; a model without one: 20."""
-        if "logit_scale" not in self.joint_params:
-            return 20.0
-        return float(np.exp(np.clip(self.joint_params["logit_scale"][0][0], 0, np.log(100))))
+        """What similarities are multiplied by before a softmax; a model that learns none: 20."""
+        found = self.objective.scale(self.params, "audio", "text")
+        return SCALE if found is None else found
 
     @functools.cached_property
     def text(self) -> Text:
         """How texts are cut into words."""
         if self.words:
             return self.words
-        options = self.config.get("data", {}).get("text")
+        options = written.entry(self.config, "text")
         if not options:
             raise ValueError(
-                "this model came without a tokenizer: set data.text in its config.json, as "
+                "this model came without a tokenizer: set data.entries.text in its config.json, as "
                 '{"kind": "text", "words": {"kind": "text:Pretrained", "file": "tokenizer.json"}}.'
             )
         return configs.build({k: v for k, v in options.items() if k != "captions"}, "data")
 
     @property
-    def _window(self) -> int:
-        return self.config["data"]["samples"]
+    def _size(self) -> int:
+        return written.samples(self.config)
 
     def _tower(self, name: str) -> Any:
-        if name not in self.joint.towers:
+        if name not in self.objective.towers:
             raise ValueError(
-                f"this model has no {name} tower, only {', '.join(self.joint.towers)}."
+                f"this model has no {name} tower, only {', '.join(self.objective.towers)}."
             )
-        return self.joint.towers[name]
+        return self.objective.towers[name]
 
     def _embed(self, name: str, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(_program(self.joint, name)(self._joint_on_device, {}, batch))
-
-    def _pool(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(_pool_program(self.joint)(self._audio_on_device, batch))
-
-    @functools.cached_property
-    def _audio_on_device(self) -> Any:
-        return jax.device_put({**self.joint_params["audio"], **self.params})
-
-    @functools.cached_property
-    def _joint_on_device(self) -> Any:
-        return jax.device_put(self.joint_params)
+        return np.asarray(_program(self.objective, name)(self._on_device, {}, batch))
 
 
 @functools.lru_cache(8)
 def _program(objective: Any, name: str) -> Any:
     return jax.jit(objective.predictors()[f"embed_{name}"])
-
-
-@functools.lru_cache(8)
-def _pool_program(objective: Any) -> Any:
-    tower = objective.towers["audio"]
-    return jax.jit(lambda params, batch: tower.pooled(params, tower.encode(params, batch, "audio")))
-
-
-def windows(audio: np.ndarray, samples: int, fill: str) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Yield first sample, piece of exactly `samples` and how much of it is sound, to cover a clip [S].
-
-    A shorter clip is filled as in training ("join": repeated); of a longer one the pieces are at most
-    half a piece apart, the first at its begin and the last at its end.
-    """
-    if len(audio) <= samples:
-        mode = "repeat" if fill == transforms.FILLS[-1] else fill
-        audio = transforms.fill(audio, samples, mode, lambda: audio)
-        yield 0, *transforms.crop(audio, samples, "first", np.random.default_rng(0))
-        return
-    count = 1 + -(-(len(audio) - samples) * 2 // samples)
-    for start in np.linspace(0, len(audio) - samples, count).round().astype(int):
-        yield int(start), audio[start : start + samples], samples

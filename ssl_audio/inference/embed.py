@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = _possible(pathlib.Path(args.output))
     from ssl_audio.inference.load import load
 
-    encoder = load(args.checkpoint, args.step)
+    encoder = load(args.checkpoint, args.step).encoder
     if args.batch_size is None:
         args.batch_size = encoder.batch_size
     encoder = dataclasses.replace(encoder, batch_size=args.batch_size)

@@ -1,4 +1,4 @@
-"""A pretrained encoder in use: `load` a run; waveforms of any rate and length in, features out.
+"""A pretrained encoder in use: waveforms of any rate and length in, features out.
 
 The public API, and what `embed.py` and `eval/evaluate.py` work with.
 """
@@ -6,27 +6,27 @@ The public API, and what `embed.py` and `eval/evaluate.py` work with.
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.data.decode import resample
 from ssl_audio.heads.readout import frame_tokens
-from ssl_audio.inference.pooling import Collector, Joined, Pooled, Whole, check_pool
+from ssl_audio.inference.model import Model
+from ssl_audio.inference.pooling import Collector, OverlapMean, Pooled, Whole, check_pool
+from ssl_audio.inference.windows import Clip, Window, batches, cover, every
+from ssl_audio.storage import written
 
 FINAL = -1  # the layer that means: after the last norm
 PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 
 log = logging.getLogger(__name__)
 
-Clip = np.ndarray | Iterable[np.ndarray]  # float32 mono [S], or its pieces one after the other
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Encoder:
+class Encoder(Model):
     """A pretrained encoder and what it takes to feed it.
 
     A clip is padded at its end, in the log-mel domain, to whole patch columns and no further.
@@ -41,18 +41,16 @@ class Encoder:
       objective: the method that trained it; its "encode" predictor is the forward pass.
       params: as numpy arrays.
       config: of the run.
+      extra: what other predictors need beside parameters.
       batch_size: clips (or windows) encoded together; always that many, the last ones repeated.
     """
 
-    objective: Any
-    params: Any
-    config: Mapping[str, Any]
     batch_size: int = 16
 
     @property
-    def rate(self) -> int:
-        """Sampling rate the encoder works at, Hz."""
-        return self.objective.frontend.rate
+    def encoder(self) -> "Encoder":
+        """Itself: verbs ask a model, whatever it is, for its encoder."""
+        return self
 
     @property
     def window(self) -> float:
@@ -135,25 +133,17 @@ class Encoder:
             in one array [K, T', rows * D].
         """
         layers = tuple(layers)
-        waiting: dict[int, list[tuple[int, int, np.ndarray, int | None]]] = {}  # by columns
-        joined: dict[int, tuple[Joined, Collector]] = {}
-
-        def run(columns: int) -> Iterator[tuple[int, Any]]:
-            group = waiting.pop(columns)
-            encoded = self._encode(columns, layers, [audio for _, _, audio, _ in group])
-            for (number, start, _, total), features in zip(group, encoded, strict=False):
-                if joined[number][0].add(start, features, total):
-                    yield number, joined.pop(number)[1].result()
-
-        for number, clip in enumerate(clips):
-            collector = collect(number)
-            joined[number] = Joined(collector), collector
-            for start, columns, audio, total in self._cut(clip):
-                waiting.setdefault(columns, []).append((number, start, audio, total))
-                if len(waiting[columns]) == self.batch_size:
-                    yield from run(columns)
-        for columns in sorted(waiting):
-            yield from run(columns)
+        clip_features: dict[int, tuple[OverlapMean, Collector]] = {}
+        for columns, group in batches(clips, self._cut, self.batch_size):
+            encoded = self._encode(columns, layers, [window.audio for _, window in group])
+            for (number, window), features in zip(group, encoded, strict=False):
+                if number not in clip_features:
+                    collector = collect(number)
+                    clip_features[number] = OverlapMean(collector), collector
+                total = None if window.samples is None else self._columns(window.samples)
+                first = window.start // self._hop
+                if clip_features[number][0].add(first, features, total):
+                    yield number, clip_features.pop(number)[1].result()
 
     def check_layer(self, layer: int) -> None:
         """Raise ValueError unless there is such a layer."""
@@ -164,16 +154,16 @@ class Encoder:
     @functools.cached_property
     def _frames(self) -> int:
         frontend = self.objective.frontend
-        return frontend.frames or frontend.count(self.config["data"]["samples"])
+        return frontend.frames or frontend.count(written.samples(self.config))
 
     @functools.cached_property
     def _most(self) -> int:
         """The columns of a training clip."""
         grid = self.objective.tokenizer.grid(self._frames, self.objective.frontend.bins)
-        return grid[1] // self._joined
+        return grid[1] // self._merged
 
     @property
-    def _joined(self) -> int:
+    def _merged(self) -> int:
         """Patch columns that the encoder makes one of."""
         return getattr(self.objective.encoder, "joined", 1)
 
@@ -181,7 +171,12 @@ class Encoder:
     def _column(self) -> tuple[int, int]:
         """Frames that a column covers, and from one column to the next."""
         size, step = self.objective.tokenizer.patch[1], self.objective.tokenizer.stride[1]
-        return size + (self._joined - 1) * step, self._joined * step
+        return size + (self._merged - 1) * step, self._merged * step
+
+    @property
+    def _hop(self) -> int:
+        """Samples from one column to the next."""
+        return self._column[1] * self.objective.frontend.hop
 
     @functools.cached_property
     def _shapes(self) -> Any:
@@ -191,10 +186,6 @@ class Encoder:
     @functools.cached_property
     def _compiled(self) -> set[tuple[int, tuple[int, ...]]]:
         return set()
-
-    @functools.cached_property
-    def _on_device(self) -> Any:
-        return jax.device_put(self.params)
 
     def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip of so many columns (default: a training clip's)."""
@@ -222,28 +213,20 @@ class Encoder:
         frames = 1 + (samples - frontend.window) // frontend.hop
         return 1 + max(0, -(-(frames - size) // step))
 
-    def _cut(self, clip: Clip) -> Iterator[tuple[int, int, np.ndarray, int | None]]:
-        """Yield a clip's windows: first column, columns with padding, audio, the clip's columns.
+    def _cut(self, clip: Clip) -> Iterator[tuple[int, Window]]:
+        """Yield a clip's windows and the columns that each is padded to."""
+        most, window_samples = self._most, self.objective.frontend.window
 
-        The last one's audio ends with the clip's, and only with it the clip's columns are known.
-        """
-        frontend, most, half = self.objective.frontend, self._most, max(1, self._most // 2)
-        step, size = self._column[1] * frontend.hop, self._samples(most)
-        first, audio = 0, np.zeros(0, np.float32)  # what is held, from a window's first column on
-        for piece in [clip] if isinstance(clip, np.ndarray) else clip:
-            audio = np.concatenate([audio, piece]) if len(audio) else piece
-            while self._columns(len(audio)) > most + half:
-                yield first, most, audio[:size], None
-                first, audio = first + half, audio[half * step :]
-        # Less than one analysis window would leave no frame at all, and all such clips alike.
-        audio = np.pad(audio, (0, max(0, frontend.window - len(audio))))
-        columns = self._columns(len(audio))
-        rest = max(0, columns - most)
-        if rest:
-            yield first, most, audio[:size], None
-        grain = -(-most // PROGRAMS)
-        padded = min(most, -(-columns // grain) * grain)
-        yield first + rest, padded, audio[rest * step :][: self._samples(padded)], first + columns
+        def starts(samples: int) -> list[int]:
+            columns = every(max(1, most // 2), self._columns(samples) - most)
+            return [column * self._hop for column in columns]
+
+        for window in cover(clip, self._samples(most), starts):
+            # Less than one analysis window would leave no frame at all, and all such clips alike.
+            audio = np.pad(window.audio, (0, max(0, window_samples - len(window.audio))))
+            grain = -(-most // PROGRAMS)
+            padded = min(most, -(-self._columns(len(audio)) // grain) * grain)
+            yield padded, window._replace(audio=audio[: self._samples(padded)])
 
     def _encode(self, columns: int, layers: tuple[int, ...], group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, K, columns, rows * D] of pieces of that many columns."""
@@ -257,28 +240,6 @@ class Encoder:
         length = np.array([len(piece) for piece in group], np.int32)
         audio = np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group])
         return np.asarray(_program(objective, layers)(self._on_device, audio, length))
-
-    def clips(self, waveforms: Any, sample_rate: int) -> list[np.ndarray]:
-        """Return [B, S] or a list of [S] as `stream` takes it; ValueError as `embed`."""
-        if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not (
-            0 < sample_rate < float("inf")
-        ):
-            raise ValueError(f"sample_rate: got {sample_rate!r}, wanted a number of Hz above 0.")
-        if not isinstance(waveforms, (list, tuple)) and np.ndim(waveforms) != 2:
-            raise ValueError(
-                f"waveform: got shape {np.shape(waveforms)}, wanted mono audio [S], a batch [B, S] "
-                "or a list of [S]; average the channels first."
-            )
-        if not len(waveforms):
-            raise ValueError("waveform: no clips.")
-        return [
-            resample(
-                _mono(w, f"waveform {i}" if len(waveforms) > 1 else "waveform"),
-                sample_rate,
-                self.rate,
-            )
-            for i, w in enumerate(waveforms)
-        ]
 
 
 @functools.lru_cache(4 * PROGRAMS)
@@ -296,22 +257,3 @@ def _program(objective: Any, layers: tuple[int, ...]) -> Any:
         return jnp.stack([features(layer) for layer in layers], axis=1).astype(jnp.float32)
 
     return jax.jit(program)
-
-
-def _mono(waveform: Any, name: str) -> np.ndarray:
-    audio = np.asarray(waveform)
-    if audio.dtype == np.int16:
-        audio = audio.astype(np.float32) / 32768
-    elif not np.issubdtype(audio.dtype, np.floating):
-        raise ValueError(f"{name}: got {audio.dtype}, wanted floating point in [-1, 1], or int16.")
-    if audio.ndim != 1:
-        raise ValueError(
-            f"{name}: got shape {audio.shape}, wanted mono audio [S]; average the channels first."
-        )
-    if not audio.size:
-        raise ValueError(f"{name}: empty.")
-    with np.errstate(over="ignore"):
-        audio = audio.astype(np.float32)
-    if not np.isfinite(audio).all():
-        raise ValueError(f"{name}: NaN or infinite samples.")
-    return audio

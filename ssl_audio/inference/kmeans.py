@@ -15,7 +15,9 @@ import numpy as np
 
 from ssl_audio import config, startup
 from ssl_audio.data import places
+from ssl_audio.data.entries import clips
 from ssl_audio.data.reading import reading
+from ssl_audio.storage import written
 
 if TYPE_CHECKING:
     from ssl_audio.inference.encoder import Encoder
@@ -53,11 +55,12 @@ def fit(
       max_bad_share: of clips that cannot be read.
 
     Raises:
-      ValueError: no such layer; fewer vectors than codes; too many unreadable clips.
+      ValueError: no such layer; no tokens along time; fewer vectors than codes; too many unreadable clips.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     encoder.check_layer(layer)
+    encoder.times(1)  # an error where there are no tokens along time
     rng = np.random.default_rng(seed)
     most, kept = max(1, vectors // max(1, len(source))), []
     read: list[int] = []
@@ -100,15 +103,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ssl_audio.storage import exported
 
     if args.checkpoint:
-        encoder = load(args.checkpoint)
-        shape = {k: encoder.config["objective"][k] for k in ("frontend", "tokenizer", "encoder")}
-        samples = encoder.config["data"]["samples"]
+        encoder = load(args.checkpoint).encoder
+        shape = written.architecture(args.checkpoint)
+        samples = written.samples(encoder.config)
     else:
         shape, samples = {k: v for k, v in MFCC.items() if k != "kind"}, WINDOW
         encoder = Encoder(
             config.build(MFCC, "objectives"),
             {"tokenizer": {}, "encoder": {}},
-            dict(objective=MFCC, data=dict(samples=samples)),
+            dict(objective=MFCC, data=clips(samples)),
         )
     found = places.source(args.data) | dict(rate=encoder.rate)
     source = config.build(found, "data", path="--data")
@@ -118,6 +121,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = {name: encoder.params[name] for name in ("tokenizer", "encoder")}
     quantizer = dict(kind="codebooks:Centroids", codes=args.codes)
     objective = dict(kind="features", **shape, quantizer=quantizer, layer=args.layer)
-    options = dict(objective=objective, data=dict(samples=samples))
+    options = dict(objective=objective, data=clips(samples))
     exported.write(args.out, params | {"quantizer": {"book": centroids}}, options)
     print(f"{args.out}: {args.codes} codes of {centroids.shape[1]} values")

@@ -1,22 +1,40 @@
 """From a folder to a model in use: `load`, part of the public API."""
 
+import importlib
+import logging
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from ssl_audio import config
-from ssl_audio.inference.encoder import Encoder, log
+from ssl_audio.inference.model import Model
 from ssl_audio.storage import checkpoint
-from ssl_audio.versions import __version__
+
+# Predictor → the interface of models that offer it. The first that a model offers counts; one that
+# offers none of them is a `Model`. An objective's own `interface` comes before all.
+INTERFACES: Mapping[str, str] = {
+    "embed_audio": "ssl_audio.inference.audio_text:AudioTextModel",
+    "embed_text": "ssl_audio.inference.audio_text:AudioTextModel",
+    "encode": "ssl_audio.inference.encoder:Encoder",
+}
+ANY = "ssl_audio.inference.model:Model"
+
+log = logging.getLogger(__name__)
 
 
-def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
-    """Load the encoder of a training run, or of an exported or converted folder.
+def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
+    """Load the model of a training run, or of an exported or converted folder.
 
     Args:
       path: the run's workdir, or the folder.
       step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
+
+    Returns:
+      An `Encoder`; of audio and text an `AudioTextModel`; what the objective names as its `interface`; or
+      else a `Model`, whose predictors answer to `predict`, as those of all of them do.
 
     Raises:
       FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.
@@ -26,23 +44,57 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder; wanted the workdir of a training run.")
     params, options = checkpoint.load_params(path, step)
-    where = f"{path}/config.json does not fit ssl_audio {__version__}"
+    where = f"{path}/config.json does not fit this version of ssl_audio"
     try:
         objective = config.build(options["objective"], "objectives")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
-    if hasattr(objective, "towers"):
-        from ssl_audio.inference.audio_text import JointEncoder  # which imports this file
-
-        encoder: Encoder = JointEncoder.of(objective, params, options)
-    elif "encode" not in objective.predictors():
-        raise ValueError(f"{path}: {type(objective).__name__} has no encoder to offer.")
-    else:
-        encoder = Encoder(objective, params, options)
+    if not objective.predictors():
+        raise ValueError(f"{path}: {type(objective).__name__} has no predictors to offer.")
+    model = interface(objective)(objective, params, options, extra=_extra(path, step, objective))
     try:
-        wanted = jax.eval_shape(objective.init, jax.random.key(0), encoder.blank())[0]
+        wanted = jax.eval_shape(objective.init, jax.random.key(0), model.blank())[0]
     except FileNotFoundError as error:  # a teacher's: needed to train, not to encode
         log.warning("%s: its parameters cannot be checked: %s", path, error)
-        return encoder
+        return model
+    except KeyError as error:
+        log.warning(
+            "%s: its parameters cannot be checked: `init` asks for %s in a batch of %s",
+            path, error, type(model).__name__,
+        )  # fmt: skip
+        return model
     checkpoint.check_shapes(params, wanted, str(path))
-    return encoder
+    return model
+
+
+def interface(objective: Any) -> type[Model]:
+    """Return the class that shows users a trained objective.
+
+    Raises:
+      ValueError: the objective names one that does not exist or is no `Model`.
+    """
+    offered = (INTERFACES[name] for name in INTERFACES if name in objective.predictors())
+    named = objective.interface or next(offered, ANY)
+    module, _, name = named.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{type(objective).__name__}.interface: got {named!r}, wanted 'module:Class': {error}."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise ValueError(
+            f"{type(objective).__name__}.interface: {named} is no subclass of {Model.__qualname__}."
+        )
+    return found
+
+
+def _extra(path: pathlib.Path, step: int | str | None, objective: Any) -> Mapping[str, Any]:
+    """Return what predictors need beside parameters, as far as it was saved with them."""
+    if not objective.needs or step is not None:  # only the newest is at hand
+        return {}
+    try:
+        return checkpoint.load_extra(path, objective.needs)
+    except FileNotFoundError as error:
+        log.warning("%s", error)
+        return {}

@@ -1,4 +1,4 @@
-"""What becomes of a clip's features as they come: overlapping windows joined, columns pooled or kept.
+"""What becomes of a clip's features as they come: overlapping windows averaged, columns pooled or kept.
 
 `Encoder.stream` gives each clip a collector and never holds more of a long clip than two windows.
 """
@@ -28,13 +28,13 @@ class Whole:
     """Keeps every column."""
 
     def __init__(self):
-        self._parts: list[Features] = []
+        self._pieces: list[Features] = []
 
     def add(self, features: Features) -> None:  # noqa: D102
-        self._parts.append(features)
+        self._pieces.append(features)
 
     def result(self) -> Features:  # noqa: D102
-        return self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts, axis=-2)
+        return self._pieces[0] if len(self._pieces) == 1 else np.concatenate(self._pieces, axis=-2)
 
 
 class Pooled:
@@ -73,7 +73,7 @@ class Pooled:
         return pooled.astype(np.float32)
 
 
-class Joined:
+class OverlapMean:
     """Averages a clip's windows where they overlap and hands columns on as soon as they are final."""
 
     def __init__(self, collector: Collector):

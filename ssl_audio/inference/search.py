@@ -24,7 +24,7 @@ from ssl_audio.storage import atomic
 from ssl_audio.storage.partial_results import Parts
 
 if TYPE_CHECKING:
-    from ssl_audio.inference.audio_text import JointEncoder
+    from ssl_audio.inference.audio_text import AudioTextModel
 
 VECTORS, ROWS = "vectors.faiss", "rows.json"
 
@@ -79,7 +79,7 @@ class Index:
 
 
 def build(
-    encoder: JointEncoder, checkpoint: str, folder: str | os.PathLike, places: Iterable[str]
+    model: AudioTextModel, checkpoint: str, folder: str | os.PathLike, places: Iterable[str]
 ) -> Index:
     """Embed all audio files of some places that an index does not know yet, and write the index.
 
@@ -100,23 +100,23 @@ def build(
     def clips() -> Iterator[np.ndarray]:
         for version in tqdm(todo, unit="file", desc="index", dynamic_ncols=True, disable=not todo):
             try:
-                audio = decode(files[version], encoder.rate)
+                audio = decode(files[version], model.rate)
             except DecodeError as error:
                 log.warning("skipped: %s", error)
                 continue
             read.append(version)
             yield audio
 
-    for number, starts, vectors in encoder.spans(clips()):
+    for number, starts, vectors in model.spans(clips()):
         parts.add_frames(read[number], vectors)
-        parts.finish(read[number], (starts / encoder.rate).astype(np.float32))
+        parts.finish(read[number], (starts / model.rate).astype(np.float32))
     parts.write()
     known = [version for version in files if version in parts.finished]
     if not known:
         raise ValueError("index: no file could be read.")
     vectors = np.concatenate([piece for version in known for piece in parts.frames(version)])
     rows = [
-        (str(files[version]), round(float(start), 3), round(float(start) + encoder.window, 3))
+        (str(files[version]), round(float(start), 3), round(float(start) + model.window, 3))
         for version in known
         for start in parts.vector(version)
     ]
@@ -163,24 +163,22 @@ def main(argv: Sequence[str] | None = None) -> Any:
         print(f"{args.index}: {len(index)} stretches")
         return index
     index = Index(args.index)
-    encoder = _load(index.checkpoint)
+    model = _load(index.checkpoint)
     if args.audio:
-        vector = encoder.embed_audio(decode(args.audio, encoder.rate), encoder.rate)
+        vector = model.embed_audio(decode(args.audio, model.rate), model.rate)
     else:
-        vector = encoder.embed_text(args.text)
+        vector = model.embed_text(args.text)
     hits = index.query(vector, args.top)
     print(table(hits))
     return hits
 
 
-def _load(path: str) -> JointEncoder:
-    from ssl_audio.inference.audio_text import JointEncoder
+def _load(path: str) -> AudioTextModel:
     from ssl_audio.inference.load import load
 
-    encoder = load(path)
-    if not isinstance(encoder, JointEncoder):
-        raise ValueError(f"{path}: wanted an audio-text model, got one of sound alone.")
-    return encoder
+    model = load(path)
+    model.check_offers("embed_audio", "embed_text")
+    return model
 
 
 def _files(places: Iterable[str]) -> list[pathlib.Path]:

@@ -32,6 +32,8 @@ class Objective(abc.ABC):
     phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
     couples_examples: ClassVar[bool] = False  # True: gradient accumulation would change the loss
     needs: ClassVar[tuple[str, ...]] = ()  # entries of `extra` without which predictors cannot work
+    # The class that `ssl_audio.load` returns, as "module:Class"; "": chosen by what `predictors` offers.
+    interface: ClassVar[str] = ""
 
     @abc.abstractmethod
     def init(self, key: Any, batch: Batch) -> tuple[Params, Extra]:
@@ -99,6 +101,11 @@ class Joint(Objective):
     @abc.abstractmethod
     def embed(self, name: str, params: Params, batch: Batch) -> Any:
         """Return unit vectors [B, D] of a modality."""
+
+    def scale(self, params: Params, name: str, other: str) -> float | None:
+        """Return what similarities of one modality to another are multiplied by; None: none is learned."""
+        del params, name, other
+        return None
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "embed_NAME" for every modality, and "encode" for sound."""

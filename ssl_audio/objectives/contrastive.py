@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
@@ -52,7 +53,7 @@ class Contrastive(Joint):
       max_scale: most that similarities are multiplied by (CLIP: 100); the least is 1.
       per_direction: learn one temperature for each direction of an edge.
       positives: what is right for an example: "pairs" its own pair; "labels" all with the same label, or
-        in the share of labels in common (needs data.classes); "texts" all with the same words.
+        in the share of labels in common (needs an entry of labels); "texts" all with the same words.
       reversal: also compare with the examples' reversals in time.
     """
 
@@ -183,6 +184,17 @@ class Contrastive(Joint):
     def embed(self, name: str, params: Params, batch: Batch) -> Array:
         """Return unit vectors of a modality."""
         return losses.unit(self.towers[name](params[name], batch, name))
+
+    def scale(self, params: Params, name: str, other: str) -> float | None:
+        """Return what the loss multiplied similarities by to find `other` for `name`.
+
+        None: there is no edge between them.
+        """
+        for number, (first, second, _) in enumerate(self.edges):
+            if {name, other} == {first, second}:
+                learned = params["logit_scale"][number][0 if name == first else -1]
+                return float(np.exp(np.clip(learned, 0, np.log(self.max_scale))))
+        return None
 
     def _positive(self, batch: Batch) -> Array | None:
         """Return the weights of right pairs [B, B], or None: the diagonal."""

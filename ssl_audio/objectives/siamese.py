@@ -82,7 +82,7 @@ class Siamese(Joint):
         if negatives := [name for name in batch if name.endswith("_negative")]:
             raise ValueError(
                 f"siamese: the batch has {negatives[0]}, which this loss has no use for; set "
-                "data.text.negatives = 0."
+                "data.entries.text.negatives = 0."
             )
         keys = dict(zip(sorted(self.towers), jax.random.split(key, len(self.towers)), strict=True))
         q, target = {}, {}

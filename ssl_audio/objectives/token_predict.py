@@ -182,8 +182,8 @@ class TokenPredict(Encoding):
             return jnp.full(size, weight, jnp.float32)
         if "source" not in batch:
             raise ValueError(
-                f"weights.{name}: one per source, but batches do not tell the source; set "
-                "config.data.tell_source."
+                f"weights.{name}: one per source, but batches do not tell the source; "
+                "add an entry of kind entries:SourceNumber to config.data.entries."
             )
         return jnp.asarray(weight, jnp.float32)[batch["source"]]
 

@@ -321,7 +321,8 @@ def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
         return small_text(texts.vocabulary([*TEMPLATES, *plain, *bank("esc").sentences()]))
     config = written.read(where)
     try:
-        tower, words = config["objective"]["towers"]["text"], config["data"]["text"]["words"]
+        tower = config["objective"]["towers"]["text"]
+        words = config["data"]["entries"]["text"]["words"]
     except KeyError as error:
         raise ValueError(f"text={where}: its config has no {error}; is it a text model?") from None
     return words, tower | dict(frozen=True)

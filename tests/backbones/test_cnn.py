@@ -8,6 +8,7 @@ import pytest
 
 from ssl_audio.backbones.cnn import CNN14
 from ssl_audio.config import build
+from ssl_audio.data.entries import clips
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.structs import Encoded, Tokens
 
@@ -25,7 +26,7 @@ def options(head, **more):
             head=head,
             criterion="sigmoid",
         ),
-        data=dict(samples=RATE, rate=RATE),
+        data=clips(RATE, rate=RATE),
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ssl_audio.convert import audiomae, from_state_dict
+from ssl_audio.data.entries import clips
 
 WIDTH = 16
 
@@ -62,5 +63,5 @@ def test_bird_mae_is_read_under_its_prefix_with_its_frontend():
     model = from_state_dict("birdmae", state, **OPTIONS)
     frontend = model.config["objective"]["frontend"]
     assert (frontend["rate"], frontend["padding"], frontend["mean"]) == (32_000, "lowest", -7.2)
-    assert model.config["data"] == dict(samples=800 + 47 * 320, rate=32_000)
+    assert model.config["data"] == clips(800 + 47 * 320, rate=32_000)
     assert model.unused.keys() == {"fc_norm.weight", "fc_norm.bias"}

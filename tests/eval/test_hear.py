@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import encoders
 import numpy as np
@@ -76,6 +77,23 @@ def test_without_torch_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(RuntimeError, match=r"pip install 'ssl_audio\[hear\]'"):
         hear.load_model("runs/demo")
+
+
+@pytest.mark.parametrize("tower", ["cnn", "vit"])
+def test_announced_sizes_of_an_audio_text_model_are_those_given(tower, tmp_path, monkeypatch):
+    folder, audio = encoders.audio_text(tmp_path, tower), noise(2, 5000)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(nn=SimpleNamespace(Module=object)))
+    for pool in ("stats", "mean"):
+        model = hear.load_model(str(folder), pool=pool)
+        found = hear.scenes(model.encoder, audio, pool=pool)
+        assert found.shape == (2, model.scene_embedding_size)
+    if tower == "vit":
+        found, _ = hear.timestamps(model.encoder, audio)
+        assert found.shape[2] == model.timestamp_embedding_size == 4 * 192
+        return
+    assert model.timestamp_embedding_size == 8
+    with pytest.raises(ValueError, match="no features along time"):
+        hear.timestamps(model.encoder, audio)
 
 
 @pytest.mark.parametrize(("pool", "size"), [("mean", 32), ("stats", 128)])

@@ -2,44 +2,33 @@
 
 import dataclasses
 
+import encoders
 import jax
 import numpy as np
 import pytest
 import soundfile
 
-from ssl_audio import config, load
+from ssl_audio import load
 from ssl_audio.data.source import Manifest
 from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.eval import audio_text
-from ssl_audio.inference import search
-from ssl_audio.inference.audio_text import JointEncoder, windows
-from ssl_audio.presets import audio_text as presets
-from ssl_audio.storage import exported
+from ssl_audio.inference import kmeans, search
+from ssl_audio.inference.audio_text import AudioTextModel
+from ssl_audio.inference.encoder import Encoder
+from ssl_audio.inference.windows import half_apart
 
 RATE = 16_000
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Return the folder of a small audio-text model that has learned nothing."""
-    loss = dict(temperature=0.07, max_scale=100.0, per_direction=False, positives="pairs")
-    options = presets.laptop(
-        kind="contrastive", root="", fold=5, encoder="cnn", text="words", out=16, **loss
-    )
-    presets.runlocal(options)
-    options.data.samples = 8_000
-    options.objective.towers.audio.encoder.channels = (8,)
-    options.objective.towers.audio.pool.kind = "pools:Mean"
-    options.objective.towers.text.pool.kind = (
-        "pools:Flat"  # whose width hangs on the length of texts
-    )
-    options = config.plain(options)
-    objective = config.build(options["objective"], "objectives")
-    blank = JointEncoder.of(objective, {}, options).blank()
-    params = jax.jit(objective.init)(jax.random.key(0), blank)[0]
-    return exported.write(
-        tmp_path_factory.mktemp("model"), jax.tree.map(np.asarray, params), options
-    )
+    return encoders.audio_text(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Return the folder of a model whose audio tower takes patches."""
+    return encoders.audio_text(tmp_path_factory.mktemp("patches"), "vit")
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +57,6 @@ def test_the_same_clip_has_the_same_vector_whatever_its_company(encoder):
     assert words.shape == (3, encoder.width) == (3, 16)
 
 
-def test_windows_cover_a_clip_from_begin_to_end():
-    audio = np.arange(25, dtype=np.float32)
-    cut = list(windows(audio, 10, "zeros"))
-    assert [start for start, _, _ in cut] == [0, 5, 10, 15]
-    assert all(np.array_equal(piece, audio[start : start + 10]) for start, piece, _ in cut)
-    ((start, piece, length),) = windows(audio[:3], 10, "repeatpad")
-    assert piece.tolist() == [0, 1, 2] * 3 + [0] and (start, length) == (0, 9)
-    ((_, piece, length),) = windows(audio[:3], 10, "join")
-    assert length == 10
-
-
 def test_labels_in_words(encoder, tmp_path):
     odds = encoder.classify(sound(0, 1.0), ["dog_bark", "rain"], RATE)
     assert odds.shape == (2,) and odds.sum() == pytest.approx(1)
@@ -94,12 +72,106 @@ def test_labels_in_words(encoder, tmp_path):
 def test_a_tower_without_patches_gives_features_by_windows(encoder):
     clips = [sound(i, seconds) for i, seconds in enumerate((0.3, 1.2))]
     found = encoder.embed(clips, RATE)
-    assert found.shape == (2, 8) and encoder.num_layers == 0 and encoder.rows == 1
+    sound_encoder = encoder.encoder
+    assert found.shape == (2, sound_encoder.width) == (2, 8)
+    assert sound_encoder.num_layers == 0 and sound_encoder.rows == 1
     assert np.array_equal(found[1], encoder.embed(clips[1], RATE))
-    blank = dataclasses.replace(encoder, params=jax.tree.map(np.zeros_like, encoder.params))
+    zeros = jax.tree.map(np.zeros_like, sound_encoder.params)
+    blank = dataclasses.replace(sound_encoder, params=zeros)
     assert not np.allclose(found, blank.embed(clips, RATE))
     with pytest.raises(ValueError, match="Cnn: this audio tower has no features along time"):
         encoder.frames(clips[0], RATE)
+
+
+def test_a_model_has_an_encoder_of_the_audio_towers_width(patches):
+    model = load(patches)
+    found = model.encoder
+    assert type(model) is AudioTextModel and not isinstance(model, Encoder)
+    assert (model.width, found.width, found.num_layers, found.rows) == (16, 192, 1, 4)
+    clip = sound(1, 1.3)
+    features, times = model.frames(clip, RATE)
+    assert features.shape == (len(times), found.rows * found.width)
+    assert model.embed(clip, RATE).shape == (found.width,)
+    assert np.array_equal(model.embed(clip, RATE, layer=0), found.embed(clip, RATE, layer=0))
+    few = dataclasses.replace(model, batch_size=2)
+    assert few.encoder.batch_size == 2
+    assert few.predict("embed_audio", sound(1, 0.5), RATE).shape == (16,)
+
+
+def test_codes_are_of_the_audio_towers_tokens(patches, tmp_path, monkeypatch):
+    """The vectors that are clustered have the tokens' width, not that of the common space."""
+    source = Synthetic(6, 0.6)
+    monkeypatch.setattr(kmeans.places, "source", lambda _: dict(kind="synthetic", size=6))
+    kmeans.main(
+        f"--data synthetic --codes 5 --checkpoint {patches} --out {tmp_path / 'codes'}".split()
+    )
+    coded = load(tmp_path / "codes")
+    book = coded.params["quantizer"]["book"]
+    assert book.shape == (5, 192)
+    encoder = load(patches).encoder
+    samples = encoder.blank()["audio"].shape[1]
+    clips = [source[i]["audio"][:samples] for i in range(len(source))]
+    found = [said.tokens.x for said in coded.predict("encode", clips, RATE)]
+    tokens = np.concatenate(found)
+    nearest = ((tokens[:, None] - book[None]) ** 2).sum(-1).argmin(-1)
+    codes = np.concatenate(coded.predict("codes", clips, RATE))
+    assert np.array_equal(codes[:, 0], nearest) and len(set(nearest.tolist())) > 1
+    means = [x.mean(0) for x in found]
+    np.testing.assert_allclose(means, encoder.embed(clips, RATE), atol=1e-5)
+
+
+def test_a_tower_without_tokens_along_time_has_no_codes(encoder):
+    with pytest.raises(ValueError, match="no features along time"):
+        kmeans.fit(encoder.encoder, Synthetic(4, 0.4), 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "learned", "want"),
+    [
+        (dict(max_scale=200.0), [[150.0]], 150),
+        (dict(max_scale=200.0), [[900.0]], 200),
+        (dict(max_scale=10.0), [[30.0]], 10),
+        (dict(per_direction=True), [[30.0, 40.0]], 30),
+        (dict(per_direction=True, edges=(("text", "audio", 1.0),)), [[30.0, 40.0]], 40),
+        (
+            dict(edges=(("audio", "audio", 1.0), ("audio", "text", 1.0))),
+            [[30.0], [0.1]],
+            1,
+        ),
+    ],
+)
+def test_similarities_are_scaled_as_in_training(model, options, learned, want):
+    given = load(model)
+    objective = dataclasses.replace(given.objective, **options)
+    params = given.params | {"logit_scale": np.log(np.array(learned, np.float32))}
+    changed = dataclasses.replace(given, objective=objective, params=params)
+    assert changed.scale == pytest.approx(want, rel=1e-5)
+    odds = changed.classify(sound(0, 1.0), ["dog bark", "rain"], RATE)
+    scores = changed.embed_audio(sound(0, 1.0), RATE) @ changed.embed_labels(["dog bark", "rain"]).T
+    ratio = np.exp(np.float64(want) * (scores[0] - scores[1]))
+    assert odds[0] / odds[1] == pytest.approx(ratio, rel=1e-3)
+
+
+def test_a_model_that_learns_no_scale_has_one(tmp_path):
+    predictor = dict(kind="projectors:Laion", out=16)
+    given = load(encoders.audio_text(tmp_path, kind="siamese", predictor=predictor))
+    assert given.scale == 20
+
+
+def test_what_a_model_does_not_have_is_said(model, tmp_path):
+    encoders.save(encoders.encoder(frames=24), tmp_path, 1)
+    with pytest.raises(ValueError, match="has no 'embed_audio'; it offers encode"):
+        search.main(["index", "--checkpoint", str(tmp_path), "--index", "x", "y"])
+    with pytest.raises(ValueError, match="has no 'embed_audio'; it offers encode"):
+        audio_text.main(["--checkpoint", str(tmp_path), "--set", "synthetic"])
+    given = load(model)
+    words = {"text": given.objective.towers["text"]}
+    silent = dataclasses.replace(
+        given, objective=dataclasses.replace(given.objective, towers=words, edges=())
+    )
+    for asked in ("encoder", "rate"):
+        with pytest.raises(ValueError, match="no audio tower, only text"):
+            getattr(silent, asked)
 
 
 def test_every_protocol_and_its_table(encoder, tmp_path):
@@ -127,9 +199,7 @@ def test_search(model, encoder, tmp_path, capsys):
     with pytest.raises(ValueError, match="no index there"):
         search.Index(where)
     first = search.main(["index", "--checkpoint", str(model), "--index", str(where), str(place)])
-    assert len(first) == sum(
-        len(list(windows(sound(i, 0.4 + i / 2), 8000, "zeros"))) for i in range(5)
-    )
+    assert len(first) == sum(len(half_apart(len(sound(i, 0.4 + i / 2)), 8000)) for i in range(5))
     hits = search.main(
         ["query", "--index", str(where), "--audio", str(place / "0.wav"), "--top", "3"]
     )
@@ -141,11 +211,11 @@ def test_search(model, encoder, tmp_path, capsys):
     soundfile.write(place / "new.wav", sound(9, 0.4), RATE)
     read = []
 
-    class Watched(JointEncoder):
+    class Watched(AudioTextModel):
         def spans(self, clips):
             return super().spans(read.append(len(c)) or c for c in clips)
 
-    watched = Watched.of(encoder.joint, encoder.joint_params, encoder.config)
+    watched = Watched(encoder.objective, encoder.params, encoder.config)
     second = search.build(watched, str(model.resolve()), where, [str(place)])
     assert read == [6400] and len(second) == len(first)
     paths = {hit.path for hit in second.query(encoder.embed_text("a dog"), 9)}

@@ -130,8 +130,10 @@ def test_a_file_that_breaks_off_late_is_skipped_whole(run, sounds, tmp_path, mon
 
 def child(code, *args):
     """Run code in a process that never writes to the user's compilation cache."""
-    code = "from ssl_audio import embed, hosts, parts; import os, resource, sys\n" + (
-        "hosts.use_compilation_cache = lambda: None\n" + code
+    code = (
+        "from ssl_audio.inference import embed\n"
+        "from ssl_audio.storage import partial_results\n"
+        "import os, resource, sys\n" + code
     )
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, cwd=ROOT
@@ -139,7 +141,7 @@ def child(code, *args):
 
 
 KILLED = """
-parts.BYTES = 1  # each result is a part
+partial_results.BYTES = 1  # each result is a part
 replace = os.replace
 def replace_or_die(partial, path):
     if path.name == "0000-000004.part":
@@ -155,6 +157,7 @@ def test_a_killed_run_goes_on_without_repeating_finished_files(
     run, sounds, tmp_path, monkeypatch, caplog
 ):
     call(run, tmp_path / "whole.npz", "--frames", sounds)
+    caplog.set_level("INFO", "ssl_audio")
     output = tmp_path / "out.npz"
     arguments = ["--checkpoint", run, "--output", output, "--frames", sounds]
     done = child(KILLED, *arguments)

@@ -66,7 +66,7 @@ def test_load_says_what_is_missing(run, tmp_path):
     ("change", "message"),
     [
         (lambda o: o.update(colour="red"), "no option 'colour'"),
-        (lambda o: o.update(kind="other_method"), "no file 'other_method'"),
+        (lambda o: o.update(kind="other_method"), "no 'other_method' here"),
         (lambda o: o["encoder"].update(depth=4), "checkpoint of another model"),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_clip_in_pieces_has_the_bits_of_the_whole(columns):
 
 def test_no_more_than_64_programs_and_their_padding_is_dropped():
     encoder = encoders.encoder(patch=(32, 1), frames=130)  # 130 columns: padded to multiples of 3
-    assert [next(encoder._cut(noise(n)))[1] for n in (400, 560, 1040, 28_000)] == [3, 3, 6, 130]
+    assert [next(encoder._cut(noise(n)))[0] for n in (400, 560, 1040, 28_000)] == [3, 3, 6, 130]
     assert encoder.frames(noise(560), RATE)[0].shape[0] == 2
 
 

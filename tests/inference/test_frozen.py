@@ -10,6 +10,7 @@ from reference import ROOT
 
 from ssl_audio import config
 from ssl_audio.data import places
+from ssl_audio.data.entries import clips
 from ssl_audio.distributed import processes
 from ssl_audio.inference import kmeans
 from ssl_audio.inference.encoder import Encoder
@@ -43,7 +44,7 @@ def test_clusters_of_mfcc_become_targets(tmp_path, monkeypatch, capsys):
         model = Encoder(
             config.build(kmeans.MFCC, "objectives"),
             {"tokenizer": {}, "encoder": {}},
-            dict(data=dict(samples=8000)),
+            dict(data=clips(8000)),
         )
         kmeans.fit(model, source, 7, vectors=6)
 

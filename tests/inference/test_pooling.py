@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssl_audio.inference.pooling import Joined, Pooled, Whole, pooling
+from ssl_audio.inference.pooling import OverlapMean, Pooled, Whole, pooling
 
 FEATURES = np.random.default_rng(0).standard_normal((2, 11, 6)).astype(np.float32)
 
@@ -24,16 +24,16 @@ def test_a_constant_has_no_deviation():
 
 
 @pytest.mark.parametrize("starts", [(0,), (0, 2, 4), (0, 2, 4, 5), (0, 1, 2, 3, 7)])
-def test_joined_windows_are_means_handed_on_in_order(starts):
+def test_overlapping_windows_are_means_handed_on_in_order(starts):
     """Windows of 4 columns: what each brings is different, also where they overlap."""
     rng = np.random.default_rng(1)
     windows = {s: rng.standard_normal((2, 4, 6)).astype(np.float32) for s in starts}
     total = starts[-1] + 3  # the last column is padding
     sums, counts = np.zeros((2, total + 1, 6)), np.zeros((total + 1, 1))
-    joined = Joined(whole := Whole())
+    overlaps = OverlapMean(whole := Whole())
     for start, window in windows.items():
         sums[:, start : start + 4] += window
         counts[start : start + 4] += 1
         last = start == starts[-1]
-        assert joined.add(start, window, total if last else None) == last
+        assert overlaps.add(start, window, total if last else None) == last
     np.testing.assert_allclose(whole.result(), (sums / counts[None])[:, :total], atol=1e-6)

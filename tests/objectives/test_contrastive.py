@@ -167,7 +167,7 @@ def test_siamese_rows_count_by_weight_and_negatives_are_refused(siamese, batch):
     ]
     weighted = run(params, extra, batch | {"weight": weight})[0]
     np.testing.assert_allclose(weighted, (2 * alone[0] + alone[1]) / 3, rtol=1e-5)
-    with pytest.raises(ValueError, match="text_negative.*data.text.negatives = 0"):
+    with pytest.raises(ValueError, match="text_negative.*data.entries.text.negatives = 0"):
         objective.loss(params, extra, batch | {"text_negative": 0}, jax.random.key(0), train=False)
 
 

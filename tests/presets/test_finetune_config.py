@@ -38,8 +38,10 @@ def test_every_recipe_builds(task, pretrained):
     made = load(PATH, f"task={task},root=DATA,pretrained={folder}")
     run = config.make(Run, made)
     assert config.plain(made.objective.encoder) == config.plain(objective["encoder"])
-    assert run.objective.head.classes == run.data.classes == run.evals["test"].classes
-    assert run.evals["test"].samples == run.data.samples
+    assert (
+        run.objective.head.classes == run.data.entries["label"].classes == run.evals["test"].classes
+    )
+    assert run.evals["test"].samples == run.data.entries["audio"].samples
     assert run.warm_start["encoder"].path == str(folder)
     assert run.checkpoint.best.split("/")[0] in ("", *run.evals)
     train, test = made.data.sources[task], made.evals.test.source
@@ -141,6 +143,6 @@ def test_audio_comes_at_the_rate_of_the_encoder(tmp_path):
     made = load(PATH, f"task=birdset,root=DATA,pretrained={tmp_path}")
     run = config.make(Run, made)
     assert run.objective.frontend.rate == run.data.rate == 32_000
-    assert run.data.samples == run.evals["test"].samples == 160_000
+    assert run.data.entries["audio"].samples == run.evals["test"].samples == 160_000
     assert {made.data.sources.birdset.rate, made.evals.test.source.rate} == {32_000}
     assert run.objective.tokenizer.stride == (16, 16) and run.optim.layer_decay == 0.75

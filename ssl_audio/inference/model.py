@@ -1,0 +1,183 @@
+"""A trained model in use, whatever it was trained for: its predictors, asked with waveforms.
+
+What `load` returns for a model that has no interface of its own, and the base of those that have.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_audio.data.decode import resample
+from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.storage import written
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A trained model and what it takes to feed it. Interfaces are subclasses that construct alike.
+
+    Attributes:
+      objective: the method that trained it; its predictors are what can be asked for.
+      params: as numpy arrays.
+      config: of the run.
+      extra: what the predictors need beside parameters.
+    """
+
+    objective: Any
+    params: Any
+    config: Mapping[str, Any]
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """Names of the predictors, for `predict`."""
+        return tuple(self.objective.predictors())
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate the model works at, Hz: its frontend's, or that of the training data."""
+        frontend = getattr(self.objective, "frontend", None)
+        data = self.config.get("data", {})
+        return getattr(frontend, "rate", None) or data.get("rate", Pipeline.rate)
+
+    @property
+    def encoder(self) -> Any:
+        """Its `Encoder` of sound; ValueError: it has none."""
+        raise ValueError(f"{self._name} has no encoder to offer; it offers {self._list}.")
+
+    def check_offers(self, *names: str) -> None:
+        """Raise ValueError unless there are predictors of these names."""
+        if missing := [name for name in names if name not in self.offers]:
+            raise ValueError(f"{self._name} has no {missing[0]!r}; it offers {self._list}.")
+
+    def predict(
+        self, name: str, waveform: Any = None, sample_rate: int | None = None, **entries: Any
+    ) -> Any:
+        """Return what a predictor says of a clip; of several clips a list.
+
+        Every clip is heard whole and on its own, so its result never depends on the others. One program
+        is compiled per length.
+
+        Args:
+          name: one of `offers`.
+          waveform: mono audio [S], or several, [B, S] or a list of [S]: floating point in [-1, 1] or
+            int16. None: the predictor hears nothing.
+          sample_rate: of the waveform, Hz.
+          **entries: what else the predictor reads in a batch, of one clip and without the batch's axis.
+
+        Returns:
+          The predictor's arrays as numpy arrays, without the batch's axis.
+
+        Raises:
+          ValueError: no such predictor; audio that cannot be used; an entry that is missing.
+        """
+        self.check_offers(name)
+        if waveform is None:
+            return self._ask(name, dict(entries))
+        single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
+        found = [
+            self._ask(name, {"audio": clip, "length": np.int32(len(clip)), **entries})
+            for clip in self.clips([waveform] if single else waveform, sample_rate)
+        ]
+        return found[0] if single else found
+
+    def blank(self) -> dict[str, np.ndarray]:
+        """Return a batch of one silent clip, as long as in training."""
+        samples = written.samples(self.config)
+        return {
+            "audio": np.zeros((1, samples), np.float32),
+            "length": np.full(1, samples, np.int32),
+        }
+
+    def clips(self, waveforms: Any, sample_rate: int | None) -> list[np.ndarray]:
+        """Return [B, S] or a list of [S] as clips at `rate` Hz.
+
+        Raises:
+          ValueError: audio that is empty, not finite, or of another shape or type; no such rate.
+        """
+        if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not (
+            0 < sample_rate < float("inf")
+        ):
+            raise ValueError(f"sample_rate: got {sample_rate!r}, wanted a number of Hz above 0.")
+        if not isinstance(waveforms, (list, tuple)) and np.ndim(waveforms) != 2:
+            raise ValueError(
+                f"waveform: got shape {np.shape(waveforms)}, wanted mono audio [S], a batch [B, S] "
+                "or a list of [S]; average the channels first."
+            )
+        if not len(waveforms):
+            raise ValueError("waveform: no clips.")
+        return [
+            resample(
+                _mono(w, f"waveform {i}" if len(waveforms) > 1 else "waveform"),
+                float(sample_rate),
+                self.rate,
+            )
+            for i, w in enumerate(waveforms)
+        ]
+
+    @property
+    def _name(self) -> str:
+        return type(self.objective).__name__
+
+    @property
+    def _list(self) -> str:
+        return ", ".join(self.offers) or "nothing"
+
+    @functools.cached_property
+    def _on_device(self) -> Any:
+        return jax.device_put(self.params)
+
+    @functools.cached_property
+    def _extra_on_device(self) -> Any:
+        return jax.device_put(self.extra)
+
+    @functools.cached_property
+    def _programs(self) -> dict[str, Any]:
+        return {}
+
+    def _ask(self, name: str, example: Mapping[str, Any]) -> Any:
+        """Return what a predictor says of one example, without the batch's axis."""
+        program = self._programs.setdefault(name, jax.jit(self.objective.predictors()[name]))
+        batch, two = (
+            jax.tree.map(lambda x, n=n: jnp.stack([jnp.asarray(x)] * n), example) for n in (1, 2)
+        )
+        weights = self._on_device, self._extra_on_device
+        try:
+            one, both = (jax.eval_shape(program, *weights, examples) for examples in (batch, two))
+        except KeyError as error:
+            raise ValueError(
+                f"predict: {name!r} asks for {error}, which the batch ({', '.join(batch)}) and what "
+                "was saved do not hold; give further entries by name."
+            ) from error
+
+        def alone(x: Any, small: Any, large: Any) -> np.ndarray:
+            """Drop the axis along which examples are counted: the one that grows with their number."""
+            grown = [i for i, n in enumerate(small.shape) if large.shape[i] != n]
+            axes = tuple(i for i in grown if small.shape[i] == 1)
+            return np.squeeze(np.asarray(x), axes)
+
+        return jax.tree.map(alone, program(*weights, batch), one, both)
+
+
+def _mono(waveform: Any, name: str) -> np.ndarray:
+    audio = np.asarray(waveform)
+    if audio.dtype == np.int16:
+        audio = audio.astype(np.float32) / 32768
+    elif not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(f"{name}: got {audio.dtype}, wanted floating point in [-1, 1], or int16.")
+    if audio.ndim != 1:
+        raise ValueError(
+            f"{name}: got shape {audio.shape}, wanted mono audio [S]; average the channels first."
+        )
+    if not audio.size:
+        raise ValueError(f"{name}: empty.")
+    with np.errstate(over="ignore"):
+        audio = audio.astype(np.float32)
+    if not np.isfinite(audio).all():
+        raise ValueError(f"{name}: NaN or infinite samples.")
+    return audio
