@@ -39,7 +39,7 @@ def get_config(arg=""):
     config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=256, steps=400_000, optim=optim
     )
-    config.data.update(samples=250_000, crop="random")
+    config.data.entries.audio.update(samples=250_000, crop="random")
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.objective.top = 2

@@ -12,6 +12,7 @@ Results:  experiments/reclap/README.md
 from typing import Any
 
 from ssl_audio.config import parse_arg
+from ssl_audio.data import entries
 from ssl_audio.presets import audio_text, runs
 from ssl_audio.presets.text import FLAN_LARGE, t5
 from ssl_audio.storage.checkpoint import Checkpoint
@@ -33,9 +34,9 @@ def get_config(arg=""):
         config = audio_text.laptop(
             kind="contrastive", root=a.root, fold=a.fold, encoder=a.encoder, text=a.text, **loss
         )
-        config.data.text.captions = dict(
+        config.data.entries.text.captions = dict(
             kind="captions:Rewritten",
-            captions=config.data.text.captions.to_dict(),
+            captions=config.data.entries.text.captions.to_dict(),
             original=a.original,
             bank="esc",
         )
@@ -64,10 +65,8 @@ def get_config(arg=""):
         data=dict(
             sources=dict(captions=audio_text.captioned(a.data, RATE)),
             batch_size=256,
-            samples=10 * RATE,
+            entries=dict(audio=entries.audio(10 * RATE, fill="repeatpad"), text=words),
             rate=RATE,
-            fill="repeatpad",
-            text=words,
         ),
         optim=Optim(lr=5e-4, warmup=3200, schedule="cosine"),
         steps="30ep",

@@ -9,6 +9,7 @@ Results:  experiments/slap/README.md
 """
 
 from ssl_audio.config import parse_arg
+from ssl_audio.data import entries
 from ssl_audio.presets import audio_text, runs
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
@@ -54,10 +55,11 @@ def get_config(arg=""):
         data=dict(
             sources=dict(captions=audio_text.captioned(a.data, RATE)),
             batch_size=768,
-            samples=10 * RATE,
+            entries=dict(
+                audio=entries.audio(10 * RATE, fill="repeatpad"),
+                text=audio_text.caption_words(a.data, text, 128),
+            ),
             rate=RATE,
-            fill="repeatpad",
-            text=audio_text.caption_words(a.data, text, 128),
         ),
         optim=Optim(lr=4e-4, warmup="10%", schedule="cosine", clip=3.0),
         steps="60ep",

@@ -149,7 +149,8 @@ def get_config(arg=""):
         config = runs.pretrain(
             places=a.data, objective=objective, batch=128, steps=400_000, optim=optim
         )
-    config.data.tell_source = len(given) == 2
+    if len(given) == 2:
+        config.data.entries.source = dict(kind="entries:SourceNumber")
     if a.runlocal:
         config.objective.encoder.update(remat="none", depths=(1, 1))
         return runs.few_steps(config, 16_000)

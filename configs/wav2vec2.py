@@ -54,7 +54,7 @@ def get_config(arg=""):
     config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=batch, steps=steps, optim=optim
     )
-    config.data.update(samples=samples, crop="random")
+    config.data.entries.audio.update(samples=samples, crop="random")
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.optim.lr = 1e-5  # its losses must not tell one machine from another

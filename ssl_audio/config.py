@@ -4,73 +4,37 @@ A mapping with a `kind` becomes an instance of the class in the file of that nam
 be one of its dataclass fields. There is no registry: adding a file adds a kind.
 """
 
+import ast
 import dataclasses
 import difflib
 import importlib
-import pkgutil
+import pathlib
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
-# Field name -> the folder whose files may fill it.
-SLOTS = {
-    "objective": "objectives",
-    "targets": "objectives",
-    "teacher": "objectives",
-    "frontend": "frontend",
-    "tokenizer": "tokens",
-    "masking": "tokens",
-    "quantizer": "quantizers",
-    "positions": "tokens",
-    "encoder": "backbones",
-    "decoder": "heads",
-    "trunk": "backbones",
-    "block": "layers",
-    "mixer": "layers",
-    "norm": "layers",
-    "first_norm": "layers",
-    "final_norm": "layers",
-    "pair_bias": "layers",
-    "mlp": "layers",
-    "head": "heads",
-    "projector": "heads",
-    "corruption": "frontend",
-    "augment": "frontend",
-    "heads": "heads",
-    "estimator": "backbones",
-    "predictor": "heads",
-    "towers": "objectives",
-    "pool": "heads",
-    "fusion": "tokens",
-    "spec_augment": "frontend",
-    "noise": "frontend",
-    "data": "data",
-    "source": "data",
-    "sources": "data",
-    "text": "data",
-    "captions": "data",
-    "words": "data",
-    "compose": "data",
-    "evals": "eval",
-}
+from ssl_audio import slots
+from ssl_audio.slots import Slot
 
 
-def build(config: Any, slot: str, *, path: str = "") -> Any:
+def build(config: Any, slot: str | Slot, *, path: str = "") -> Any:
     """Build the object that `config` describes.
 
     Args:
-      config: a mapping with a `kind` ("fbank", "masking:Cluster", "data.sets.esc" within the slot's
-        folder, or "mylab.module:Class" from elsewhere) and that class's fields.
-      slot: the name of the field it will fill; see SLOTS.
+      config: a mapping with a `kind` ("fbank", "masking:Cluster", "sets.esc" within the slot's folder, or
+        "mylab.module:Class" from elsewhere) and that class's fields.
+      slot: the folder of the package whose classes fit, as "objectives"; see `slots`.
       path: where it stands, for error messages.
 
     Raises:
       TypeError: unknown option, missing option or wrong type, with a suggestion.
       ValueError: unknown kind, with the list of those that exist.
     """
-    path = path or f"config.{slot}"
+    slot = Slot(slot) if isinstance(slot, str) else slot
+    path = path or f"config.{slot.folder}"
     config = plain(config)
     if not isinstance(config, Mapping) or "kind" not in config:
         raise TypeError(f"{path}: wanted a mapping with a 'kind', got {config!r}")
@@ -84,7 +48,7 @@ def make(cls: type, options: Any, *, path: str = "config") -> Any:
     fields = {
         f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")
     }
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for key, value in options.items():
         if key not in fields:
@@ -93,7 +57,7 @@ def make(cls: type, options: Any, *, path: str = "config") -> Any:
             raise TypeError(
                 f"{path}: {cls.__name__} has no option '{key}'.{hint} Options: {', '.join(fields)}."
             )
-        values[key] = _value(value, hints.get(key, Any), key, f"{path}.{key}")
+        values[key] = _value(value, hints.get(key, Any), f"{path}.{key}")
     missing = [
         name
         for name, f in fields.items()
@@ -180,26 +144,30 @@ def plain(config: Any) -> Any:
     return config
 
 
-def _value(value: Any, hint: Any, name: str, path: str) -> Any:
+def _value(value: Any, hint: Any, path: str) -> Any:
     if isinstance(value, Mapping):
         if "kind" in value:
-            return build(value, name, path=path)
-        if typing.get_origin(hint) is dict:
-            hint = typing.get_args(hint)[1]
+            slot = slots.of(hint)
+            if slot is None:
+                raise TypeError(f"{path}: nothing with a 'kind' belongs here.")
+            return build(value, slot, path=path)
+        entries = typing.get_args(hint)
+        if typing.get_origin(hint) in (dict, Mapping) and len(entries) == 2:
+            inner = entries[1]
             for key, entry in value.items():
-                if dataclasses.is_dataclass(hint) and not isinstance(entry, Mapping):
+                if dataclasses.is_dataclass(inner) and not isinstance(entry, Mapping):
                     raise TypeError(
                         f"{path}.{key}: wanted a mapping, got {entry!r}; the options of "
-                        f"{getattr(hint, '__name__', hint)} stand under a name of your choice: "
+                        f"{getattr(inner, '__name__', inner)} stand under a name of your choice: "
                         f"{path}.NAME.{key}."
                     )
-            return {k: _value(v, hint, name, f"{path}.{k}") for k, v in value.items()}
+            return {k: _value(v, inner, f"{path}.{k}") for k, v in value.items()}
         cls = next((h for h in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(h)), None)
         if isinstance(cls, type):
             return make(cls, value, path=path)
-        return {k: _value(v, Any, name, f"{path}.{k}") for k, v in value.items()}
+        return {k: _value(v, hint, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, tuple):
-        return tuple(_value(v, Any, name, f"{path}[{i}]") for i, v in enumerate(value))
+        return tuple(_value(v, hint, f"{path}[{i}]") for i, v in enumerate(value))
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     leaves = (bool, int, float, str, type(None))
     if all(h in leaves for h in allowed) and not any(
@@ -210,28 +178,58 @@ def _value(value: Any, hint: Any, name: str, path: str) -> Any:
     return value
 
 
-def _find(kind: str, slot: str, path: str) -> type:
+def _find(kind: str, slot: Slot, path: str) -> type:
+    """Return the class that a kind names: of the slot's folder, or "module:Class" of another package."""
     file, _, name = kind.partition(":")
-    name = name or "".join(word.capitalize() for word in file.rpartition(".")[2].split("_"))
-    if slot not in SLOTS:
-        raise TypeError(f"{path}: nothing with a 'kind' belongs here.")
-    package = f"ssl_audio.{SLOTS[slot]}"
-    for module_name in (f"{package}.{file}", file):
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name and not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # the file exists; something it imports does not
+    package = f"{__package__}.{slot.folder}"
+    module_name = f"{package}.{file}"
+    if not _exists(package, file):
+        if not name or file.partition(".")[0] in sys.stdlib_module_names:
+            raise ValueError(f"{path}.kind: no '{kind}' here.{_listed(kind, slot)}")
+        module_name = file
+    name = name or _class_name(file)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the file exists; something it imports does not
+        raise ValueError(f"{path}.kind: no '{kind}' here.{_listed(kind, slot)}") from None
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ValueError(f"{path}.kind: {module_name} has no class '{name}'.{_listed(kind, slot)}")
+    return found
+
+
+def _exists(package: str, file: str) -> bool:
+    folder = pathlib.Path(importlib.import_module(package).__path__[0])
+    place = folder.joinpath(*file.split("."))
+    return re.fullmatch(r"[a-z_0-9.]+", file) is not None and place.with_suffix(".py").is_file()
+
+
+def _class_name(file: str) -> str:
+    return "".join(word.capitalize() for word in file.rpartition(".")[2].split("_"))
+
+
+def _listed(kind: str, slot: Slot) -> str:
+    """Return a suggestion and the kinds that a slot's folder has, read without importing its files."""
+    folder = pathlib.Path(importlib.import_module(f"{__package__}.{slot.folder}").__path__[0])
+    known = []
+    for path in sorted(folder.rglob("*.py")):
+        file = ".".join(path.relative_to(folder).with_suffix("").parts)
+        if slot.files and not {file, file.partition(".")[0]} & set(slot.files):
             continue
-        found = getattr(module, name, None)
-        if isinstance(found, type) and dataclasses.is_dataclass(found):
-            return found
-        have = [
-            n
-            for n, v in vars(module).items()
-            if isinstance(v, type) and dataclasses.is_dataclass(v) and v.__module__ == module_name
-        ]
-        raise ValueError(f"{path}.kind: {module_name} has no class '{name}'; it has {have}.")
-    here = importlib.import_module(package)
-    files = sorted(m.name for m in pkgutil.iter_modules(here.__path__) if m.name != "base")
-    raise ValueError(f"{path}.kind: no file '{file}' in {package}; there are {', '.join(files)}.")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and _can_fill(node):
+                own = node.name == _class_name(file)
+                known.append(file if own else f"{file}:{node.name}")
+    close = difflib.get_close_matches(kind, known, 1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"{hint} There are {', '.join(known)}; or write module:Class of a package of your own."
+
+
+def _can_fill(node: ast.ClassDef) -> bool:
+    """Tell whether a class is a dataclass or a module of Flax, and can be built."""
+    marks = [ast.unparse(mark) for mark in (*node.decorator_list, *node.bases)]
+    return any("dataclass" in m or m == "nn.Module" for m in marks) and not any(
+        m in ("abc.ABC", "Protocol") for m in marks
+    )

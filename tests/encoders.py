@@ -31,7 +31,8 @@ def options(mixer="attention", patch=(16, 8), frames=FRAMES) -> dict:
             masking=dict(kind="masking:Random", count=4),
         ),
         data=dict(
-            kind="pipeline", batch_size=8, samples=10_480,
+            kind="pipeline", batch_size=8,
+            entries=dict(audio=dict(kind="entries:Audio", samples=10_480)),
             sources=dict(a=dict(kind="synthetic", size=16, seconds=0.5)),
         ),
     )  # fmt: skip
@@ -40,7 +41,7 @@ def options(mixer="attention", patch=(16, 8), frames=FRAMES) -> dict:
 def encoder(**kwargs) -> Encoder:
     """Return an encoder with random parameters."""
     config = options(**kwargs)
-    objective = build(config["objective"], "objective")
+    objective = build(config["objective"], "objectives")
     blank = Encoder(objective, {}, config).blank()
     shapes = jax.eval_shape(objective.init, jax.random.key(0), blank)[0]
     rng = np.random.default_rng(0)  # compiling `init` would take seconds

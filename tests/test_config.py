@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 from reference import ROOT
 
-from ssl_audio import config, config_files
+from ssl_audio import config, config_files, slots
 from ssl_audio.layers import norms
 from ssl_audio.layers.attention import Attention
 from ssl_audio.presets import patch_encoders
@@ -32,20 +32,52 @@ def test_a_typo_far_down_names_its_place():
     options = patch_encoders.encoder("ssast", "tiny", (8, 4))
     options["block"]["mixer"]["head"] = options["block"]["mixer"].pop("heads")
     with pytest.raises(
-        TypeError, match=r"^config\.encoder\.block\.mixer: Attention has no option 'head'\."
+        TypeError, match=r"^config\.backbones\.block\.mixer: Attention has no option 'head'\."
     ):
-        config.build(options, "encoder")
+        config.build(options, "backbones")
 
 
-def test_an_unknown_kind_lists_the_files():
-    with pytest.raises(
-        ValueError, match=r"config\.frontend\.kind: no file 'fbanks' in .*augment.*fbank"
-    ):
+def test_an_unknown_kind_lists_the_classes_of_its_slot():
+    listed = r"config\.frontend\.kind: no 'fbanks' here\. Did you mean 'fbank'\? There are augment:"
+    with pytest.raises(ValueError, match=listed):
         config.build(dict(kind="fbanks"), "frontend")
-    with pytest.raises(
-        ValueError, match=r"masking has no class 'Masking'; it has \['Cluster', 'Random'"
-    ):
-        config.build(dict(kind="masking"), "masking")
+    with pytest.raises(ValueError, match=r"has no class 'Masking'\. .*There are masking:Cluster, "):
+        config.build(dict(kind="masking"), slots.of(slots.Masking))
+    with pytest.raises(ValueError) as error:
+        config.build(dict(kind="random"), slots.of(slots.Masking), path="config.masking")
+    assert "patchify" not in str(error.value) and "masking:Random, " in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["random", "random:Random", "json", "numpy", "no.such:Thing"])
+def test_a_kind_never_becomes_a_module_of_python_or_a_library(kind):
+    with pytest.raises(ValueError, match=rf"no '{kind}' here\..*masking:Random"):
+        config.build(dict(kind=kind), slots.of(slots.Masking))
+
+
+@pytest.mark.parametrize("folder", ["frontend", "layers", "heads", "tokens", "objectives", "data"])
+def test_every_class_that_an_error_lists_can_be_built(folder):
+    with pytest.raises(ValueError) as error:
+        config.build(dict(kind="nothing_like_it"), folder)
+    listed = str(error.value).partition("There are ")[2].partition(";")[0].split(", ")
+    assert len(listed) > 5
+    for kind in listed:
+        assert dataclasses.is_dataclass(config._find(kind, slots.Slot(folder), ""))
+
+
+def test_a_field_of_any_name_takes_what_its_annotation_names():
+    @dataclasses.dataclass(frozen=True)
+    class Thing:
+        anything: slots.Masking
+        several: dict[str, slots.Norm] = dataclasses.field(default_factory=dict)
+
+    built = config.make(
+        Thing,
+        dict(
+            anything=dict(kind="masking:Random", count=3),
+            several=dict(a=dict(kind="norms:RMSNorm")),
+        ),
+    )
+    assert built.anything.count == 3 and isinstance(built.several["a"], norms.RMSNorm)
 
 
 @pytest.mark.parametrize("wrong", [3, "fbank", {"bins": 64}, None])
@@ -56,12 +88,12 @@ def test_a_slot_wants_a_mapping_with_a_kind(wrong):
 
 def test_a_kind_where_none_belongs_is_refused():
     with pytest.raises(TypeError, match="nothing with a 'kind' belongs here"):
-        config.build(dict(kind="fbank"), "optim")
+        config.make(Attention, dict(heads=dict(kind="fbank")))
 
 
 def test_a_missing_option_is_named():
-    with pytest.raises(TypeError, match=r"config\.mixer: Attention needs heads\."):
-        config.build(dict(kind="attention"), "mixer")
+    with pytest.raises(TypeError, match=r"config\.layers: Attention needs heads\."):
+        config.build(dict(kind="attention"), "layers")
 
 
 @pytest.mark.parametrize(
@@ -74,21 +106,21 @@ def test_a_wrong_type_is_refused(key, value, wanted):
 
 
 def test_an_error_of_the_class_itself_says_where():
-    with pytest.raises(ValueError, match=r"^config\.masking: .*count is 0"):
-        config.build(dict(kind="masking:Cluster", count=0), "masking")
+    with pytest.raises(ValueError, match=r"^config\.tokens: .*count is 0"):
+        config.build(dict(kind="masking:Cluster", count=0), "tokens")
 
 
 def test_children_are_built_first():
-    encoder = config.build(patch_encoders.encoder("ssast", "tiny", (8, 4)), "encoder")
+    encoder = config.build(patch_encoders.encoder("ssast", "tiny", (8, 4)), "backbones")
     assert isinstance(encoder.block.mixer, Attention) and encoder.block.mixer.heads == 3
     assert isinstance(encoder.final_norm, norms.LayerNorm)
-    twice = config.build(patch_encoders.encoder("ssamba", "tiny", (8, 4)), "encoder").final_norm
+    twice = config.build(patch_encoders.encoder("ssamba", "tiny", (8, 4)), "backbones").final_norm
     assert isinstance(twice, norms.Twice) and twice.norm.eps == 1e-5
 
 
 def test_config_dicts_and_lists_are_data_and_what_is_built_is_frozen():
     given = ConfigDict(dict(kind="masking:Cluster", count=4, sizes=[2, 3]))
-    built = config.build(given, "masking")
+    built = config.build(given, "tokens")
     assert built == Cluster(4, (2, 3))
     given.count = 5
     assert built.count == 4
@@ -112,10 +144,10 @@ def test_research_code_from_elsewhere(tmp_path, monkeypatch):
     )
     (tmp_path / "broken_lab.py").write_text("import a_module_nobody_has\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert config.build(dict(kind="my_lab:Alternate", count=3), "masking").count == 3
-    assert config.build(dict(kind="my_lab"), "masking").size == 2.0
+    assert config.build(dict(kind="my_lab:Alternate", count=3), "tokens").count == 3
+    assert config.build(dict(kind="my_lab:MyLab"), "tokens").size == 2.0
     with pytest.raises(ModuleNotFoundError, match="a_module_nobody_has"):
-        config.build(dict(kind="broken_lab:Thing"), "masking")
+        config.build(dict(kind="broken_lab:Thing"), "tokens")
 
 
 def test_parse_arg():

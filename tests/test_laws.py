@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+import structure
+from attention_copies import copies
 from published import CONFIGS, argument, load
 from reference import ROOT
 
@@ -15,13 +17,19 @@ from ssl_audio.train.loop import Run
 
 PACKAGE = ROOT / "ssl_audio"
 FILES = sorted(PACKAGE.rglob("*.py"))
+ROOT_FILES = (
+    "__init__ __main__ arrays config config_files losses slots startup structs versions".split()
+)
+# Each may import those before it.
+ORDER = """root distributed storage data frontend layers quantizers tokens heads backbones objectives train
+inference eval presets convert bench""".split()
 MODEL = ("frontend", "layers", "quantizers", "tokens", "heads", "backbones", "objectives")
 MODEL_FILES = ("losses.py", "train/step.py", "train/optim.py", "distributed/sharding.py")
 LIGHT = {"jax", "jaxlib", "flax", "optax", "numpy", "einops", "ssl_audio"} | sys.stdlib_module_names
 LIFTED = {"scan", "remat", "checkpoint", "vmap", "jit", "while_loop", "cond", "map_variables"}
 SYSTEMS = {"ssast", "ssamba"}
 # Their keys are names.
-FREE = ("sources", "evals", "rates", "weights", "targets", "heads", "towers")
+FREE = ("sources", "entries", "evals", "rates", "weights", "targets", "heads", "towers")
 
 
 @functools.cache
@@ -83,10 +91,37 @@ def linen(path):
     }
 
 
+def room(module):
+    """Return the place in ORDER of a module of ours, given its dotted name; above all: `__main__`."""
+    first = module.split(".")[1] if "." in module else "__init__"
+    if first in ("__main__", "__init__") or module.endswith(".__main__"):  # programs
+        return len(ORDER)
+    return 0 if (PACKAGE / f"{first}.py").exists() else ORDER.index(first)
+
+
+def test_imports_go_down_the_order_of_the_folders():
+    assert set(ORDER[1:]) == {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()}
+    for path in FILES:
+        here = room(f"ssl_audio.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}")
+        for module in imported(path):
+            if module.partition(".")[0] == "ssl_audio":
+                assert room(module) <= here, f"{name(path)} imports {module}"
+
+
+def test_no_circle_and_few_levels():
+    graph = structure.graph(PACKAGE)
+    assert structure.circles(graph) == []
+    assert structure.levels(graph) <= 10, structure.levels(graph)
+
+
+def test_few_files_at_the_root():
+    assert sorted(p.stem for p in PACKAGE.glob("*.py")) == ROOT_FILES and len(ROOT_FILES) <= 10
+
+
 @pytest.mark.parametrize("file", ["train/loop.py", "train/step.py"])
 def test_the_loop_knows_no_objective_data_backbone_or_metric(file):
     path = PACKAGE / file
-    allowed = "config versions distributed storage objectives.base train structs".split()
+    allowed = "config slots versions distributed storage objectives.base train structs".split()
     for module in imported(path):
         if module.startswith("ssl_audio"):
             inner = module.removeprefix("ssl_audio.")
@@ -123,7 +158,7 @@ def test_objectives_do_not_import_each_other():
         "frontend",
         "structs",
     )
-    allowed += ("arrays", "objectives.base", "objectives.teacher", "objectives.towers")
+    allowed += ("arrays", "slots", "objectives.base", "objectives.teacher", "objectives.towers")
     for path in sorted((PACKAGE / "objectives").glob("*.py")):
         for module in imported(path):
             if module.startswith("ssl_audio"):
@@ -223,6 +258,27 @@ for file in pkgutil.iter_modules(ssl_audio.objectives.__path__):
     assert not done.returncode, done.stderr
 
 
+def test_one_file_writes_files():
+    """A kill never leaves half a file: everything but what grows line by line goes through `atomic`."""
+    signs = {"distributed/processes.py": "write_text"}  # a mark that says a folder is shared
+    for path in FILES:
+        if name(path) == "storage/atomic.py":
+            continue
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            last = called.rpartition(".")[2]
+            if last in ("write_text", "write_bytes") or called in ("os.replace", "os.rename"):
+                assert signs.get(name(path)) == last, f"{name(path)}:{node.lineno}: {called}"
+            modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            if called == "open" and any(
+                isinstance(m, str) and re.fullmatch("wb?", m) for m in modes
+            ):
+                file = ast.unparse(node.args[0])
+                assert "partial" in file or "/proc/" in file, f"{name(path)}:{node.lineno}: {file}"
+
+
 def test_linen_stays_in_its_folders():
     for path in FILES:
         used = linen(path)
@@ -239,6 +295,63 @@ def test_lifted_transforms_only_in_the_stack():
     for path in FILES:
         if path.name != "stack.py":
             assert not LIFTED & (linen(path) or set()), name(path)
+
+
+def test_attention_is_written_once():
+    found = {name(path) for path in FILES if top(path) in MODEL and copies(path.read_text())}
+    assert found == {"layers/attention.py"}, "call layers.attention.attend, or .weights"
+
+
+COPIES = {
+    "plain": "def f(q, k, v):\n return jnp.einsum(e, softmax(jnp.einsum(e, q, k)), v)",
+    "weights alone": "def f(q, k):\n s = q @ k.T\n s = jnp.where(m, s, 0)\n return nn.softmax(s)",
+    "in two methods": """
+class A:
+    def scores(self, x):
+        q, k = nn.Dense(4)(x), nn.Dense(4)(x)
+        return jnp.matmul(q, k.swapaxes(1, 2))
+    def __call__(self, x):
+        scores = self.scores(x) * self.scale
+        return jax.nn.softmax(scores, axis=-1)""",
+    "by hand": """
+def f(q, k, v):
+    scores = lax.dot_general(q, k, d)
+    shares = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return shares / shares.sum(-1) @ v""",
+    "a learned query": """
+def f(self, x):
+    scores = jnp.einsum("d,bnd->bn", self.param("query", init, (4,)), x)
+    return jnp.einsum("bn,bnd->bd", nn.softmax(scores), x)""",
+    "unpacked": "def f(qkv):\n return softmax(jnp.einsum(e, *qkv))",
+    "ready made": "def f(x):\n return nn.SelfAttention(4)(x)",
+    "imported": "def f(q, k, v):\n return dot_product_attention(q, k, v)",
+}
+OTHERS = {
+    "classifier": "def f(self, x):\n return softmax(x @ self.param('w', init, (4, 2)))",
+    "mix of layers": """
+def f(self, layers):
+    weights = softmax(self.param("weights", init, (len(layers),)))
+    return jnp.einsum("lbmd,l->bmd", layers, weights)""",
+    "codes": """
+def f(self, x):
+    books = self.param("book", init, (8, 4))
+    return softmax(x @ books.T) @ books""",
+    "logits of what attention gave": """
+def f(self, x):
+    mixed = attend(x, x, x) + jnp.einsum("bnd,bmd->bnm", x, x)
+    return nn.softmax(nn.Dense(10)(mixed))""",
+    "contrast": "def f(x, y):\n return log_softmax(jnp.einsum('id,jd->ij', x, y))",
+}
+
+
+@pytest.mark.parametrize("text", COPIES.values(), ids=COPIES)
+def test_a_copy_of_attention_is_found(text):
+    assert copies(text)
+
+
+@pytest.mark.parametrize("text", OTHERS.values(), ids=OTHERS)
+def test_other_softmaxes_are_not_taken_for_attention(text):
+    assert not copies(text)
 
 
 def test_mesh_axes_are_made_in_one_place():

@@ -42,7 +42,7 @@ def main() -> None:
 def timed(options: dict[str, Any], ratio: float, args: argparse.Namespace) -> list[Row]:
     """Return the rows of a share of hidden patches."""
     options = options | dict(masking=options["masking"] | dict(count=ratio))
-    objective: Any = config.build(options, "objective")
+    objective: Any = config.build(options, "objectives")
     samples = 160 * objective.frontend.frames + 240
     audio = 0.1 * np.random.default_rng(0).standard_normal((args.batch, samples), np.float32)
     clips = {"audio": audio, "length": np.full(args.batch, samples, np.int32)}

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ssl_audio.layers.dense import INIT
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.slots import Layer, Norm, Positions
 from ssl_audio.structs import Encoded, Tokens
 from ssl_audio.tokens.order import in_time
 
@@ -61,12 +62,12 @@ class Stack(nn.Module):
 
     width: int
     depth: int
-    block: nn.Module
-    positions: nn.Module | None = None
+    block: Layer
+    positions: Positions = None
     special: int = 0
-    first_norm: nn.Module | None = None
-    final_norm: nn.Module | None = LayerNorm()
-    pair_bias: nn.Module | None = None
+    first_norm: Norm = None
+    final_norm: Norm = LayerNorm()
+    pair_bias: Layer = None
     time_major: bool = False
     drop_path: float = 0.0
     dtype: str = "float32"

@@ -42,7 +42,7 @@ def _pretraining(name: str, size: str, args: argparse.Namespace) -> list[Row]:
         encoder=name, size=size, patch=(16, 16), masked=0.75, frames=args.frames, depth=args.depth
     )
     options["encoder"] |= dict(dtype=args.dtype, remat=args.remat)
-    objective: Objective = config.build(options, "objective")
+    objective: Objective = config.build(options, "objectives")
     samples = 400 + 160 * (args.frames - 1)
     key = jax.random.key(0)
     clips = {
@@ -92,7 +92,7 @@ def _fitted(name: str, size: str, built: dict, args: argparse.Namespace) -> list
     x, target = (
         g.standard_normal((batch, tokens, built["width"])).astype(np.float32) for _ in range(2)
     )
-    stack, wrap = config.build(built, "encoder"), _tokens(tokens)
+    stack, wrap = config.build(built, "backbones"), _tokens(tokens)
     tx = optax.adamw(1e-4)
     params = jax.jit(lambda x: stack.init(jax.random.key(0), wrap(x))["params"])(x)
 
@@ -142,7 +142,7 @@ def inference_rows(args: argparse.Namespace) -> list[Row]:
             raise ValueError(f"--tokens: got {tokens}, wanted a multiple of {ROWS}.")
         for name in args.encoder.split(","):
             built = _config(name, args.size, tokens // ROWS, args.depth) | dict(dtype=args.dtype)
-            stack, wrap = config.build(built, "encoder"), _tokens(tokens)
+            stack, wrap = config.build(built, "backbones"), _tokens(tokens)
             x = np.random.default_rng(0).standard_normal((args.batch, tokens, built["width"]))
             x = x.astype(np.float32)
             params = jax.jit(lambda x, s=stack, w=wrap: s.init(jax.random.key(0), w(x)))(x)

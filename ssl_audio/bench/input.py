@@ -5,6 +5,7 @@ import argparse
 from ssl_audio import config
 from ssl_audio.bench.measure import Row
 from ssl_audio.data import places
+from ssl_audio.data.entries import Audio
 from ssl_audio.data.pipeline import Pipeline
 
 
@@ -14,11 +15,11 @@ def rows(args: argparse.Namespace) -> list[Row]:
     given = places.sources(args.data)
     for workers in map(int, args.workers.split(",")):
         for threads in map(int, args.threads.split(",")):
-            sources = {name: config.build(at, "sources") for name, at in given.items()}
+            sources = {name: config.build(at, "data") for name, at in given.items()}
             pipeline = Pipeline(
                 sources,
-                batch_size=args.batch,
-                samples=round(16_000 * args.seconds_each),
+                args.batch,
+                dict(audio=Audio(round(16_000 * args.seconds_each))),
                 threads=threads,
                 workers=workers,
             )

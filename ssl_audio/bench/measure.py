@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import pathlib
 import platform
 import statistics
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ssl_audio.storage import atomic
 from ssl_audio.train import flops
 
 
@@ -222,8 +224,8 @@ def _key(record: Mapping[str, Any]) -> tuple:
 
 def save(records: Sequence[Mapping[str, Any]], path: str) -> None:
     """Write the rows and the machine as JSON."""
-    with open(path, "w") as file:
-        json.dump(dict(machine=machine(), rows=list(records)), file, indent=1)
+    content = json.dumps(dict(machine=machine(), rows=list(records)), indent=1)
+    atomic.write(pathlib.Path(path), content)
 
 
 def figure(records: Sequence[Mapping[str, Any]], along: str, path: str) -> None:

@@ -52,7 +52,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         for key, factor in UPSAMPLE.items()
     } | {"attentive": dict(kind="probes:AttentivePool", heads=heads)}
     asked.finish()
-    built = {key: configs.build(value, "head") for key, value in config.items()}
+    built = {key: configs.build(value, "heads") for key, value in config.items()}
 
     def fresh(key):
         blank = jnp.zeros((1, 1, width))

@@ -103,7 +103,7 @@ def write_state_dict(
         # The published loaders expect the prefix of a data-parallel wrapper.
         tensors = {f"module.{n}": torch.from_numpy(np.array(v)) for n, v in state.items()}
         torch.save(tensors, out / "state_dict.pth")
-    with open(out / "state_dict.npz", "wb") as file:
+    with atomic.file(out / "state_dict.npz") as file:
         np.savez(file, allow_pickle=False, **state)
     named = out / family
     named.mkdir(exist_ok=True)
@@ -111,4 +111,4 @@ def write_state_dict(
     converter = convert.module(family)
     if hasattr(converter, "reference_config"):
         text = json.dumps(converter.reference_config(options), indent=2) + "\n"
-        atomic.write_whole(named / "config.json", text.encode())
+        atomic.write(named / "config.json", text)

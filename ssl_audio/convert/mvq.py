@@ -12,6 +12,7 @@ from ssl_audio.convert.options import Options
 
 CENTERS = "quantizer.centers"
 HEAD = "mvq_head."
+FOLDERS = {"quantizer": "quantizers", "head": "heads"}
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
@@ -42,7 +43,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     if weight in state:
         config["head"] = dict(kind="codes:Codes", books=books, codes=codes)
         inputs["head"] = state[weight].shape[-1]
-    built = {name: configs.build(part, name) for name, part in config.items()}
+    built = {name: configs.build(part, FOLDERS[name]) for name, part in config.items()}
 
     def fresh(key):
         return {

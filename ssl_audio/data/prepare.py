@@ -23,6 +23,7 @@ from ssl_audio.data import shards, tfds
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.reading import check_share
 from ssl_audio.data.source import FIELDS, Example, Source
+from ssl_audio.storage import atomic
 
 SETTINGS = "settings.json"
 SKIPPED = "skipped.txt"
@@ -85,10 +86,12 @@ def prepare(
                 reads = _read(source, range(start, stop), pool, bar)
                 parts.append(_shard(root / f"{number:05d}.array_record", reads, seconds, compress))
             bad = {name: cause for part in parts for name, cause in part["bad"].items()}
-            _write(root / SKIPPED, "".join(f"{name}\t{cause}\n" for name, cause in bad.items()))
+            atomic.write(
+                root / SKIPPED, "".join(f"{name}\t{cause}\n" for name, cause in bad.items())
+            )
             bar.set_postfix(skipped=len(bad))
             check_share(bad, len(metas), max_bad_share)
-            _write(done, json.dumps(parts[-1]))
+            atomic.write(done, json.dumps(parts[-1]))
     columns = {
         key: [value for part in parts for value in part["clips"][key]]
         for key in (*FIELDS, "samples")
@@ -107,7 +110,7 @@ def prepare(
         ],
         "clips": columns,
     }
-    _write(root / shards.INDEX, json.dumps(index))
+    atomic.write(root / shards.INDEX, json.dumps(index))
     for number in range(len(parts)):
         (root / f"{number:05d}.json").unlink()
     return shards.Shards(str(root))
@@ -180,7 +183,7 @@ def _source(kind: str, root: str | None, rate: int, options: Sequence[str]) -> S
     if root is not None:
         key = {"source:Manifest": "path", "tfds:Tfds": "name"}.get(kind, "root")
         values[key] = root
-    return config.build({"kind": kind, **values}, "sources", path="--source")
+    return config.build({"kind": kind, **values}, "data", path="--source")
 
 
 def _claim(root: pathlib.Path, settings: dict[str, Any]) -> None:
@@ -190,7 +193,7 @@ def _claim(root: pathlib.Path, settings: dict[str, Any]) -> None:
         others = [entry.name for entry in root.iterdir() if not entry.name.startswith(".")]
         if others:
             raise ValueError(f"{root}: not empty, and not begun by prepare: {others[0]}, …")
-        _write(path, json.dumps(settings, indent=1))
+        atomic.write(path, json.dumps(settings, indent=1))
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     differ = [key for key in settings if before.get(key) != settings[key]]
@@ -250,9 +253,3 @@ def _shard(
 
     shards.write_records(path, pieces(), compress=compress)
     return {"clips": clips, "bad": bad}
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import FIELDS, Example, SourceInfo, folder
+from ssl_audio.storage import atomic
 
 INDEX = "index.json"
 
@@ -124,10 +125,12 @@ def local(root: str, name: str) -> pathlib.Path:
     if not here.exists() or name == INDEX:  # a folder may have been prepared again
         here.parent.mkdir(parents=True, exist_ok=True)
         # The processes of one machine may all come here: each writes its own, the last one stays.
-        partial = here.with_name(f".{name}.{os.getpid()}.partial")
-        with epath.Path(root, name).open("rb") as source, partial.open("wb") as copy:
+        with (
+            atomic.path(here, mark=f".{os.getpid()}") as partial,
+            epath.Path(root, name).open("rb") as source,
+            partial.open("wb") as copy,
+        ):
             shutil.copyfileobj(source, copy)
-        partial.replace(here)
     return here
 
 
@@ -135,12 +138,13 @@ def write_records(path: pathlib.Path, records: Iterable[np.ndarray], *, compress
     """Write waveforms [S] in [-1, 1] as int16 to an ArrayRecord file, whole or not at all."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    partial = path.with_name(f".{path.name}.partial")
-    writer = ArrayRecordWriter(str(partial), f"group_size:1{'' if compress else ',uncompressed'}")
-    for audio in records:
-        writer.write(to_int16(audio).tobytes())
-    writer.close()
-    os.replace(partial, path)
+    with atomic.path(path) as partial:
+        writer = ArrayRecordWriter(
+            str(partial), f"group_size:1{'' if compress else ',uncompressed'}"
+        )
+        for audio in records:
+            writer.write(to_int16(audio).tobytes())
+        writer.close()
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:

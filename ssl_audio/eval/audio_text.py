@@ -21,6 +21,7 @@ from ssl_audio.data.compose import RELATIONS, another, joined, named
 from ssl_audio.data.source import Example, Source
 from ssl_audio.eval import retrieval
 from ssl_audio.eval.evaluate import SETS
+from ssl_audio.storage import atomic
 
 if TYPE_CHECKING:
     from ssl_audio.inference.audio_text import JointEncoder
@@ -169,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         options["folds"] = tuple(int(fold) for fold in args.folds.split(","))
     if args.split:
         options["split"] = args.split
-    source = config.build(options, "sources", path="--set")
+    source = config.build(options, "data", path="--set")
     records = evaluate(
         encoder,
         source,
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     name = args.data or pathlib.Path(args.manifest).stem
     path = pathlib.Path(args.checkpoint).expanduser() / f"evals/zero_shot_{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    atomic.write(path, "".join(json.dumps(record) + "\n" for record in records))
     print(table(records))
     print(path)
     return records

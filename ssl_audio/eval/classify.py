@@ -7,6 +7,7 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import io
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,9 +17,11 @@ import numpy as np
 
 from ssl_audio.data import transforms
 from ssl_audio.data.reading import examples
-from ssl_audio.data.source import Source, multi_hot
+from ssl_audio.data.source import multi_hot
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.eval import metrics
+from ssl_audio.slots import AnySource
+from ssl_audio.storage import atomic
 from ssl_audio.structs import TrainState
 
 
@@ -32,10 +35,8 @@ class Predictions:
 
     def save(self, path: pathlib.Path) -> None:
         """Write an .npz, whole or not at all."""
-        partial = path.with_name(f".{path.name}.partial")
-        with open(partial, "wb") as file:
+        with atomic.file(path) as file:
             np.savez(file, allow_pickle=False, **vars(self))
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Predictions":
@@ -57,7 +58,7 @@ class Classify:
       max_bad_share: of clips that cannot be read.
     """
 
-    source: Source
+    source: AnySource
     samples: int
     classes: int
     batch_size: int = 32
@@ -179,10 +180,11 @@ def report(
         )
         rows = list(zip(names, support, *found[:3], strict=True))
         confusion(truth, said, names).savefig(folder / "confusion.png", dpi=110)
-    with open(folder / "classes.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(head)
-        table.writerows((n, c, *(f"{v:.4f}" for v in values)) for n, c, *values in rows)
+    lines = io.StringIO()
+    table = csv.writer(lines)
+    table.writerow(head)
+    table.writerows((n, c, *(f"{v:.4f}" for v in values)) for n, c, *values in rows)
+    atomic.write(folder / "classes.csv", lines.getvalue())
 
 
 def confusion(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> Any:

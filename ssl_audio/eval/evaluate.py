@@ -21,6 +21,7 @@ from ssl_audio.eval import base, few_shot
 from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.probe import Probe
 from ssl_audio.inference.pooling import POOLS
+from ssl_audio.storage import atomic
 
 if TYPE_CHECKING:
     from ssl_audio.inference.encoder import Encoder
@@ -245,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     protocol = args.protocol or protocol
     encoder = load(args.checkpoint, args.step)
     root = {"root": args.root} if args.root else {}
-    source = config.build({**options, **root, "rate": encoder.rate}, "sources", path="--set")
+    source = config.build({**options, **root, "rate": encoder.rate}, "data", path="--set")
     records = evaluate(
         encoder,
         source,
@@ -263,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     default = f"evals/{args.data}_{protocol}{few}.jsonl"
     path = pathlib.Path(args.checkpoint).expanduser() / (args.output or default)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    atomic.write(path, "".join(json.dumps(record) + "\n" for record in records))
     how = "first classifier by fold"
     if args.shots:
         how = f"{args.shots} clips of each class, {args.draws} draws, 95 % confidence"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio import config, config_files
+from ssl_audio.storage import atomic
 
 log = logging.getLogger("ssl_audio")
 
@@ -63,9 +64,7 @@ def fold(options: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
         )
         if which == "last":
             found.save(workdir / "predictions.npz")
-    partial = done.with_suffix(".partial")
-    partial.write_text(json.dumps(result))
-    partial.replace(done)
+    atomic.write(done, json.dumps(result))
     return result
 
 
@@ -122,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = info.labels or tuple(map(str, range(whole.labels.shape[1])))
     classify.report(whole, names, workdir, multilabel=info.multilabel)
     text = table(results)
-    (workdir / "folds.json").write_text(json.dumps(results, indent=1))
-    (workdir / "folds.txt").write_text(text + "\n")
+    atomic.write(workdir / "folds.json", json.dumps(results, indent=1))
+    atomic.write(workdir / "folds.txt", text + "\n")
     print(text)
     print(f"{workdir}: folds.json folds.txt classes.csv confusion.png")

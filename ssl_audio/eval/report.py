@@ -21,6 +21,7 @@ import numpy as np
 from ssl_audio import config, startup
 from ssl_audio.data.source import Source
 from ssl_audio.eval import base, evaluate
+from ssl_audio.storage import atomic, written
 from ssl_audio.train import record
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def report(
       FileNotFoundError: `workdir` is not a workdir.
     """
     runs = [p.parent for p in sorted(workdir.glob("fold*/config.json"), key=_number)] or [workdir]
-    if not (runs[0] / "config.json").exists():
+    if not written.is_run(runs[0]):
         raise FileNotFoundError(f"{workdir}: neither config.json nor fold1/config.json there.")
-    options = json.loads((runs[0] / "config.json").read_text())
+    options = written.read(runs[0])
     sections = [_head(workdir, runs[0], options)]
     if (workdir / "folds.json").exists():
         sections.append(_folds(json.loads((workdir / "folds.json").read_text())))
@@ -140,7 +141,7 @@ def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
 
     found = []
     for run in runs:
-        options = json.loads((run / "config.json").read_text())
+        options = written.read(run)
         test = config.make(Run, options).evals.get("test")
         try:
             if test is not None and len(test.source):
@@ -298,8 +299,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from ssl_audio.inference.load import load
 
         rate = load(workdir).rate
-        source = config.build({**options, **root, "rate": rate}, "sources", path="--set")
+        source = config.build({**options, **root, "rate": rate}, "data", path="--set")
     path = pathlib.Path(args.output).expanduser() if args.output else workdir / "report.html"
     page = report(workdir, source, protocol, args.pool)
-    path.write_text(page, encoding="utf-8")
+    atomic.write(path, page)
     print(f"{path}: {len(page) / 2**20:.1f} MiB")

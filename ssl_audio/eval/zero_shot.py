@@ -13,11 +13,12 @@ import numpy as np
 
 from ssl_audio.data.banks import bank
 from ssl_audio.data.reading import examples
-from ssl_audio.data.source import Source, multi_hot
+from ssl_audio.data.source import multi_hot
 from ssl_audio.data.text import Text
 from ssl_audio.distributed import sharding
 from ssl_audio.eval import metrics, retrieval
 from ssl_audio.inference.audio_text import TEMPLATES, JointEncoder
+from ssl_audio.slots import AnySource
 from ssl_audio.structs import TrainState
 
 
@@ -35,7 +36,7 @@ class ZeroShot:
       max_bad_share: of clips that cannot be read.
     """
 
-    source: Source
+    source: AnySource
     samples: int
     text: Text
     fill: str = "zeros"

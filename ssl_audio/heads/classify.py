@@ -9,6 +9,7 @@ from ssl_audio.arrays import Array, Float
 from ssl_audio.heads.readout import POOLS, frame_tokens, grouped_tokens, over_frequency
 from ssl_audio.layers.dense import XAVIER, Linear
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.slots import Pool
 from ssl_audio.structs import Encoded
 
 
@@ -36,7 +37,7 @@ class Classifier(nn.Module):
     """
 
     classes: int
-    pool: str = "mean"
+    pool: Pool = "mean"
     groups: int = 0
     eps: float | None = 1e-5
 

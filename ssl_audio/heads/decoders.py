@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.layers.dense import INIT
+from ssl_audio.slots import Backbone, Positions
 from ssl_audio.structs import Encoded, Tokens
 
 
@@ -19,8 +20,8 @@ class Decoder(nn.Module):
       special: how many of the encoder's special tokens go along; windows take none.
     """
 
-    trunk: nn.Module
-    positions: nn.Module
+    trunk: Backbone
+    positions: Positions
     special: int = 1
 
     @nn.compact

@@ -1,12 +1,11 @@
 """From the visible tokens back to the whole grid, for a predictor that sees mask tokens elsewhere."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool
 from ssl_audio.layers.dense import INIT
+from ssl_audio.slots import Backbone
 from ssl_audio.structs import Encoded, Tokens
 
 
@@ -19,7 +18,7 @@ class Restored(nn.Module):
       encoder: template of the backbone that does it; its width may differ from the visible tokens'.
     """
 
-    encoder: Any
+    encoder: Backbone
 
     @nn.compact
     def __call__(

@@ -264,7 +264,7 @@ class JointEncoder(Encoder):
                 "this model came without a tokenizer: set data.text in its config.json, as "
                 '{"kind": "text", "words": {"kind": "text:Pretrained", "file": "tokenizer.json"}}.'
             )
-        return configs.build({k: v for k, v in options.items() if k != "captions"}, "text")
+        return configs.build({k: v for k, v in options.items() if k != "captions"}, "data")
 
     @property
     def _window(self) -> int:

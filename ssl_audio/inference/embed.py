@@ -26,8 +26,7 @@ from ssl_audio.data.decode import blocks
 from ssl_audio.data.reading import reading
 from ssl_audio.data.source import Clip, Example, Files, SourceInfo, audio_files
 from ssl_audio.inference.pooling import POOLS, Features, Pooled
-from ssl_audio.storage import columns
-from ssl_audio.storage.atomic import whole
+from ssl_audio.storage import atomic, columns
 from ssl_audio.storage.partial_results import Parts
 
 if TYPE_CHECKING:
@@ -126,13 +125,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not done:
         raise ValueError(f"none of the {len(ids)} files could be read.")
     if output.suffix == ".npz":
-        with whole(output) as file:
+        with atomic.file(output) as file:
             columns.write_npz(file, _columns(encoder, parts, done, args.frames))
     else:
         if args.frames:
-            with whole(output.with_suffix(".frames.parquet")) as file:
+            with atomic.file(output.with_suffix(".frames.parquet")) as file:
                 columns.write_parquet(file, _frame_rows(encoder, parts, done))
-        with whole(output) as file:
+        with atomic.file(output) as file:
             columns.write_parquet(file, _clip_rows(parts, done))
     width = len(parts.vector(done[0]))
     parts.remove()

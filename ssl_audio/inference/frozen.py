@@ -5,14 +5,13 @@ An objective calls it like any other objective; its arrays go into that objectiv
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from ssl_audio import config
 from ssl_audio.objectives.base import Batch, Objective, Predictor
-from ssl_audio.storage import checkpoint
+from ssl_audio.storage import checkpoint, written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +32,7 @@ class Frozen:
           FileNotFoundError: no config there.
           ValueError: one that does not fit this version of the package.
         """
-        written = pathlib.Path(self.path).expanduser() / "config.json"
-        if not written.is_file():
-            raise FileNotFoundError(f"{self.path}: no config.json; wanted the workdir of a run.")
-        return config.build(json.loads(written.read_text())["objective"], "objective")
+        return config.build(written.read(self.path)["objective"], "objectives")
 
     def init(self, key: Any, batch: Batch) -> tuple[Any, Any]:
         """Return its parameters, and what its predictors need beside them."""

@@ -106,12 +106,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         shape, samples = {k: v for k, v in MFCC.items() if k != "kind"}, WINDOW
         encoder = Encoder(
-            config.build(MFCC, "objective"),
+            config.build(MFCC, "objectives"),
             {"tokenizer": {}, "encoder": {}},
             dict(objective=MFCC, data=dict(samples=samples)),
         )
     found = places.source(args.data) | dict(rate=encoder.rate)
-    source = config.build(found, "sources", path="--data")
+    source = config.build(found, "data", path="--data")
     centroids = fit(
         encoder, source, args.codes, layer=args.layer, vectors=args.vectors, seed=args.seed
     )

@@ -5,9 +5,10 @@ import pathlib
 
 import jax
 
-from ssl_audio import __version__, config
+from ssl_audio import config
 from ssl_audio.inference.encoder import Encoder, log
 from ssl_audio.storage import checkpoint
+from ssl_audio.versions import __version__
 
 
 def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
@@ -27,7 +28,7 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Encoder:
     params, options = checkpoint.load_params(path, step)
     where = f"{path}/config.json does not fit ssl_audio {__version__}"
     try:
-        objective = config.build(options["objective"], "objective")
+        objective = config.build(options["objective"], "objectives")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
     if hasattr(objective, "towers"):

@@ -20,7 +20,7 @@ import numpy as np
 from ssl_audio import startup
 from ssl_audio.data.decode import DecodeError, decode
 from ssl_audio.data.source import audio_files
-from ssl_audio.storage.atomic import whole
+from ssl_audio.storage import atomic
 from ssl_audio.storage.partial_results import Parts
 
 if TYPE_CHECKING:
@@ -123,10 +123,8 @@ def build(
     faiss = _faiss()
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors, np.float32))
-    with whole(folder / VECTORS) as file:
-        file.write(faiss.serialize_index(index).tobytes())
-    with whole(folder / ROWS) as file:
-        file.write(json.dumps({"checkpoint": checkpoint, "rows": rows}).encode())
+    atomic.write(folder / VECTORS, faiss.serialize_index(index).tobytes())
+    atomic.write(folder / ROWS, json.dumps({"checkpoint": checkpoint, "rows": rows}))
     return Index(folder)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.dense import xavier
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.slots import Layer, Norm
 
 
 def drop_path(
@@ -62,9 +63,9 @@ class PreNorm(nn.Module):
       mlp: template, or the ratio of an `Mlp`.
     """
 
-    mixer: nn.Module
-    norm: nn.Module = LayerNorm()
-    mlp: Any = 4.0
+    mixer: Layer
+    norm: Norm = LayerNorm()
+    mlp: Layer = 4.0
 
     layers = 1
 
@@ -103,8 +104,8 @@ class MirroredPair(nn.Module):
     and adds. Both layers add it to the same stream and their sums are added, so the stream doubles.
     """
 
-    mixer: nn.Module
-    norm: nn.Module = LayerNorm(1e-5)
+    mixer: Layer
+    norm: Norm = LayerNorm(1e-5)
 
     layers = 2
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.slots import Norm
 
 
 class LayerNorm(nn.Module):
@@ -60,7 +61,7 @@ class RMSNorm(nn.Module):
 class Twice(nn.Module):
     """Apply one norm, with the same parameters, two times: the final norm of SSAMBA as published."""
 
-    norm: nn.Module
+    norm: Norm
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -68,7 +69,7 @@ class Twice(nn.Module):
         return self.norm(self.norm(x))
 
 
-class StoredNorm(nn.Module):
+class FrozenBatchNorm(nn.Module):
     """Batch normalisation with stored statistics: those of a checkpoint, or 0 and 1.
 
     They are parameters without a gradient. A batch never changes them, so an example's result does

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from ssl_audio.slots import AnyFrontend, AnyObjective, Backbone, Tokenizer
 from ssl_audio.structs import Encoded, Loss
 
 Params = Any
@@ -62,9 +63,9 @@ class Objective(abc.ABC):
 class Encoding(Objective):
     """An objective with a frontend, a tokenizer and an encoder: what they learn can be read out."""
 
-    frontend: Any
-    tokenizer: Any
-    encoder: Any
+    frontend: AnyFrontend
+    tokenizer: Tokenizer
+    encoder: Backbone
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode"."""
@@ -83,7 +84,7 @@ class Encoding(Objective):
 class Joint(Objective):
     """An objective with a tower for each modality, whose vectors lie in one space."""
 
-    towers: dict
+    towers: dict[str, AnyObjective]
     edges: tuple
 
     def check_edges(self) -> None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Joint, Params
+from ssl_audio.slots import AnyObjective
 from ssl_audio.structs import Loss
 
 POSITIVES = ("pairs", "labels", "texts")
@@ -55,7 +56,7 @@ class Contrastive(Joint):
       reversal: also compare with the examples' reversals in time.
     """
 
-    towers: dict
+    towers: dict[str, AnyObjective]
     edges: tuple = (("audio", "text", 1.0),)
     temperature: float = 0.07
     max_scale: float = 100.0

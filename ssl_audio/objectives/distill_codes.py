@@ -15,6 +15,7 @@ from ssl_audio.frontend.base import Frontend
 from ssl_audio.layers.dense import Linear
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.quantizers import codebooks
+from ssl_audio.slots import AnyObjective, Backbone, Quantizer, Tokenizer
 from ssl_audio.structs import Loss
 
 
@@ -34,11 +35,11 @@ class DistillCodes(Encoding):
     """
 
     frontend: Frontend
-    tokenizer: Any
-    encoder: Any
-    quantizer: Any
-    estimator: Any
-    teacher: Any
+    tokenizer: Tokenizer
+    encoder: Backbone
+    quantizer: Quantizer
+    estimator: Backbone
+    teacher: AnyObjective
     decay: float = 0.99
     commitment: float = 1.0
 

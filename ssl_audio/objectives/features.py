@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 
 from ssl_audio.arrays import Array, Int
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.slots import Backbone, Quantizer, Tokenizer
 from ssl_audio.structs import Loss
 
 FINAL = -1
@@ -27,9 +27,9 @@ class Features(Encoding):
     """
 
     frontend: Frontend
-    tokenizer: Any
-    encoder: Any
-    quantizer: Any = None
+    tokenizer: Tokenizer
+    encoder: Backbone
+    quantizer: Quantizer = None
     layer: int = FINAL
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:

@@ -5,13 +5,14 @@ Guo et al. 2023 (arXiv:2211.00508); Yang et al. 2025 (arXiv:2510.25955) section 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.slots import AnyObjective, Quantizer
 from ssl_audio.structs import Encoded, Loss
 
 FINAL = -1
@@ -29,8 +30,8 @@ class FitCodes(Objective):
       even: weight of how unevenly codes are used, in nats.
     """
 
-    teacher: Any
-    quantizer: Any
+    teacher: AnyObjective
+    quantizer: Quantizer
     layer: int = FINAL
     rounds: int = 1
     even: float = 0.01

@@ -16,6 +16,7 @@ from ssl_audio.frontend.base import Frontend
 from ssl_audio.layers.dense import Linear
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.quantizers.codebooks import perplexity
+from ssl_audio.slots import Backbone, Masking, Quantizer, Tokenizer
 from ssl_audio.structs import Loss
 from ssl_audio.tokens.masking import hide
 from ssl_audio.tokens.order import heard
@@ -40,10 +41,10 @@ class LatentContrast(Encoding):
     """
 
     frontend: Frontend
-    tokenizer: Any
-    encoder: Any
-    masking: Any
-    quantizer: Any
+    tokenizer: Tokenizer
+    encoder: Backbone
+    masking: Masking
+    quantizer: Quantizer
     width: int = 256
     negatives: int = 100
     temperature: float = 0.1

@@ -16,6 +16,7 @@ from ssl_audio.heads.readout import special_tokens
 from ssl_audio.layers.norms import standard
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.objectives.teacher import Ramp, follow
+from ssl_audio.slots import Backbone, Head, Masking
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.order import reorder
@@ -41,9 +42,9 @@ class LatentPrediction(Encoding):
 
     frontend: Frontend
     tokenizer: Patchify
-    encoder: Any
-    decoder: Any
-    masking: Any
+    encoder: Backbone
+    decoder: Head
+    masking: Masking
     clones: int = 16
     utterance: float = 1.0
     noise: float = 0.01

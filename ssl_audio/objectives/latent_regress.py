@@ -16,6 +16,7 @@ from ssl_audio.layers.dense import Linear
 from ssl_audio.layers.norms import standard
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.objectives.teacher import Ramp, follow
+from ssl_audio.slots import Backbone, Masking, Tokenizer
 from ssl_audio.structs import Loss
 from ssl_audio.tokens.masking import hide
 from ssl_audio.tokens.order import heard
@@ -36,9 +37,9 @@ class LatentRegress(Encoding):
     """
 
     frontend: Frontend
-    tokenizer: Any
-    encoder: Any
-    masking: Any
+    tokenizer: Tokenizer
+    encoder: Backbone
+    masking: Masking
     top: int = 8
     beta: float = 0.0
     decay: tuple[float, float, int] = (0.999, 0.9999, 30_000)

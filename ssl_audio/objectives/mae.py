@@ -14,6 +14,7 @@ from ssl_audio import losses
 from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.slots import Augment, Backbone, Head, Masking
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.order import reorder
@@ -36,11 +37,11 @@ class Mae(Encoding):
 
     frontend: Frontend
     tokenizer: Patchify
-    encoder: Any
-    decoder: Any
-    masking: Any
+    encoder: Backbone
+    decoder: Head
+    masking: Masking
     standardise: bool = True
-    augment: tuple = ()
+    augment: tuple[Augment, ...] = ()
 
     def __post_init__(self):
         if tuple(self.tokenizer.patch) != tuple(self.tokenizer.stride):

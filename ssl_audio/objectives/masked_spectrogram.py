@@ -16,6 +16,7 @@ from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.heads import classify
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.slots import Backbone, Masking
 from ssl_audio.structs import Loss, Tokens
 from ssl_audio.tokens.masking import hide
 from ssl_audio.tokens.patchify import Patchify, patches, unpatch
@@ -37,8 +38,8 @@ class MaskedSpectrogram(Encoding):
 
     frontend: Frontend
     tokenizer: Patchify
-    encoder: Any
-    masking: Any
+    encoder: Backbone
+    masking: Masking
     discriminate: float = 1.0
     reconstruct: float = 10.0
     softmax_over: str = "predictions"

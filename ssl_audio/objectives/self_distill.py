@@ -17,6 +17,7 @@ from ssl_audio.frontend.corrupt import GroupMask
 from ssl_audio.heads.distill import PixelHead
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.objectives.teacher import Ramp, follow
+from ssl_audio.slots import Augment, Backbone, Head, Projector
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.patchify import Patchify, patches, unpatch
 
@@ -47,10 +48,10 @@ class SelfDistill(Encoding):
 
     frontend: Frontend
     tokenizer: Patchify
-    encoder: Any
-    projector: Any
-    decoder: Any = PixelHead()
-    corruption: Any = GroupMask()
+    encoder: Backbone
+    projector: Projector
+    decoder: Head = PixelHead()
+    corruption: Augment = GroupMask()
     crop: int = 96_000
     roll: float = 0.5
     temperature: Ramp = Ramp(0.04, 0.07)

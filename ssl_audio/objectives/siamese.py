@@ -15,6 +15,7 @@ from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Joint, Params
 from ssl_audio.objectives.teacher import follow
+from ssl_audio.slots import AnyObjective, Projector
 from ssl_audio.structs import Loss
 
 PREDICTORS = "predictors"
@@ -37,8 +38,8 @@ class Siamese(Joint):
       decay: of the moving averages, per update.
     """
 
-    towers: dict
-    predictor: Any
+    towers: dict[str, AnyObjective]
+    predictor: Projector
     edges: tuple = (("audio", "text", 1.0),)
     inter: float = 0.5
     decay: float = 0.95

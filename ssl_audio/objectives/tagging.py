@@ -11,6 +11,7 @@ from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.slots import AnyFrontend, Backbone, Head, Masking, Tokenizer
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens import windows
 from ssl_audio.tokens.masking import others
@@ -41,15 +42,15 @@ class Tagging(Objective):
         joined grid. 0: the whole clip.
     """
 
-    frontend: Any
-    tokenizer: Any
-    encoder: Any
-    head: Any
+    frontend: AnyFrontend
+    tokenizer: Tokenizer
+    encoder: Backbone
+    head: Head
     criterion: str = "softmax"
     smoothing: float = 0.0
     spec_augment: SpecAugment | None = None
     noise: NoiseRoll | None = None
-    masking: Any = None
+    masking: Masking = None
     window: int = 0
 
     def __post_init__(self):

@@ -17,6 +17,7 @@ from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.quantizers.codebooks import perplexity, usage
+from ssl_audio.slots import AnyObjective, Augment, Backbone, Head, Masking, Tokenizer
 from ssl_audio.structs import Loss, Tokens
 from ssl_audio.tokens import masking as masks
 from ssl_audio.tokens.order import heard, reorder
@@ -43,17 +44,17 @@ class TokenPredict(Encoding):
     """
 
     frontend: Frontend
-    tokenizer: Any
-    encoder: Any
-    masking: Any
-    targets: Mapping[str, Any] = dataclasses.field(hash=False)
-    heads: Mapping[str, Any] = dataclasses.field(hash=False)
-    predictor: Any = None
+    tokenizer: Tokenizer
+    encoder: Backbone
+    masking: Masking
+    targets: Mapping[str, AnyObjective] = dataclasses.field(hash=False)
+    heads: Mapping[str, Head] = dataclasses.field(hash=False)
+    predictor: Head = None
     hide: str = "tokens"
     weights: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     unmasked: float = 0.0
     smoothing: float = 0.0
-    spec_augment: Any = None
+    spec_augment: Augment = None
 
     def __post_init__(self):
         if self.hide not in ("tokens", "frames"):

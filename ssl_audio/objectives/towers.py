@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.augment import SpecAugment
 from ssl_audio.frontend.base import Frontend, before
+from ssl_audio.slots import Backbone, Pool, Projector, Tokenizer
 from ssl_audio.structs import Encoded
 
 PARTS = ("tokenizer", "encoder", "pool", "projector")  # those with parameters, in order
@@ -33,10 +34,10 @@ class Tower:
       frozen: only the projector learns.
     """
 
-    tokenizer: Any
-    encoder: Any
-    pool: Any
-    projector: Any = None
+    tokenizer: Tokenizer
+    encoder: Backbone
+    pool: Pool
+    projector: Projector = None
     frontend: Frontend | None = None
     spec_augment: SpecAugment | None = None
     length: str = "length"

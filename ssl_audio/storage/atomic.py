@@ -1,4 +1,7 @@
-"""Files that are written whole or not at all: the one place that does so."""
+"""Files that are written whole or not at all: the one place that does so.
+
+A file takes its name only when all of it is on disk; a kill leaves `.NAME.partial` at most.
+"""
 
 import contextlib
 import os
@@ -7,22 +10,30 @@ from collections.abc import Iterator
 from typing import IO
 
 
-def write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+@contextlib.contextmanager
+def path(final: pathlib.Path, mark: str = "") -> Iterator[pathlib.Path]:
+    """Give a path to write to; what is there becomes `final` unless the body raises.
+
+    `mark`: tells writers apart that may write the same file at the same time.
+    """
+    partial = final.with_name(f".{final.name}{mark}.partial")
+    try:
+        yield partial
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, final)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def whole(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """Open a file to write that takes its name only when all of it is on disk."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def file(final: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Open a file to write bytes to."""
+    with path(final) as partial, open(partial, "wb") as opened:
+        yield opened
+
+
+def write(final: pathlib.Path, content: bytes | str) -> None:
+    """Write a file; text as UTF-8."""
+    with file(final) as opened:
+        opened.write(content.encode() if isinstance(content, str) else content)

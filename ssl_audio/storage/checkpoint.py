@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.storage import exported as plain
+from ssl_audio.storage import exported, written
 from ssl_audio.structs import TrainState
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def load_params(
     """Load the parameters of a workdir as numpy arrays, whatever devices wrote them.
 
     Args:
-      path: the workdir, or a plain folder (see `folder`).
+      path: the workdir, or a plain folder (see `exported`).
       step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
 
     Returns:
@@ -173,15 +173,11 @@ def load_params(
       FileNotFoundError: there is no run, no checkpoint yet, or none of that step.
     """
     path = pathlib.Path(path).resolve()
-    if plain.is_plain(path):
+    if exported.is_plain(path):
         if step is not None:
             raise FileNotFoundError(f"{path}: a plain folder, without steps; there is no {step}.")
-        return plain.read(path)
-    if not (path / "config.json").exists():
-        raise FileNotFoundError(
-            f"{path}: no config.json; wanted the workdir of a training run, or an exported folder."
-        )
-    config = json.loads((path / "config.json").read_text())
+        return exported.read(path)
+    config = written.read(path)
     place = path / ("best" if step == "best" else "checkpoints")
     found = steps(path, place.name)
     if not found:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.storage.atomic import write_whole
+from ssl_audio.storage import atomic, written
 
 PARAMS = "model.safetensors"
 UNUSED = "unused.safetensors"  # arrays of a foreign checkpoint that the model does without
@@ -46,7 +46,7 @@ def write(
         (path / name).unlink(missing_ok=True)
         if arrays:
             write_arrays(path / name, arrays, {"format": FORMAT})
-    write_whole(path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    atomic.write(path / written.CONFIG, json.dumps(config, indent=2) + "\n")
     return path
 
 
@@ -58,8 +58,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
       ValueError: a file is damaged, or not ours.
     """
     path = pathlib.Path(path)
-    if not (path / "config.json").is_file():
-        raise FileNotFoundError(f"{path}: {PARAMS} but no config.json.")
+    config = written.read(path)
     arrays, about = read_arrays(path / PARAMS)
     if about.get("format") != FORMAT:
         raise ValueError(
@@ -73,7 +72,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = value
-    return params, json.loads((path / "config.json").read_text())
+    return params, config
 
 
 def read_unused(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -104,4 +103,4 @@ def write_arrays(
     import safetensors.numpy
 
     packed = {name: np.asarray(value, order="C") for name, value in arrays.items()}
-    write_whole(path, safetensors.numpy.save(packed, about))
+    atomic.write(path, safetensors.numpy.save(packed, about))

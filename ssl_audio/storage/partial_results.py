@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_audio.storage.atomic import whole
+from ssl_audio.storage import atomic
 
 SETTINGS = "settings.json"
 BYTES = 2**25  # a part is written when this much has come together,
@@ -80,14 +80,14 @@ class Parts:
             return
         if not (self._folder / SETTINGS).exists():
             self._folder.mkdir(parents=True, exist_ok=True)
-            with whole(self._folder / SETTINGS) as file:
+            with atomic.file(self._folder / SETTINGS) as file:
                 file.write(json.dumps(self._settings, indent=1).encode())
         offset, index = 0, []
         for kind, id, values in self._waiting:
             index.append((kind, id, offset, values.shape))
             offset += values.nbytes
         path = self._folder / f"{self._run:04d}-{self._number:06d}.part"
-        with whole(path) as file:
+        with atomic.file(path) as file:
             file.write(json.dumps(index).encode() + b"\n")
             for _, _, values in self._waiting:
                 file.write(values.data)

@@ -1,20 +1,110 @@
-"""A run's config, read back: its architecture, and what another run takes over from it."""
+"""A run's config, read back: as it would be written today, its architecture, what another run takes over."""
 
 import json
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
+CONFIG = "config.json"
+# Kinds of classes that have moved or been renamed since version 0.1, and where they are now.
+KINDS = {
+    "code_heads:Codes": "codes:Codes",
+    "code_heads:CosineCodes": "codes:CosineCodes",
+    "heads:Classifier": "classify:Classifier",
+    "heads:LayerMix": "classify:LayerMix",
+    "heads:PatchPredictor": "classify:PatchPredictor",
+    "heads:Pooled": "classify:Pooled",
+    "heads:Segments": "classify:Segments",
+    "norms:StoredNorm": "norms:FrozenBatchNorm",
+    "pools:First": "pools:BertPooler",
+    "pools:Start": "pools:ClsToken",
+    "quantize:Centroids": "codebooks:Centroids",
+    "quantize:Cosine": "codebooks:Cosine",
+    "quantize:Gumbel": "codebooks:Gumbel",
+    "quantize:RandomProjection": "codebooks:RandomProjection",
+    "ssl_audio.frozen:Frozen": "ssl_audio.inference.frozen:Frozen",
+    "stack:MirroredPair": "blocks:MirroredPair",
+    "stack:Mlp": "blocks:Mlp",
+    "stack:PreNorm": "blocks:PreNorm",
+    "t5:Feed": "t5:T5Mlp",
+    "t5:Unscaled": "t5:T5Attention",
+}
 
-def written(path: str) -> dict[str, Any]:
-    """Return the config of a run or of an exported folder.
+
+def read(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the config of a run or of an exported folder, as today's version would write it.
 
     Raises:
-      ValueError: there is none.
+      FileNotFoundError: there is none.
+      ValueError: it is damaged.
     """
-    file = pathlib.Path(path).expanduser() / "config.json"
+    file = pathlib.Path(path).expanduser() / CONFIG
     if not file.is_file():
-        raise ValueError(f"{path}: no config.json there; wanted the workdir of a run.")
-    return json.loads(file.read_text())
+        raise FileNotFoundError(
+            f"{path}: no {CONFIG}; wanted the workdir of a training run, or an exported folder."
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged ({error}); wanted the JSON that a run writes.") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: wanted the JSON object that a run writes.")
+    return upgraded(config)
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config of any earlier version with the names of today."""
+    found = _renamed(config)
+    if isinstance(data := found.get("data"), Mapping):  # that of a converted model has no kind
+        found["data"] = _with_entries(data)
+    return found
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        found = {key: _renamed(entry) for key, entry in value.items()}
+        if isinstance(kind := found.get("kind"), str):
+            found["kind"] = KINDS.get(kind, kind)
+        return _with_entries(found) if kind == "pipeline" else found
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_renamed, value))
+    return value
+
+
+def _with_entries(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of batches with those of their entries by themselves (before 0.2: side by side)."""
+    audio = {k: data[k] for k in ("samples", "crop", "fill", "speed", "gain") if k in data}
+    others = ("classes", "text", "weighted", "tell_source")
+    entries: dict[str, Any] = dict(data.get("entries", {}))
+    if audio:
+        entries["audio"] = dict(kind="entries:Audio", **audio)
+    if data.get("classes"):
+        entries["label"] = dict(kind="entries:Labels", classes=data["classes"])
+    if data.get("text"):
+        entries["text"] = data["text"]
+    if data.get("weighted"):
+        entries["weight"] = dict(kind="entries:Weight")
+    if data.get("tell_source"):
+        entries["source"] = dict(kind="entries:SourceNumber")
+    rest = {k: v for k, v in data.items() if k not in (*audio, *others)}
+    return rest | (dict(entries=entries) if entries else {})
+
+
+def entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the options of an entry of a run's batches, as "audio" or "text"; none: {}."""
+    return dict(config.get("data", {}).get("entries", {}).get(name) or {})
+
+
+def samples(config: Mapping[str, Any]) -> int:
+    """Return the length of the clips that a model was trained on, samples.
+
+    Raises:
+      ValueError: it was not trained on sound.
+    """
+    if "samples" not in (found := entry(config, "audio")):
+        raise ValueError("config: no data.entries.audio.samples; wanted a model of sound.")
+    return found["samples"]
 
 
 def trained(path: str, *keys: str) -> Any:
@@ -23,7 +113,7 @@ def trained(path: str, *keys: str) -> Any:
     Raises:
       ValueError: there is no run, or its objective has no such option.
     """
-    found = written(path)["objective"]
+    found = read(path)["objective"]
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             raise ValueError(f"{path}: its objective has no {'.'.join(keys)}.")
@@ -54,6 +144,6 @@ def warm_start(path: str, into: str = "") -> dict[str, Any]:
     return dict(encoder=dict(path=path, take=take, leave="", out_of=out_of, into=into))
 
 
-def is_run(where: str) -> bool:
+def is_run(where: str | os.PathLike) -> bool:
     """Tell whether this is a folder with the config of a run in it."""
-    return (pathlib.Path(where).expanduser() / "config.json").is_file()
+    return (pathlib.Path(where).expanduser() / CONFIG).is_file()

@@ -5,7 +5,6 @@ Called by objectives in the place of `Patchify`; `Projected` also wraps that.
 
 import dataclasses
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int, Spec
 from ssl_audio.layers.norms import LayerNorm, TimeNorm
+from ssl_audio.slots import Tokenizer
 from ssl_audio.structs import Tokens
 
 
@@ -117,7 +117,7 @@ class Projected(nn.Module):
       eps: of the LayerNorm.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     width: int
     eps: float = 1e-5
 

@@ -19,6 +19,7 @@ from ssl_audio import config, versions
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.distributed.sharding import Sharding
 from ssl_audio.objectives.base import Objective
+from ssl_audio.slots import Data, Evaluator
 from ssl_audio.storage import checkpoint
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train import record
@@ -61,7 +62,7 @@ class Run:
     """
 
     objective: Objective
-    data: Any
+    data: Data
     optim: Optim
     steps: int | str
     seed: int = 0
@@ -69,7 +70,7 @@ class Run:
     sharding: Sharding = Sharding()
     checkpoint: Checkpoint = Checkpoint()
     record: Record = Record()
-    evals: dict = dataclasses.field(default_factory=dict)
+    evals: dict[str, Evaluator] = dataclasses.field(default_factory=dict)
     eval_every: int | str = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio import config
+from ssl_audio.storage import atomic, written
 from ssl_audio.train import flops
 from ssl_audio.versions import versions
 
@@ -134,7 +135,7 @@ class Recorder:
         message = f"stopped at step {number} of {self.total} and saved; the same command goes on."
         if self.lead:
             log.warning("%s", message)
-            (self.workdir / STOPPED).write_text(message + "\n")
+            atomic.write(self.workdir / STOPPED, message + "\n")
 
     def add(self, metrics: Mapping[str, tuple[Any, Any]], clips: int) -> None:
         """Take in one step's (sum, weight) pairs."""
@@ -214,10 +215,10 @@ def write_config(options: Any, workdir: pathlib.Path, *, lead: bool) -> None:
       ValueError: the workdir belongs to a run with another objective or data, naming the lines.
     """
     text = config.text(options)
-    path = workdir / "config.txt"
     fixed = ("objective.", "data.", "seed", "accumulate", "optim.")
-    if path.exists():
-        old = {line for line in path.read_text().splitlines() if line.startswith(fixed)}
+    if written.is_run(workdir):
+        before = config.text(written.read(workdir))
+        old = {line for line in before.splitlines() if line.startswith(fixed)}
         new = {line for line in text.splitlines() if line.startswith(fixed)}
         if old != new:
             raise ValueError(
@@ -229,16 +230,11 @@ def write_config(options: Any, workdir: pathlib.Path, *, lead: bool) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     files = {
         "versions.json": json.dumps(versions(), indent=1),
-        "config.json": json.dumps(config.plain(options), indent=1),
         "config.txt": text,
+        written.CONFIG: json.dumps(config.plain(options), indent=1),
     }
-    for (
-        name,
-        content,
-    ) in files.items():  # whole or not at all: a kill here must not spoil the workdir
-        temporary = workdir / f"{name}.tmp"
-        temporary.write_text(content)
-        temporary.replace(workdir / name)
+    for name, content in files.items():
+        atomic.write(workdir / name, content)
 
 
 def keep_until(path: pathlib.Path, step: int) -> None:
@@ -246,9 +242,7 @@ def keep_until(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    temporary.replace(path)
+    atomic.write(path, "".join(line + "\n" for line in kept))
 
 
 def _step(line: str) -> float:

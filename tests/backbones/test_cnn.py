@@ -15,7 +15,7 @@ RATE, HOP, CHANNELS = 8000, 80, (4, 6, 8)
 
 
 def options(head, **more):
-    norm = dict(kind="norms:StoredNorm")
+    norm = dict(kind="norms:FrozenBatchNorm")
     return dict(
         objective=dict(
             kind="tagging",
@@ -35,7 +35,7 @@ PANNS = dict(kind="classify:Pooled", classes=3, pool=dict(kind="pools:MaxMean", 
 @pytest.fixture(scope="module")
 def encoder():
     config = options(PANNS)
-    objective = build(config["objective"], "objective")
+    objective = build(config["objective"], "objectives")
     blank = Encoder(objective, {}, config).blank()
     shapes = jax.eval_shape(objective.init, jax.random.key(0), blank)[0]
     rng = np.random.default_rng(0)
@@ -86,14 +86,14 @@ def test_the_published_size_has_as_many_parameters():
         "audio": jax.ShapeDtypeStruct((1, 320_000), np.float32),
         "length": jax.ShapeDtypeStruct((1,), np.int32),
     }
-    shapes = jax.eval_shape(build(made, "objective").init, jax.random.key(0), blank)[0]
+    shapes = jax.eval_shape(build(made, "objectives").init, jax.random.key(0), blank)[0]
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     learned = [v.size for path, v in leaves if path[-1].key not in ("mean", "var")]
     assert sum(learned) == 80_753_615
 
 
 def test_dropout_is_for_training_only():
-    cnn = build(dict(kind="cnn", channels=(4, 4), dropout=0.5), "encoder")
+    cnn = build(dict(kind="cnn", channels=(4, 4), dropout=0.5), "backbones")
     tokens = Tokens(jnp.ones((1, 16, 2)), jnp.zeros((1, 16), jnp.int32), grid=(4, 4))
     params = jax.jit(cnn.init)(jax.random.key(0), tokens)
 
@@ -112,14 +112,14 @@ def test_heads_against_numpy():
     encoded = Encoded(Tokens(jnp.asarray(x), jnp.zeros((2, 15), jnp.int32), grid=(3, 5)))
     frames = x.reshape(2, 3, 5, 4).mean(1)
 
-    head = build(PANNS, "head")
+    head = build(PANNS, "heads")
     params = jax.tree.map(np.asarray, head.init(jax.random.key(0), encoded))
     first, last = params["params"]["pool"]["dense"], params["params"]["linear"]
     hidden = np.maximum((frames.max(1) + frames.mean(1)) @ first["kernel"] + first["bias"], 0)
     want = hidden @ last["kernel"] + last["bias"]
     assert np.allclose(head.apply(params, encoded), want, atol=1e-5)
 
-    head = build(dict(kind="classify:Segments", classes=3, width=5), "head")
+    head = build(dict(kind="classify:Segments", classes=3, width=5), "heads")
     params = jax.tree.map(np.asarray, head.init(jax.random.key(0), encoded))
     first, last = params["params"]["dense"], params["params"]["linear"]
     near = np.pad(frames, ((0, 0), (1, 1), (0, 0)), constant_values=np.nan)

@@ -38,7 +38,7 @@ def encoder(name, **changes):
     )
     if name == "ssast":
         options["block"]["mixer"]["heads"] = 2
-    return build(options, "encoder")
+    return build(options, "backbones")
 
 
 @functools.cache
@@ -245,7 +245,7 @@ def count(tree):
 
 def published(name, size):
     """Return the shapes of tokeniser and encoder at full size: 8 x 64 patches."""
-    model = build(patch_encoders.encoder(name, size, (8, 64)), "encoder")
+    model = build(patch_encoders.encoder(name, size, (8, 64)), "backbones")
     patchify = Patchify(model.width)
     spec = jax.ShapeDtypeStruct((1, 1024, 128), jnp.float32)
     made, tokenizer = jax.eval_shape(patchify.init_with_output, jax.random.key(0), spec)
@@ -287,7 +287,7 @@ def spread(x, bound):
 def test_initial_values_of_ssast():
     width = 192
     options = patch_encoders.encoder("ssast", "tiny", (8, 16)) | dict(depth=2)
-    model = build(options, "encoder")
+    model = build(options, "backbones")
     full = Tokens(x=jnp.zeros((1, 128, width)), index=jnp.arange(128)[None], grid=(8, 16))
     p = jax.jit(model.init)(jax.random.key(0), full)["params"]
     layers = p["layers"]
@@ -318,7 +318,7 @@ def test_initial_values_of_ssast():
 def test_initial_values_of_ssamba():
     width, inner, rank, depth = 192, 384, 12, 24
     options = patch_encoders.encoder("ssamba", "tiny", (2, 2))
-    model = build(options, "encoder")
+    model = build(options, "backbones")
     full = Tokens(x=jnp.zeros((1, 4, width)), index=jnp.arange(4)[None], grid=(2, 2))
     p = jax.jit(model.init)(jax.random.key(0), full)["params"]["layers"]
     for side in ("mixer_ahead", "mixer_mirrored"):

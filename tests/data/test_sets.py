@@ -182,7 +182,7 @@ def test_fsd50k(tmp_path):
 
 def test_every_set_is_built_from_config(tmp_path):
     for kind in ("esc", "spoken_digit", "speech_commands", "audioset", "librispeech", "fsd50k"):
-        source = config.build({"kind": f"sets.{kind}", "root": str(tmp_path / "no")}, "sources")
+        source = config.build({"kind": f"sets.{kind}", "root": str(tmp_path / "no")}, "data")
         with pytest.raises(ValueError, match=r"root: no such folder: .*no"):
             len(source)
 

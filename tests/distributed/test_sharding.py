@@ -153,7 +153,7 @@ def objective(encoder):
     )
     options["encoder"] |= dict(width=48, depth=2, drop_path=0.1)
     options["tokenizer"]["width"] = 48
-    return build(options, "objective")
+    return build(options, "objectives")
 
 
 def batch(step, clips=8):

@@ -31,7 +31,7 @@ class Loudness:
 def evaluator(**options):
     source = dict(kind="synthetic", size=21, seconds=0.2)
     settings = dict(kind="classify", source=source, samples=SAMPLES, classes=12, batch_size=8)
-    return config.build(settings | options, "evals")
+    return config.build(settings | options, "eval")
 
 
 def predict(found, objective):

@@ -27,7 +27,7 @@ def folds(tmp_path):
         )
         lines = [{"step": s, "loss": 1 / s} for s in (1, 2, 3)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        source = report.config.build(SOURCE, "source")
+        source = report.config.build(SOURCE, "data")
         mine = range(0, 12) if fold == "fold1" else range(12, 24)
         labels = np.eye(12)[[source.meta(i)["label"] for i in mine]]
         logits = np.tile(np.eye(12)[0] * 3, (12, 1)) - labels * np.arange(12)[:, None] / 10
@@ -39,7 +39,7 @@ def folds(tmp_path):
 
 
 def test_folds(folds, monkeypatch):
-    tested = report.config.build(SOURCE, "source")
+    tested = report.config.build(SOURCE, "data")
     monkeypatch.setattr(report, "_tested", lambda runs: [tested] * len(runs))
     page = report.report(folds)
     assert not re.search(r'(src|href)="(?!data:)', page), "it must open offline"
@@ -66,7 +66,7 @@ def test_a_run_with_a_map(tmp_path, monkeypatch):
         for f, a in (("encoder", 0.5), ("random", 0.25))
     ]
     (tmp_path / "evals/s.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    source = report.config.build(SOURCE | dict(size=36), "source")
+    source = report.config.build(SOURCE | dict(size=36), "data")
     page = report.report(tmp_path, source)
     assert "s, pooling rows" in page and "<td>random</td><td>0.250</td>" in page
     assert page.count("<circle") == 36 and "Linear probe on held-out clips" in page

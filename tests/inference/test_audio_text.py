@@ -34,7 +34,7 @@ def model(tmp_path_factory):
         "pools:Flat"  # whose width hangs on the length of texts
     )
     options = config.plain(options)
-    objective = config.build(options["objective"], "objective")
+    objective = config.build(options["objective"], "objectives")
     blank = JointEncoder.of(objective, {}, options).blank()
     params = jax.jit(objective.init)(jax.random.key(0), blank)[0]
     return exported.write(

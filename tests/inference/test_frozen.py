@@ -39,9 +39,9 @@ def test_clusters_of_mfcc_become_targets(tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match="no quantizer.books"):
         written.trained(out, "quantizer", "books")
     with pytest.raises(ValueError, match="6 vectors for 9 codes|6 vectors for 7 codes"):
-        source = config.build(tiny | dict(rate=16_000), "sources")
+        source = config.build(tiny | dict(rate=16_000), "data")
         model = Encoder(
-            config.build(kmeans.MFCC, "objective"),
+            config.build(kmeans.MFCC, "objectives"),
             {"tokenizer": {}, "encoder": {}},
             dict(data=dict(samples=8000)),
         )

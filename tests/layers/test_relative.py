@@ -23,7 +23,7 @@ def test_buckets_are_exact_nearby_and_shared_far_away():
 def test_order_and_padding_do_not_matter_to_what_is_valid():
     positions = dict(kind="convolutions:Convolution", size=4, groups=2)
     options = speech.beats_stack(16, 2, 2) | dict(positions=positions, remat="none")
-    encoder = build(options, "encoder")
+    encoder = build(options, "backbones")
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(1, 8, 16)), jnp.float32)
     tokens = Tokens(x, jnp.arange(8)[None], (2, 4))

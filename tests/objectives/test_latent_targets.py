@@ -85,7 +85,7 @@ def openbeats():
             predictor=predictor,
             smoothing=0.1,
         ),
-        "objective",
+        "objectives",
     )
 
 
@@ -139,7 +139,7 @@ def test_speech_does_not_train_the_head_of_audio():
             heads=dict(audio=head, speech=head),
             weights=dict(audio=(0.1, 0.0)),
         ),
-        "objective",
+        "objectives",
     )
     speech_batch = batch() | {"source": jnp.ones(4, jnp.int32)}
     _, _, loss, (grads, _) = gradients(objective, speech_batch)
@@ -197,7 +197,7 @@ def test_a_tokenizer_learns_from_a_teacher_and_moves_its_codebook():
             estimator=encoder(),
             teacher=teacher,
         ),
-        "objective",
+        "objectives",
     )
     _, extra, loss, (grads, frozen) = gradients(objective)
     assert largest(frozen["teacher"]) == 0 < largest(grads["quantizer"])
@@ -220,7 +220,7 @@ def test_latents_are_contrasted_and_draws_cool_down():
             negatives=5,
             draw=(2.0, 0.5, 0.1),
         ),
-        "objective",
+        "objectives",
     )
     params, extra, loss, (grads, _) = gradients(objective)
     assert np.isfinite(float(loss.total))
@@ -240,7 +240,7 @@ def test_a_teacher_is_an_average_that_no_gradient_reaches():
             top=2,
             decay=(0.5, 1.0, 2),
         ),
-        "objective",
+        "objectives",
     )
     params, extra, loss, (grads, frozen) = gradients(objective)
     assert largest(frozen) == 0 < largest(grads["encoder"])
@@ -254,7 +254,7 @@ def test_a_teacher_is_an_average_that_no_gradient_reaches():
 
 def test_waveform_encoders_embed_and_keep_time():
     options = dict(kind="features", **RAW, encoder=encoder(2))
-    objective = build(options, "objective")
+    objective = build(options, "objectives")
     params, _ = jax.jit(objective.init)(jax.random.key(0), batch())
     found = Encoder(objective, params, dict(objective=options, data=dict(samples=SAMPLES)), 2)
     x, times = found.frames(np.sin(np.arange(3000) / 9.0), 16_000)

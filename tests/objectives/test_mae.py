@@ -33,7 +33,7 @@ def objective(mixer="attention"):
             ),
             masking=dict(kind="masking:Random", count=0.75),
         ),
-        "objective",
+        "objectives",
     )
 
 

@@ -22,7 +22,7 @@ def objective(encoder="ssast", **changes):
     )
     options["encoder"] |= dict(width=48, depth=2, drop_path=0.0)
     options["tokenizer"]["width"] = 48
-    return build(options | changes, "objective")
+    return build(options | changes, "objectives")
 
 
 def batch(clips=3):
@@ -93,7 +93,7 @@ def test_nothing_to_learn_or_overlapping_targets_are_refused():
     parts = dict(frontend=dict(kind="fbank"), tokenizer=overlapping, encoder=encoder)
     options = dict(kind="masked_spectrogram", masking=dict(kind="masking:Random", count=3), **parts)
     with pytest.raises(ValueError, match=r"stride \(10, 10\) differs from patch \(16, 16\)"):
-        build(options, "objective")
+        build(options, "objectives")
 
 
 @pytest.mark.parametrize("encoder", ["ssast", "ssamba"])

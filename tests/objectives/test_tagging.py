@@ -26,7 +26,7 @@ def tagging(head="classify:Classifier", **options):
         encoder=encoder,
         head=dict(kind=head, classes=CLASSES),
     )
-    return build(made | options, "objective")
+    return build(made | options, "objectives")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="criterion 'hinge': wanted one of softmax, sigmoid"):
         tagging(criterion="hinge")
     with pytest.raises(ValueError, match="pool 'max'"):
-        build(dict(kind="classify:Classifier", classes=2, pool="max"), "head")
+        build(dict(kind="classify:Classifier", classes=2, pool="max"), "heads")
     with pytest.raises(ValueError, match="smoothing 1"):
         tagging(smoothing=1.0)
 

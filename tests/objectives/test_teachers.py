@@ -27,7 +27,7 @@ def objective(kind, **parts):
             ),
             **parts,
         ),
-        "objective",
+        "objectives",
     )  # fmt: skip
 
 

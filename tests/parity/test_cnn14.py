@@ -64,7 +64,7 @@ def test_as_a_tower_it_embeds_as_panns_and_begins_a_clap(path, tmp_path):
     (clap,) = [file for file in CONFIGS if file.stem == "clap"]
     made = load_config(clap, f"encoder={out}")
     assert (made.data.rate, made.data.samples) == (8000, 80_000)
-    objective = build(made.objective, "objective")
+    objective = build(made.objective, "objectives")
     batch = {"audio": np.zeros((1, 12_000), "f4"), "length": np.full(1, 12_000, "i4")}
     tower = objective.towers["audio"]
     shapes = jax.eval_shape(lambda k, b: tower.init(k, b, "audio"), jax.random.key(0), batch)

@@ -58,7 +58,7 @@ def test_pretraining_gradients(path):
     data, config = load(path)
     family = importlib.import_module(f"ssl_audio.convert.{config['model']}")
     model = from_state_dict(config["model"], under(data, "param/"), **config)
-    objective = build(model.config["objective"], "objective")
+    objective = build(model.config["objective"], "objectives")
     masks = {
         "discriminate": jnp.asarray(data["in/mpc_mask_index"], jnp.int32),
         "reconstruct": jnp.asarray(data["in/mpg_mask_index"], jnp.int32),
@@ -108,7 +108,7 @@ def test_finetuned_logits(path):
 @pytest.mark.parametrize("path", golden_files("vim_mixer*.npz"))
 def test_vim_mixer(path):
     data, config = load(path)
-    mixer = build(dict(kind="mamba", state=config["d_state"], conv=config["d_conv"]), "mixer")
+    mixer = build(dict(kind="mamba", state=config["d_state"], conv=config["d_conv"]), "layers")
     shapes = jax.eval_shape(mixer.init, jax.random.key(0), data["in/x"])["params"]
 
     def ours(state):

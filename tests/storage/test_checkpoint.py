@@ -1,7 +1,7 @@
 """Checkpoints: averaged parameters, warm starts and their reports, metrics that a resume repeats."""
 
 import json
-import pathlib
+import os
 
 import jax
 import jax.numpy as jnp
@@ -99,12 +99,10 @@ def test_a_kill_while_the_config_is_written_spoils_nothing(tmp_path, monkeypatch
     record.write_config(options, tmp_path, lead=True)
     before = (tmp_path / "config.txt").read_text()
 
-    def killed(path, text):
-        with path.open("w") as file:
-            file.write(text[:3])
+    def killed(_):  # all is written, but not yet on disk
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pathlib.Path, "write_text", killed)
+    monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         record.write_config(options, tmp_path, lead=True)
     monkeypatch.undo()

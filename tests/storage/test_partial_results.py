@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from ssl_audio.storage.atomic import whole
+from ssl_audio.storage import atomic
 from ssl_audio.storage.partial_results import Parts
 
 SETTINGS = {"layer": -1, "pool": "mean"}
@@ -79,7 +79,7 @@ def test_a_large_heap_is_written_at_once(tmp_path, monkeypatch):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(KeyError), whole(tmp_path / "a") as file:
+    with pytest.raises(KeyError), atomic.file(tmp_path / "a") as file:
         file.write(b"ne")
         raise KeyError
     assert (tmp_path / "a").read_text() == "old"
