@@ -95,11 +95,11 @@ def test_command_line_overrides():
 
 def test_options_that_a_config_does_not_name_can_be_overridden():
     place = f"{SSAMBA}:size=tiny,runlocal"
-    more = ["--config.objective.encoder.dtype=bfloat16", "--config.data.max_bad_share=0.5"]
+    more = ["--config.objective.encoder.dtype=bfloat16", "--config.data.mixup_beta=3"]
     more += ["--config.eval_every=5%", "--config.data.shuffle=False"]
     run = config.make(Run, config_files.load(place, more))
     assert run.objective.encoder.dtype == "bfloat16" and run.eval_every == "5%"
-    assert (run.data.max_bad_share, run.data.shuffle) == (0.5, False)
+    assert (run.data.mixup_beta, run.data.shuffle) == (3, False)
     for wrong, words in (
         (
             "--config.objective.encoder.dtpe=bfloat16",
