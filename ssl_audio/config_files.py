@@ -137,9 +137,11 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
 
 
 def _make_room(config: Any, parents: Sequence[str]) -> None:
-    """Create the mappings on the way to an option that do not exist yet."""
+    """Create the mappings on the way to an option that do not exist yet, inside one that does."""
     from ml_collections import ConfigDict
 
+    if not set(parents[:1]) <= set(config):
+        return
     for name in parents:
         if not isinstance(config, ConfigDict) or "[" in name:
             return

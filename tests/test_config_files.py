@@ -101,13 +101,6 @@ def test_options_that_a_config_does_not_name_can_be_overridden():
     assert run.objective.encoder.dtype == "bfloat16" and run.eval_every == "5%"
     assert (run.data.entries["audio"].gain, run.data.shuffle) == (3, False)
 
-
-def test_an_override_may_add_an_entry():
-    more = ["--config.data.entries.weight.kind=entries:Weight", "--config.objective.encode.depth=3"]
-    loaded = config_files.load("ssast:runlocal", more[:1])
-    assert "weight" in config.make(Run, loaded).data.spec()
-    with pytest.raises(TypeError, match="no option 'encode'. Did you mean 'encoder'"):
-        config.make(Run, config_files.load("ssast:runlocal", more))
     for wrong, words in (
         (
             "--config.objective.encoder.dtpe=bfloat16",
@@ -118,6 +111,14 @@ def test_an_override_may_add_an_entry():
     ):
         with pytest.raises(TypeError, match=words):
             config.make(Run, config_files.load(place, [wrong]))
+
+
+def test_an_override_may_add_an_entry():
+    more = ["--config.data.entries.weight.kind=entries:Weight", "--config.objective.encode.depth=3"]
+    loaded = config_files.load("ssast:runlocal", more[:1])
+    assert "weight" in config.make(Run, loaded).data.spec()
+    with pytest.raises(TypeError, match="no option 'encode'. Did you mean 'encoder'"):
+        config.make(Run, config_files.load("ssast:runlocal", more))
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ import os
 import sys
 import time
 
-from ssl_audio import startup
 from ssl_audio.distributed import processes
 
 behaviour = sys.argv[1]
-startup.start()
+processes.start()
 settings = {"optim.lr": "0.1"}
 if behaviour == "other settings" and processes.index() == 1:
     settings = {"optim.lr": "0.2", "seed": "1"}

@@ -7,13 +7,13 @@ import sys
 import jax
 import numpy as np
 
-from ssl_audio import config, startup
+from ssl_audio import config
 from ssl_audio.distributed import processes
 from ssl_audio.storage import checkpoint
 from ssl_audio.train.loop import Run, plan
 
 workdir = pathlib.Path(sys.argv[1])
-startup.start()
+processes.start()
 run = config.make(Run, json.loads((workdir / "config.json").read_text()))
 mesh = run.sharding.mesh()
 with processes.joined({}), jax.set_mesh(mesh):
