@@ -14,7 +14,7 @@ $(VENV)/installed: setup.py
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 wanted: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --editable '.[tensorboard,test]'
 	touch $@
 
 demo: $(VENV)/installed
@@ -34,7 +34,7 @@ quick: $(VENV)/installed
 test-cluster: $(VENV)/installed
 	$(BIN)/pip install --quiet kubernetes-validate
 	$(BIN)/python -m pytest -m cluster tests/cluster
-	$(BIN)/python -m pytest tests/test_launch.py tests/test_world.py
+	$(BIN)/python -m pytest tests/test_launch.py tests/distributed/test_environment.py
 	PYTHON=$(abspath $(BIN))/python bash tests/cluster/slurm.sh
 
 clean:

@@ -6,9 +6,10 @@ import re
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "ssl_audio/__init__.py").read_text())[1]
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "ssl_audio/versions.py").read_text())[1]
 
 TEST = ["beartype", "hypothesis", "jaxtyping", "pyright", "pytest", "pytest-xdist", "ruff"]
+TEST += ["setuptools>=77"]  # the test of the package builds one
 PARQUET = ["pyarrow"]
 SEARCH = ["faiss-cpu"]
 TEXT = ["tokenizers"]  # of published text models
@@ -19,8 +20,26 @@ setup(
     description="Pretrain, adapt and use self-supervised audio encoders in JAX",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    package_data={"ssl_audio": ["layers/scan/cpp.cc", "data/banks/*.json"]},
-    packages=find_packages(include=["ssl_audio", "ssl_audio.*"]),
+    author="The ssl_audio authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    # configs/ is installed inside the package, where `--config NAME` finds it.
+    packages=[*find_packages(include=["ssl_audio", "ssl_audio.*"]), "ssl_audio.configs"],
+    package_dir={"ssl_audio.configs": "configs"},
+    package_data={"ssl_audio": ["py.typed", "layers/scan/cpp.cc", "data/banks/*.json"]},
+    entry_points={"console_scripts": ["ssl-audio = ssl_audio.__main__:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py",

@@ -1,8 +1,8 @@
 """ASiT (Atito et al. 2022, arXiv:2211.13189): local and global self-distillation with reconstruction.
 
-Run:      python -m ssl_audio.train --config configs/asit.py:data=AUDIOSET --workdir runs/asit
-Try:      python -m ssl_audio.train --config configs/asit.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/asit.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --config asit:data=AUDIOSET --workdir runs/asit
+Try:      ssl-audio train --config asit:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config asit:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=small|base  encoder=vit|ssamba|ssamba_rms
 Results:  experiments/asit/README.md

@@ -1,8 +1,8 @@
 """Audio-MAE (Huang et al. 2022, arXiv:2207.06405): encode a fifth of the patches, restore the rest.
 
-Run:      python -m ssl_audio.train --config configs/audiomae.py:data=AUDIOSET --workdir runs/audiomae
-Try:      python -m ssl_audio.train --config configs/audiomae.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/audiomae.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --config audiomae:data=AUDIOSET --workdir runs/audiomae
+Try:      ssl-audio train --config audiomae:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config audiomae:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=small|base|large  decoder=local|global  masking=random|structured
           encoder=vit|ssamba|ssamba_rms

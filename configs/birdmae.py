@@ -1,8 +1,8 @@
 """Bird-MAE (Rauch et al. 2025, arXiv:2504.12880): a masked autoencoder of bird sound at 32 kHz.
 
-Run:      python -m ssl_audio.train --config configs/birdmae.py:data=XENO_CANTO --workdir runs/birdmae
-Try:      python -m ssl_audio.train --config configs/birdmae.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/birdmae.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --config birdmae:data=XENO_CANTO --workdir runs/birdmae
+Try:      ssl-audio train --config birdmae:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config birdmae:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=base|large|huge  encoder=vit|ssamba|ssamba_rms
 Results:  experiments/birdmae/README.md

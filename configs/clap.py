@@ -1,12 +1,12 @@
 """CLAP (Wu et al. 2023, arXiv:2211.06687): audio and text in one space, symmetric InfoNCE.
 
-Run:      python -m ssl_audio.train --config configs/clap.py:data=CAPTIONS.jsonl --workdir runs/clap
-Laptop:   python -m ssl_audio.train --config configs/clap.py:laptop,root=ESC-10,fold=5 --workdir runs/clap10
-Try:      python -m ssl_audio.train --config configs/clap.py:runlocal --workdir runs/try
+Run:      ssl-audio train --config clap:data=CAPTIONS.jsonl --workdir runs/clap
+Laptop:   ssl-audio train --config clap:laptop,root=ESC-10,fold=5 --workdir runs/clap10
+Try:      ssl-audio train --config clap:runlocal --workdir runs/try
 Data:     a manifest with columns path, text, … (data/source.py); made-up sounds and their labels without one
 Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14|RUN  size=tiny|base|large (htsat)
           laptop: encoder=cnn|cnn14|ssast|ssamba|RUN  text=words|FOLDER (a text model converted by
-          `python -m ssl_audio convert --from minilm …`, then frozen)
+          `ssl-audio convert --from minilm …`, then frozen)
           RUN: that has trained an encoder, or a folder of `convert` or `export`, to begin from
 Results:  experiments/clap/README.md
 """
@@ -14,6 +14,7 @@ Results:  experiments/clap/README.md
 from typing import Any
 
 from ssl_audio.config import parse_arg
+from ssl_audio.data import entries
 from ssl_audio.presets import audio_text, runs
 from ssl_audio.presets.text import GPT2_BASE as BASE
 from ssl_audio.presets.text import gpt2
@@ -38,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # The model of 2022 (arXiv:2206.04769); it is trained as that of 2023.
 PRESETS["msclap22"] = PRESETS["msclap"] | dict(
-    text=audio_text.text_tower("bert", pooler=False) | dict(pool=dict(kind="pools:Start")),
+    text=audio_text.text_tower("bert", pooler=False) | dict(pool=dict(kind="pools:ClsToken")),
     high=14_000.0, seconds=5, words=100, temperature=0.07, encoder="cnn14",
 )  # fmt: skip
 
@@ -61,9 +62,9 @@ def get_config(arg=""):
             positives="pairs",
         )
         if a.shuffled:
-            config.data.text.captions = dict(
+            config.data.entries.text.captions = dict(
                 kind="captions:Shuffled",
-                captions=config.data.text.captions.to_dict(),
+                captions=config.data.entries.text.captions.to_dict(),
                 names=audio_text.labels(a.root),
             )
         return audio_text.runlocal(config) if a.runlocal else config
@@ -95,10 +96,11 @@ def published(a):
         data=dict(
             sources=dict(captions=audio_text.captioned(a.data, rate)),
             batch_size=preset["batch"],
-            samples=preset["seconds"] * rate,
+            entries=dict(
+                audio=entries.audio(preset["seconds"] * rate, fill=preset["fill"]),
+                text=audio_text.caption_words(a.data, text, preset["words"]),
+            ),
             rate=rate,
-            fill=preset["fill"],
-            text=audio_text.caption_words(a.data, text, preset["words"]),
         ),
         optim=Optim(lr=preset["lr"], warmup=preset["warmup"].get(encoder, 0), schedule="cosine"),
         steps="45ep",

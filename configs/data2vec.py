@@ -1,11 +1,11 @@
 """data2vec (Baevski et al. 2022, arXiv:2202.03555) on speech: a moving average's latents, regressed.
 
-Run:      python -m ssl_audio.train --config configs/data2vec.py:data=LIBRISPEECH --workdir runs/data2vec
-Try:      python -m ssl_audio.train --config configs/data2vec.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/data2vec.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --config data2vec:data=LIBRISPEECH --workdir runs/data2vec
+Try:      ssl-audio train --config data2vec:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config data2vec:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large
-Results:  experiments/data2vec/README.md; published weights: python -m ssl_audio convert --from hf_data2vec
+Results:  experiments/data2vec/README.md; published weights: ssl-audio convert --from hf_data2vec
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ def get_config(arg=""):
     config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=256, steps=400_000, optim=optim
     )
-    config.data.update(samples=250_000, crop="random")
+    config.data.entries.audio.update(samples=250_000, crop="random")
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.objective.top = 2

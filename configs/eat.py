@@ -1,8 +1,8 @@
 """EAT (Chen et al. 2024, arXiv:2401.03497): predict a teacher's features of a clip from a fifth of it.
 
-Run:      python -m ssl_audio.train --config configs/eat.py:data=AUDIOSET --workdir runs/eat
-Try:      python -m ssl_audio.train --config configs/eat.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/eat.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --config eat:data=AUDIOSET --workdir runs/eat
+Try:      ssl-audio train --config eat:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config eat:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=base|large  encoder=eat|vit|ssamba|ssamba_rms  clones=16
 Results:  experiments/eat/README.md

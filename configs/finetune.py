@@ -1,17 +1,18 @@
 """Fine-tune a pretrained encoder: recipes of Gong et al. 2022 and Shams et al. 2024, and two small ones.
 
-Run:      python -m ssl_audio.train --workdir runs/esc50_fold1 \\
-              --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN,fold=1
-Folds:    python -m ssl_audio folds --folds 1-5 --workdir runs/esc50 \\
-              --config configs/finetune.py:task=esc50,root=DIR,pretrained=RUN
+Run:      ssl-audio train --workdir runs/esc50_fold1 \\
+              --config finetune:task=esc50,root=DIR,pretrained=RUN,fold=1
+Folds:    ssl-audio folds --folds 1-5 --workdir runs/esc50 \\
+              --config finetune:task=esc50,root=DIR,pretrained=RUN
 Scratch:  add `scratch` for the encoder of RUN untrained; or leave RUN out and name encoder=, size=, patch=
-Try:      python -m ssl_audio.train --config configs/finetune.py:runlocal --workdir runs/try
+Try:      ssl-audio train --config finetune:runlocal --workdir runs/try
 Results:  experiments/finetune/README.md
 """
 
 from typing import Any
 
 from ssl_audio.config import parse_arg
+from ssl_audio.data import entries
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.presets import patch_encoders, runs
 from ssl_audio.storage import written
@@ -120,13 +121,17 @@ def get_config(arg=""):
     data = dict(
         sources={a.task: source(a, task, "train", rate)},
         batch_size=task["batch"],
-        samples=samples,
-        crop="random" if superb or laptop else "first",
-        speed=task.get("speed", 0.0),
-        gain=task.get("gain", 0.0),
+        entries=dict(
+            audio=entries.audio(
+                samples,
+                crop="random" if superb or laptop else "first",
+                speed=task.get("speed", 0.0),
+                gain=task.get("gain", 0.0),
+            ),
+            label=dict(kind="entries:Labels", classes=classes),
+        ),
         mixup=task.get("mixup", 0.0),
         balanced=task.get("balanced", False),
-        classes=classes,
     )
     data |= {} if rate == 16_000 else dict(rate=rate)
     config = runs.run(
@@ -229,9 +234,9 @@ def runlocal(config):
     """Shrink to four steps on made-up sounds."""
     config = runs.runlocal(config)
     config.accumulate = 1
-    config.data.classes = config.objective.head.classes = 12
+    config.data.entries.label.classes = config.objective.head.classes = 12
     for part in config.evals.values():
-        part.update(classes=12, samples=config.data.samples, batch_size=8)
+        part.update(classes=12, samples=config.data.entries.audio.samples, batch_size=8)
     config.eval_every = "4"
     if "spec_augment" in config.objective:
         config.objective.spec_augment.update(freq=8, time=8)

@@ -1,16 +1,16 @@
 """HuBERT (Hsu et al. 2021, arXiv:2106.07447): masked prediction of clusters, found again from its layers.
 
-Run:      python -m ssl_audio kmeans --data LIBRISPEECH --codes 100 --out runs/clusters0      # of MFCC
-          python -m ssl_audio.train --config configs/hubert.py:data=LIBRISPEECH,targets=runs/clusters0 \\
+Run:      ssl-audio kmeans --data LIBRISPEECH --codes 100 --out runs/clusters0      # of MFCC
+          ssl-audio train --config hubert:data=LIBRISPEECH,targets=runs/clusters0 \\
               --workdir runs/hubert1
-          python -m ssl_audio kmeans --checkpoint runs/hubert1 --layer 5 --codes 500 \\
+          ssl-audio kmeans --checkpoint runs/hubert1 --layer 5 --codes 500 \\
               --data LIBRISPEECH --out runs/clusters1     # then train anew with targets=runs/clusters1
-Try:      python -m ssl_audio.train --config configs/hubert.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/hubert.py:laptop,data=DIR --workdir runs/laptop
+Try:      ssl-audio train --config hubert:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config hubert:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  targets=FOLDER (default: a random projection of MFCC, as BEST-RQ has)
           codes=N (of the targets; as many as the folder has, if there is one)
-Results:  experiments/hubert/README.md; published weights: python -m ssl_audio convert --from hf_hubert
+Results:  experiments/hubert/README.md; published weights: ssl-audio convert --from hf_hubert
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ def get_config(arg=""):
     config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=176, steps=250_000, optim=optim
     )
-    config.data.update(samples=250_000, crop="random")
+    config.data.entries.audio.update(samples=250_000, crop="random")
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.optim.lr = 1e-5  # its losses must not tell one machine from another

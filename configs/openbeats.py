@@ -1,15 +1,15 @@
 """BEATs and OpenBEATs (arXiv:2212.09058, 2507.14129): predict codes of masked patches, learn better codes.
 
-Run:      python -m ssl_audio stages --config configs/openbeats.py:data=AUDIOSET --rounds 3 \\
+Run:      ssl-audio stages --config openbeats:data=AUDIOSET --rounds 3 \\
               --workdir runs/openbeats    # encoder from random codes, tokenizer from it, encoder from that, …
-          or one stage:  python -m ssl_audio.train --workdir runs/tokenizer --config \\
-              configs/openbeats.py:data=AUDIOSET,stage=tokenizer,previous=runs/encoder
-Try:      python -m ssl_audio.train --config configs/openbeats.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio stages --config configs/openbeats.py:laptop,data=DIR --workdir runs/laptop
+          or one stage:  ssl-audio train --workdir runs/tokenizer --config \\
+              openbeats:data=AUDIOSET,stage=tokenizer,previous=runs/encoder
+Try:      ssl-audio train --config openbeats:runlocal --workdir runs/try
+Laptop:   ssl-audio stages --config openbeats:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large  stage=encoder|tokenizer  previous=FOLDER (of the stage before; for the
           encoder none: random codes)
-Results:  experiments/openbeats/README.md; published weights: python -m ssl_audio convert --from beats
+Results:  experiments/openbeats/README.md; published weights: ssl-audio convert --from beats
 """
 
 import dataclasses

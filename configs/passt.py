@@ -1,8 +1,8 @@
 """PaSST (Koutini et al. 2022, arXiv:2110.05069): tag audio, leaving out most patches in training.
 
-Run:      python -m ssl_audio.train --config configs/passt.py:root=AUDIOSET --workdir runs/passt
-Try:      python -m ssl_audio.train --config configs/passt.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/passt.py:laptop,root=ESC-50,fold=1 --workdir runs/laptop
+Run:      ssl-audio train --config passt:root=AUDIOSET --workdir runs/passt
+Try:      ssl-audio train --config passt:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config passt:laptop,root=ESC-50,fold=1 --workdir runs/laptop
 Options:  patchout=structured|single|none  stride=10  encoder=ssast|ssamba_rms|ssamba
           pretrained=RUN (of the same encoder and frontend)
 Results:  experiments/passt/README.md
@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_audio.config import parse_arg
+from ssl_audio.data import entries
 from ssl_audio.presets import patch_encoders, runs
 from ssl_audio.storage import written
 from ssl_audio.storage.checkpoint import Checkpoint
@@ -48,12 +49,13 @@ def get_config(arg=""):
         data=dict(
             sources=dict(audioset=source("sets.audioset", a, segments="unbalanced_train")),
             batch_size=12,
-            samples=10 * RATE,
+            entries=dict(
+                audio=entries.audio(10 * RATE), label=dict(kind="entries:Labels", classes=527)
+            ),
             rate=RATE,
             mixup=0.5,
             mixup_beta=0.3,
             balanced=True,
-            classes=527,
         ),
         optim=Optim(
             lr=2e-5,
@@ -130,11 +132,12 @@ def laptop(a):
         data=dict(
             sources=dict(esc10=source("sets.esc", a, subset="esc10", folds=rest)),
             batch_size=16,
-            samples=samples,
+            entries=dict(
+                audio=entries.audio(samples), label=dict(kind="entries:Labels", classes=10)
+            ),
             rate=RATE,
             mixup=0.5,
             mixup_beta=0.3,
-            classes=10,
         ),
         optim=Optim(lr=1e-3, weight_decay=1e-4, warmup="10%", schedule="cosine", clip=1.0),
         steps=800,
@@ -150,7 +153,7 @@ def laptop(a):
 def runlocal(config):
     """Shrink to four steps on made-up sounds."""
     config = runs.runlocal(config)
-    config.data.classes = config.objective.head.classes = 12
+    config.data.entries.label.classes = config.objective.head.classes = 12
     config.data.balanced = False
     if "masking" in config.objective:
         config.objective.masking.update(time=2, freq=1, single=0)

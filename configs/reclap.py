@@ -1,8 +1,8 @@
 """ReCLAP (Ghosh et al. 2025, arXiv:2409.09213): CLAP on captions rewritten to describe the sound itself.
 
-Run:      python -m ssl_audio.train --config configs/reclap.py:data=CAPTIONS.jsonl --workdir runs/reclap
-Laptop:   python -m ssl_audio.train --config configs/reclap.py:laptop,root=ESC-10,fold=5 --workdir runs/r10
-Try:      python -m ssl_audio.train --config configs/reclap.py:runlocal --workdir runs/try
+Run:      ssl-audio train --config reclap:data=CAPTIONS.jsonl --workdir runs/reclap
+Laptop:   ssl-audio train --config reclap:laptop,root=ESC-10,fold=5 --workdir runs/r10
+Try:      ssl-audio train --config reclap:runlocal --workdir runs/try
 Data:     a manifest with path, text and rewrites (a list per clip; configs/reclap.py never calls a language
           model); the laptop run takes its rewrites from the bank "esc" (data/banks)
 Options:  original=0.4 (share of captions that are not rewritten)  encoder, text: as configs/clap.py
@@ -12,6 +12,7 @@ Results:  experiments/reclap/README.md
 from typing import Any
 
 from ssl_audio.config import parse_arg
+from ssl_audio.data import entries
 from ssl_audio.presets import audio_text, runs
 from ssl_audio.presets.text import FLAN_LARGE, t5
 from ssl_audio.storage.checkpoint import Checkpoint
@@ -33,9 +34,9 @@ def get_config(arg=""):
         config = audio_text.laptop(
             kind="contrastive", root=a.root, fold=a.fold, encoder=a.encoder, text=a.text, **loss
         )
-        config.data.text.captions = dict(
+        config.data.entries.text.captions = dict(
             kind="captions:Rewritten",
-            captions=config.data.text.captions.to_dict(),
+            captions=config.data.entries.text.captions.to_dict(),
             original=a.original,
             bank="esc",
         )
@@ -64,10 +65,8 @@ def get_config(arg=""):
         data=dict(
             sources=dict(captions=audio_text.captioned(a.data, RATE)),
             batch_size=256,
-            samples=10 * RATE,
+            entries=dict(audio=entries.audio(10 * RATE, fill="repeatpad"), text=words),
             rate=RATE,
-            fill="repeatpad",
-            text=words,
         ),
         optim=Optim(lr=5e-4, warmup=3200, schedule="cosine"),
         steps="30ep",

@@ -1,14 +1,15 @@
 """SLAP (Guinot et al. 2025, arXiv:2506.17815): audio and text in one space without negatives.
 
-Run:      python -m ssl_audio.train --config configs/slap.py:data=CAPTIONS.jsonl --workdir runs/slap
-Laptop:   python -m ssl_audio.train --config configs/slap.py:laptop,root=ESC-10,fold=5 --workdir runs/slap10
-Try:      python -m ssl_audio.train --config configs/slap.py:runlocal --workdir runs/try
+Run:      ssl-audio train --config slap:data=CAPTIONS.jsonl --workdir runs/slap
+Laptop:   ssl-audio train --config slap:laptop,root=ESC-10,fold=5 --workdir runs/slap10
+Try:      ssl-audio train --config slap:runlocal --workdir runs/try
 Data:     as configs/clap.py
 Options:  inter=0.5 (1: between modalities only, which collapses)  encoder, text: as configs/clap.py
 Results:  experiments/slap/README.md
 """
 
 from ssl_audio.config import parse_arg
+from ssl_audio.data import entries
 from ssl_audio.presets import audio_text, runs
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
@@ -54,10 +55,11 @@ def get_config(arg=""):
         data=dict(
             sources=dict(captions=audio_text.captioned(a.data, RATE)),
             batch_size=768,
-            samples=10 * RATE,
+            entries=dict(
+                audio=entries.audio(10 * RATE, fill="repeatpad"),
+                text=audio_text.caption_words(a.data, text, 128),
+            ),
             rate=RATE,
-            fill="repeatpad",
-            text=audio_text.caption_words(a.data, text, 128),
         ),
         optim=Optim(lr=4e-4, warmup="10%", schedule="cosine", clip=3.0),
         steps="60ep",

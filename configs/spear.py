@@ -1,17 +1,17 @@
 """SPEAR (Yang et al. 2025, arXiv:2510.25955): masked prediction of several codebooks, speech and audio.
 
-Run:      python -m ssl_audio.train --workdir runs/spear --config \\
-              configs/spear.py:data=AUDIO+SPEECH,audio=runs/audio_codes,speech=runs/speech_codes
-          A teacher's codes:  python -m ssl_audio.train --workdir runs/speech_codes --config \\
-              configs/spear.py:data=SPEECH,stage=codes,teacher=FOLDER,layer=21
-Try:      python -m ssl_audio.train --config configs/spear.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/spear.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --workdir runs/spear --config \\
+              spear:data=AUDIO+SPEECH,audio=runs/audio_codes,speech=runs/speech_codes
+          A teacher's codes:  ssl-audio train --workdir runs/speech_codes --config \\
+              spear:data=SPEECH,stage=codes,teacher=FOLDER,layer=21
+Try:      ssl-audio train --config spear:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config spear:laptop,data=DIR --workdir runs/laptop
 Data:     one or two folders of audio files or of prepared shards with "+", audio before speech;
           default: made-up sounds
 Options:  size=tiny|base|large|xlarge  audio=FOLDER  speech=FOLDER (of codes; default: sums of random
           vectors)  books=N (8)  share=0.1 (weight of the audio codes)
           stage=student|codes  teacher=FOLDER  layer=N (for stage=codes)
-Results:  experiments/spear/README.md; published weights: python -m ssl_audio convert --from spear
+Results:  experiments/spear/README.md; published weights: ssl-audio convert --from spear
 """
 
 from typing import Any
@@ -149,7 +149,8 @@ def get_config(arg=""):
         config = runs.pretrain(
             places=a.data, objective=objective, batch=128, steps=400_000, optim=optim
         )
-    config.data.tell_source = len(given) == 2
+    if len(given) == 2:
+        config.data.entries.source = dict(kind="entries:SourceNumber")
     if a.runlocal:
         config.objective.encoder.update(remat="none", depths=(1, 1))
         return runs.few_steps(config, 16_000)

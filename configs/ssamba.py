@@ -1,9 +1,9 @@
 """SSAMBA (Shams et al. 2024, arXiv:2405.11831): SSAST's task on a bidirectional Mamba encoder.
 
-Run:      python -m ssl_audio.train --workdir runs/ssamba \\
-              --config configs/ssamba.py:data=AUDIOSET+LIBRISPEECH
-Try:      python -m ssl_audio.train --config configs/ssamba.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/ssamba.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --workdir runs/ssamba \\
+              --config ssamba:data=AUDIOSET+LIBRISPEECH
+Try:      ssl-audio train --config ssamba:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config ssamba:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|small|base  masked=300  encoder=ssamba|ssamba_rms|ssast
 Results:  experiments/ssamba/README.md

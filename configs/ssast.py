@@ -1,9 +1,9 @@
 """SSAST (Gong et al. 2022, arXiv:2110.09784): joint discriminative and generative masked patches.
 
-Run:      python -m ssl_audio.train --workdir runs/ssast \\
-              --config configs/ssast.py:data=AUDIOSET+LIBRISPEECH
-Try:      python -m ssl_audio.train --config configs/ssast.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/ssast.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --workdir runs/ssast \\
+              --config ssast:data=AUDIOSET+LIBRISPEECH
+Try:      ssl-audio train --config ssast:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config ssast:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|small|base  patch=16x16|128x2  masked=400  encoder=ssast|ssamba|ssamba_rms
 Results:  experiments/ssast/README.md

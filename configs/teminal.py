@@ -1,9 +1,9 @@
 """TeminAL (arXiv:2408.09269): post-train a contrastive model to tell before from after, in two stages.
 
-Run:      python -m ssl_audio.train --config configs/teminal.py:stage=A,model=RUN,root=DIR --workdir runs/A
-          python -m ssl_audio.train --config configs/teminal.py:stage=B,model=runs/A,root=DIR --workdir runs/B
+Run:      ssl-audio train --config teminal:stage=A,model=RUN,root=DIR --workdir runs/A
+          ssl-audio train --config teminal:stage=B,model=runs/A,root=DIR --workdir runs/B
 Laptop:   as above with laptop,root=FSDD: stage=base first (single digits), then A and B
-Try:      python -m ssl_audio.train --config configs/teminal.py:runlocal --workdir runs/try
+Try:      ssl-audio train --config teminal:runlocal --workdir runs/try
 Data:     DIR is that of ESC-50
 Options:  same=1 cross=1 beta=1: weights of reversed clips (arXiv:2301.02074); the paper's own are not known
 Results:  experiments/teminal/README.md
@@ -12,6 +12,7 @@ Results:  experiments/teminal/README.md
 from typing import Any
 
 from ssl_audio.config import parse_arg
+from ssl_audio.data import entries
 from ssl_audio.data import text as texts
 from ssl_audio.presets import audio_text, runs
 from ssl_audio.storage import written
@@ -79,10 +80,16 @@ def pretrained(a) -> tuple[dict[str, Any], dict[str, Any]]:
     written.trained(a.model, "towers")  # refuses what is no audio-text model
     known = written.read(a.model)
     objective = {k: v for k, v in known["objective"].items() if k != "reversal"}
-    data: dict[str, Any] = {
-        k: known["data"][k] for k in ("samples", "rate", "fill", "text") if k in known["data"]
-    } | dict(sources=dict(esc50=dict(kind="sets.esc", root=a.root)), batch_size=32)
-    data["text"] = dict(data["text"]) | dict(captions=dict(kind="captions:Own"))
+    heard, text = (known["data"]["entries"][name] for name in ("audio", "text"))
+    data: dict[str, Any] = dict(
+        sources=dict(esc50=dict(kind="sets.esc", root=a.root)),
+        batch_size=32,
+        entries=dict(
+            audio=entries.audio(heard["samples"], fill=heard.get("fill", "zeros")),
+            text=text | dict(captions=dict(kind="captions:Own")),
+        ),
+        rate=known["data"].get("rate", 16_000),
+    )
     return objective, data
 
 
@@ -114,8 +121,10 @@ def small(a) -> tuple[dict[str, Any], dict[str, Any]]:
     data = dict(
         sources=dict(sounds=source),
         batch_size=32 if a.stage == "B" else 64,
-        samples=19_520,
+        entries=dict(
+            audio=entries.audio(19_520),
+            text=dict(kind="text", words=words, length=8, captions=own),
+        ),
         rate=16_000,
-        text=dict(kind="text", words=words, length=8, captions=own),
     )
     return objective, data

@@ -1,11 +1,11 @@
 """wav2vec 2.0 (Baevski et al. 2020, arXiv:2006.11477): contrast of quantised latents of masked speech.
 
-Run:      python -m ssl_audio.train --config configs/wav2vec2.py:data=LIBRISPEECH --workdir runs/wav2vec2
-Try:      python -m ssl_audio.train --config configs/wav2vec2.py:runlocal --workdir runs/try
-Laptop:   python -m ssl_audio.train --config configs/wav2vec2.py:laptop,data=DIR --workdir runs/laptop
+Run:      ssl-audio train --config wav2vec2:data=LIBRISPEECH --workdir runs/wav2vec2
+Try:      ssl-audio train --config wav2vec2:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config wav2vec2:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
 Options:  size=tiny|base|large
-Results:  experiments/wav2vec2/README.md; published weights: python -m ssl_audio convert --from hf_wav2vec2
+Results:  experiments/wav2vec2/README.md; published weights: ssl-audio convert --from hf_wav2vec2
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ def get_config(arg=""):
     config: Any = runs.pretrain(
         places=a.data, objective=objective, batch=batch, steps=steps, optim=optim
     )
-    config.data.update(samples=samples, crop="random")
+    config.data.entries.audio.update(samples=samples, crop="random")
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.optim.lr = 1e-5  # its losses must not tell one machine from another

@@ -2,6 +2,7 @@
 
 structs, arrays, losses    what flows, its letters, the formulas of losses
 config, versions, startup  options → objects; what runs here; settings of a process
+config_files               `--config`, and the configs that come along → ssl-audio configs
 data/          files → waveforms in batches (host side, numpy)
 distributed/   processes, what starts them, what they watch; meshes and layouts
 storage/       checkpoints, exported folders, tables; files written whole
@@ -24,13 +25,14 @@ Imports go upward in this list only (tests/test_laws.py).
 
 from typing import TYPE_CHECKING, Any
 
+from ssl_audio.versions import __version__
+
 if TYPE_CHECKING:
     from ssl_audio.inference.audio_text import AudioTextModel
     from ssl_audio.inference.encoder import Encoder
     from ssl_audio.inference.load import load
     from ssl_audio.inference.model import Model
 
-__version__ = "0.1.0"
 __all__ = ["AudioTextModel", "Encoder", "Model", "__version__", "load"]
 
 # Name → module. They bring JAX along, so only when asked for.

@@ -4,12 +4,10 @@ A mapping with a `kind` becomes an instance of the class in the file of that nam
 be one of its dataclass fields. There is no registry: adding a file adds a kind.
 """
 
-import argparse
 import ast
 import dataclasses
 import difflib
 import importlib
-import os
 import pathlib
 import re
 import sys
@@ -144,66 +142,6 @@ def plain(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return tuple(plain(v) for v in config)
     return config
-
-
-def command_line(
-    doc: str,
-    argv: list[str] | None = None,
-    *,
-    workdir: bool = False,
-    more: Mapping[str, Mapping[str, Any]] | None = None,
-    argument: str = "",
-) -> tuple[argparse.Namespace, Any]:
-    """Parse `--config FILE[:arg]`, `--config.a.b=value` and `--workdir`; return them and the config.
-
-    Args:
-      doc: for --help.
-      argv: default: that of the program.
-      workdir: whether there is a `--workdir`.
-      more: further options and their `add_argument` settings.
-      argument: put behind the config's own.
-
-    Raises:
-      SystemExit: on --help, and on a wrong command line, with a message.
-    """
-    from absl import flags
-    from ml_collections import config_flags
-
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG,…]", help="a Python file")
-    parser.add_argument(
-        "--config.PATH", metavar="VALUE", help="override one option, as --config.optim.lr=1e-3"
-    )
-    if workdir:
-        parser.add_argument("--workdir", required=True, help="where the run keeps all it writes")
-    for name, settings in (more or {}).items():
-        parser.add_argument(name, **settings)
-    overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
-    args = parser.parse_args([a for a in argv if a not in overrides])
-    file = args.config.partition(":")[0]
-    if not pathlib.Path(file).is_file():
-        parser.error(f"--config: no file {file}")
-    # Flags of our own, not absl's global ones: a program may call this twice.
-    values = flags.FlagValues()
-    link = "" if not argument else "," if ":" in args.config else ":"
-    line = ["", f"--config={args.config}{link}{argument}", *overrides]
-    # An option that the config leaves at its default can be overridden too; `make` refuses those that
-    # do not exist, with a suggestion.
-    anew: Any = dict(lock_config=False, accept_new_attributes=True)
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line, **anew)
-    try:
-        values(line)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        message = str(error)
-        if isinstance(error, KeyError):
-            message = f"an override names {message}, which the config does not have."
-        if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
-            message = message.strip().splitlines()[-1]
-        parser.error(message)
-    return args, values["config"].value
 
 
 def _value(value: Any, hint: Any, path: str) -> Any:

@@ -1,10 +1,22 @@
-"""What happens before a command does its work: settings of the CPU, logs, the compilation cache, errors."""
+"""What every command does before its work: parser, settings of the CPU, logs, compilation cache, errors."""
 
+import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
+
+
+def parser(verb: str, doc: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a verb, without options yet; `doc` is shown by --help as it is."""
+    return argparse.ArgumentParser(
+        prog=f"ssl-audio {verb}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def logs() -> None:
@@ -15,12 +27,12 @@ def logs() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs in ~/.cache/ssl_audio (or SSL_AUDIO_CACHE) for the next start."""
-    import jax  # not for --help
+    """Keep compiled programs in ~/.cache/ssl_audio (or SSL_AUDIO_CACHE) for the next start.
 
+    JAX reads the variable when it is imported, so this comes before; many commands never import it.
+    """
     folder = os.environ.get("SSL_AUDIO_CACHE", os.path.expanduser("~/.cache/ssl_audio/xla"))
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", folder)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
 
 
 def tune_cpu() -> None:
@@ -55,11 +67,32 @@ def _has_avx512() -> bool:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call `main`; show a user's mistake as one message instead of a traceback."""
+    """Call `main`; show a user's mistake as one message instead of a traceback.
+
+    Raises:
+      SystemExit: 1 after a mistake, 130 after Ctrl-C.
+    """
     try:
         main()
-    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, AssertionError) as error:
+        no_device = _raised_by_the_search_for_devices(error)
         if os.environ.get("SSL_AUDIO_TRACEBACK"):
             raise
-        hint = "(SSL_AUDIO_TRACEBACK=1 shows where)"
-        sys.exit(f"{type(error).__name__}: {error} {hint}")
+        if isinstance(error, AssertionError) and not no_device:
+            raise  # a mistake of ours
+        message = f"{type(error).__name__}: {error}"
+        if no_device:
+            message = (
+                f"no device: JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}, and JAX finds none "
+                "such. Try JAX_PLATFORMS=cpu, or install JAX for it: pip install 'ssl_audio[cuda]' or "
+                f"'ssl_audio[tpu]'. JAX says: {message}"
+            )
+        sys.exit(f"{message} (SSL_AUDIO_TRACEBACK=1 shows where)")
+
+
+def _raised_by_the_search_for_devices(error: BaseException) -> bool:
+    # Where no back end is left at all, JAX fails an assertion of its own there.
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return os.path.basename(last) == "xla_bridge.py"

@@ -2,6 +2,8 @@
 
 import sys
 
+__version__ = "0.2.0"  # setup.py reads it here
+
 
 def versions() -> dict[str, str]:
     """Return the versions of what computes a run."""

@@ -34,7 +34,8 @@ def options(mixer="attention", patch=(16, 8), frames=FRAMES) -> dict:
             masking=dict(kind="masking:Random", count=4),
         ),
         data=dict(
-            kind="pipeline", batch_size=8, samples=10_480,
+            kind="pipeline", batch_size=8,
+            entries=dict(audio=dict(kind="entries:Audio", samples=10_480)),
             sources=dict(a=dict(kind="synthetic", size=16, seconds=0.5)),
         ),
     )  # fmt: skip
@@ -80,7 +81,7 @@ def audio_text(folder, encoder="cnn", *, kind="contrastive", out=16, **objective
         kind=kind, root="", fold=5, encoder=encoder, text="words", out=out, **objective
     )
     presets.runlocal(options)
-    options.data.samples = 8_000
+    options.data.entries.audio.samples = 8_000
     audio = options.objective.towers.audio
     if encoder == "cnn":
         audio.encoder.channels = (8,)

@@ -1,4 +1,4 @@
-"""Building objects from configs, and the command line: what is refused, and with which words."""
+"""Building objects from configs: what is refused, and with which words."""
 
 import dataclasses
 import textwrap
@@ -7,17 +7,16 @@ import pytest
 from ml_collections import ConfigDict
 from reference import ROOT
 
-from ssl_audio import config, slots, startup
+from ssl_audio import config, config_files, slots
 from ssl_audio.layers import norms
 from ssl_audio.layers.attention import Attention
 from ssl_audio.presets import patch_encoders
 from ssl_audio.tokens.masking import Cluster
-from ssl_audio.train.loop import Run
 
 # ml_collections loads config files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
-SSAST, SSAMBA = str(ROOT / "configs/ssast.py"), str(ROOT / "configs/ssamba.py")
+SSAST = str(ROOT / "configs/ssast.py")
 
 
 def test_a_typo_gets_a_suggestion_and_all_options():
@@ -192,81 +191,8 @@ def test_text_has_one_sorted_line_per_leaf():
 def test_swapping_transformer_for_mamba_is_one_subtree():
     lines = {}
     for encoder in ("ssast", "ssamba"):
-        _, options = config.command_line("", [f"--config={SSAST}:size=tiny,encoder={encoder}"])
+        options = config_files.load(f"{SSAST}:size=tiny,encoder={encoder}")
         lines[encoder] = set(config.text(options).splitlines())
     differ = lines["ssast"] ^ lines["ssamba"]
     assert any("mixer.kind" in line for line in differ)
     assert all(line.startswith("objective.encoder.") for line in differ)
-
-
-def test_command_line_overrides():
-    argv = [f"--config={SSAMBA}:size=tiny,runlocal", "--config.optim.lr=0.5", "--workdir", "there"]
-    argv += ["--config.objective.masking.count=3", "--config.checkpoint.every=50%"]
-    args, options = config.command_line("what it does", argv, workdir=True)
-    assert args.workdir == "there"
-    assert (options.optim.lr, options.objective.masking.count) == (0.5, 3)
-    assert options.checkpoint.every == "50%"
-    again = config.command_line("what it does", argv, workdir=True)[1]
-    assert again.to_dict() == options.to_dict(), "a program may parse twice"
-
-
-def test_options_that_a_config_does_not_name_can_be_overridden():
-    line = [f"--config={SSAMBA}:size=tiny,runlocal"]
-    more = ["--config.objective.encoder.dtype=bfloat16", "--config.data.gain=3"]
-    more += ["--config.eval_every=5%", "--config.data.shuffle=False"]
-    run = config.make(Run, config.command_line("", line + more)[1])
-    assert run.objective.encoder.dtype == "bfloat16" and run.eval_every == "5%"
-    assert (run.data.gain, run.data.shuffle) == (3, False)
-    for wrong, words in (
-        (
-            "--config.objective.encoder.dtpe=bfloat16",
-            r"config.objective.encoder: .*no option 'dtpe'.*'dtype'",
-        ),
-        ("--config.data.shuffle=3", "config.data.shuffle: wanted bool, got 3"),
-        ("--config.optim.learning=1", "config.optim: Optim has no option 'learning'"),
-    ):
-        with pytest.raises(TypeError, match=words):
-            config.make(Run, config.command_line("", [*line, wrong])[1])
-
-
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        ([], "--config"),
-        (["--config=nowhere.py"], "no file nowhere.py"),
-        ([f"--config={SSAST}:sise=tiny"], "the options are size"),
-        ([f"--config={SSAST}:size=huge"], "huge"),
-        ([f"--config={SSAST}", "--config.no.such=1"], "'no'"),
-        ([f"--config={SSAST}", "--config.optim.lr=fast"], "fast"),
-        ([f"--config={SSAST}", "--confg.optim.lr=1"], "--confg.optim.lr=1"),
-        ([f"--config={SSAST}:data=/no/such/folder"], "a folder that exists"),
-    ],
-    ids=lambda v: v if isinstance(v, str) else "",
-)
-def test_command_line_mistakes_are_one_message(argv, words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        config.command_line("", argv)
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and words in said and "Traceback" not in said
-
-
-def test_a_missing_workdir_and_help(capsys):
-    with pytest.raises(SystemExit):
-        config.command_line("", [f"--config={SSAST}"], workdir=True)
-    assert "--workdir" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        config.command_line("Line one.\n  kept as it is", ["--help"], workdir=True)
-    assert stop.value.code == 0 and "  kept as it is" in capsys.readouterr().out
-
-
-def test_run_turns_mistakes_of_users_into_one_line(monkeypatch):
-    monkeypatch.delenv("SSL_AUDIO_TRACEBACK", raising=False)
-
-    def mistake():
-        raise ValueError("batch size 3: wanted 4")
-
-    with pytest.raises(SystemExit, match="ValueError: batch size 3: wanted 4"):
-        startup.run(mistake)
-    monkeypatch.setenv("SSL_AUDIO_TRACEBACK", "1")
-    with pytest.raises(ValueError):
-        startup.run(mistake)

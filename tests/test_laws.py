@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import structure
+from attention_copies import copies
 from published import CONFIGS, argument, load
 from reference import ROOT
 
@@ -292,6 +293,62 @@ def test_lifted_transforms_only_in_the_stack():
     for path in FILES:
         if path.name != "stack.py":
             assert not LIFTED & (linen(path) or set()), name(path)
+
+
+def test_attention_is_written_once():
+    found = {name(path) for path in FILES if top(path) in MODEL and copies(path.read_text())}
+    assert found == {"layers/attention.py"}, "call layers.attention.attend, or .weights"
+
+
+COPIES = {
+    "plain": "def f(q, k, v):\n return jnp.einsum(e, softmax(jnp.einsum(e, q, k)), v)",
+    "weights alone": "def f(q, k):\n s = q @ k.T\n s = jnp.where(m, s, 0)\n return nn.softmax(s)",
+    "in two methods": """
+class A:
+    def scores(self, x):
+        q, k = nn.Dense(4)(x), nn.Dense(4)(x)
+        return jnp.matmul(q, k.swapaxes(1, 2))
+    def __call__(self, x):
+        scores = self.scores(x) * self.scale
+        return jax.nn.softmax(scores, axis=-1)""",
+    "by hand": """
+def f(q, k, v):
+    scores = lax.dot_general(q, k, d)
+    shares = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return shares / shares.sum(-1) @ v""",
+    "a learned query": """
+def f(self, x):
+    scores = jnp.einsum("d,bnd->bn", self.param("query", init, (4,)), x)
+    return jnp.einsum("bn,bnd->bd", nn.softmax(scores), x)""",
+    "unpacked": "def f(qkv):\n return softmax(jnp.einsum(e, *qkv))",
+    "ready made": "def f(x):\n return nn.SelfAttention(4)(x)",
+}
+OTHERS = {
+    "classifier": "def f(self, x):\n return softmax(x @ self.param('w', init, (4, 2)))",
+    "mix of layers": """
+def f(self, layers):
+    weights = softmax(self.param("weights", init, (len(layers),)))
+    return jnp.einsum("lbmd,l->bmd", layers, weights)""",
+    "codes": """
+def f(self, x):
+    books = self.param("book", init, (8, 4))
+    return softmax(x @ books.T) @ books""",
+    "logits of what attention gave": """
+def f(self, x):
+    mixed = attend(x, x, x) + jnp.einsum("bnd,bmd->bnm", x, x)
+    return nn.softmax(nn.Dense(10)(mixed))""",
+    "contrast": "def f(x, y):\n return log_softmax(jnp.einsum('id,jd->ij', x, y))",
+}
+
+
+@pytest.mark.parametrize("text", COPIES.values(), ids=COPIES)
+def test_a_copy_of_attention_is_found(text):
+    assert copies(text)
+
+
+@pytest.mark.parametrize("text", OTHERS.values(), ids=OTHERS)
+def test_other_softmaxes_are_not_taken_for_attention(text):
+    assert not copies(text)
 
 
 def test_mesh_axes_are_made_in_one_place():

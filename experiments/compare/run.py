@@ -94,10 +94,9 @@ def train(name: str, work: pathlib.Path, args: argparse.Namespace) -> float:
 
 def run(command: str) -> float:
     """Run a verb of ssl_audio; return the peak of its memory in GiB. SystemExit if it fails."""
-    print(f"$ python -m ssl_audio.{command}", flush=True)
-    process = subprocess.Popen(
-        [sys.executable, "-m", *shlex.split(f"ssl_audio.{command}")], cwd=ROOT
-    )
+    print(f"$ ssl-audio {command}", flush=True)
+    arguments = [sys.executable, "-m", "ssl_audio", *shlex.split(command)]
+    process = subprocess.Popen(arguments, cwd=ROOT)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(os.waitstatus_to_exitcode(status))

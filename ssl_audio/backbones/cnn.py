@@ -1,7 +1,7 @@
 """Convolutions over the grid of tokens: a small audio tower on patches, or Cnn14 of PANNs on mel bins.
 
 Cnn14 (Kong et al. 2020, arXiv:1912.10211) is `CNN14` as channels behind `tokens/bins.py`, with
-`norms.StoredNorm`; what makes one vector of its last map is `pools.MaxMean`.
+`norms.FrozenBatchNorm`; what makes one vector of its last map is `pools.MaxMean`.
 """
 
 import flax.linen as nn
@@ -21,7 +21,7 @@ class Cnn(nn.Module):
     Attributes:
       channels: width of each block; the last is the width of the tokens that come out.
       convolutions: in each block, each followed by a norm over channels and a ReLU.
-      norm: template. `StoredNorm` is the batch normalisation of a published checkpoint, in training
+      norm: template. `FrozenBatchNorm` is the batch normalisation of a published checkpoint, in training
         too; to begin from nothing take `LayerNorm`, since statistics of 0 and 1 normalise nothing.
       dropout: share of the values that training sets to 0 after each block.
     """

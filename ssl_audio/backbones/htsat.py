@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.attention import attend
 from ssl_audio.layers.blocks import Mlp, drop_path
 from ssl_audio.layers.dense import INIT
 from ssl_audio.layers.norms import LayerNorm
@@ -51,13 +52,13 @@ class WindowAttention(nn.Module):
             cut
         )
         q, k, v = jnp.moveaxis(qkv.reshape(*cut.shape[:3], 3, heads, -1), 3, 0)
-        scores = jnp.einsum("bwnhd,bwmhd->bwhnm", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
         table = self.param("offsets", INIT, ((2 * side - 1) ** 2, heads), jnp.float32)
-        scores += jnp.moveaxis(table[offsets(side)], -1, 0)[None, None]
+        bias = jnp.moveaxis(table[offsets(side)], -1, 0)
         if self.shift:
-            apart = neighbours(height, wide, side, self.shift)
-            scores = jnp.where(apart[None, :, None], scores, scores - 100.0)
-        mixed = jnp.einsum("bwhnm,bwmhd->bwnhd", nn.softmax(scores).astype(x.dtype), v)
+            near = neighbours(height, wide, side, self.shift)
+            bias = bias[None] + np.where(near, 0, -100).astype(np.float32)[:, None]
+        # Windows are short: all scores at once.
+        mixed = attend(q * q.shape[-1] ** -0.5, k, v, bias=bias, implementation="plain")
         mixed = nn.Dense(width, dtype=x.dtype, kernel_init=INIT, name="out")(
             mixed.reshape(cut.shape)
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Float
 from ssl_audio.backbones.stack import over_layers
+from ssl_audio.layers import attention
 from ssl_audio.layers.norms import BiasNorm, swoosh_l, swoosh_r
 from ssl_audio.structs import Encoded, Tokens
 
@@ -156,15 +157,14 @@ class Layer(nn.Module):
         )
         places = nn.Dense(heads * self.place, use_bias=False, name="places")(distances)
         places = places.reshape(-1, heads, self.place)
-        scores = jnp.einsum("bnhd,bmhd->bhnm", q, k)
         by_distance = jnp.einsum("bnhd,mhd->bhnm", p, places)
         # Row n wants distances -n … N - 1 - n, which lie at N - 1 - n onwards.
         which = np.arange(count)[None] - np.arange(count)[:, None] + count - 1
-        which = jnp.broadcast_to(jnp.asarray(which)[None, None], scores.shape)
-        scores = scores + jnp.take_along_axis(by_distance, which, axis=3)
-        if valid is not None:
-            scores = jnp.where(valid[:, None, None], scores, -1000.0)
-        return nn.softmax(scores)
+        which = jnp.broadcast_to(
+            jnp.asarray(which)[None, None], (*x.shape[:1], heads, count, count)
+        )
+        bias = jnp.take_along_axis(by_distance, which, axis=3)
+        return attention.weights(q, k, bias=bias, valid=valid)
 
     def _attend(self, x, weights, name):
         v = nn.Dense(self.heads * self.value, name=f"{name}_in")(x)

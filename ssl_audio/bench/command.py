@@ -1,4 +1,4 @@
-"""Time a part: python -m ssl_audio bench scan|step|inference|input, each with its own --help.
+"""Time a part: ssl-audio bench scan|step|inference|input, each with its own --help.
 
 Prints a table, medians of interleaved rows; "ratio" is to the first row of a group, "x floor" to what
 the device would need for the bytes and matrix products alone. --check compares ratios with a past run.
@@ -6,28 +6,81 @@ the device would need for the bytes and matrix products alone. --check compares 
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio.bench import encoders, input, measure, scan
+from ssl_audio import startup
+
+
+def _scan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--implementation",
+        default="auto,associative,chunked,torch",
+        help="of auto, reference, xla, cpp, pallas_gpu, pallas_tpu (layers/scan), associative, chunked, "
+        "torch",
+    )
+    parser.add_argument("--length", default="512,2048", help="tokens; several with commas")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--channels", type=int, default=384)
+    parser.add_argument("--states", type=int, default=16)
+    parser.add_argument("--memory", type=float, default=4.0, help="GB of temporaries not to exceed")
+
+
+def _step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--encoder", default="ssast,ssamba", help="names in presets/patch_encoders.py"
+    )
+    parser.add_argument("--size", default="tiny", help="tiny, small, base; several with commas")
+    parser.add_argument("--frames", type=int, default=1024, help="of 10 ms (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--depth", type=int, help="layers, if not the published number")
+    parser.add_argument("--dtype", default="float32", help="of the mixers; or bfloat16")
+    parser.add_argument("--remat", default="dots", help="of a layer: none, dots, full")
+    parser.add_argument(
+        "--torch",
+        action="store_true",
+        help="also time the encoder alone, fitted to noise, here and in PyTorch",
+    )
+    parser.add_argument("--compile", action="store_true", help="with --torch: compiled, too")
+
+
+def _inference(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--encoder",
+        default="ssamba,ssast:implementation=plain,ssast:implementation=blockwise",
+        help='names in presets/patch_encoders.py, with ":option=value" for the mixer',
+    )
+    parser.add_argument("--size", default="tiny")
+    parser.add_argument("--tokens", default="512,2048,8192", help="several with commas")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--depth", type=int, help="layers, if not the published number")
+    parser.add_argument("--dtype", default="float32", help="of the mixers; or bfloat16")
+    parser.add_argument("--memory", type=float, default=4.0, help="GB not to exceed")
+    parser.add_argument("--torch", action="store_true", help="also time them in PyTorch")
+
+
+def _input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="synthetic", help="as data= of the configs")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seconds-each", type=float, default=10.0, help="length of a clip")
+    parser.add_argument("--threads", default="0,8", help="that read ahead; several with commas")
+    parser.add_argument("--workers", default="0", help="processes; several with commas")
+
 
 BENCHMARKS = {
-    "scan": (scan.options, scan.rows),
-    "step": (encoders.step_options, encoders.step_rows),
-    "inference": (encoders.inference_options, encoders.inference_rows),
-    "input": (input.options, input.rows),
+    "scan": (_scan, "the selective scan, forward and with gradients, beside other formulations"),
+    "step": (_step, "forward passes and training steps of encoders on clips"),
+    "inference": (_inference, "encoders over ever longer sequences"),
+    "input": (_input, "batches of clips: what the host can feed"),
 }
 
 
-def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
-    """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_subparsers(dest="what", required=True)
-    for name, (options, _) in BENCHMARKS.items():
-        one = what.add_parser(name)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio bench`."""
+    made = startup.parser("bench", __doc__)
+    what = made.add_subparsers(dest="what", required=True)
+    for name, (options, about) in BENCHMARKS.items():
+        one = what.add_parser(name, help=about, description=about)
         options(one)
         one.add_argument("--repeats", type=int, default=7)
         one.add_argument("--seconds", type=float, default=60, help="3 repeats are made at least")
@@ -35,8 +88,21 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         one.add_argument("--figure", help="also draw them along their tokens or length")
         one.add_argument("--check", metavar="JSON", help="fail where a ratio has risen since then")
         one.add_argument("--slack", type=float, default=1.5, help="by more than this factor")
-    args = parser.parse_args(argv)
-    records = measure.measure(BENCHMARKS[args.what][1](args), args.repeats, args.seconds)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Parse the command line and measure."""
+    args = parser().parse_args(argv)
+    from ssl_audio.bench import encoders, input, measure, scan
+
+    rows = {
+        "scan": scan.rows,
+        "step": encoders.step_rows,
+        "inference": encoders.inference_rows,
+        "input": input.rows,
+    }
+    records = measure.measure(rows[args.what](args), args.repeats, args.seconds)
     found = measure.machine()
     print(", ".join(f"{k} {v}" for k, v in found.items() if k != "flags"))
     print(measure.table(records), flush=True)

@@ -24,25 +24,6 @@ log = logging.getLogger(__name__)
 ROWS = 8  # of patches in a column: 128 mel bins by 16
 
 
-def step_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `step`."""
-    parser.add_argument(
-        "--encoder", default="ssast,ssamba", help="names in presets/patch_encoders.py"
-    )
-    parser.add_argument("--size", default="tiny", help="tiny, small, base; several with commas")
-    parser.add_argument("--frames", type=int, default=1024, help="of 10 ms (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--depth", type=int, help="layers, if not the published number")
-    parser.add_argument("--dtype", default="float32", help="of the mixers; or bfloat16")
-    parser.add_argument("--remat", default="dots", help="of a layer: none, dots, full")
-    parser.add_argument(
-        "--torch",
-        action="store_true",
-        help="also time the encoder alone, fitted to noise, here and in PyTorch",
-    )
-    parser.add_argument("--compile", action="store_true", help="with --torch: compiled, too")
-
-
 def step_rows(args: argparse.Namespace) -> list[Row]:
     """Return the rows of `step`: the forward pass and the joint pretraining step of each encoder."""
     found = []
@@ -151,22 +132,6 @@ def _fitted(name: str, size: str, built: dict, args: argparse.Namespace) -> list
             call = formulations.torch_training_step(made, *tensors, dtype=args.dtype)
             found.append(row(what, call))
     return found
-
-
-def inference_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `inference`."""
-    parser.add_argument(
-        "--encoder",
-        default="ssamba,ssast:implementation=plain,ssast:implementation=blockwise",
-        help='names in presets/patch_encoders.py, with ":option=value" for the mixer',
-    )
-    parser.add_argument("--size", default="tiny")
-    parser.add_argument("--tokens", default="512,2048,8192", help="several with commas")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--depth", type=int, help="layers, if not the published number")
-    parser.add_argument("--dtype", default="float32", help="of the mixers; or bfloat16")
-    parser.add_argument("--memory", type=float, default=4.0, help="GB not to exceed")
-    parser.add_argument("--torch", action="store_true", help="also time them in PyTorch")
 
 
 def inference_rows(args: argparse.Namespace) -> list[Row]:

@@ -5,16 +5,8 @@ import argparse
 from ssl_audio import config
 from ssl_audio.bench.measure import Row
 from ssl_audio.data import places
+from ssl_audio.data.entries import Audio
 from ssl_audio.data.pipeline import Pipeline
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """Add this benchmark's options."""
-    parser.add_argument("--data", default="synthetic", help="as data= of the configs")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seconds-each", type=float, default=10.0, help="length of a clip")
-    parser.add_argument("--threads", default="0,8", help="that read ahead; several with commas")
-    parser.add_argument("--workers", default="0", help="processes; several with commas")
 
 
 def rows(args: argparse.Namespace) -> list[Row]:
@@ -26,8 +18,8 @@ def rows(args: argparse.Namespace) -> list[Row]:
             sources = {name: config.build(at, "data") for name, at in given.items()}
             pipeline = Pipeline(
                 sources,
-                batch_size=args.batch,
-                samples=round(16_000 * args.seconds_each),
+                args.batch,
+                dict(audio=Audio(round(16_000 * args.seconds_each))),
                 threads=threads,
                 workers=workers,
             )

@@ -21,19 +21,6 @@ OTHERS: dict[str, Callable] = {
 }
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """Add this benchmark's options."""
-    known = ", ".join(["auto", *IMPLEMENTATIONS, *OTHERS, "torch"])
-    parser.add_argument(
-        "--implementation", default="auto,associative,chunked,torch", help=f"of {known}"
-    )
-    parser.add_argument("--length", default="512,2048", help="tokens; several with commas")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--channels", type=int, default=384)
-    parser.add_argument("--states", type=int, default=16)
-    parser.add_argument("--memory", type=float, default=4.0, help="GB of temporaries not to exceed")
-
-
 def rows(args: argparse.Namespace) -> list[Row]:
     """Return the rows: implementations within passes within lengths."""
     found = []

@@ -1,14 +1,18 @@
 """Foreign checkpoints → our config and parameters. A family of models is a file of this folder."""
 
+from __future__ import annotations
+
 import importlib
 import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ssl_audio.convert.base import Converted, State
+if TYPE_CHECKING:  # --help needs the names of the families only
+    from ssl_audio.convert.base import Converted, State
 
-SHARED = ("__main__", "base", "files", "options", "patches", "trace", "vit")  # not families
+# Not families.
+SHARED = ("base", "command", "export", "files", "options", "patches", "trace", "vit")
 # Other names of families: those that share a file, and "hf_" at either end.
 SPEECH = ("wav2vec2", "hubert", "wavlm", "data2vec")
 ALIASES: Mapping[str, str] = MappingProxyType(
@@ -22,7 +26,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-__all__ = ["Converted", "families", "from_state_dict", "module"]
+__all__ = ["families", "from_state_dict", "module"]
 
 
 def families() -> list[str]:

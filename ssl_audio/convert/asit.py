@@ -10,6 +10,7 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build_pair,
+    clips,
     dense,
     need,
     norm,
@@ -88,7 +89,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.finish()
     config = dict(
         objective=objective,
-        data=dict(samples=samples(frames)),
+        data=clips(samples(frames)),
         reference=dict(prefix=prefix),
     )
     unused = () if teacher else ("head", "fc")

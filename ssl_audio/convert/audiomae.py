@@ -11,6 +11,7 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
+    clips,
     dense,
     need,
     norm,
@@ -97,7 +98,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
     front = objective["frontend"]
     length = front.get("window", Fbank.window) + (frames - 1) * front.get("hop", Fbank.hop)
-    data = dict(samples=length, rate=front.get("rate", Fbank.rate))
+    data = clips(length, rate=front.get("rate", Fbank.rate))
     config = dict(objective=objective, data=data)
     kept = {}
     if "decoder" in objective and not objective["decoder"]["special"]:

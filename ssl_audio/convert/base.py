@@ -121,7 +121,9 @@ def build_pair(
     """
     objective = configs.build(config["objective"], "objectives")
     blank = blank or {
-        "audio": jax.ShapeDtypeStruct((1, config["data"]["samples"]), np.float32),
+        "audio": jax.ShapeDtypeStruct(
+            (1, config["data"]["entries"]["audio"]["samples"]), np.float32
+        ),
         "length": jax.ShapeDtypeStruct((1,), np.int32),
     }
     shapes, extra = jax.eval_shape(objective.init, jax.random.key(0), blank)
@@ -134,6 +136,12 @@ def build_pair(
 def samples(frames: int) -> int:
     """Return the samples of audio that give so many frames."""
     return Fbank.window + (frames - 1) * Fbank.hop
+
+
+def clips(samples: int, *, rate: int | None = None, **options: Any) -> dict[str, Any]:
+    """Return the `data` of a converted model's config: the clips that it was trained on."""
+    audio = dict(kind="entries:Audio", samples=samples, **options)
+    return dict(entries=dict(audio=audio)) | ({} if rate is None else dict(rate=rate))
 
 
 def check_keys(*, missing: Iterable[str], left: Iterable[str], differ: Iterable[str] = ()) -> None:
@@ -188,7 +196,7 @@ def norm(name: str, params: Any) -> dict[str, np.ndarray]:
 
 
 def stored_norm(name: str, params: Any) -> dict[str, np.ndarray]:
-    """Return a `StoredNorm` under a BatchNorm's names."""
+    """Return a `FrozenBatchNorm` under a BatchNorm's names."""
     statistics = {f"{name}.running_mean": params["mean"], f"{name}.running_var": params["var"]}
     return norm(name, params) | statistics
 

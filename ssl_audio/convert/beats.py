@@ -18,6 +18,7 @@ from ssl_audio.convert.base import (
     attention,
     build,
     check_groups,
+    clips,
     count,
     dense,
     need,
@@ -69,7 +70,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.finish()
     config = dict(
         objective=objective,
-        data=dict(samples=samples(objective["tokenizer"]["tokenizer"]["patch"][1])),
+        data=clips(samples(objective["tokenizer"]["tokenizer"]["patch"][1])),
         reference=style(state),
     )
     built, params, left = build(config, lambda p: to_state_dict(p, config), state)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.convert import beats
-from ssl_audio.convert.base import Converted, State, build, dense, need, plain_names, samples
+from ssl_audio.convert.base import Converted, State, build, clips, dense, need, plain_names, samples
 from ssl_audio.convert.options import Options
 from ssl_audio.quantizers import codebooks
 from ssl_audio.tokens.order import in_time
@@ -40,7 +40,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.finish()
     config = dict(
         objective=objective,
-        data=dict(samples=samples(objective["tokenizer"]["tokenizer"]["patch"][1])),
+        data=clips(samples(objective["tokenizer"]["tokenizer"]["patch"][1])),
         reference=beats.style(state),
     )
     built, params, left = build(

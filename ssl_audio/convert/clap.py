@@ -16,6 +16,7 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
+    clips,
     count,
     dense,
     need,
@@ -93,12 +94,12 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             ),
             per_direction=True,
         ),
-        data=dict(samples=samples, rate=parts["frontend"]["rate"], fill="repeatpad"),
+        data=clips(samples, rate=parts["frontend"]["rate"], fill="repeatpad"),
         reference=dict(names=style),
     )
     most = words["tokenizer"]["length"] - words["tokenizer"]["first"]
     if found := text_config(top, min(77, most)):
-        config["data"]["text"] = found
+        config["data"]["entries"]["text"] = found
     for asked in (audio, text, top):
         asked.finish()
     hidden = dict(config, reference=dict(names="transformers"))

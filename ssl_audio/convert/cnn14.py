@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.backbones.cnn import halved
-from ssl_audio.convert.base import Converted, State, build, dense, need, plain_names, stored_norm
+from ssl_audio.convert.base import (
+    Converted,
+    State,
+    build,
+    clips,
+    dense,
+    need,
+    plain_names,
+    stored_norm,
+)
 from ssl_audio.convert.options import Options
 from ssl_audio.frontend.mel import SCALES, mel_bands
 
@@ -58,7 +67,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     kind, tagger = asked.get("kind", TAGGER), asked.get("tagger", True)
     asked.finish()
     rate = parts["frontend"]["rate"]
-    data = dict(samples=10 * rate, rate=rate)
+    data = clips(10 * rate, rate=rate)
     state = {name: value for name, value in state.items() if name not in kept}
     if not tagger:
         if kind != TAGGER:
@@ -146,7 +155,7 @@ def cnn14_parts(state: State, asked: Options, prefix: str) -> tuple[dict[str, An
         kind="cnn",
         channels=channels,
         convolutions=2,
-        norm=dict(kind="norms:StoredNorm"),
+        norm=dict(kind="norms:FrozenBatchNorm"),
         dropout=0.2,
     )
     return dict(frontend=frontend, tokenizer=dict(kind="bins"), encoder=encoder), width

@@ -1,42 +1,47 @@
-"""Convert a checkpoint: python -m ssl_audio convert --from ssast --checkpoint F.pth --out DIR
+"""Convert a checkpoint: ssl-audio convert --from ssast --checkpoint F.pth --out DIR
 
 Then `ssl_audio.load(DIR)`, or config.warm_start.NAME.path=DIR.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from ssl_audio import convert
-from ssl_audio.convert import Converted, State, families, from_state_dict
-from ssl_audio.convert.base import plain_names
-from ssl_audio.convert.files import read
-from ssl_audio.storage import exported
+from ssl_audio import convert, startup
+from ssl_audio.convert import families, from_state_dict
+
+if TYPE_CHECKING:
+    from ssl_audio.convert.base import Converted, State
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio convert`."""
+    made = startup.parser("convert", __doc__)
+    made.add_argument("--from", required=True, choices=families(), dest="family")
+    made.add_argument(
+        "--checkpoint", required=True, help=".npz, .safetensors, .pth (needs torch) or a HF folder"
+    )
+    made.add_argument("--out", required=True, help="folder to write")
+    made.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. tstride=10"
+    )
+    made.add_argument(
+        "--check", action="store_true", help="compare with the original, as far as it is installed"
+    )
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, convert, write and tell."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--from", required=True, choices=families(), dest="family")
-    parser.add_argument(
-        "--checkpoint", required=True, help=".npz, .safetensors, .pth (needs torch) or a HF folder"
-    )
-    parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. tstride=10"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="compare with the original, as far as it is installed"
-    )
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
+    from ssl_audio.convert.files import read
+    from ssl_audio.storage import exported
+
     state, options = read(args.checkpoint)
     options |= dict(map(_option, args.option))
     model = from_state_dict(args.family, state, **options)
@@ -53,6 +58,8 @@ def check(family: str, state: State, model: Converted) -> None:
     Raises:
       RuntimeError: it differs.
     """
+    from ssl_audio.convert.base import plain_names
+
     converter = convert.module(family)
     if hasattr(converter, "to_state_dict"):
         back = converter.to_state_dict(model.params, model.config) | model.unused
@@ -90,6 +97,8 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _table(model: Converted) -> str:
     """Return lines: group, arrays, values."""
+    import jax
+
     groups = dict(model.params) | ({"(unused, kept)": dict(model.unused)} if model.unused else {})
     lines = [f"{'':20}{'arrays':>8}{'values':>14}"]
     for name, tree in groups.items():

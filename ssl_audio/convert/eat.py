@@ -10,6 +10,7 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build_pair,
+    clips,
     count,
     dense,
     need,
@@ -89,7 +90,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             clones=clones,
         )
     asked.finish()
-    config = dict(objective=objective, data=dict(samples=samples(frames)))
+    config = dict(objective=objective, data=clips(samples(frames)))
     built, params, ema, left = build_pair(
         config, lambda p: to_state_dict(p, config), student, teacher, unused=KEPT
     )

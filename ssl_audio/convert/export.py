@@ -1,4 +1,4 @@
-"""Export a model to a plain folder: python -m ssl_audio export --checkpoint RUN --out DIR
+"""Export a model to a plain folder: ssl-audio export --checkpoint RUN --out DIR
 
 With --to also under a published model's names, so that its PyTorch code can load it: DIR/state_dict.npz,
 DIR/FAMILY/model.safetensors, and with --pth DIR/state_dict.pth.
@@ -10,30 +10,34 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from ssl_audio import convert
+from ssl_audio import convert, startup
 from ssl_audio.convert import families
-from ssl_audio.storage import atomic, exported
-from ssl_audio.storage.checkpoint import load_params
+from ssl_audio.storage import atomic
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio export`."""
+    made = startup.parser("export", __doc__)
+    made.add_argument("--checkpoint", required=True, help="a workdir, or an exported folder")
+    made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    made.add_argument("--out", required=True, help="folder to write")
+    made.add_argument("--to", choices=families(), help="also write this family's names")
+    made.add_argument("--pth", action="store_true", help="with --to: a .pth, too (needs torch)")
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and write."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--checkpoint", required=True, help="a workdir, or an exported folder")
-    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
-    parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--to", choices=families(), help="also write this family's names")
-    parser.add_argument("--pth", action="store_true", help="with --to: a .pth, too (needs torch)")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.pth and not args.to:
-        parser.error("--pth says how to write the names of --to FAMILY.")
+        parser().error("--pth says how to write the names of --to FAMILY.")
+    import jax
+
+    from ssl_audio.storage import exported
+    from ssl_audio.storage.checkpoint import load_params
+
     params, options = load_params(args.checkpoint, args.step)
     kept = exported.read_unused(args.checkpoint)
     state = state_dict(args.to, params, options) | kept if args.to else None
@@ -56,6 +60,8 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
     Raises:
       ValueError: the model is not one of this family, which has no name for some parameter.
     """
+    import jax
+
     converter = convert.module(family)
     if not hasattr(converter, "to_state_dict"):
         raise ValueError(f"{family}: this family can be read, not written.")
@@ -87,6 +93,8 @@ def write_state_dict(
     Raises:
       RuntimeError: a .pth is wanted and there is no torch.
     """
+    from ssl_audio.storage import exported
+
     if pth:
         try:
             import torch

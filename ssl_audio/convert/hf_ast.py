@@ -12,6 +12,7 @@ from ssl_audio.convert.base import (
     State,
     attention,
     build,
+    clips,
     count,
     dense,
     need,
@@ -135,7 +136,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
     config = dict(
         objective=objective,
-        data=dict(samples=samples(frames)),
+        data=clips(samples(frames)),
         reference=dict(prefix=prefix, names=style),
     )
     built, params, left = build(config, lambda p: to_state_dict(p, config), state)

@@ -18,6 +18,7 @@ from ssl_audio.convert.base import (
     attention,
     build,
     check_groups,
+    clips,
     conv,
     count,
     dense,
@@ -71,7 +72,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         asked.get(name)
     asked.finish()
     tokenizer = objective["tokenizer"]["tokenizer"]
-    config["data"] = dict(samples=_field(tokenizer) * 4)
+    config["data"] = clips(_field(tokenizer) * 4)
     unused = () if contrast else (f"{prefix}masked_spec_embed",)
     heads = ("lm_head.", "classifier.", "projector.") if prefix and not contrast else ()
     built, params, left = build(

@@ -44,7 +44,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     objective = dict(kind="contrastive", towers=dict(text=tower), edges=())
     text = text_config(asked, parts["tokenizer"]["length"])
     asked.finish()
-    config = dict(objective=objective, data=dict(text=text) if text else {})
+    config = dict(objective=objective, data=dict(entries=dict(text=text)) if text else {})
     ids = np.zeros((1, 1), np.int32)
     built, params, left = build(
         config,

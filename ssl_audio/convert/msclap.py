@@ -16,6 +16,7 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
+    clips,
     count,
     dense,
     need,
@@ -76,12 +77,12 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
                 text=dict(kind="towers:Tower", length="text_length", **words, projector=projector),
             ),
         ),
-        data=dict(samples=samples, rate=sound["frontend"]["rate"], fill="repeat"),
+        data=clips(samples, rate=sound["frontend"]["rate"], fill="repeat"),
     )
     if file := asked.get("tokenizer"):
         cut = dict(kind="text:Pretrained", file=file, end=end)
         length = min(most, words["tokenizer"]["length"])
-        config["data"]["text"] = dict(kind="text", words=cut, length=length)
+        config["data"]["entries"]["text"] = dict(kind="text", words=cut, length=length)
     for given in (audio, text, asked):
         given.finish()
     blank = {
@@ -153,7 +154,11 @@ def _words(state: State, asked: Options) -> tuple[dict[str, Any], int, str]:
     """Return the parts of the text tower, the most words of a text, and what it ends with."""
     at = f"{TEXT}base."
     if f"{at}wte.weight" not in state:
-        return bert_parts(state, asked, at, first=0) | dict(pool=dict(kind="pools:Start")), 100, ""
+        return (
+            bert_parts(state, asked, at, first=0) | dict(pool=dict(kind="pools:ClsToken")),
+            100,
+            "",
+        )
     words, places, inner = need(
         state, f"{at}wte.weight", f"{at}wpe.weight", f"{at}h.0.mlp.c_fc.bias"
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.convert import vit
-from ssl_audio.convert.base import Converted, State, build, dense, need, norm, plain_names
+from ssl_audio.convert.base import Converted, State, build, clips, dense, need, norm, plain_names
 from ssl_audio.convert.options import Options
 from ssl_audio.heads.readout import special_tokens
 from ssl_audio.inference.windows import centred
@@ -96,7 +96,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     }
     short = asked.get("scene_short_samples", 14_000)
     asked.finish()
-    config = dict(objective=objective, data=dict(samples=frames * hop, rate=rate))
+    config = dict(objective=objective, data=clips(frames * hop, rate=rate))
     built, params, left = build(config, lambda p: to_state_dict(p, config), state, unused=UNUSED)
     anywhere = dataclasses.replace(built.frontend, frames=None)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import config as configs
-from ssl_audio.convert.base import Converted, State, build, dense, need, norm, samples
+from ssl_audio.convert.base import Converted, State, build, clips, dense, need, norm, samples
 from ssl_audio.convert.options import Options
 from ssl_audio.convert.trace import join, streams
 from ssl_audio.frontend.fbank import STATS, Fbank
@@ -170,7 +170,7 @@ def convert(
 
     config = dict(
         objective=objective,
-        data=dict(samples=samples(shape.frames)),
+        data=clips(samples(shape.frames)),
         reference=dict(positions="as they were"),
     )
     built, params, left = build(
@@ -249,7 +249,7 @@ def to_state_dict(
     elif "reference" not in config:
         options = {k: v for k, v in config["objective"]["frontend"].items() if k != "kind"}
         frontend = Fbank(**options)
-        frames = frontend.count(config["data"]["samples"])
+        frames = frontend.count(config["data"]["entries"]["audio"]["samples"])
         grid = grid_of(frames, frontend.bins, patch, stride)
         moved = np.asarray(transfer(positions["table"], table, grid))
         encoder = params["encoder"] | dict(positions=positions | dict(table=moved))

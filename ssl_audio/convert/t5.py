@@ -61,7 +61,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.finish()
     config: dict[str, Any] = dict(
         objective=dict(kind="contrastive", towers=dict(text=tower), edges=()),
-        data=dict(text=text) if text else {},
+        data=dict(entries=dict(text=text)) if text else {},
     )
     built, params, left = build(
         config,

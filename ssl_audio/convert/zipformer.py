@@ -10,6 +10,7 @@ from ssl_audio.convert.base import (
     Converted,
     State,
     build,
+    clips,
     conv,
     count,
     dense,
@@ -74,7 +75,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             tokenizer=dict(kind="subsample", width=len(embed), channels=channels),
             encoder=encoder,
         ),
-        data=dict(samples=samples(16 * max(encoder["rates"]))),
+        data=clips(samples(16 * max(encoder["rates"]))),
     )
     for name in ("encoder_unmasked_dim", "swoosh", "causal", "chunk_size", "left_context_frames"):
         asked.get(name)

@@ -135,11 +135,11 @@ class Shuffled:
 
 
 def with_names(example: Example, labels: Sequence[str]) -> Example:
-    """Return an example with the `names` of its labels, if it has any."""
+    """Return an example with the `names` of its labels, if they are known."""
     label = example.get("label")
-    if label is None:
+    numbers = label if isinstance(label, tuple) else () if label is None else (label,)
+    if label is None or any(not 0 <= n < len(labels) for n in numbers):
         return example
-    numbers = label if isinstance(label, tuple) else (label,)
     return {**example, "names": tuple(labels[n] for n in numbers)}
 
 

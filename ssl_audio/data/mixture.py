@@ -81,7 +81,7 @@ def check_shares(weights: Mapping[str, float], names: Sequence[str]) -> None:
     check_weights([weights[name] for name in names], len(names))
 
 
-def balanced(labels: Sequence[Label | None], classes: int) -> np.ndarray:
+def balanced(labels: Sequence[Label | None]) -> np.ndarray:
     """Return each clip's sampling weight [N]: over its labels, the sum of 1000 / (count + 0.01).
 
     A clip without a label has weight 0. (SSAST, AudioSet fine-tuning; the rule is PSLA's.)
@@ -90,9 +90,7 @@ def balanced(labels: Sequence[Label | None], classes: int) -> np.ndarray:
     flat = np.asarray([y for some in sets for y in some], np.int64)
     if not flat.size:
         raise ValueError("balanced sampling: no clip has a label")
-    if flat.max() >= classes or flat.min() < 0:
-        raise ValueError(f"balanced sampling: label {flat.max()} with classes={classes}")
-    rarity = 1000.0 / (np.bincount(flat, minlength=classes) + 0.01)
+    rarity = 1000.0 / (np.bincount(flat) + 0.01)
     return np.asarray([sum(rarity[y] for y in some) for some in sets], np.float64)
 
 

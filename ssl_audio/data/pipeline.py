@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.data import mixture, transforms
+from ssl_audio.data import mixture
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.entries import Arrays, Entry
 from ssl_audio.data.reading import check_share, read_ahead
-from ssl_audio.data.source import Example, multi_hot
-from ssl_audio.data.text import Text
+from ssl_audio.data.source import Example
 from ssl_audio.slots import AnySource, Compose
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,11 @@ _ENDLESS = 2**62
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Endless seeded batches of equally long clips from one or several sources.
+    """Endless seeded batches of clips from one or several sources.
 
-    A batch is `audio` float32 [B S], `length` int32 [B] (samples before the padding), `index` int32
-    [B] (the clip's number, see `ids`) and, with `classes`, `label` float32 [B C]; with `text`, `text`
-    int32 [B W] and `text_length` int32 [B] (and negatives, see `Text.draw`); with `weighted`, `weight`
-    float32 [B]; with `tell_source`, `source` int32 [B] (the place of its
-    source among the sorted names of all); what `compose` makes beside (see `compose.py`).
+    A batch is what its `entries` add (see `entries.py`), each array with a first axis [B], and `index`
+    int32 [B], the clip's number (see `ids`). With `compose` it also has what that makes beside, under the
+    same names with an ending (see `compose.py`).
 
     A clip that cannot be decoded is logged once by name, kept in `bad` and replaced by another of
     its source, the same one in every run. When the different bad clips exceed `max_bad_share` of
@@ -46,21 +44,13 @@ class Pipeline:
 
     sources: Mapping[str, AnySource]
     batch_size: int  # global: over all hosts
-    samples: int  # S: length of a clip
+    entries: Mapping[str, Entry]  # under names of one's choice, in whose order they draw
     rate: int = 16_000  # Hz; the sources must agree
     weights: Mapping[str, float] | None = None  # share of each source; default: by size
-    crop: str = "random"  # of longer clips: "random" or "first"
-    fill: str = "zeros"  # shorter clips: see `transforms.fill`
-    speed: float = 0.0  # clips are played up to this share faster or slower, pitch and all
-    gain: float = 0.0  # dB; and up to this much louder or softer
     mixup: float = 0.0  # probability that a clip is mixed with another
     mixup_beta: float = 10.0  # its share is drawn from Beta(b, b)
     balanced: bool = False  # draw clips with replacement, rare labels as often as common ones
-    classes: int = 0  # C: give multi-hot labels; 0: no labels
-    text: Text | None = None  # captions and how to cut them into words
-    weighted: bool = False  # give the clips' weights in the loss
     compose: Compose = None  # makes one example of several; see `compose.py`
-    tell_source: bool = False  # say which source a clip is of
     seed: int = 0
     shuffle: bool = True
     workers: int = 0  # processes; 0: none. The program then needs a `__main__` guard
@@ -69,30 +59,25 @@ class Pipeline:
     bad: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self):
-        for name, allowed in (("crop", transforms.CROPS), ("fill", transforms.FILLS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted one of {allowed}")
-        for name in ("batch_size", "samples", "rate"):
+        for name in ("batch_size", "rate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        if not 0 <= self.speed < 1 or not 0 <= self.gain < 100:
-            raise ValueError(
-                f"speed, gain: wanted 0 to 1, 0 to 100 dB; got {self.speed:g}, {self.gain:g}"
-            )
         for name in ("mixup", "max_bad_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: wanted 0 to 1, got {getattr(self, name)}")
-        if not self.sources:
-            raise ValueError("sources: none given")
-        if self.mixup and (self.text or self.compose):
-            raise ValueError("mixup: the words would be of one clip only; leave it 0 with text.")
-        if self.compose and (self.classes or self.weighted or (self.text and self.text.negatives)):
-            raise ValueError(
-                "compose: a composed clip has no label, weight or negatives; leave classes, weighted and "
-                "text.negatives 0."
-            )
-        if self.balanced and not self.classes:
-            raise ValueError("balanced: needs classes (the number of labels)")
+        for name in ("sources", "entries"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: none given")
+        given: dict[str, str] = {"index": "the pipeline"}
+        for name, entry in self._entries:
+            for array in entry.spec():
+                if array in given:
+                    raise ValueError(f"entries: {name} and {given[array]} both give '{array}'.")
+                given[array] = name
+            if self.mixup:
+                entry.check_mix()
+            if self.compose and not entry.of_several:
+                raise ValueError(f"compose: a composed clip has no {', '.join(entry.spec())}.")
         if self.weights is not None:
             mixture.check_shares(self.weights, self._names)
 
@@ -147,22 +132,12 @@ class Pipeline:
 
     def spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Return the shape and type of each entry of a global batch, without reading anything."""
-        rows = (self.batch_size,)
-        spec = {
-            "audio": ((*rows, self.samples), np.dtype(np.float32)),
-            "length": (rows, np.dtype(np.int32)),
-            "index": (rows, np.dtype(np.int32)),
-        }
-        if self.classes:
-            spec["label"] = ((*rows, self.classes), np.dtype(np.float32))
-        if self.text:
-            shapes = self.text.shapes().items()
-            spec |= {name: ((*rows, *shape), np.dtype(np.int32)) for name, shape in shapes}
-        if self.weighted:
-            spec["weight"] = (rows, np.dtype(np.float32))
+        spec: dict[str, Any] = {"index": ((), np.dtype(np.int32))}
+        for _, entry in self._entries:
+            spec |= entry.spec()
         if self.compose and self.compose.reversal:
             spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
-        return spec | ({"source": (rows, np.dtype(np.int32))} if self.tell_source else {})
+        return {name: ((self.batch_size, *shape), dtype) for name, (shape, dtype) in spec.items()}
 
     def describe(self) -> str:
         """Return a line per source (clips, classes, licence) and one on what becomes of them."""
@@ -172,9 +147,10 @@ class Pipeline:
             kinds = f", {len(info.labels)} classes" if info.labels else ""
             share = f", weight {self.weights[name]:g}" if self.weights else ""
             lines.append(f"{name}: {info.name}, {size} clips{kinds}{share}, licence {info.licence}")
-        seconds = self.samples / self.rate
+        audio = self.spec().get("audio")
+        each = f" x {audio[0][1] / self.rate:g} s at {self.rate} Hz" if audio else ""
         lines.append(
-            f"{self.clips} clips; batches of {self.batch_size} x {seconds:g} s at {self.rate} Hz; "
+            f"{self.clips} clips; batches of {self.batch_size}{each}; "
             f"{self.epoch_steps} steps per epoch"
         )
         return "\n".join(lines)
@@ -182,6 +158,10 @@ class Pipeline:
     @property
     def _names(self) -> list[str]:
         return sorted(self.sources)  # not the order of the config, which a round trip may change
+
+    @functools.cached_property
+    def _entries(self) -> tuple[tuple[str, Entry], ...]:
+        return tuple(sorted(self.entries.items()))
 
     @functools.cached_property
     def _sizes(self) -> tuple[int, ...]:
@@ -199,7 +179,7 @@ class Pipeline:
             for name, size in zip(self._names, self._sizes, strict=True)
             for i in range(size)
         ]
-        chances = mixture.balanced(labels, self.classes)
+        chances = mixture.balanced(labels)
         if weights is not None:
             parts = np.split(chances, np.cumsum(self._sizes)[:-1])
             if not all(part.sum() for part in parts):
@@ -240,32 +220,42 @@ class Pipeline:
         try:
             index, example = load(self._draws[position])
             if self.compose:
-                composed = self.compose(
-                    example, lambda: load(int(rng.integers(self.clips)))[1], rng
-                )
-                clip = self._composed(index, composed, rng, load)
-                return {**clip, "read": next(reads), "failed": failed}
-            audio, length = self._cut(index, example, rng, load)
-            label = self._label(example)
-            if self.mixup and rng.random() < self.mixup:
-                share = rng.beta(self.mixup_beta, self.mixup_beta)
-                other, partner = load(int(rng.integers(self.clips)))
-                second, heard = self._cut(other, partner, rng, load)
-                mixed = transforms.mixup(audio[:length], second[:heard], share)
-                audio = np.pad(mixed, (0, self.samples - length))
-                label = share * label + (1 - share) * self._label(partner)
+                made = self.compose(example, lambda: load(int(rng.integers(self.clips)))[1], rng)
+            else:
+                made = {"": example}
+            clip: dict[str, Any] = {"index": np.int32(index)}
+            for ending, example in made.items():
+                arrays = self._arrays(index, example, rng, load)
+                clip |= {f"{name}{ending}": array for name, array in arrays.items()}
         except _GaveUp:
-            return {"read": next(reads), "failed": failed}
-        clip = {"audio": audio, "length": np.int32(length), "index": np.int32(index)}
-        if self.classes:
-            clip["label"] = label.astype(np.float32)
-        if self.text:
-            clip |= self.text.draw(example, rng)
-        if self.weighted:
-            clip["weight"] = np.float32(example.get("weight", 1.0))
-        if self.tell_source:
-            clip["source"] = np.int32(self._names.index(self._locate(index)[0]))
+            clip = {}
         return {**clip, "read": next(reads), "failed": failed}
+
+    def _arrays(
+        self, index: int, example: Example, rng: np.random.Generator, load: Callable
+    ) -> dict[str, np.ndarray]:
+        """Return what the entries make of an example, mixed with another one by chance."""
+        parts = self._parts(index, example, rng, load)
+        if self.mixup and rng.random() < self.mixup:
+            share = rng.beta(self.mixup_beta, self.mixup_beta)
+            other, partner = load(int(rng.integers(self.clips)))
+            others = self._parts(other, partner, rng, load)
+            parts = [
+                entry.mix(first, second, share)
+                for (_, entry), first, second in zip(self._entries, parts, others, strict=True)
+            ]
+        return {name: array for part in parts for name, array in part.items()}
+
+    def _parts(
+        self, index: int, example: Example, rng: np.random.Generator, load: Callable
+    ) -> list[Arrays]:
+        name, i = self._locate(index)
+
+        def more() -> Example:
+            return load(index - i + int(rng.integers(len(self.sources[name]))))[1]
+
+        known = {**example, "source": self._names.index(name), "more": more}
+        return [entry.draw(known, rng) for _, entry in self._entries]
 
     def _load(
         self, index: int, *, rng: np.random.Generator, failed: list, reads: Iterator[int]
@@ -276,49 +266,11 @@ class Pipeline:
             next(reads)
             try:
                 example, labels = self.sources[name][i], self.sources[name].info.labels
-                return first + i, with_names(example, labels) if self.text else example
+                return first + i, with_names(example, labels)
             except DecodeError as error:
                 failed.append((self._id(name, i), str(error)))
                 i = int(rng.integers(len(self.sources[name])))
         raise _GaveUp
-
-    def _composed(
-        self, index: int, examples: Mapping[str, Example], rng: np.random.Generator, load: Callable
-    ) -> dict[str, Any]:
-        clip: dict[str, Any] = {"index": np.int32(index)}
-        for suffix, example in examples.items():
-            audio, length = self._cut(index, example, rng, load)
-            clip[f"audio{suffix}"], clip[f"length{suffix}"] = audio, np.int32(length)
-            if self.text:
-                words = self.text.draw(example, rng)
-                clip |= {f"{name}{suffix}": value for name, value in words.items()}
-        return clip
-
-    def _cut(
-        self, index: int, example: Example, rng: np.random.Generator, load: Callable
-    ) -> tuple[np.ndarray, int]:
-        def more() -> np.ndarray:
-            name, i = self._locate(index)
-            return load(index - i + int(rng.integers(len(self.sources[name]))))[1]["audio"]
-
-        audio = example["audio"]
-        if self.speed:
-            audio = transforms.speed(audio, 1 + rng.uniform(-self.speed, self.speed))
-        if self.gain:
-            audio = transforms.gain(audio, rng.uniform(-self.gain, self.gain))
-        audio = transforms.fill(audio, self.samples, self.fill, more)
-        return transforms.crop(audio, self.samples, self.crop, rng)
-
-    def _label(self, example: Example) -> np.ndarray:
-        if not self.classes:
-            return np.zeros(0, np.float32)
-        label = example.get("label")
-        numbers = label if isinstance(label, tuple) else () if label is None else (label,)
-        if label is None or any(not 0 <= n < self.classes for n in numbers):
-            raise ValueError(
-                f"clip {example['id']}: its label is {label}, with classes={self.classes}"
-            )
-        return multi_hot(numbers, self.classes)
 
     def _report(self, failed: list[tuple[str, str]], read: int) -> None:
         for name, cause in failed:

@@ -1,4 +1,4 @@
-"""Decode and resample any source once: `python -m ssl_audio prepare --source … --output DIR`.
+"""Decode and resample any source once: ssl-audio prepare --source … --output DIR.
 
 Kill it at any moment and run it again: finished shards are kept, a partial one is redone.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ssl_audio import config
+from ssl_audio import config, startup
 from ssl_audio.data import shards, tfds
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.reading import check_share
@@ -116,32 +116,37 @@ def prepare(
     return shards.Shards(str(root))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, prepare, and say what came of it."""
-    parser = argparse.ArgumentParser(prog="ssl-audio prepare", description=__doc__)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio prepare`."""
+    made = startup.parser("prepare", __doc__)
+    made.add_argument(
         "--source",
         required=True,
         help="folder, manifest, synthetic, sets.NAME (sets.esc, …), or tfds:NAME for a builder "
         "that TensorFlow Datasets ships (needs ssl_audio[tf])",
     )
-    parser.add_argument("--root", help="where it is: the folder, manifest or TFDS data folder")
-    parser.add_argument(
+    made.add_argument("--root", help="where it is: the folder, manifest or TFDS data folder")
+    made.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="OPTION=VALUE",
         help="another option of the source, such as subset=esc10 or split=train",
     )
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--tfds", metavar="NAME", help="write this TFDS dataset, not shards")
-    parser.add_argument("--rate", type=int, default=16_000, help="Hz")
-    parser.add_argument("--seconds", type=float, default=0.0, help="cut longer clips in pieces")
-    parser.add_argument("--max-bad-share", type=float, default=0.01)
-    parser.add_argument("--shard-size", type=int, default=512, help="clips per file")
-    parser.add_argument("--workers", type=int, default=0, help="threads; 0: one per processor")
-    parser.add_argument("--uncompressed", action="store_true", help="larger, twice as fast to read")
-    args = parser.parse_args(argv)
+    made.add_argument("--output", required=True)
+    made.add_argument("--tfds", metavar="NAME", help="write this TFDS dataset, not shards")
+    made.add_argument("--rate", type=int, default=16_000, help="Hz")
+    made.add_argument("--seconds", type=float, default=0.0, help="cut longer clips in pieces")
+    made.add_argument("--max-bad-share", type=float, default=0.01)
+    made.add_argument("--shard-size", type=int, default=512, help="clips per file")
+    made.add_argument("--workers", type=int, default=0, help="threads; 0: one per processor")
+    made.add_argument("--uncompressed", action="store_true", help="larger, twice as fast to read")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, prepare, and say what came of it."""
+    args = parser().parse_args(argv)
     source = _source(args.source, args.root, args.rate, args.set)
     if args.tfds:
         made = tfds.write(source, args.tfds, args.output, max_bad_share=args.max_bad_share)

@@ -24,7 +24,7 @@ INDEX = "index.json"
 
 @dataclass(frozen=True)
 class Shards:
-    """The clips of a folder that `python -m ssl_audio prepare` wrote.
+    """The clips of a folder that `ssl-audio prepare` wrote.
 
     A folder in an object store (gs://, s3://) is copied once to each machine; see `local`.
 

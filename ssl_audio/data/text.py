@@ -9,13 +9,14 @@ import pathlib
 import re
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from ssl_audio.data.captions import Captions, Own
+from ssl_audio.data.entries import Arrays, Entry, Shape
 from ssl_audio.data.source import Example
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -133,8 +134,11 @@ class Pretrained:
 
 
 @dataclass(frozen=True)
-class Text:
-    """What becomes of a clip's words.
+class Text(Entry):
+    """`text` int32 [W], a caption's words as numbers, and `text_length` int32: how many are not padding.
+
+    With `negatives`, also `text_negative` [J, W] and `text_length_negative` [J], of length 0 where a clip has
+    none.
 
     Attributes:
       words: the tokenizer.
@@ -154,12 +158,12 @@ class Text:
         if self.negatives < 0:
             raise ValueError(f"Text: negatives is {self.negatives}; it must be 0 or more.")
 
-    def draw(self, example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return an example's entries of a batch.
+    @property
+    def of_several(self) -> bool:
+        """Tell whether a composed clip has it: its negatives would be of one clip only."""
+        return not self.negatives
 
-        Those are `text`, the numbers [W] of a caption, and `text_length`, how many are not padding; with
-        `negatives`, `text_negative` [J, W] and `text_length_negative` [J], of length 0 where a clip has none.
-        """
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
         row, length = self._padded(self.captions(example, rng))
         entries = {"text": row, "text_length": np.asarray(length)}
         if self.negatives:
@@ -171,12 +175,12 @@ class Text:
             entries |= {"text_negative": rows, "text_length_negative": lengths}
         return entries
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of what `draw` returns, all int32."""
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
         few = (self.negatives,)
-        shapes: dict[str, tuple[int, ...]] = {"text": (self.length,), "text_length": ()}
-        negative = {"text_negative": (*few, self.length), "text_length_negative": few}
-        return shapes | (negative if self.negatives else {})
+        shapes: dict[str, Shape] = {"text": (self.length,), "text_length": ()}
+        if self.negatives:
+            shapes |= {"text_negative": (*few, self.length), "text_length_negative": few}
+        return {name: (shape, np.dtype(np.int32)) for name, shape in shapes.items()}
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return int32 numbers [B, W] of texts and how many of each are not padding [B]."""

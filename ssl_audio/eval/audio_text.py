@@ -1,28 +1,30 @@
-"""Ask an audio-text model: python -m ssl_audio zero-shot --checkpoint RUN --set esc10 --root DIR
+"""Ask an audio-text model: ssl-audio zero-shot --checkpoint RUN --set esc10 --root DIR
 
 Labels in words by template and from a bank of descriptions, retrieval where clips have captions, the
 modality gap, and with --order whether it tells "u before v" from "v before u". A Markdown table, and
 JSON lines in RUN/evals/.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config
+from ssl_audio import config, startup
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.compose import RELATIONS, another, joined, named
 from ssl_audio.data.source import Example, Source
 from ssl_audio.eval import retrieval
 from ssl_audio.eval.evaluate import SETS
-from ssl_audio.eval.zero_shot import ZeroShot
-from ssl_audio.inference.audio_text import TEMPLATES, AudioTextModel
-from ssl_audio.inference.load import load
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, written
+
+if TYPE_CHECKING:
+    from ssl_audio.inference.audio_text import AudioTextModel
 
 PAIRS = 200  # of the test of order
 
@@ -31,7 +33,7 @@ def evaluate(
     model: AudioTextModel,
     source: Source,
     *,
-    templates: Sequence[str] = TEMPLATES,
+    templates: Sequence[str] = (),
     bank: str = "",
     order: bool = False,
     seed: int = 0,
@@ -41,18 +43,21 @@ def evaluate(
     Args:
       model: of audio and text.
       source: clips with labels, or with captions.
-      templates: prompts.
+      templates: prompts; none: the usual ones.
       bank: of descriptions, see `data.banks`; "": none.
       order: also compose pairs of clips and ask for their order; needs labels.
       seed: of the pairs.
     """
+    from ssl_audio.eval.zero_shot import ZeroShot
+    from ssl_audio.inference.audio_text import TEMPLATES
+
     about = dict(set=source.info.name, clips=len(source))
-    data = model.config["data"]
-    shared: Any = dict(source=source, samples=data["samples"], fill=data.get("fill", "zeros"))
+    fill = written.entry(model.config, "audio").get("fill", "zeros")
+    shared: Any = dict(source=source, samples=written.samples(model.config), fill=fill)
     records = []
     first = source.meta(0)
     if first.get("label") is not None:
-        asked = ZeroShot(**shared, text=model.text, templates=tuple(templates))
+        asked = ZeroShot(**shared, text=model.text, templates=tuple(templates or TEMPLATES))
         chance = 1 / len(source.info.labels)
         records.append(about | dict(protocol="template", chance=chance) | asked.scores(model))
         if bank:
@@ -73,7 +78,9 @@ def captioned(model: AudioTextModel, source: Source) -> dict[str, float]:
     Raises:
       ValueError: the numbers differ.
     """
-    asked = ZeroShot(source, model.config["data"]["samples"], model.text)
+    from ssl_audio.eval.zero_shot import ZeroShot
+
+    asked = ZeroShot(source, written.samples(model.config), model.text)
     numbers, audio = asked.vectors(model)
     texts = [source.meta(int(i)).get("text") or () for i in numbers]
     texts = [(said,) if isinstance(said, str) else tuple(said) for said in texts]
@@ -126,27 +133,30 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Parse the command line, ask, print and write; return the records."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio zero-shot",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--checkpoint", required=True, metavar="RUN")
-    data = parser.add_mutually_exclusive_group(required=True)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio zero-shot`."""
+    made = startup.parser("zero-shot", __doc__)
+    made.add_argument("--checkpoint", required=True, metavar="RUN")
+    data = made.add_mutually_exclusive_group(required=True)
     data.add_argument("--set", choices=SETS, dest="data")
     data.add_argument("--manifest", metavar="FILE", help="clips with captions or labels")
-    parser.add_argument("--root", help="where the data is (synthetic: nowhere)")
-    parser.add_argument("--folds", help="of the set to ask about, as 5 or 1,2; default: all")
-    parser.add_argument("--split", default="", help="of the set, as test; default: all")
-    parser.add_argument(
+    made.add_argument("--root", help="where the data is (synthetic: nowhere)")
+    made.add_argument("--folds", help="of the set to ask about, as 5 or 1,2; default: all")
+    made.add_argument("--split", default="", help="of the set, as test; default: all")
+    made.add_argument(
         "--template", action="append", metavar="TEXT", help="with {}; may be repeated"
     )
-    parser.add_argument("--bank", default="", help="of descriptions: esc, or a file")
-    parser.add_argument("--order", action="store_true", help="ask for the order of two events, too")
-    parser.add_argument("--seed", type=int, default=0, help="of the pairs of events")
-    args = parser.parse_args(argv)
+    made.add_argument("--bank", default="", help="of descriptions: esc, or a file")
+    made.add_argument("--order", action="store_true", help="ask for the order of two events, too")
+    made.add_argument("--seed", type=int, default=0, help="of the pairs of events")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Parse the command line, ask, print and write; return the records."""
+    args = parser().parse_args(argv)
+    from ssl_audio.inference.load import load
+
     model = load(args.checkpoint)
     model.check_offers("embed_audio", "embed_text")
     options: dict[str, Any] = dict(rate=model.rate)
@@ -162,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     records = evaluate(
         model,
         source,
-        templates=tuple(args.template or TEMPLATES),
+        templates=args.template or (),
         bank=args.bank,
         order=args.order,
         seed=args.seed,

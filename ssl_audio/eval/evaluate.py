@@ -1,27 +1,30 @@
-"""Probe frozen features: python -m ssl_audio evaluate --checkpoint RUN --set esc10 --root DIR
+"""Probe frozen features: ssl-audio evaluate --checkpoint RUN --set esc10 --root DIR
 
 Linear probe, nearest neighbours and other classifiers on the trained encoder, on the same encoder at
 random initialisation and on log-mel statistics; --shots: learned from a few clips of each class. A
 table, and JSON lines in RUN/evals/.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config
+from ssl_audio import config, startup
 from ssl_audio.data.source import Source
-from ssl_audio.eval import base, features, few_shot, trained
+from ssl_audio.eval import base, few_shot
 from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.probe import Probe
-from ssl_audio.inference.encoder import FINAL, Encoder
-from ssl_audio.inference.load import load
 from ssl_audio.inference.pooling import POOLS
 from ssl_audio.storage import atomic
+
+if TYPE_CHECKING:
+    from ssl_audio.inference.encoder import Encoder
 
 # Name → (source, protocol when none is named)
 SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
@@ -33,13 +36,16 @@ SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "folder": (dict(kind="source:Folder"), "folds"),
 }
 FEATURES = ("encoder", "random", "logmel")
-CLASSIFIERS: Mapping[str, base.Classifier] = {
-    "linear": Probe(),
-    "knn": Knn(),
-    **trained.classifiers(),
-}
+CLASSIFIERS = ("linear", "knn", "attentive", "prototypical", "weighted")
 USUAL = ("linear", "knn")
 POOLED = "pooled"  # the view of a classifier that does not name another: one vector per clip
+
+
+def classifiers() -> dict[str, base.Classifier]:
+    """Return CLASSIFIERS by name: two in numpy, and the trained heads, which bring JAX along."""
+    from ssl_audio.eval import trained
+
+    return {"linear": Probe(), "knn": Knn(), **trained.classifiers()}
 
 
 def evaluate(
@@ -48,7 +54,7 @@ def evaluate(
     protocol: str,
     *,
     kinds: Sequence[str] = FEATURES,
-    layer: int | str = FINAL,
+    layer: int | str = -1,
     pool: str = "mean",
     seed: int = 0,
     max_bad_share: float = 0.01,
@@ -77,13 +83,16 @@ def evaluate(
     """
     from tqdm import tqdm
 
+    from ssl_audio.eval import features
+    from ssl_audio.inference.encoder import FINAL
+
     for kind in kinds:
         if kind not in FEATURES:
             raise ValueError(f"features: got {kind!r}, wanted some of {', '.join(FEATURES)}.")
     if shots and layer == "best":
         raise ValueError("shots: a few clips do not tell which layer is best; name one.")
     if classifiers is None:
-        classifiers = few_shot.CLASSIFIERS if shots else {n: CLASSIFIERS[n] for n in USUAL}
+        classifiers = few_shot.CLASSIFIERS if shots else {"linear": Probe(), "knn": Knn()}
     views = {name: getattr(c, "view", POOLED) for name, c in classifiers.items()}
     if shots and set(views.values()) != {POOLED}:
         raise ValueError("shots: wanted classifiers of one vector per clip.")
@@ -141,6 +150,8 @@ def _features(
     max_bad_share: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of the clips, and what a view shows of them [n, layers to choose from, …]."""
+    from ssl_audio.eval import features
+
     options: Any = dict(desc=f"{kind}, {view}", max_bad_share=max_bad_share)
     if view == "tokens":
         return features.token_maps(source, encoder, layers, **options)
@@ -184,49 +195,53 @@ def _cell(record: Mapping[str, Any] | None) -> str:
     return f"{record['accuracy']:.3f}{interval}"
 
 
-def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Parse the command line, evaluate, print and write; return the records."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a workdir of train")
-    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
-    parser.add_argument("--set", required=True, choices=SETS, dest="data")
-    parser.add_argument("--root", help="where the data is (synthetic: nowhere)")
-    parser.add_argument("--protocol", choices=base.PROTOCOLS, help="default: the usual one")
-    parser.add_argument("--features", default=",".join(FEATURES), metavar="KIND,…")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio evaluate`."""
+    made = startup.parser("evaluate", __doc__)
+    made.add_argument("--checkpoint", required=True, metavar="RUN", help="a workdir of train")
+    made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    made.add_argument("--set", required=True, choices=SETS, dest="data")
+    made.add_argument("--root", help="where the data is (synthetic: nowhere)")
+    made.add_argument("--protocol", choices=base.PROTOCOLS, help="default: the usual one")
+    made.add_argument("--features", default=",".join(FEATURES), metavar="KIND,…")
+    made.add_argument(
         "--layer",
-        default=str(FINAL),
+        default="-1",
         help="0, 1, …; -1: after the last norm; best: chosen in training",
     )
-    parser.add_argument("--pool", choices=POOLS, default="mean")
-    parser.add_argument("--seed", type=int, default=0, help="of the random initialisation")
-    parser.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
-    parser.add_argument(
+    made.add_argument("--pool", choices=POOLS, default="mean")
+    made.add_argument("--seed", type=int, default=0, help="of the random initialisation")
+    made.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
+    made.add_argument(
         "--classifier",
         metavar="NAME,…",
         help=f"of {', '.join(CLASSIFIERS)}; default: {','.join(USUAL)}; "
         f"with --shots of {', '.join(few_shot.CLASSIFIERS)}; default: all",
     )
-    parser.add_argument("--shots", type=int, default=0, help="clips of each class to learn from")
-    parser.add_argument("--draws", type=int, default=10, help="of shots; default: 10")
-    parser.add_argument("--output", help="default: evals/SET_PROTOCOL[_Kshot].jsonl in RUN")
-    args = parser.parse_args(argv)
+    made.add_argument("--shots", type=int, default=0, help="clips of each class to learn from")
+    made.add_argument("--draws", type=int, default=10, help="of shots; default: 10")
+    made.add_argument("--output", help="default: evals/SET_PROTOCOL[_Kshot].jsonl in RUN")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Parse the command line, evaluate, print and write; return the records."""
+    args = parser().parse_args(argv)
     if args.layer != "best" and not args.layer.lstrip("-").isdigit():
-        parser.error(f"--layer {args.layer}: wanted a number, or best")
+        parser().error(f"--layer {args.layer}: wanted a number, or best")
     if (args.root is None) != (args.data == "synthetic"):
-        parser.error(f"--root: {'not for synthetic' if args.root else 'where is the data?'}")
-    known = few_shot.CLASSIFIERS if args.shots else CLASSIFIERS
+        parser().error(f"--root: {'not for synthetic' if args.root else 'where is the data?'}")
+    known = tuple(few_shot.CLASSIFIERS) if args.shots else CLASSIFIERS
     names = args.classifier.split(",") if args.classifier else None
     if wrong := [name for name in names or () if name not in known]:
-        parser.error(f"--classifier {wrong[0]}: wanted some of {', '.join(known)}")
+        parser().error(f"--classifier {wrong[0]}: wanted some of {', '.join(known)}")
     if args.shots < 0 or args.draws < 1:
-        parser.error(f"--shots {args.shots} --draws {args.draws}: wanted 1 or more")
+        parser().error(f"--shots {args.shots} --draws {args.draws}: wanted 1 or more")
     if args.shots and args.layer == "best":
-        parser.error("--shots: a few clips do not tell which layer is best; name one")
+        parser().error("--shots: a few clips do not tell which layer is best; name one")
+    from ssl_audio.inference.load import load
+
+    chosen = few_shot.CLASSIFIERS if args.shots else classifiers()
     options, protocol = SETS[args.data]
     protocol = args.protocol or protocol
     encoder = load(args.checkpoint, args.step).encoder
@@ -241,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         pool=args.pool,
         seed=args.seed,
         max_bad_share=args.max_bad_share,
-        classifiers={name: known[name] for name in names} if names else None,
+        classifiers={name: chosen[name] for name in names} if names else None,
         shots=args.shots,
         draws=args.draws,
     )

@@ -1,4 +1,4 @@
-"""Train and test on every fold: python -m ssl_audio folds --folds 1-5 --config FILE:ARG --workdir W
+"""Train and test on every fold: ssl-audio folds --folds 1-5 --config finetune:ARG --workdir W
 
 Each fold is a run of its own, in W/fold1, W/fold2, …, of the config with the argument fold=1, fold=2, …
 The config's evaluator `test` scores it. The same command goes on after a kill; finished folds are kept.
@@ -9,17 +9,13 @@ import json
 import logging
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ssl_audio import config
-from ssl_audio.distributed import processes
-from ssl_audio.eval import classify
-from ssl_audio.eval.classify import Predictions
-from ssl_audio.storage import atomic, checkpoint
-from ssl_audio.train.loop import Run, train
+from ssl_audio import config, config_files
+from ssl_audio.storage import atomic
 
 log = logging.getLogger("ssl_audio")
 
@@ -44,6 +40,10 @@ def fold(options: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
     Raises:
       ValueError: the config has no evaluator `test` that classifies; what `train` raises.
     """
+    from ssl_audio.eval import classify
+    from ssl_audio.storage import checkpoint
+    from ssl_audio.train.loop import Run, train
+
     done = workdir / "result.json"
     if done.exists():
         return json.loads(done.read_text())
@@ -83,20 +83,30 @@ def table(results: Mapping[int, Mapping[str, Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio folds`."""
+    made = config_files.with_config("folds", __doc__, workdir=True)
+    made.add_argument(
+        "--folds", required=True, type=numbers, metavar="1-5", help="which folds: 1-5, or 1,3"
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, run the folds, write the table and the report per class."""
-    wanted = dict(required=True, type=numbers, metavar="1-5", help="which folds: 1-5, or 1,3")
-    more = {"--folds": wanted}
-    args, _ = config.command_line(__doc__ or "", argv, workdir=True, more=more)
+    args, _ = config_files.parse(parser(), argv)
+    from ssl_audio.distributed import processes
+    from ssl_audio.eval import classify
+    from ssl_audio.eval.classify import Predictions
+    from ssl_audio.train.loop import Run
+
     processes.start()
     workdir = pathlib.Path(args.workdir).resolve()
     results: dict[int, Any] = {}
     options = None
     for number in args.folds:
         log.info("fold %d of %s", number, ", ".join(map(str, args.folds)))
-        _, options = config.command_line(
-            "", argv, workdir=True, more=more, argument=f"fold={number}"
-        )
+        _, options = config_files.parse(parser(), argv, argument=f"fold={number}")
         result = fold(options, workdir / f"fold{number}")
         if result is None:
             return

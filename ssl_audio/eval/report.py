@@ -1,8 +1,10 @@
-"""One HTML file about a run, to be opened offline: python -m ssl_audio report W [--set esc10 --root DIR]
+"""One HTML file about a run, to be opened offline: ssl-audio report W [--set esc10 --root DIR]
 
 W is a workdir of `train` or `folds`. With a labelled set: a map of its embeddings, and what a linear
 probe gets wrong there. The errors of a classifier come from the predictions that `folds` wrote.
 """
+
+from __future__ import annotations
 
 import argparse
 import base64
@@ -12,18 +14,18 @@ import json
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config
+from ssl_audio import config, startup
 from ssl_audio.data.source import Source
-from ssl_audio.eval import base, classify, evaluate, features
-from ssl_audio.eval.classify import Predictions
-from ssl_audio.inference.load import load
+from ssl_audio.eval import base, evaluate
 from ssl_audio.storage import atomic, written
 from ssl_audio.train import record
-from ssl_audio.train.loop import Run
+
+if TYPE_CHECKING:
+    from ssl_audio.eval.classify import Predictions
 
 ERRORS = 12  # clips to listen to
 SECONDS = 10  # of each, at most
@@ -66,6 +68,8 @@ def report(
         sections += _pictures(run, f", {run.name}" if len(runs) > 1 else "")
     found = [run / "predictions.npz" for run in runs if (run / "predictions.npz").exists()]
     if found:
+        from ssl_audio.eval.classify import Predictions
+
         sections += _errors([Predictions.load(p) for p in found], _tested(runs), "Classifier")
     if labelled is not None:
         sections += _labelled(workdir, labelled, protocol, pool)
@@ -133,6 +137,8 @@ def _pictures(run: pathlib.Path, which: str) -> Iterator[str]:
 
 def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
     """Return the sources that the runs were tested on, those that are still there."""
+    from ssl_audio.train.loop import Run
+
     found = []
     for run in runs:
         options = written.read(run)
@@ -147,7 +153,9 @@ def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
 
 def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[str]:
     """Yield the scores per class, the confusion matrix and the worst errors to listen to."""
-    made = Predictions(
+    from ssl_audio.eval import classify
+
+    made = classify.Predictions(
         *(
             np.concatenate([vars(fold)[name] for fold in folds])
             for name in ("ids", "logits", "labels")
@@ -185,6 +193,10 @@ def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.manifold import TSNE
+
+    from ssl_audio.eval import features
+    from ssl_audio.eval.classify import Predictions
+    from ssl_audio.inference.load import load
 
     encoder = load(workdir).encoder
     numbers, x = features.matrix(source, features.encoded(encoder, [-1], pool), desc="embed")
@@ -265,24 +277,27 @@ def _audio(source: Source, k: int) -> str:
     return f'<audio controls preload="none" src="data:audio/flac;base64,{data}"></audio>'
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio report`."""
+    made = startup.parser("report", __doc__)
+    made.add_argument("workdir", help="of train or folds")
+    made.add_argument("--set", choices=evaluate.SETS, dest="data", help="labelled clips to embed")
+    made.add_argument("--root", help="where they are (synthetic: nowhere)")
+    made.add_argument("--pool", default="mean", help="see evaluate")
+    made.add_argument("--output", help="default: report.html in the workdir")
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and write the page."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("workdir", help="of train or folds")
-    parser.add_argument("--set", choices=evaluate.SETS, dest="data", help="labelled clips to embed")
-    parser.add_argument("--root", help="where they are (synthetic: nowhere)")
-    parser.add_argument("--pool", default="mean", help="see evaluate")
-    parser.add_argument("--output", help="default: report.html in the workdir")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     workdir = pathlib.Path(args.workdir).expanduser().resolve()
     source, protocol = None, "folds"
     if args.data:
         options, protocol = evaluate.SETS[args.data]
         root = {"root": args.root} if args.root else {}
+        from ssl_audio.inference.load import load
+
         rate = load(workdir).rate
         source = config.build({**options, **root, "rate": rate}, "data", path="--set")
     path = pathlib.Path(args.output).expanduser() if args.output else workdir / "report.html"

@@ -18,7 +18,7 @@ class Mean(nn.Module):
         return mean_tokens(encoded)
 
 
-class First(nn.Module):
+class BertPooler(nn.Module):
     """tanh of a dense layer on the first token: the pooler of BERT and RoBERTa."""
 
     @nn.compact
@@ -28,7 +28,7 @@ class First(nn.Module):
         return jnp.tanh(nn.Dense(x.shape[-1], kernel_init=INIT, name="dense")(x))
 
 
-class Start(nn.Module):
+class ClsToken(nn.Module):
     """The first token as it is: BERT's [CLS] without the pooler."""
 
     @nn.compact

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float
+from ssl_audio.layers.attention import attend
 from ssl_audio.layers.dense import Linear
 from ssl_audio.layers.norms import LayerNorm
 from ssl_audio.structs import Encoded
@@ -48,11 +49,8 @@ class AttentivePool(nn.Module):
             jnp.einsum("bnd,dhe->bnhe", x, self.param(n, init, (width, *query.shape), jnp.float32))
             for n in ("key", "value")
         )
-        scores = jnp.einsum("he,bnhe->bhn", query, key) * size**-0.5
-        if valid is not None:
-            scores = jnp.where(valid[:, None], scores, -jnp.inf)
-        pooled = jnp.einsum("bhn,bnhe->bhe", nn.softmax(scores), value)
-        return pooled.reshape(x.shape[0], width)
+        query = jnp.broadcast_to(query * size**-0.5, (x.shape[0], 1, self.heads, size))
+        return attend(query, key, value, valid=valid).reshape(x.shape[0], width)
 
 
 class Attentive(nn.Module):

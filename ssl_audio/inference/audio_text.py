@@ -22,6 +22,7 @@ from ssl_audio.inference.encoder import FINAL, Encoder
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.window_encoder import WindowEncoder
 from ssl_audio.objectives.features import Features
+from ssl_audio.storage import written
 
 TEMPLATES = ("This is a sound of {}.",)
 SCALE = 20.0  # of similarities, for models that learn none
@@ -101,7 +102,7 @@ class AudioTextModel(Model):
     def blank(self) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip and an empty text."""
         batch: dict[str, np.ndarray] = {}
-        words = (self.config["data"].get("text") or {}).get("length", 2)
+        words = written.entry(self.config, "text").get("length", 2)
         for name, tower in self.objective.towers.items():
             size, kind = (words, np.int32) if tower.frontend is None else (self._size, np.float32)
             batch |= {name: np.zeros((1, size), kind), tower.length: np.ones(1, np.int32)}
@@ -134,7 +135,7 @@ class AudioTextModel(Model):
         def embed(audio: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             return self._embed("audio", {"audio": audio, length: lengths})
 
-        fill = self.config["data"].get("fill", "zeros")
+        fill = written.entry(self.config, "audio").get("fill", "zeros")
         return windows.vectors(clips, self._size, fill, embed, self.batch_size)
 
     def embed_text(self, texts: str | Sequence[str]) -> np.ndarray:
@@ -228,17 +229,17 @@ class AudioTextModel(Model):
         """How texts are cut into words."""
         if self.words:
             return self.words
-        options = self.config.get("data", {}).get("text")
+        options = written.entry(self.config, "text")
         if not options:
             raise ValueError(
-                "this model came without a tokenizer: set data.text in its config.json, as "
+                "this model came without a tokenizer: set data.entries.text in its config.json, as "
                 '{"kind": "text", "words": {"kind": "text:Pretrained", "file": "tokenizer.json"}}.'
             )
         return configs.build({k: v for k, v in options.items() if k != "captions"}, "data")
 
     @property
     def _size(self) -> int:
-        return self.config["data"]["samples"]
+        return written.samples(self.config)
 
     def _tower(self, name: str) -> Any:
         if name not in self.objective.towers:

@@ -1,9 +1,11 @@
-"""Embed audio files: python -m ssl_audio embed --checkpoint RUN --output out.parquet PATH…
+"""Embed audio files: ssl-audio embed --checkpoint RUN --output out.parquet PATH…
 
 Parquet: a row (id, embedding) per file; with --frames also out.frames.parquet, a row (id, time in
 ms, features) per patch column. Or .npz: ids [n], embedding [n, D'], frames [sum T', rows * D], times
 [sum T'], offsets [n + 1] of each file's frames. The same command goes on where a killed one was.
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -15,21 +17,20 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
+from ssl_audio import startup
 from ssl_audio.data.decode import blocks
 from ssl_audio.data.reading import reading
 from ssl_audio.data.source import Clip, Example, Files, SourceInfo, audio_files
-from ssl_audio.inference.encoder import FINAL, Encoder
-from ssl_audio.inference.load import load
 from ssl_audio.inference.pooling import POOLS, Features, Pooled
 from ssl_audio.storage import atomic, columns
 from ssl_audio.storage.partial_results import Parts
 
-__all__ = ["Encoder", "load", "main", "reading"]
+if TYPE_CHECKING:
+    from ssl_audio.inference.encoder import Encoder
 
 PIECE = 30.0  # s; of longer files no more than a few such pieces are in memory
 ROWS = 1024  # embeddings written together
@@ -81,34 +82,37 @@ class _Kept(Pooled):
         self._keep(features[0])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, embed and write."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio embed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders of them")
-    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="a workdir of train")
-    parser.add_argument("--step", type=int, help="which checkpoint; default: the newest")
-    parser.add_argument("--output", required=True, help="a file .npz or .parquet")
-    parser.add_argument("--layer", type=int, default=FINAL, help="0, 1, …; -1: after the last norm")
-    parser.add_argument("--pool", choices=POOLS, default="mean")
-    parser.add_argument("--frames", action="store_true", help="also features of each patch column")
-    parser.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio embed`."""
+    made = startup.parser("embed", __doc__)
+    made.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders of them")
+    made.add_argument("--checkpoint", required=True, metavar="RUN", help="a workdir of train")
+    made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    made.add_argument("--output", required=True, help="a file .npz or .parquet")
+    made.add_argument("--layer", type=int, default=-1, help="0, 1, …; -1: after the last norm")
+    made.add_argument("--pool", choices=POOLS, default="mean")
+    made.add_argument("--frames", action="store_true", help="also features of each patch column")
+    made.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
+    made.add_argument(
         "--batch-size",
         type=int,
-        default=Encoder.batch_size,
-        help="windows encoded together; fewer take less memory (default: %(default)s)",
+        help="windows encoded together; fewer take less memory",
     )
-    args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        parser.error(f"--batch-size {args.batch_size}: wanted at least 1")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, embed and write."""
+    args = parser().parse_args(argv)
+    if args.batch_size is not None and args.batch_size < 1:
+        parser().error(f"--batch-size {args.batch_size}: wanted at least 1")
     output = _possible(pathlib.Path(args.output))
-    encoder = dataclasses.replace(
-        load(args.checkpoint, args.step).encoder, batch_size=args.batch_size
-    )
+    from ssl_audio.inference.load import load
+
+    encoder = load(args.checkpoint, args.step).encoder
+    if args.batch_size is None:
+        args.batch_size = encoder.batch_size
+    encoder = dataclasses.replace(encoder, batch_size=args.batch_size)
     encoder.check_layer(args.layer)
     source = Paths(tuple(args.paths), encoder.rate)
     ids = [source.meta(i)["id"] for i in range(len(source))]
@@ -178,6 +182,8 @@ def _possible(path: pathlib.Path) -> pathlib.Path:
 
 def _digest(encoder: Encoder) -> str:
     """Return what differs between checkpoints, wherever they lie."""
+    import jax
+
     found = hashlib.sha256(json.dumps(encoder.config, sort_keys=True, default=str).encode())
     for values in jax.tree.leaves(encoder.params):
         found.update(np.ravel(values).view(np.uint8).data)

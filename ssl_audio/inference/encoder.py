@@ -17,6 +17,7 @@ from ssl_audio.heads.readout import frame_tokens
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.pooling import Collector, OverlapMean, Pooled, Whole, check_pool
 from ssl_audio.inference.windows import Clip, Window, batches, cover, every
+from ssl_audio.storage import written
 
 FINAL = -1  # the layer that means: after the last norm
 PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
@@ -153,7 +154,7 @@ class Encoder(Model):
     @functools.cached_property
     def _frames(self) -> int:
         frontend = self.objective.frontend
-        return frontend.frames or frontend.count(self.config["data"]["samples"])
+        return frontend.frames or frontend.count(written.samples(self.config))
 
     @functools.cached_property
     def _most(self) -> int:

@@ -1,23 +1,26 @@
-"""Find codes by k-means: python -m ssl_audio kmeans --data DIR --codes 100 --out FOLDER
+"""Find codes by k-means: ssl-audio kmeans --data DIR --codes 100 --out FOLDER
 
 Of MFCC, or with --checkpoint RUN --layer N of an encoder's layer. FOLDER then gives targets to a run
 that predicts codes (HuBERT, Hsu et al. 2021, arXiv:2106.07447, section II-A).
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config
+from ssl_audio import config, startup
 from ssl_audio.data import places
+from ssl_audio.data.entries import audio
 from ssl_audio.data.reading import reading
-from ssl_audio.inference.encoder import FINAL, Encoder
-from ssl_audio.inference.load import load
-from ssl_audio.storage import exported
-from ssl_audio.storage.written import architecture
+from ssl_audio.storage import written
+
+if TYPE_CHECKING:
+    from ssl_audio.inference.encoder import Encoder
 
 log = logging.getLogger("ssl_audio")
 
@@ -35,7 +38,7 @@ def fit(
     source: Any,
     codes: int,
     *,
-    layer: int = FINAL,
+    layer: int = -1,
     vectors: int = 200_000,
     seed: int = 0,
     max_bad_share: float = 0.01,
@@ -74,38 +77,41 @@ def fit(
     return found.cluster_centers_.astype(np.float32)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio kmeans`."""
+    made = startup.parser("kmeans", __doc__)
+    made.add_argument("--data", required=True, metavar="PLACE", help="folder, or 'synthetic'")
+    made.add_argument("--codes", type=int, required=True)
+    made.add_argument("--out", required=True, metavar="FOLDER", help="to write")
+    made.add_argument("--checkpoint", metavar="RUN", help="whose layer; default: MFCC")
+    made.add_argument("--layer", type=int, default=-1, help="0, 1, …; default: the last norm's")
+    made.add_argument("--vectors", type=int, default=200_000, help="most that are clustered")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, cluster and write."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio kmeans",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", required=True, metavar="PLACE", help="folder, or 'synthetic'")
-    parser.add_argument("--codes", type=int, required=True)
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="to write")
-    parser.add_argument("--checkpoint", metavar="RUN", help="whose layer; default: MFCC")
-    parser.add_argument(
-        "--layer", type=int, default=FINAL, help="0, 1, …; default: the last norm's"
-    )
-    parser.add_argument("--vectors", type=int, default=200_000, help="most that are clustered")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.codes < 1 or args.vectors < args.codes:
-        parser.error(
+        parser().error(
             f"--codes {args.codes} --vectors {args.vectors}: wanted at least 1 code, and "
             "as many vectors as codes"
         )
+    from ssl_audio.inference.encoder import Encoder
+    from ssl_audio.inference.load import load
+    from ssl_audio.storage import exported
+
     if args.checkpoint:
         encoder = load(args.checkpoint).encoder
-        shape = architecture(args.checkpoint)
-        samples = encoder.config["data"]["samples"]
+        shape = written.architecture(args.checkpoint)
+        samples = written.samples(encoder.config)
     else:
         shape, samples = {k: v for k, v in MFCC.items() if k != "kind"}, WINDOW
         encoder = Encoder(
             config.build(MFCC, "objectives"),
             {"tokenizer": {}, "encoder": {}},
-            dict(objective=MFCC, data=dict(samples=samples)),
+            dict(objective=MFCC, data=dict(entries=dict(audio=audio(samples)))),
         )
     found = places.source(args.data) | dict(rate=encoder.rate)
     source = config.build(found, "data", path="--data")
@@ -115,6 +121,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = {name: encoder.params[name] for name in ("tokenizer", "encoder")}
     quantizer = dict(kind="codebooks:Centroids", codes=args.codes)
     objective = dict(kind="features", **shape, quantizer=quantizer, layer=args.layer)
-    options = dict(objective=objective, data=dict(samples=samples))
+    options = dict(objective=objective, data=dict(entries=dict(audio=audio(samples))))
     exported.write(args.out, params | {"quantizer": {"book": centroids}}, options)
     print(f"{args.out}: {args.codes} codes of {centroids.shape[1]} values")

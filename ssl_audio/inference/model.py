@@ -14,6 +14,7 @@ import numpy as np
 
 from ssl_audio.data.decode import resample
 from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.storage import written
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class Model:
 
     def blank(self) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip, as long as in training."""
-        samples = self.config["data"]["samples"]
+        samples = written.samples(self.config)
         return {
             "audio": np.zeros((1, samples), np.float32),
             "length": np.full(1, samples, np.int32),

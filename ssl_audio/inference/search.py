@@ -1,8 +1,10 @@
 """Search a folder of sound by words or by sound.
 
-python -m ssl_audio search index --checkpoint RUN --index DIR FOLDER…   (again: only what is new or changed)
-python -m ssl_audio search query --index DIR "rain on a roof"           (--audio FILE: what sounds like it)
+ssl-audio search index --checkpoint RUN --index DIR FOLDER…   (again: only what is new or changed)
+ssl-audio search query --index DIR "rain on a roof"           (--audio FILE: what sounds like it)
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -11,16 +13,18 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssl_audio import startup
 from ssl_audio.data.decode import DecodeError, decode
 from ssl_audio.data.source import audio_files
-from ssl_audio.inference.audio_text import AudioTextModel
-from ssl_audio.inference.load import load
 from ssl_audio.storage import atomic
 from ssl_audio.storage.partial_results import Parts
+
+if TYPE_CHECKING:
+    from ssl_audio.inference.audio_text import AudioTextModel
 
 VECTORS, ROWS = "vectors.faiss", "rows.json"
 
@@ -50,9 +54,7 @@ class Index:
     def __init__(self, folder: str | os.PathLike):
         self._folder = pathlib.Path(folder)
         if not (self._folder / ROWS).is_file():
-            raise ValueError(
-                f"{folder}: no index there; make one: python -m ssl_audio search index"
-            )
+            raise ValueError(f"{folder}: no index there; make one: ssl-audio search index")
         found = json.loads((self._folder / ROWS).read_text(encoding="utf-8"))
         self.checkpoint: str = found["checkpoint"]
         self._rows = found["rows"]
@@ -134,14 +136,10 @@ def table(hits: Sequence[Hit]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> Any:
-    """Parse the command line; index, or answer."""
-    parser = argparse.ArgumentParser(
-        prog="ssl-audio search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio search`."""
+    made = startup.parser("search", __doc__)
+    verbs = made.add_subparsers(dest="verb", required=True)
     make = verbs.add_parser("index", help="embed files; only what is new or changed")
     make.add_argument("--checkpoint", required=True, help="a run or folder of an audio-text model")
     make.add_argument("places", nargs="+", metavar="FOLDER", help="folders or files")
@@ -151,9 +149,14 @@ def main(argv: Sequence[str] | None = None) -> Any:
     ask.add_argument("--top", type=int, default=10, help="files to show")
     for verb in (make, ask):
         verb.add_argument("--index", required=True, metavar="DIR", help="the index's folder")
-    args = parser.parse_args(argv)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Parse the command line; index, or answer."""
+    args = parser().parse_args(argv)
     if args.verb == "query" and (args.text is None) == (args.audio is None):
-        parser.error("query: give words, or --audio FILE")
+        parser().error("query: give words, or --audio FILE")
     if args.verb == "index":
         path = str(pathlib.Path(args.checkpoint).expanduser().resolve())
         index = build(_load(path), path, args.index, args.places)
@@ -171,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
 
 
 def _load(path: str) -> AudioTextModel:
+    from ssl_audio.inference.load import load
+
     model = load(path)
     model.check_offers("embed_audio", "embed_text")
     return model

@@ -14,6 +14,7 @@ import numpy as np
 from ssl_audio.inference import windows
 from ssl_audio.inference.encoder import FINAL, Encoder
 from ssl_audio.inference.pooling import Collector, Whole
+from ssl_audio.storage import written
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class WindowEncoder(Encoder):
         collect: Callable[[int], Collector] = lambda _: Whole(),
     ) -> Iterator[tuple[int, Any]]:
         """Yield (number, what its collector made of it) of each clip, as `Encoder.stream`."""
-        fill = self.config["data"].get("fill", "zeros")
+        fill = written.entry(self.config, "audio").get("fill", "zeros")
         found = windows.vectors(clips, self._size, fill, self._pool, self.batch_size)
         for number, _, vectors in found:
             collector = collect(number)
@@ -78,7 +79,7 @@ class WindowEncoder(Encoder):
 
     @property
     def _size(self) -> int:
-        return self.config["data"]["samples"]
+        return written.samples(self.config)
 
     @property
     def _all_params(self) -> Any:

@@ -69,7 +69,7 @@ class Twice(nn.Module):
         return self.norm(self.norm(x))
 
 
-class StoredNorm(nn.Module):
+class FrozenBatchNorm(nn.Module):
     """Batch normalisation with stored statistics: those of a checkpoint, or 0 and 1.
 
     They are parameters without a gradient. A batch never changes them, so an example's result does

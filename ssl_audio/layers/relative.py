@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Float, Int
+from ssl_audio.layers.attention import BLOCK, attend, known
 from ssl_audio.layers.dense import xavier
 
 GATES = ("none", "query", "input")
@@ -73,14 +74,18 @@ class BiasedAttention(nn.Module):
         (BEATs); "input": of its value before the query's projection (WavLM).
       gain: of a Xavier-normal start of values and outputs (queries and keys have 1); None: all start
         from a normal of deviation 0.02.
+      implementation, block: see `attention.attend`.
     """
 
     heads: int
     gate: str = "none"
     gain: float | None = None
+    implementation: str = "auto"
+    block: int = BLOCK
 
     def __post_init__(self):
         super().__post_init__()
+        known(self.implementation)
         if self.gate not in GATES:
             raise ValueError(f"gate '{self.gate}': wanted one of {', '.join(GATES)}.")
 
@@ -102,16 +107,17 @@ class BiasedAttention(nn.Module):
         qkv = nn.Dense(3 * width, dtype=x.dtype, kernel_init=self._start, name="qkv")(x)
         split = (*x.shape[:2], 3, self.heads, width // self.heads)
         q, k, v = jnp.moveaxis(qkv.reshape(split), 2, 0)
-        scores = jnp.einsum("bnhd,bmhd->bhnm", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
-        if self.gate == "none":
-            scores = scores + pair_bias[None]
-        else:
-            per_head = q if self.gate == "query" else x.reshape(q.shape)
-            scores = scores + self._gate(per_head)[..., None] * pair_bias[None]
-        if valid is not None:
-            scores = jnp.where(valid[:, None, None, :], scores, -jnp.inf)
-        weights = nn.softmax(scores).astype(x.dtype)
-        mixed = jnp.einsum("bhnm,bmhd->bnhd", weights, v).reshape(x.shape)
+        gate = None
+        if self.gate != "none":
+            gate = self._gate(q if self.gate == "query" else x.reshape(q.shape))
+        mixed = attend(
+            *(q * q.shape[-1] ** -0.5, k, v),
+            bias=pair_bias,
+            gate=gate,
+            valid=valid,
+            implementation=self.implementation,
+            block=self.block,
+        ).reshape(x.shape)
         return nn.Dense(width, dtype=x.dtype, kernel_init=xavier(self.gain), name="out")(mixed)
 
     def _gate(self, x: Float[Array, "B N H d"]) -> Float[Array, "B H N"]:

@@ -4,24 +4,31 @@ Its config subtree is `t5`; the bias by distance is `relative.py`'s.
 """
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int
+from ssl_audio.layers.attention import BLOCK, attend, known
 from ssl_audio.layers.dense import INIT
 
 ACTIVATIONS = ("relu", "gated-gelu")
 
 
-class Unscaled(nn.Module):
+class T5Attention(nn.Module):
     """Softmax attention without scale and biases, its heads of any size, with a bias on pairs.
 
     Attributes:
       heads: H.
       size: width of a head.
+      implementation, block: see `attention.attend`.
     """
 
     heads: int
     size: int = 64
+    implementation: str = "auto"
+    block: int = BLOCK
+
+    def __post_init__(self):
+        super().__post_init__()
+        known(self.implementation)
 
     @nn.compact
     def __call__(
@@ -41,18 +48,19 @@ class Unscaled(nn.Module):
             y = nn.Dense(inner, use_bias=False, dtype=x.dtype, kernel_init=INIT, name=name)(x)
             return y.reshape(*x.shape[:2], self.heads, self.size)
 
-        q, k, v = (heads(name) for name in ("q", "k", "v"))
-        scores = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32) + pair_bias[None]
-        if valid is not None:
-            scores = jnp.where(valid[:, None, None, :], scores, -jnp.inf)
-        mixed = jnp.einsum("bhnm,bmhd->bnhd", nn.softmax(scores).astype(x.dtype), v)
-        mixed = mixed.reshape(*x.shape[:2], inner)
+        mixed = attend(
+            *(heads(name) for name in ("q", "k", "v")),
+            bias=pair_bias,
+            valid=valid,
+            implementation=self.implementation,
+            block=self.block,
+        ).reshape(*x.shape[:2], inner)
         return nn.Dense(x.shape[-1], use_bias=False, dtype=x.dtype, kernel_init=INIT, name="out")(
             mixed
         )
 
 
-class Feed(nn.Module):
+class T5Mlp(nn.Module):
     """Two-layer perceptron without biases: ReLU (T5), or GELU of one half times the other (T5 1.1, Flan).
 
     Attributes:

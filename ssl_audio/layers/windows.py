@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Float, Int
+from ssl_audio.layers.attention import attend
 from ssl_audio.layers.blocks import Mlp, drop_path
 from ssl_audio.layers.dense import INIT
 from ssl_audio.layers.norms import LayerNorm
@@ -79,22 +80,18 @@ class WindowAttention(nn.Module):
         parts = nn.Dense(3 * width, dtype=x.dtype, kernel_init=INIT, name="qkv")(x)
         parts = windows(parts)
         q, k, v = jnp.moveaxis(parts.reshape(*parts.shape[:3], 3, self.heads, -1), 3, 0)
-        lengths = jnp.einsum(
-            "bwnh,bwmh->bwhnm", jnp.linalg.norm(q, axis=-1), jnp.linalg.norm(k, axis=-1)
-        )
-        scores = jnp.einsum("bwnhd,bwmhd->bwhnm", q, k) / jnp.maximum(lengths, 1e-6)
         heat = self.param("temperature", nn.initializers.ones, (self.heads,), jnp.float32)
-        scores = scores.astype(jnp.float32) / jnp.maximum(heat, 0.01).reshape(1, 1, -1, 1, 1)
-        scores = scores + self._bias(high, wide)[None, None]
+        q = _unit(q) / jnp.maximum(heat, 0.01).reshape(1, 1, 1, -1, 1)
         regions = np.broadcast_to(region, (self.rows // high, high, padded))
         regions = regions.reshape(-1, high, padded // wide, wide).transpose(0, 2, 1, 3)
         regions = regions.reshape(-1, high * wide)
         across = np.where(regions[:, :, None] == regions[:, None], 0, ACROSS).astype(np.float32)
-        scores = scores + across[None, :, None]
-        scores = jnp.where(windows(valid)[:, :, None, None], scores, -jnp.inf)
-        # A window may hold nothing valid; its tokens then count for nothing either.
-        weights = jnp.nan_to_num(nn.softmax(scores)).astype(x.dtype)
-        mixed = jnp.einsum("bwhnm,bwmhd->bwnhd", weights, v).reshape(*parts.shape[:3], width)
+        mixed = attend(
+            *(q.astype(x.dtype), _unit(k).astype(x.dtype), v),
+            bias=self._bias(high, wide)[None] + across[:, None],
+            valid=windows(valid),  # a window may hold nothing valid
+            implementation="plain",  # windows are short
+        )
         mixed = mixed.reshape(batch, self.rows // high, padded // wide, high, wide, width)
         mixed = jnp.moveaxis(mixed, 2, 3).reshape(batch, self.rows, padded, width)
         mixed = jnp.roll(mixed, shift, axis=2)[:, :, :columns].reshape(x.shape)
@@ -109,6 +106,13 @@ class WindowAttention(nn.Module):
         hidden = nn.relu(nn.Dense(self.hidden, kernel_init=INIT, name="distance_up")(distance))
         bias = nn.Dense(self.heads, kernel_init=INIT, name="distance_down")(hidden)
         return jnp.moveaxis(bias.astype(jnp.float32), -1, 0)
+
+
+def _unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Return vectors of length 1, in float32; those of length 0 as they are."""
+    x = x.astype(jnp.float32)
+    square = jnp.sum(x**2, axis=-1, keepdims=True)
+    return x / jnp.sqrt(jnp.maximum(square, 1e-12))
 
 
 class ShiftedPair(nn.Module):

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ssl_audio.backbones.cnn import CNN14
 from ssl_audio.backbones.htsat import SIZES as HTSAT
+from ssl_audio.data import entries
 from ssl_audio.data import text as texts
 from ssl_audio.data.banks import bank
 from ssl_audio.data.captions import TEMPLATES
@@ -138,9 +139,7 @@ def laptop(
         data=dict(
             sources=dict(esc10=esc10(root, [f for f in range(1, 6) if f != fold])),
             batch_size=64,
-            samples=CLIP,
-            fill="repeat",
-            text=data_text,
+            entries=dict(audio=entries.audio(CLIP, fill="repeat"), text=data_text),
         ),
         optim=Optim(
             lr=1e-3,
@@ -186,7 +185,8 @@ def runlocal(config: Any) -> Any:
         if "width" in audio.tokenizer:
             audio.tokenizer.width = 16
     config.data.sources = ConfigDict(dict(synthetic=dict(kind="synthetic", size=32, seconds=1.0)))
-    config.data.update(batch_size=8, samples=16_000)
+    config.data.batch_size = 8
+    config.data.entries.audio.samples = 16_000
     config.steps, config.eval_every = "4", "4"
     config.optim.update(warmup="0%", lr=1e-4)  # larger steps differ from machine to machine
     config.record.update(every=1, figures="0")
@@ -321,7 +321,10 @@ def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
         return small_text(texts.vocabulary([*TEMPLATES, *plain, *bank("esc").sentences()]))
     config = written.read(where)
     try:
-        tower, words = config["objective"]["towers"]["text"], config["data"]["text"]["words"]
+        tower, words = (
+            config["objective"]["towers"]["text"],
+            config["data"]["entries"]["text"]["words"],
+        )
     except KeyError as error:
         raise ValueError(f"text={where}: its config has no {error}; is it a text model?") from None
     return words, tower | dict(frozen=True)

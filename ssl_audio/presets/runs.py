@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssl_audio.data.entries import audio
 from ssl_audio.data.places import sources
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.presets import patch_encoders
@@ -74,11 +75,8 @@ def run(
     """Return a whole run; its usual options are written out, for the reader."""
     defaults = dict(
         kind="pipeline",
-        crop="random",
-        fill="zeros",
         mixup=0.0,
         balanced=False,
-        classes=0,
         seed=0,
         workers=0,
         threads=8,
@@ -106,7 +104,8 @@ def few_steps(config: Any, samples: int) -> Any:
         {} if rate == 16_000 else dict(rate=rate)
     )
     config.data.sources = ConfigDict(dict(synthetic=sound))
-    config.data.update(batch_size=8, samples=samples)
+    config.data.batch_size = 8
+    config.data.entries.audio.samples = samples
     if "weights" in config.data:
         del config.data["weights"]
     config.steps = "4"
@@ -138,8 +137,7 @@ def short(
         sources=heard,
         weights=dict.fromkeys(heard, 1.0),
         batch_size=batch,
-        samples=samples or crop(frontend, frontend["frames"]),
-        fill="join",
+        entries=dict(audio=audio(samples or crop(frontend, frontend["frames"]), fill="join")),
     )
     data |= {} if rate == 16_000 else dict(rate=rate)
     return run(
@@ -171,8 +169,7 @@ def pretrain(
     data: dict[str, Any] = dict(
         sources=sources(places, rate),
         batch_size=batch,
-        samples=round(seconds * rate),
-        crop="first",
+        entries=dict(audio=audio(round(seconds * rate), crop="first")),
     )
     data |= {} if rate == 16_000 else dict(rate=rate)
     return run(

@@ -48,7 +48,7 @@ def bert(
             ),
             final_norm=None,
         ),
-        pool=dict(kind="pools:First" if pooler else "pools:Mean"),
+        pool=dict(kind="pools:BertPooler" if pooler else "pools:Mean"),
     )
 
 
@@ -93,7 +93,7 @@ def gpt2(
     norm = dict(kind="norms:LayerNorm", eps=1e-5)
     block = dict(
         kind="blocks:PreNorm",
-        mixer=dict(kind="gpt2:Causal", heads=heads),
+        mixer=dict(kind="attention", heads=heads, causal=True),
         norm=norm,
         mlp=dict(kind="gpt2:TanhMlp", ratio=ratio),
     )
@@ -127,9 +127,9 @@ def t5(
             depth=depth,
             block=dict(
                 kind="blocks:PreNorm",
-                mixer=dict(kind="t5:Unscaled", heads=heads, size=size),
+                mixer=dict(kind="t5:T5Attention", heads=heads, size=size),
                 norm=norm,
-                mlp=dict(kind="t5:Feed", hidden=hidden, activation=activation),
+                mlp=dict(kind="t5:T5Mlp", hidden=hidden, activation=activation),
             ),
             pair_bias=dict(
                 kind="relative:RelativeBias", heads=heads, buckets=buckets, distance=distance

@@ -63,7 +63,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     if about.get("format") != FORMAT:
         raise ValueError(
             f"{path / PARAMS}: not written by ssl_audio. For a model of another library: "
-            f"python -m ssl_audio convert --from FAMILY --checkpoint {path} --out DIR"
+            f"ssl-audio convert --from FAMILY --checkpoint {path} --out DIR"
         )
     params: dict[str, Any] = {}
     for name, value in arrays.items():

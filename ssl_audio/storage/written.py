@@ -48,16 +48,58 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     return upgraded(config)
 
 
-def upgraded(config: Any) -> Any:
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config of any earlier version with the names of today."""
-    if isinstance(config, Mapping):
-        found = {key: upgraded(value) for key, value in config.items()}
+    found = _renamed(config)
+    if isinstance(data := found.get("data"), Mapping):  # that of a converted model has no kind
+        found["data"] = _with_entries(data)
+    return found
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        found = {key: _renamed(entry) for key, entry in value.items()}
         if isinstance(kind := found.get("kind"), str):
             found["kind"] = KINDS.get(kind, kind)
-        return found
-    if isinstance(config, (list, tuple)):
-        return type(config)(map(upgraded, config))
-    return config
+        return _with_entries(found) if kind == "pipeline" else found
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_renamed, value))
+    return value
+
+
+def _with_entries(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of batches with those of their entries by themselves (before 0.2: side by side)."""
+    audio = {k: data[k] for k in ("samples", "crop", "fill", "speed", "gain") if k in data}
+    others = ("classes", "text", "weighted", "tell_source")
+    entries: dict[str, Any] = dict(data.get("entries", {}))
+    if audio:
+        entries["audio"] = dict(kind="entries:Audio", **audio)
+    if data.get("classes"):
+        entries["label"] = dict(kind="entries:Labels", classes=data["classes"])
+    if data.get("text"):
+        entries["text"] = data["text"]
+    if data.get("weighted"):
+        entries["weight"] = dict(kind="entries:Weight")
+    if data.get("tell_source"):
+        entries["source"] = dict(kind="entries:SourceNumber")
+    rest = {k: v for k, v in data.items() if k not in (*audio, *others)}
+    return rest | (dict(entries=entries) if entries else {})
+
+
+def entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the options of an entry of a run's batches, as "audio" or "text"; none: {}."""
+    return dict(config.get("data", {}).get("entries", {}).get(name) or {})
+
+
+def samples(config: Mapping[str, Any]) -> int:
+    """Return the length of the clips that a model was trained on, samples.
+
+    Raises:
+      ValueError: it was not trained on sound.
+    """
+    if "samples" not in (found := entry(config, "audio")):
+        raise ValueError("config: no data.entries.audio.samples; wanted a model of sound.")
+    return found["samples"]
 
 
 def trained(path: str, *keys: str) -> Any:

@@ -6,14 +6,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Spec
-from ssl_audio.layers.norms import StoredNorm
+from ssl_audio.layers.norms import FrozenBatchNorm
 from ssl_audio.structs import Tokens
 
 
 class Bins(nn.Module):
     """Normalise each mel bin; its value in a frame is a token, D = 1 (PANNs, arXiv:1912.10211).
 
-    The published batch normalisation is `StoredNorm` here: with the statistics of a checkpoint, or 0
+    The published batch normalisation is `FrozenBatchNorm` here: with the statistics of a checkpoint, or 0
     and 1 behind a frontend that is already near zero mean, and never those of a batch.
     """
 
@@ -24,7 +24,7 @@ class Bins(nn.Module):
     def __call__(self, spec: Spec) -> Tokens:
         """Return tokens with frequency as the slow axis: n = bin * T + frame."""
         batch, frames, bins = spec.shape
-        x = jnp.swapaxes(StoredNorm(name="norm")(spec), 1, 2).reshape(batch, bins * frames, 1)
+        x = jnp.swapaxes(FrozenBatchNorm(name="norm")(spec), 1, 2).reshape(batch, bins * frames, 1)
         index = jnp.arange(bins * frames, dtype=jnp.int32)[None]
         index = jnp.broadcast_to(index, x.shape[:2])
         return Tokens(x=x, index=index, grid=self.grid(frames, bins))

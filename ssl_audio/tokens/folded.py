@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Float
-from ssl_audio.layers.norms import LayerNorm, StoredNorm
+from ssl_audio.layers.norms import FrozenBatchNorm, LayerNorm
 from ssl_audio.slots import Tokenizer
 from ssl_audio.structs import Tokens
 
@@ -37,8 +37,8 @@ class AttentionalFusion(nn.Module):
     def _weigh(self, name: str, x: Array) -> Array:
         width = x.shape[-1]
         hidden = nn.Dense(width // self.reduction, name=f"{name}_down")(x)
-        hidden = nn.relu(StoredNorm(name=f"{name}_down_norm")(hidden))
-        return StoredNorm(name=f"{name}_up_norm")(nn.Dense(width, name=f"{name}_up")(hidden))
+        hidden = nn.relu(FrozenBatchNorm(name=f"{name}_down_norm")(hidden))
+        return FrozenBatchNorm(name=f"{name}_up_norm")(nn.Dense(width, name=f"{name}_up")(hidden))
 
 
 class Folded(nn.Module):
@@ -82,7 +82,7 @@ class Folded(nn.Module):
             raise ValueError(
                 f"folded: got {channels.shape[1]} channels; wanted one, or four with fusion and `longer`."
             )
-        image = fold(StoredNorm(name="mel_norm")(channels), self.size)
+        image = fold(FrozenBatchNorm(name="mel_norm")(channels), self.size)
         x = self._cut("patch", 1)(image[:, 0, :, :, None])
         if longer is not None and channels.shape[1] == 4:
             x = jnp.where(longer[:, None, None, None], self._fuse(image[:, 1:], x), x)

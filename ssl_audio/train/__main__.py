@@ -2,9 +2,8 @@
 
 import sys
 
-from ssl_audio import startup
 from ssl_audio.__main__ import main
 
 if __name__ == "__main__":
-    startup.tune_cpu()
-    main(["train", *sys.argv[1:]])
+    sys.argv[1:1] = ["train"]
+    main()

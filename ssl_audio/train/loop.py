@@ -1,4 +1,4 @@
-"""Train anything: python -m ssl_audio.train --config configs/ssamba.py --workdir runs/ssamba
+"""A training run: `train` takes a config and a workdir; `ssl-audio train` (command.py) calls it.
 
 The loop knows batches, steps and schedules; what is learned is the objective's business alone.
 """
@@ -235,13 +235,3 @@ def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path
     )
     how = f"resumed at step {start}" if start else "from scratch"
     log.info("%s, up to step %d, into %s", how, total, workdir)
-
-
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Parse the command line and train."""
-    more = {"--profile": dict(type=record.span, metavar="FIRST:LAST", help="trace these steps")}
-    args, options = config.command_line(__doc__ or "", argv, workdir=True, more=more)
-    processes.start()
-    same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
-    with processes.joined(same, shared=args.workdir):
-        return train(options, args.workdir, profile=args.profile)

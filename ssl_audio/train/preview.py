@@ -1,4 +1,4 @@
-"""What a run will need, without data or devices: python -m ssl_audio preview --config configs/ssamba.py
+"""What a run will need, without data or devices: ssl-audio preview --config ssamba
 
 Compiles the training step for a mesh of make-believe CPU devices: the layout and the collectives are those
 that XLA gives any device; memory and the time to compile are those of its CPU back end.
@@ -11,7 +11,10 @@ import math
 import os
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
+
+from ssl_audio import config_files
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 EPOCH = 1000  # steps; schedules need a number, nothing here depends on it
@@ -164,16 +167,24 @@ def axes(text: str) -> dict[str, int]:
     return found
 
 
-def main(argv: list[str] | None = None) -> Preview:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio preview`."""
+    made = config_files.with_config("preview", __doc__)
+    made.add_argument(
+        "--mesh", type=axes, default="data=8", help="devices along each axis (%(default)s)"
+    )
+    made.add_argument(
+        "--no-compile", action="store_true", help="no peak memory, no collectives; quicker"
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> Preview:
     """Parse the command line, make the devices, print the report."""
     from ssl_audio import config
 
     began = time.monotonic()
-    more = {
-        "--mesh": dict(type=axes, default="data=8", help="devices along each axis (%(default)s)"),
-        "--no-compile": dict(action="store_true", help="no peak memory, no collectives; quicker"),
-    }
-    args, options = config.command_line(__doc__ or "", argv, more=more)
+    args, options = config_files.parse(parser(), argv)
     # The program is never run, so generating its code need not try hard.
     os.environ.setdefault(
         "XLA_FLAGS",

@@ -1,45 +1,52 @@
-"""Train in turns: python -m ssl_audio stages --config configs/openbeats.py:data=DIR --workdir RUNS
+"""Train in turns: ssl-audio stages --config openbeats:data=DIR --workdir RUNS
 
 A config that names STAGES is trained with stage=…, each with previous=… the stage before, for --rounds
 of them; the last stage is the first one's. RUNS/0_encoder, RUNS/0_tokenizer, RUNS/1_encoder, …
 The same command goes on where a killed one was.
 """
 
+import argparse
 import importlib.util
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio import config
-from ssl_audio.distributed import processes
-from ssl_audio.storage import checkpoint
-from ssl_audio.train.loop import Run, train
+from ssl_audio import config, config_files
 
 log = logging.getLogger("ssl_audio")
 
-MORE = {"--rounds": dict(type=int, default=2, help="times the first stage is trained; default: 2")}
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio stages`."""
+    made = config_files.with_config("stages", __doc__, workdir=True)
+    made.add_argument(
+        "--rounds", type=int, default=2, help="times the first stage is trained; default: 2"
+    )
+    return made
 
 
-def main(argv: list[str] | None = None) -> list[pathlib.Path]:
+def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
     """Parse the command line and train all stages; return their workdirs.
 
     Raises:
       ValueError: the config has no stages.
     """
-    doc = __doc__ or ""
-    args, _ = config.command_line(doc, argv, workdir=True, more=MORE)
-    names = stages(args.config.partition(":")[0])
+    args, _ = config_files.parse(parser(), argv)
+    names = stages(config_files.locate(args.config.partition(":")[0]))
     if args.rounds < 1:
         raise ValueError(f"--rounds {args.rounds}: wanted 1 or more.")
+    from ssl_audio.distributed import processes
+    from ssl_audio.storage import checkpoint
+    from ssl_audio.train.loop import Run, train
+
     root, done = pathlib.Path(args.workdir).resolve(), []
     processes.start()
     for number in range((args.rounds - 1) * len(names) + 1):
         stage = names[number % len(names)]
         workdir = root / f"{number // len(names)}_{stage}"
         before = f",previous={done[-1]}" if done else ""
-        _, options = config.command_line(
-            doc, argv, workdir=True, more=MORE, argument=f"stage={stage}{before}"
-        )
+        _, options = config_files.parse(parser(), argv, argument=f"stage={stage}{before}")
         log.info("%s", workdir)
         train(options, workdir)
         done.append(workdir)
@@ -50,7 +57,7 @@ def main(argv: list[str] | None = None) -> list[pathlib.Path]:
     return done
 
 
-def stages(path: str) -> tuple[str, ...]:
+def stages(path: pathlib.Path) -> tuple[str, ...]:
     """Return the stages that a config file names.
 
     Raises:

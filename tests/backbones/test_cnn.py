@@ -8,6 +8,7 @@ import pytest
 
 from ssl_audio.backbones.cnn import CNN14
 from ssl_audio.config import build
+from ssl_audio.data.entries import audio
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.structs import Encoded, Tokens
 
@@ -15,7 +16,7 @@ RATE, HOP, CHANNELS = 8000, 80, (4, 6, 8)
 
 
 def options(head, **more):
-    norm = dict(kind="norms:StoredNorm")
+    norm = dict(kind="norms:FrozenBatchNorm")
     return dict(
         objective=dict(
             kind="tagging",
@@ -25,7 +26,7 @@ def options(head, **more):
             head=head,
             criterion="sigmoid",
         ),
-        data=dict(samples=RATE, rate=RATE),
+        data=dict(entries=dict(audio=audio(RATE)), rate=RATE),
     )
 
 

@@ -9,7 +9,7 @@ from convert.states import ssast
 from encoders import encoder, save
 
 import ssl_audio
-from ssl_audio.convert import command, export, from_state_dict
+from ssl_audio.convert import command, export, files, from_state_dict
 from ssl_audio.storage import checkpoint, exported
 
 
@@ -111,7 +111,7 @@ def test_torch_files_say_what_they_take(tmp_path):
         import torch  # noqa: F401
     except ImportError:
         with pytest.raises(RuntimeError, match=r"ssl_audio\[torch\]"):
-            command.read(path)
+            files.read(path)
     else:
         with pytest.raises(ValueError, match="not a readable file of weights"):
-            command.read(path)
+            files.read(path)

@@ -1,12 +1,15 @@
 import dataclasses
 import itertools
 import logging
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 
 from ssl_audio import config
+from ssl_audio.data import entries
+from ssl_audio.data.compose import Several
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.reading import examples
 from ssl_audio.data.source import Folder, SourceInfo
@@ -35,7 +38,13 @@ class Numbers:
 
 
 def make(**options):
-    defaults = dict(sources={"n": Numbers()}, batch_size=4, samples=350, threads=2)
+    """Return a pipeline of sound, and of labels if there are `classes`."""
+    names = [f.name for f in dataclasses.fields(entries.Audio)]
+    audio = {"samples": 350} | {k: options.pop(k) for k in names if k in options}
+    made = {"audio": entries.Audio(**audio)}
+    if "classes" in options:
+        made["label"] = entries.Labels(options.pop("classes"))
+    defaults = dict(sources={"n": Numbers()}, batch_size=4, entries=made, threads=2)
     return Pipeline(**{**defaults, **options})
 
 
@@ -189,6 +198,70 @@ def test_labels_become_multi_hot():
         take(make(classes=1, batch_size=10).batches(), 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class SomeLabelled(Numbers):
+    """Numbers, of which those that three does not divide have no label."""
+
+    def meta(self, i):
+        return {k: v for k, v in super().meta(i).items() if k != "label" or i % 3 == 0}
+
+
+def test_unlabelled_clips_are_allowed_among_labelled_ones():
+    audio = entries.Audio(350)
+    made = dict(sources={"n": SomeLabelled()}, batch_size=10)
+    label = entries.Labels(2, unlabelled=True)
+    pipeline = make(**made, entries={"audio": audio, "label": label})
+    (batch,) = take(pipeline.batches(), 1)
+    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == pipeline.spec()
+    np.testing.assert_array_equal(batch["labelled"], batch["index"] % 3 == 0)
+    np.testing.assert_array_equal(batch["label"][:, 1], batch["labelled"])
+    with pytest.raises(ValueError, match="its label is None, .*unlabelled=True allows"):
+        take(make(**made, entries={"audio": audio, "label": entries.Labels(2)}).batches(), 1)
+    mixed = make(**made, mixup=1.0, entries={"audio": audio, "label": label})
+    (batch,) = take(mixed.batches(), 1)
+    assert 0 < batch["labelled"].sum() < 10 and set(batch["labelled"]) == {0.0, 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture(entries.Entry):
+    """A picture [size, size, 3] of each clip, as a source may give, with one random flip."""
+
+    size: int = 2
+
+    def spec(self):
+        return {"image": ((self.size, self.size, 3), np.dtype(np.uint8))}
+
+    def draw(self, example, rng):
+        image = np.full((self.size, self.size, 3), example["image"], np.uint8)
+        image[0] += np.uint8(100 * rng.integers(2))
+        return {"image": image}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictured(Numbers):
+    def __getitem__(self, i):
+        return {**super().__getitem__(i), "image": i}
+
+
+def test_an_entry_of_another_package_is_one_more_class(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_lab", sys.modules[__name__])
+    kinds = {
+        "audio": {"kind": "entries:Audio", "samples": 64},
+        "seen": {"kind": "my_lab:Picture", "size": 4},
+    }
+    options = {"kind": "pipeline", "sources": {"n": {"kind": "my_lab:Pictured"}}, "batch_size": 20}
+    pipeline = config.build({**options, "entries": kinds}, "data")
+    (batch,) = take(pipeline.batches(), 1)
+    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == pipeline.spec()
+    np.testing.assert_array_equal(batch["image"][:, 1, 0, 0], batch["index"])
+    assert set(batch["image"][:, 0, 0, 0] - batch["index"]) == {0, 100}
+    same(take(pipeline.batches(1), 1), take(pipeline.batches(), 2)[1:])
+    with pytest.raises(ValueError, match="mixup: Picture can be of one clip only"):
+        dataclasses.replace(pipeline, mixup=0.5)
+    with pytest.raises(ValueError, match="compose: a composed clip has no image"):
+        dataclasses.replace(pipeline, compose=Several())
+
+
 def test_weights_and_balance_reach_the_batches():
     sources = {"a": Numbers(4), "b": Numbers(8)}
     pipeline = make(sources=sources, weights={"a": 3, "b": 1}, batch_size=64)
@@ -206,7 +279,9 @@ def test_faulty_settings_are_refused():
         (dict(crop="last"), "crop: got 'last'"),
         (dict(sources={}), "sources: none"),
         (dict(weights={"m": 1.0}), r"weights: for \['m'\], but the sources are \['n'\]"),
-        (dict(balanced=True), "balanced: needs classes"),
+        (dict(entries={}), "entries: none"),
+        (dict(entries={"a": entries.Audio(4), "b": entries.Audio(4)}), "b and a both give 'audio'"),
+        (dict(classes=0), "classes: wanted at least 1"),
         (dict(mixup=1.5), "mixup: wanted 0 to 1"),
         (dict(speed=1.0), "speed, gain: wanted 0 to 1, 0 to 100 dB; got 1, 0"),
         (dict(samples=0), "samples: wanted at least 1"),
@@ -225,7 +300,7 @@ def test_config_builds_a_pipeline():
             "kind": "pipeline",
             "sources": {"toy": {"kind": "synthetic", "size": 24, "seconds": 0.1}},
             "batch_size": 2,
-            "samples": 800,
+            "entries": {"audio": {"kind": "entries:Audio", "samples": 800}},
         },
         "data",
     )
@@ -319,7 +394,7 @@ def test_examples_come_once_in_order_without_the_bad_ones(faulty, threads):
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
 def test_the_hosts_together_read_every_clip_of_an_epoch_once(shards):
-    pipeline = Pipeline({"a": Synthetic(32, seconds=0.01)}, batch_size=8, samples=64)
+    pipeline = make(sources={"a": Synthetic(32, seconds=0.01)}, batch_size=8, samples=64)
     assert pipeline.epoch_steps == 4
     for epoch in range(2):
         parts = [

@@ -155,7 +155,7 @@ def test_the_command_line_takes_options_of_the_source(tmp_path, capsys):
     verb.main([*command, f"--output={tmp_path / 'out'}", "--rate=8000"])
     made = Shards(str(tmp_path / "out"))
     assert len(made) == 12 and made[0]["rate"] == 8000 and made[0]["audio"].size == 800
-    with pytest.raises(ValueError, match="no file 'sintetic'"):
+    with pytest.raises(ValueError, match="no 'sintetic' here"):
         verb.main(["--source=sintetic", f"--output={tmp_path / 'no'}"])
 
 

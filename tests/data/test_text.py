@@ -11,6 +11,7 @@ import soundfile
 from ssl_audio.data.banks import bank
 from ssl_audio.data.captions import Own, Rewritten, Shuffled, Templates, clean, listed
 from ssl_audio.data.compose import Ordered, Several, joined, overlaid
+from ssl_audio.data.entries import Audio, Weight
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.source import Manifest
 from ssl_audio.data.synthetic import Synthetic
@@ -104,7 +105,13 @@ def test_negatives_and_weights_of_a_manifest(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", np.ones(800) / 2, 16_000)
     source = Manifest(str(tmp_path / "m.jsonl"))
     text = Text(Words(("w", "x", "y", "z")), 4, negatives=3)
-    pipeline = Pipeline({"s": source}, 2, 800, text=text, weighted=True, shuffle=False, threads=0)
+    pipeline = Pipeline(
+        {"s": source},
+        2,
+        dict(audio=Audio(800), text=text, weight=Weight()),
+        shuffle=False,
+        threads=0,
+    )
     batch = next(pipeline.batches())
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == pipeline.spec()
     assert batch["weight"].tolist() == [0.5, 1.0]
@@ -116,8 +123,12 @@ def test_negatives_and_weights_of_a_manifest(tmp_path):
     (tmp_path / "m.jsonl").write_text(json.dumps(rows[0] | {"weight": -1}))
     with pytest.raises(ValueError, match="line 1: weight: wanted 0 or more"):
         _ = Manifest(str(tmp_path / "m.jsonl")).info
-    with pytest.raises(ValueError, match="compose: a composed clip has no label, weight"):
-        Pipeline({"s": source}, 2, 800, weighted=True, compose=Ordered())
+    with pytest.raises(
+        ValueError, match="compose: a composed clip has no text, text_length, text_negative"
+    ):
+        Pipeline({"s": source}, 2, dict(audio=Audio(800), text=text), compose=Ordered())
+    with pytest.raises(ValueError, match="compose: a composed clip has no weight"):
+        Pipeline({"s": source}, 2, dict(audio=Audio(800), weight=Weight()), compose=Ordered())
 
 
 def clip(name, value):
@@ -150,7 +161,11 @@ def test_composed_clips_and_their_captions_agree():
 def test_a_batch_has_words_and_reversals():
     text = Text(Words(), 8, Own())
     pipeline = Pipeline(
-        {"s": Synthetic(24, 0.2)}, 4, 6400, text=text, compose=Ordered(gap=0.0), threads=0
+        {"s": Synthetic(24, 0.2)},
+        4,
+        dict(audio=Audio(6400), text=text),
+        compose=Ordered(gap=0.0),
+        threads=0,
     )
     batch, spec = next(pipeline.batches()), pipeline.spec()
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == spec
@@ -160,12 +175,15 @@ def test_a_batch_has_words_and_reversals():
         batch["audio"][0][:half], batch["audio_reversed"][0][half : 2 * half]
     )
     labelled = Pipeline(
-        {"s": Synthetic(24, 0.2)}, 4, 3200, text=Text(Words(), 8, Templates()), threads=0
+        {"s": Synthetic(24, 0.2)},
+        4,
+        dict(audio=Audio(3200), text=Text(Words(), 8, Templates())),
+        threads=0,
     )
     again = [next(labelled.batches(3)) for _ in range(2)]
     assert all(np.array_equal(again[0][k], again[1][k]) for k in again[0])
     with pytest.raises(ValueError, match="mixup"):
-        Pipeline({"s": Synthetic(24)}, 4, 3200, text=text, mixup=0.5)
+        Pipeline({"s": Synthetic(24)}, 4, dict(audio=Audio(3200), text=text), mixup=0.5)
 
 
 def test_clips_repeated_as_often_as_they_fit():

@@ -1,4 +1,4 @@
-"""python -m ssl_audio convert and python -m ssl_audio export in processes of their own."""
+"""ssl-audio convert and ssl-audio export in processes of their own."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.entry
 
 def run(verb, *arguments):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": _path()}
-    command = [sys.executable, "-m", f"ssl_audio.{verb}", *map(str, arguments)]
+    command = [sys.executable, "-m", "ssl_audio", verb, *map(str, arguments)]
     return subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
     )

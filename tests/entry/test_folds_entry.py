@@ -1,4 +1,4 @@
-"""python -m ssl_audio folds: finished folds are kept, a killed one goes on, the table is the same."""
+"""ssl-audio folds: finished folds are kept, a killed one goes on, the table is the same."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""python -m ssl_audio zero-shot and search: what they say to those who ask wrongly."""
+"""ssl-audio zero-shot and search: what they say to those who ask wrongly."""
 
 import subprocess
 import sys

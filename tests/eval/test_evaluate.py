@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from ssl_audio import startup
 from ssl_audio.data.sets.esc import Esc
 from ssl_audio.data.sets.spoken_digit import SpokenDigit
 from ssl_audio.data.synthetic import Synthetic
@@ -71,8 +70,7 @@ def test_records_of_all_kinds_and_folds(encoder):
         evaluate.evaluate(encoder, source, "folds", layer=9)
 
 
-def test_command_line_probes_a_folder(encoder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(startup, "use_compilation_cache", lambda: None)
+def test_command_line_probes_a_folder(encoder, tmp_path, capsys):
     run, sounds = tmp_path / "run", tmp_path / "sounds"
     encoders.save(encoder, run, 1)
     rng = np.random.default_rng(0)

@@ -23,7 +23,8 @@ def setting():
 
 def evaluator(**options):
     source = dict(kind="synthetic", size=24, seconds=0.3)
-    data = dict(kind="pipeline", sources=dict(a=source), batch_size=8, samples=4000, threads=0)
+    data = dict(kind="pipeline", sources=dict(a=source), batch_size=8, threads=0)
+    data["entries"] = dict(audio=dict(kind="entries:Audio", samples=4000))
     return config.build(dict(kind="held_out", data=data, **options), "eval")
 
 

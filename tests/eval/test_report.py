@@ -56,7 +56,7 @@ def test_folds(folds, monkeypatch):
 
 def test_a_run_with_a_map(tmp_path, monkeypatch):
     encoder = encoders.encoder(frames=24)
-    monkeypatch.setattr(report, "load", lambda path: encoder)
+    monkeypatch.setattr("ssl_audio.inference.load.load", lambda path: encoder)
     options = {"objective": {"kind": "masked_spectrogram"}}
     (tmp_path / "config.json").write_text(json.dumps(options))
     (tmp_path / "evals").mkdir()

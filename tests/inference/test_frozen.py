@@ -10,11 +10,14 @@ from reference import ROOT
 
 from ssl_audio import config
 from ssl_audio.data import places
+from ssl_audio.data.entries import audio
+from ssl_audio.distributed import processes
 from ssl_audio.inference import kmeans
+from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.frozen import Frozen
 from ssl_audio.storage import checkpoint, written
 from ssl_audio.structs import TrainState
-from ssl_audio.train import stages
+from ssl_audio.train import loop, stages
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 BATCH = {"audio": np.zeros((2, 8000), np.float32), "length": np.full(2, 8000, np.int32)}
@@ -38,10 +41,10 @@ def test_clusters_of_mfcc_become_targets(tmp_path, monkeypatch, capsys):
         written.trained(out, "quantizer", "books")
     with pytest.raises(ValueError, match="6 vectors for 9 codes|6 vectors for 7 codes"):
         source = config.build(tiny | dict(rate=16_000), "data")
-        model = kmeans.Encoder(
+        model = Encoder(
             config.build(kmeans.MFCC, "objectives"),
             {"tokenizer": {}, "encoder": {}},
-            dict(data=dict(samples=8000)),
+            dict(data=dict(entries=dict(audio=audio(8000)))),
         )
         kmeans.fit(model, source, 7, vectors=6)
 
@@ -71,8 +74,8 @@ def test_stages_take_turns_and_learn_from_the_one_before(tmp_path, monkeypatch):
         (workdir / "checkpoints/4").mkdir(parents=True)
         seen.append(config.plain(options)["objective"])
 
-    monkeypatch.setattr(stages, "train", train)
-    monkeypatch.setattr(stages.processes, "start", lambda: None)
+    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(processes, "start", lambda: None)
     given = ["--config", f"{ROOT}/configs/openbeats.py:runlocal", "--workdir", str(tmp_path)]
     done = stages.main([*given, "--config.seed=7"])
     assert [path.name for path in done] == ["0_encoder", "0_tokenizer", "1_encoder"]
@@ -82,7 +85,7 @@ def test_stages_take_turns_and_learn_from_the_one_before(tmp_path, monkeypatch):
     assert second["targets"]["codes"]["path"] == str(tmp_path / "0_tokenizer")
     (tmp_path / "other.py").write_text("STAGES = ()\n")
     with pytest.raises(ValueError, match="names no STAGES"):
-        stages.stages(str(tmp_path / "other.py"))
+        stages.stages(tmp_path / "other.py")
 
 
 def test_a_run_that_was_stopped_stops_the_turns(tmp_path, monkeypatch):
@@ -90,7 +93,7 @@ def test_a_run_that_was_stopped_stops_the_turns(tmp_path, monkeypatch):
         del options
         (workdir / "checkpoints/2").mkdir(parents=True)
 
-    monkeypatch.setattr(stages, "train", train)
-    monkeypatch.setattr(stages.processes, "start", lambda: None)
+    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(processes, "start", lambda: None)
     given = ["--config", f"{ROOT}/configs/openbeats.py:runlocal", "--workdir", str(tmp_path)]
     assert len(stages.main(given)) == 1

@@ -8,6 +8,7 @@ import pytest
 import separator
 
 import ssl_audio
+from ssl_audio.data.entries import audio
 from ssl_audio.inference.load import interface
 from ssl_audio.train.loop import train
 
@@ -22,7 +23,7 @@ def trained(kind, workdir):
     options = dict(
         objective=dict(kind=kind, count=3),
         data=dict(
-            kind="pipeline", batch_size=8, samples=1600,
+            kind="pipeline", batch_size=8, entries=dict(audio=audio(1600)),
             sources=dict(a=dict(kind="synthetic", size=16, seconds=0.1)),
         ),
         optim=dict(lr=1e-3),

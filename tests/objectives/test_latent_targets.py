@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_audio.config import build
+from ssl_audio.data.entries import audio
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.presets import speech
 
@@ -256,7 +257,9 @@ def test_waveform_encoders_embed_and_keep_time():
     options = dict(kind="features", **RAW, encoder=encoder(2))
     objective = build(options, "objectives")
     params, _ = jax.jit(objective.init)(jax.random.key(0), batch())
-    found = Encoder(objective, params, dict(objective=options, data=dict(samples=SAMPLES)), 2)
+    found = Encoder(
+        objective, params, dict(objective=options, data=dict(entries=dict(audio=audio(SAMPLES)))), 2
+    )
     x, times = found.frames(np.sin(np.arange(3000) / 9.0), 16_000)
     assert x.shape == (1 + -(-(3000 - 324) // 256), WIDTH) and found.num_layers == 2
     assert np.allclose(np.diff(times), 16) and times[0] == pytest.approx(10.1, abs=0.1)

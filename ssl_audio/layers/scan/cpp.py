@@ -1,6 +1,5 @@
-"""The recurrence in C++ for CPUs, compiled on request: `python -m ssl_audio compile-scan`."""
+"""The recurrence in C++ for CPUs, compiled on request: `ssl-audio compile-scan`."""
 
-import argparse
 import ctypes
 import functools
 import hashlib
@@ -9,7 +8,6 @@ import pathlib
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +23,6 @@ GROUPS = 4  # parts of the channels whose gradients of B and C are summed apart,
 OPTIONS = f"-std=c++17 -O3 -shared -fPIC -w -DTILE={TILE} -DCHUNK={CHUNK}".split()
 NATIVE = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
 COMMAND = "ssl-audio compile-scan"
-ABOUT = """
-Compile the C++ implementation of the selective scan for this machine's processor, with the compiler that
-the environment variable CXX names (c++ if unset; GCC 11 or newer, or Clang), check it, and keep it in
-~/.cache/ssl_audio (or SSL_AUDIO_CACHE). From then on "auto" takes it on CPUs. It has to be compiled again
-for another processor, version of jax or of ssl_audio.
-"""
 
 
 def scan(
@@ -153,21 +145,3 @@ def _primal(reverse, u, delta, A, B, C, state):
 
 _scan = jax.custom_vjp(_primal, nondiff_argnums=(0,))
 _scan.defvjp(_forward, _backward)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Compile, check and say where it is."""
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args(argv)
-    try:
-        path = build()
-    except RuntimeError as error:
-        raise SystemExit(f"error: {error}") from None
-    from ssl_audio.layers.scan import choose  # which imports this file
-
-    if reason := choose.trial("cpp"):
-        path.unlink()
-        raise SystemExit(f"error: compiled, but of no use here: {reason}")
-    print(f"{path}: agrees with 'xla'; 'auto' will use it on this machine")

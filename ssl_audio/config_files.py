@@ -1,0 +1,175 @@
+"""Config files: `--config` on the command line, and the configs that come along (`ssl-audio configs`).
+
+`ssamba` is a config of the package, `my/ssamba.py` a file; options follow a colon.
+"""
+
+import argparse
+import ast
+import difflib
+import functools
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ssl_audio import startup
+
+
+def folder() -> pathlib.Path:
+    """Return where the package's configs lie: in the package, or in a checkout beside it."""
+    package = pathlib.Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+@functools.cache
+def packaged() -> dict[str, pathlib.Path]:
+    """Return name → file of the configs that come with the package."""
+    return {path.stem: path for path in sorted(folder().glob("*.py"))}
+
+
+def locate(place: str) -> pathlib.Path:
+    """Return the file of a config: that of the package with this name, or else the one at this path.
+
+    Raises:
+      ValueError: neither exists; with the names and the nearest one.
+    """
+    if found := packaged().get(place):
+        return found
+    path = pathlib.Path(place)
+    if path.is_file():
+        return path
+    close = difflib.get_close_matches(path.stem, packaged(), 1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise ValueError(
+        f"no file {place}, nor a config of this name.{hint} Configs: {', '.join(packaged())}"
+    )
+
+
+def summary(path: pathlib.Path) -> str:
+    """Return the first line of a config's docstring; nothing is imported."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    return text.splitlines()[0] if text else ""
+
+
+@functools.cache
+def listing() -> str:
+    """Return the package's configs, a line each."""
+    wide = max(map(len, packaged()), default=0)
+    return "\n".join(f"  {name:{wide}}  {summary(path)}" for name, path in packaged().items())
+
+
+def with_config(verb: str, doc: str | None, *, workdir: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of a verb that takes a config, and `--workdir` if it writes a run."""
+    made = startup.parser(verb, doc)
+    made.epilog = f"configs (`ssl-audio configs copy NAME FILE` for one to change):\n{listing()}"
+    metavar = "NAME|FILE[:ARG,…]"
+    made.add_argument("--config", required=True, metavar=metavar, help="a name below, or a file")
+    made.add_argument(
+        "--config.PATH", metavar="VALUE", help="override one option, as --config.optim.lr=1e-3"
+    )
+    if workdir:
+        made.add_argument("--workdir", required=True, help="where the run keeps all it writes")
+    return made
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None, *, argument: str = ""
+) -> tuple[argparse.Namespace, Any]:
+    """Parse a command line with a config; return its options and the config, overrides applied.
+
+    Args:
+      parser: see `with_config`.
+      argv: default: that of the program.
+      argument: put behind the config's own.
+
+    Raises:
+      SystemExit: on --help, and on a wrong command line, with a message.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
+    args = parser.parse_args([a for a in argv if a not in overrides])
+    try:
+        return args, load(args.config, overrides, argument=argument)
+    except ValueError as error:
+        parser.error(f"--config: {error}")
+
+
+def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> Any:
+    """Return the config that "NAME:ARG" or "FILE:ARG" describes.
+
+    Args:
+      place: see `locate`.
+      overrides: as on the command line, `--config.optim.lr=1e-3`.
+      argument: put behind the config's own.
+
+    Raises:
+      ValueError: no such config, or it does not take what it was given.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    name, _, given = place.partition(":")
+    given = ",".join(filter(None, (given, argument)))
+    # Flags of our own, not absl's global ones: a program may call this twice.
+    values = flags.FlagValues()
+    line = ["", f"--config={locate(name)}:{given}", *overrides]
+    # An option that the config leaves at its default can be overridden too; `make` refuses those that
+    # do not exist, with a suggestion.
+    anew: Any = dict(lock_config=False, accept_new_attributes=True)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line, **anew)
+    try:
+        values(line)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        message = str(error)
+        if isinstance(error, KeyError):
+            message = f"an override names {message}, which the config does not have."
+        if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
+            message = message.strip().splitlines()[-1]
+        raise ValueError(message) from error
+    return values["config"].value
+
+
+ABOUT = """List the configs that come along; show one with all its options; copy one to change it.
+
+ssl-audio configs
+ssl-audio configs show ssamba:size=tiny
+ssl-audio configs copy ssamba my.py     # then --config my.py
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio configs`."""
+    made = startup.parser("configs", ABOUT)
+    verbs = made.add_subparsers(dest="verb", metavar="{show,copy}")
+    show = verbs.add_parser("show", help="print the resolved options")
+    show.add_argument("config", metavar="NAME|FILE[:ARG,…]")
+    copy = verbs.add_parser("copy", help="write a copy to change")
+    copy.add_argument("name", metavar="NAME")
+    copy.add_argument("file", metavar="FILE", help="a new file")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line; list, show or copy.
+
+    Raises:
+      ValueError: no such config.
+      FileExistsError: the copy would overwrite a file.
+    """
+    args = parser().parse_args(argv)
+    if args.verb == "show":
+        from ssl_audio import config
+
+        print(config.text(load(args.config)), end="")
+    elif args.verb == "copy":
+        text = locate(args.name).read_text(encoding="utf-8")
+        try:
+            with open(args.file, "x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise FileExistsError(f"{args.file} exists already; name a new file.") from None
+        print(f"{args.file}: a copy of {args.name}; use it as --config {args.file}")
+    else:
+        print(listing())

@@ -1,0 +1,191 @@
+"""What a batch holds: each entry says what it adds and makes it of one example. `pipeline.py` asks them.
+
+A picture, a video or a second view is one more class like these, here or in a package of one's own.
+"""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssl_audio.data import transforms
+from ssl_audio.data.source import Example, multi_hot
+
+Shape = tuple[int, ...]
+Arrays = Mapping[str, Any]  # numpy arrays and scalars
+
+
+class Entry(abc.ABC):
+    """One or several arrays per clip; subclasses are frozen dataclasses."""
+
+    @property
+    def of_several(self) -> bool:
+        """Tell whether a clip that was composed of several has it; see `compose.py`."""
+        return False
+
+    @abc.abstractmethod
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:
+        """Return name → shape and type of each array of one clip, reading nothing."""
+
+    @abc.abstractmethod
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:
+        """Return name → array of one clip, as `spec` says.
+
+        Args:
+          example: what a source gives, with `names` (its labels in words), `source` (the number of its
+            source among the sorted names of all) and `more` (a function without arguments that reads
+            another example of that source).
+          rng: the only source of chance; it depends on the clip's place in the stream alone.
+        """
+
+    def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:
+        """Return what becomes of two clips of which `share` of the first is heard (mixup).
+
+        Raises:
+          ValueError: it can only be of one clip.
+        """
+        raise ValueError(f"mixup: {type(self).__name__} can be of one clip only; leave mixup 0.")
+
+    def check_mix(self) -> None:
+        """Raise ValueError if `mix` would."""
+        if type(self).mix is Entry.mix:
+            self.mix({}, {}, 1.0)
+
+
+@dataclass(frozen=True)
+class Audio(Entry):
+    """`audio` float32 [S], and `length` int32: samples before the padding.
+
+    Attributes:
+      samples: S.
+      crop: where a longer clip is cut: "random" or "first".
+      fill: what lengthens a shorter clip: see `transforms.fill`.
+      speed: clips are played up to this share faster or slower, pitch and all.
+      gain: dB; and up to this much louder or softer.
+    """
+
+    samples: int
+    crop: str = "random"
+    fill: str = "zeros"
+    speed: float = 0.0
+    gain: float = 0.0
+
+    def __post_init__(self):
+        for name, allowed in (("crop", transforms.CROPS), ("fill", transforms.FILLS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted one of {allowed}")
+        if self.samples < 1:
+            raise ValueError(f"samples: wanted at least 1, got {self.samples}")
+        if not 0 <= self.speed < 1 or not 0 <= self.gain < 100:
+            raise ValueError(
+                f"speed, gain: wanted 0 to 1, 0 to 100 dB; got {self.speed:g}, {self.gain:g}"
+            )
+
+    @property
+    def of_several(self) -> bool:  # noqa: D102
+        return True
+
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
+        return {
+            "audio": ((self.samples,), np.dtype(np.float32)),
+            "length": ((), np.dtype(np.int32)),
+        }
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
+        audio = example["audio"]
+        if self.speed:
+            audio = transforms.speed(audio, 1 + rng.uniform(-self.speed, self.speed))
+        if self.gain:
+            audio = transforms.gain(audio, rng.uniform(-self.gain, self.gain))
+        more = example["more"]
+        audio = transforms.fill(audio, self.samples, self.fill, lambda: more()["audio"])
+        audio, length = transforms.crop(audio, self.samples, self.crop, rng)
+        return {"audio": audio, "length": np.int32(length)}
+
+    def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
+        length = int(first["length"])
+        heard = second["audio"][: int(second["length"])]
+        mixed = transforms.mixup(first["audio"][:length], heard, share)
+        return {**first, "audio": np.pad(mixed, (0, self.samples - length))}
+
+
+@dataclass(frozen=True)
+class Labels(Entry):
+    """`label` float32 [C], with ones at a clip's labels.
+
+    Attributes:
+      classes: C.
+      unlabelled: clips without a label are allowed; `labelled`, float32, is then 1 for the others.
+    """
+
+    classes: int
+    unlabelled: bool = False
+
+    def __post_init__(self):
+        if self.classes < 1:
+            raise ValueError(f"classes: wanted at least 1, got {self.classes}")
+
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
+        single = np.dtype(np.float32)
+        spec: dict[str, tuple[Shape, np.dtype]] = {"label": ((self.classes,), single)}
+        return spec | ({"labelled": ((), single)} if self.unlabelled else {})
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
+        del rng
+        label = example.get("label")
+        known = label is not None
+        numbers = label if isinstance(label, tuple) else (label,) if known else ()
+        if any(not 0 <= n < self.classes for n in numbers) or not (known or self.unlabelled):
+            hint = "" if known else "; unlabelled=True allows clips without one"
+            raise ValueError(
+                f"clip {example['id']}: its label is {label}, with classes={self.classes}{hint}"
+            )
+        arrays = {"label": multi_hot(numbers, self.classes)}
+        return arrays | ({"labelled": np.float32(known)} if self.unlabelled else {})
+
+    def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
+        label = share * first["label"] + (1 - share) * second["label"]
+        mixed = {"label": label.astype(np.float32)}
+        # Half known is not known.
+        return mixed | (
+            {"labelled": first["labelled"] * second["labelled"]} if self.unlabelled else {}
+        )
+
+
+@dataclass(frozen=True)
+class Weight(Entry):
+    """`weight` float32: how much a clip counts in the loss; unknown counts 1."""
+
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
+        return {"weight": ((), np.dtype(np.float32))}
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
+        del rng
+        return {"weight": np.float32(example.get("weight", 1.0))}
+
+    def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
+        return first
+
+
+@dataclass(frozen=True)
+class SourceNumber(Entry):
+    """`source` int32: the number of a clip's source among the sorted names of all."""
+
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
+        return {"source": ((), np.dtype(np.int32))}
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
+        del rng
+        return {"source": np.int32(example["source"])}
+
+    def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
+        return first
+
+
+def audio(
+    samples: int, *, crop: str = "random", fill: str = "zeros", **more: Any
+) -> dict[str, Any]:
+    """Return the options of a batch's sound, its usual ones written out, for a config."""
+    return dict(kind="entries:Audio", samples=samples, crop=crop, fill=fill, **more)

@@ -1,0 +1,29 @@
+"""Train anything: ssl-audio train --config ssamba --workdir runs/ssamba
+
+The same command goes on where a killed or stopped run was.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from ssl_audio import config, config_files
+from ssl_audio.train import record
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio train`."""
+    made = config_files.with_config("train", __doc__, workdir=True)
+    made.add_argument("--profile", type=record.span, metavar="FIRST:LAST", help="trace these steps")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Parse the command line and train."""
+    args, options = config_files.parse(parser(), argv)
+    from ssl_audio.distributed import processes
+    from ssl_audio.train.loop import train
+
+    processes.start()
+    same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
+    with processes.joined(same, shared=args.workdir):
+        return train(options, args.workdir, profile=args.profile)
