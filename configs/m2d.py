@@ -45,7 +45,7 @@ def get_config(arg=""):
         optim=optimizer(lr=2.4e-3, warmup=20 * EPOCH),
         seconds=6.08,
     )
-    config.data.crop = "random"
+    config.data.entries.audio.crop = "random"
     return runs.runlocal(config) if a.runlocal else config
 
 

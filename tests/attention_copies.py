@@ -25,13 +25,12 @@ def copies(source: str) -> list[int]:
 
 class _Reader:
     def __init__(self, tree):
-        self.functions = {
-            node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef))
-        }
+        self.functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
         self.returned = collections.defaultdict(set)
         self.found = set()
-        before = None
-        while before != (before := str(sorted((k, sorted(v)) for k, v in self.returned.items()))):
+        before = -1
+        while before != (known := sum(map(len, self.returned.values()))):
+            before = known
             self.block(tree.body, {})
 
     @property
@@ -78,6 +77,8 @@ class _Reader:
         """Return what an expression's value is made of."""
         match node:
             case ast.Name():
+                if node.id in READY_MADE:
+                    self.found.add(node.lineno)
                 return set(values.get(node.id, ()))
             case ast.Attribute():
                 if node.attr in READY_MADE:

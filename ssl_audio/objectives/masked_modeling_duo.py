@@ -14,6 +14,7 @@ from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.base import Frontend
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.objectives.teacher import Ramp, follow
+from ssl_audio.slots import Backbone, Head, Masking
 from ssl_audio.structs import Encoded, Loss, Tokens
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.order import reorder
@@ -37,9 +38,9 @@ class MaskedModelingDuo(Encoding):
 
     frontend: Frontend
     tokenizer: Patchify
-    encoder: Any
-    decoder: Any
-    masking: Any
+    encoder: Backbone
+    decoder: Head
+    masking: Masking
     momentum: Ramp = Ramp(0.99995, 0.99999, 300_000)
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:

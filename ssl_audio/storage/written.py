@@ -16,6 +16,9 @@ KINDS = {
     "heads:PatchPredictor": "classify:PatchPredictor",
     "heads:Pooled": "classify:Pooled",
     "heads:Segments": "classify:Segments",
+    "norms:StoredNorm": "norms:FrozenBatchNorm",
+    "pools:First": "pools:BertPooler",
+    "pools:Start": "pools:ClsToken",
     "quantize:Centroids": "codebooks:Centroids",
     "quantize:Cosine": "codebooks:Cosine",
     "quantize:Gumbel": "codebooks:Gumbel",
@@ -24,6 +27,8 @@ KINDS = {
     "stack:MirroredPair": "blocks:MirroredPair",
     "stack:Mlp": "blocks:Mlp",
     "stack:PreNorm": "blocks:PreNorm",
+    "t5:Feed": "t5:T5Mlp",
+    "t5:Unscaled": "t5:T5Attention",
 }
 
 

@@ -11,6 +11,7 @@ from published import CONFIGS, load
 
 from ssl_audio.config import build, plain
 from ssl_audio.objectives.masked_modeling_duo import MaskedModelingDuo
+from ssl_audio.storage.written import samples
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.patchify import patches, unpatch
 
@@ -42,7 +43,7 @@ def objective(mixer="attention"):
             masking=dict(kind="masking:Random", count=0.7),
             momentum=RAMP,
         ),
-        "objective",
+        "objectives",
     )
 
 
@@ -239,8 +240,8 @@ def _only(params, own):
 def test_as_published_57_of_190_patches_are_visible():
     (path,) = [path for path in CONFIGS if path.stem == "m2d"]
     options = plain(load(path, ""))
-    made = build(options["objective"], "objective")
-    grid = made.tokenizer.grid(made.frontend.count(options["data"]["samples"]), made.frontend.bins)
+    made = build(options["objective"], "objectives")
+    grid = made.tokenizer.grid(made.frontend.count(samples(options)), made.frontend.bins)
     assert grid == (5, 38) == made.encoder.positions.grid
     assert made.masking.number(grid) == 133
     # The teacher is as slow as it gets when the run ends.
