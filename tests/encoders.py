@@ -81,7 +81,7 @@ def audio_text(folder, encoder="cnn", *, kind="contrastive", out=16, **objective
         kind=kind, root="", fold=5, encoder=encoder, text="words", out=out, **objective
     )
     presets.runlocal(options)
-    options.data.samples = 8_000
+    options.data.entries.audio.samples = 8_000
     audio = options.objective.towers.audio
     if encoder == "cnn":
         audio.encoder.channels = (8,)

@@ -21,8 +21,7 @@ from ssl_audio.data.compose import RELATIONS, another, joined, named
 from ssl_audio.data.source import Example, Source
 from ssl_audio.eval import retrieval
 from ssl_audio.eval.evaluate import SETS
-from ssl_audio.storage import atomic
-from ssl_audio.storage.written import entry, samples
+from ssl_audio.storage import atomic, written
 
 if TYPE_CHECKING:
     from ssl_audio.inference.audio_text import AudioTextModel
@@ -53,10 +52,8 @@ def evaluate(
     from ssl_audio.inference.audio_text import TEMPLATES
 
     about = dict(set=source.info.name, clips=len(source))
-    heard = entry(model.config, "audio")
-    shared: Any = dict(
-        source=source, samples=samples(model.config), fill=heard.get("fill", "zeros")
-    )
+    fill = written.entry(model.config, "audio").get("fill", "zeros")
+    shared: Any = dict(source=source, samples=written.samples(model.config), fill=fill)
     records = []
     first = source.meta(0)
     if first.get("label") is not None:
@@ -83,7 +80,7 @@ def captioned(model: AudioTextModel, source: Source) -> dict[str, float]:
     """
     from ssl_audio.eval.zero_shot import ZeroShot
 
-    asked = ZeroShot(source, samples(model.config), model.text)
+    asked = ZeroShot(source, written.samples(model.config), model.text)
     numbers, audio = asked.vectors(model)
     texts = [source.meta(int(i)).get("text") or () for i in numbers]
     texts = [(said,) if isinstance(said, str) else tuple(said) for said in texts]

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ssl_audio.data.banks import bank
+from ssl_audio.data.entries import audio
 from ssl_audio.data.reading import examples
 from ssl_audio.data.source import multi_hot
 from ssl_audio.data.text import Text
@@ -47,7 +48,7 @@ class ZeroShot:
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the scores of a training state; every host computes the same."""
         whole = jax.jit(lambda params: params, out_shardings=sharding.replicated(mesh))
-        config = {"data": {"samples": self.samples, "fill": self.fill}}
+        config = dict(data=dict(entries=dict(audio=audio(self.samples, fill=self.fill))))
         params = jax.device_get(whole(state.params))
         with jax.set_mesh(sharding.alone()):
             return self.scores(AudioTextModel(objective, params, config, words=self.text))

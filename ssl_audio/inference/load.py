@@ -12,6 +12,7 @@ import jax
 from ssl_audio import config
 from ssl_audio.inference.model import Model
 from ssl_audio.storage import checkpoint
+from ssl_audio.versions import __version__
 
 # Predictor → the interface of models that offer it. The first that a model offers counts; one that
 # offers none of them is a `Model`. An objective's own `interface` comes before all.
@@ -44,7 +45,7 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder; wanted the workdir of a training run.")
     params, options = checkpoint.load_params(path, step)
-    where = f"{path}/config.json does not fit this version of ssl_audio"
+    where = f"{path}/config.json does not fit ssl_audio {__version__}"
     try:
         objective = config.build(options["objective"], "objectives")
     except (KeyError, TypeError, ValueError) as error:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 CONFIG = "config.json"
-# Kinds of classes that have moved or been renamed since version 0.1, and where they are now.
-KINDS = {
+# Kinds of classes that have moved or been renamed since version 0.1 → today's, and options they need.
+KINDS: dict[str, str | dict[str, Any]] = {
     "code_heads:Codes": "codes:Codes",
     "code_heads:CosineCodes": "codes:CosineCodes",
+    "gpt2:Causal": dict(kind="attention", causal=True),
     "heads:Classifier": "classify:Classifier",
     "heads:LayerMix": "classify:LayerMix",
     "heads:PatchPredictor": "classify:PatchPredictor",
@@ -65,7 +66,8 @@ def _renamed(value: Any) -> Any:
     if isinstance(value, Mapping):
         found = {key: _renamed(entry) for key, entry in value.items()}
         if isinstance(kind := found.get("kind"), str):
-            found["kind"] = KINDS.get(kind, kind)
+            new = KINDS.get(kind, kind)
+            found |= dict(kind=new) if isinstance(new, str) else new
         return _with_entries(found) if kind == "pipeline" else found
     if isinstance(value, (list, tuple)):
         return type(value)(map(_renamed, value))
