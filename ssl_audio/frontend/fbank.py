@@ -188,8 +188,9 @@ def mel_triangles(bins: int, size: int, rate: int, low: float, high: float) -> n
     """Return Kaldi's triangles [bins, size / 2]: straight in mel, not normalised by area.
 
     librosa has no equal: its HTK triangles have the same edges but are straight in Hz; they differ by
-    0.0024 (128 bands at 16 kHz), 80 times what our parity tests allow. The lowest may be narrower than the distance of two FFT lines and stay empty.
-    Published models were trained like this, in float32, so nothing is corrected here.
+    0.0024 (128 bands at 16 kHz), 80 times what our parity tests allow. The lowest may be narrower than
+    the distance of two FFT lines and stay empty. Published models were trained like this, in float32,
+    so nothing is corrected here.
     """
     start, step = _mel(low), (_mel(high) - _mel(low)) / (bins + 1)
     edges = np.float32(start) + np.arange(bins + 2, dtype=np.float32)[:, None] * np.float32(step)

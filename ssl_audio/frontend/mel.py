@@ -6,6 +6,7 @@ Called by objectives in `jit`; its numbers are those that CLAP models were train
 import dataclasses
 import functools
 import math
+import warnings
 from typing import ClassVar
 
 import jax
@@ -166,8 +167,11 @@ def mel_bands(
         ) from error
     # In single precision librosa rounds before it scales by the width, and again after it. Rounded
     # once, at the end, the bits are those that models of this project were trained with.
-    bands = filters.mel(
-        sr=rate, n_fft=size, n_mels=bins, fmin=low, fmax=high, htk=scale == "htk",
-        norm="slaney" if area else None, dtype=np.float64,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # Published models have bands that lie between two lines of the FFT.
+        warnings.filterwarnings("ignore", "Empty filters")
+        bands = filters.mel(
+            sr=rate, n_fft=size, n_mels=bins, fmin=low, fmax=high, htk=scale == "htk",
+            norm="slaney" if area else None, dtype=np.float64,
+        )  # fmt: skip
     return bands.astype(np.float32)
