@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import pathlib
@@ -194,9 +195,11 @@ class Recorder:
             if figure is None:
                 continue
             path = self.workdir / "figures" / f"{name}.png"
-            figure.savefig(path, dpi=110)
+            drawn = io.BytesIO()  # takes a second
+            figure.savefig(drawn, dpi=110)
+            atomic.write(path, drawn.getvalue())
             if name == "reconstructions":
-                figure.savefig(path.with_stem(f"{name}_{step:07d}"), dpi=110)
+                atomic.write(path.with_stem(f"{name}_{step:07d}"), drawn.getvalue())
             if self.board is not None:
                 self.board.add_figure(name, figure, step)  # closes it
 
@@ -288,7 +291,8 @@ def columns(images: Mapping[str, np.ndarray], frontend: Any = None, title: str =
             )  # fmt: skip
             axis.set_title(name if r == 0 else "", fontsize=10)
             axis.tick_params(labelsize=8)
-        figure.colorbar(mesh, ax=axes[r], label=units[2], pad=0.01)
+        bar = figure.colorbar(mesh, ax=axes[r], label=units[2], pad=0.01)
+        bar.ax.tick_params(labelsize=8)
     _scale(axes[0, 0], None if bands is None else y)
     for axis in axes.flat:
         axis.set(xlabel=units[0], ylabel=units[1])
