@@ -277,7 +277,9 @@ def columns(images: Mapping[str, np.ndarray], frontend: Any = None, title: str =
         units = ("s", "kHz", "dB")
         images = {name: frontend.decibels(image) for name, image in images.items()}
         x = (frontend.centre + _edges(np.arange(frames)) * frontend.hop) / frontend.rate
-        y = _edges(np.asarray(bands)[:bins])  # whole patches may leave out some at the top
+        # Whole patches may leave out some at the top. Left to itself, `specshow` would draw bands from
+        # `low` to `high` and not where they have their peaks: up to one band off.
+        y = _edges(np.asarray(bands)[:bins])
     figure = Figure(figsize=(4 * len(names) + 0.8, 1.7 * rows + 0.8), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(rows, len(names), squeeze=False, sharex=True, sharey=True)
