@@ -121,6 +121,46 @@ def test_few_files_at_the_root():
     assert sorted(p.stem for p in PACKAGE.glob("*.py")) == ROOT_FILES and len(ROOT_FILES) <= 10
 
 
+def signatures(path):
+    """Yield (where, structs that it takes, structs that it gives) of a file's public functions."""
+    for scope in ast.walk(tree(path)):
+        if not isinstance(scope, (ast.Module, ast.ClassDef)):
+            continue
+        for node in scope.body:
+            if isinstance(node, ast.FunctionDef) and (
+                node.name == "__call__" or not node.name.startswith("_")
+            ):
+                hints = [a.annotation for a in (*node.args.args, *node.args.kwonlyargs)]
+                takes, gives = (
+                    {
+                        n.id
+                        for hint in some
+                        if hint
+                        for n in ast.walk(hint)
+                        if isinstance(n, ast.Name)
+                    }
+                    & {"Tokens", "Encoded"}
+                    for some in (hints, [node.returns])
+                )
+                yield f"{name(path)}:{node.lineno} {node.name}", takes, gives
+
+
+def test_each_folder_of_models_is_a_signature():
+    """Arrays in layers and quantizers; → Tokens; Tokens → Encoded; Encoded → predictions, in arrays."""
+    folders = "layers quantizers tokens heads backbones".split()
+    found = {f: [s for p in (PACKAGE / f).rglob("*.py") for s in signatures(p)] for f in folders}
+    for where, takes, gives in found["layers"] + found["quantizers"]:
+        assert not takes | gives, where
+    for where, takes, gives in found["tokens"]:
+        assert "Encoded" not in takes | gives, where
+    for where, _, gives in found["heads"]:
+        assert not gives, where
+    for where, takes, gives in found["backbones"]:
+        if where.endswith(" __call__"):
+            assert "Tokens" in takes and gives == {"Encoded"}, where
+    assert all(any(t | g for _, t, g in found[f]) for f in folders[2:])  # the law sees something
+
+
 @pytest.mark.parametrize("file", ["train/loop.py", "train/step.py"])
 def test_the_loop_knows_no_objective_data_backbone_or_metric(file):
     path = PACKAGE / file

@@ -47,7 +47,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         head=dict(kind="codes:Codes", codes=count),
         reference=beats.style(state, PREFIX),
     )
-    predictor, head = (configs.build(config[name], "heads") for name in ("predictor", "head"))
+    predictor = configs.build(config["predictor"], "backbones")
+    head = configs.build(config["head"], "heads")
 
     def fresh(key):
         visible = Tokens(jnp.zeros((1, 1, embed.shape[1])), jnp.zeros((1, 1), jnp.int32), (1, 2))

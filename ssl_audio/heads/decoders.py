@@ -3,10 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.dense import INIT
 from ssl_audio.slots import Backbone, Positions
 from ssl_audio.structs import Encoded, Tokens
+from ssl_audio.tokens.order import scatter
 
 
 class Decoder(nn.Module):
@@ -101,17 +102,3 @@ class ConvDecoder(nn.Module):
             y = nn.gelu(y, approximate=False)
             x = x + y if x.shape == y.shape else y
         return nn.Dense(out, kernel_init=INIT, name="predict")(x.reshape(batch, count, -1))
-
-
-def scatter(
-    x: Float[Array, "B K D"],
-    index: Int[Array, "B K"],
-    grid: tuple[int, int],
-    fill: Float[Array, "#B #N D"],
-) -> Tokens:
-    """Put tokens at their positions in the whole grid and `fill` at the others."""
-    batch, total = x.shape[0], grid[0] * grid[1]
-    full = jnp.broadcast_to(fill.astype(x.dtype), (batch, total, x.shape[-1]))
-    full = full.at[jnp.arange(batch)[:, None], index].set(x)
-    order = jnp.broadcast_to(jnp.arange(total, dtype=jnp.int32)[None], (batch, total))
-    return Tokens(x=full, index=order, grid=grid)

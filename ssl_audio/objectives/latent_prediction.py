@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.base import Frontend
-from ssl_audio.heads.decoders import scatter
 from ssl_audio.heads.readout import special_tokens
 from ssl_audio.layers.norms import standard
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
@@ -19,7 +18,7 @@ from ssl_audio.objectives.teacher import Ramp, follow
 from ssl_audio.slots import Backbone, Head, Masking
 from ssl_audio.structs import Encoded, Loss
 from ssl_audio.tokens.masking import others
-from ssl_audio.tokens.order import reorder
+from ssl_audio.tokens.order import reorder, scatter
 from ssl_audio.tokens.patchify import Patchify
 
 

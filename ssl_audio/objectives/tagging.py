@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
+from ssl_audio.backbones import stretches
 from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.slots import AnyFrontend, Backbone, Head, Masking, Tokenizer
 from ssl_audio.structs import Encoded, Loss
-from ssl_audio.tokens import windows
 from ssl_audio.tokens.masking import others
 from ssl_audio.tokens.order import reorder
 
@@ -127,10 +127,10 @@ class Tagging(Objective):
             layers=True,
             rngs=rngs,
         )
-        return windows.join(encoded, tokens) if self.window else encoded
+        return stretches.join(encoded, tokens) if self.window else encoded
 
     def _cut(self, tokens):
-        return windows.cut(tokens, self.window) if self.window else tokens
+        return stretches.cut(tokens, self.window) if self.window else tokens
 
     def _spec(self, batch, key):
         """Return the log-mel; masks go on before normalisation and noise after, as in SSAST's loader."""

@@ -49,7 +49,7 @@ class TokenPredict(Encoding):
     masking: Masking
     targets: Mapping[str, AnyObjective] = dataclasses.field(hash=False)
     heads: Mapping[str, Head] = dataclasses.field(hash=False)
-    predictor: Head = None
+    predictor: Backbone = None
     hide: str = "tokens"
     weights: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     unmasked: float = 0.0

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Bool, Int
+from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.structs import Tokens
 
 
@@ -37,3 +37,17 @@ def heard(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array,
     start = tokens.index % tokens.grid[1] * frames
     found = jnp.take_along_axis(valid, start, axis=1)
     return found | ~jnp.any(found, axis=1, keepdims=True)
+
+
+def scatter(
+    x: Float[Array, "B K D"],
+    index: Int[Array, "B K"],
+    grid: tuple[int, int],
+    fill: Float[Array, "#B #N D"],
+) -> Tokens:
+    """Put tokens at their positions in the whole grid and `fill` at the others."""
+    batch, total = x.shape[0], grid[0] * grid[1]
+    full = jnp.broadcast_to(fill.astype(x.dtype), (batch, total, x.shape[-1]))
+    full = full.at[jnp.arange(batch)[:, None], index].set(x)
+    order = jnp.broadcast_to(jnp.arange(total, dtype=jnp.int32)[None], (batch, total))
+    return Tokens(x=full, index=order, grid=grid)
