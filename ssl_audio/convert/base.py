@@ -144,7 +144,7 @@ def check_keys(*, missing: Iterable[str], left: Iterable[str], differ: Iterable[
         shapes = f"; other shapes: {', '.join(differ)}" if differ else ""
         raise ValueError(
             f"state dict: missing keys: {', '.join(missing) or 'none'}; "
-            f"keys nothing wants: {', '.join(left) or 'none'}{shapes}."
+            f"unexpected keys: {', '.join(left) or 'none'}{shapes}."
         )
 
 

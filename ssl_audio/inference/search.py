@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("places", nargs="+", metavar="FOLDER", help="folders or files")
     ask = verbs.add_parser("query", help="find sounds")
     ask.add_argument("text", nargs="?", help="in words")
-    ask.add_argument("--audio", metavar="FILE", help="what sounds like this file")
+    ask.add_argument("--audio", metavar="FILE", help="find sounds like this file")
     ask.add_argument("--top", type=int, default=10, help="files to show")
     for verb in (make, ask):
         verb.add_argument("--index", required=True, metavar="DIR", help="the index's folder")
