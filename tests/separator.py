@@ -29,8 +29,8 @@ class Separate(Objective):
         filters = jax.random.normal(key, (self.count, 9)) / 3
         return {"filters": filters}, {"loudness": jnp.full(1, 2.0)}
 
-    def loss(self, params, extra, batch, key, *, train, phase="main") -> Loss:  # noqa: D102
-        del key, train, phase
+    def loss(self, params, extra, batch, key, *, train) -> Loss:  # noqa: D102
+        del key, train
         error = self.separate(params, extra, batch).sum(1) - batch["audio"]
         return Loss(total=jnp.mean(error**2), metrics={}, extra=extra)
 

@@ -5,7 +5,7 @@ from published import CONFIGS
 from reference import ROOT
 
 from ssl_audio import config, config_files
-from ssl_audio.train.loop import Run
+from ssl_audio.train.run import Run
 
 # ml_collections loads config files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -13,7 +13,7 @@ from published import CONFIGS, argument, load
 from reference import ROOT
 
 from ssl_audio import config
-from ssl_audio.train.loop import Run
+from ssl_audio.train.run import Run
 
 PACKAGE = ROOT / "ssl_audio"
 FILES = sorted(PACKAGE.rglob("*.py"))

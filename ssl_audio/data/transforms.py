@@ -30,18 +30,6 @@ def crop(
     return np.pad(audio, (0, -spare)), len(audio)
 
 
-def windows(audio: np.ndarray, samples: int, count: int) -> tuple[np.ndarray, int]:
-    """Return `count` parts [count, samples] spread from a clip's start to its end, and their length.
-
-    Those of a clip [S] that is not longer are all the same: the clip, zero-padded.
-    """
-    starts = np.linspace(0, max(len(audio) - samples, 0), count).astype(int)
-    parts = [
-        np.pad(part, (0, samples - len(part))) for s in starts for part in [audio[s : s + samples]]
-    ]
-    return np.stack(parts), min(len(audio), samples)
-
-
 def fill(audio: np.ndarray, samples: int, mode: str, more: Callable[[], np.ndarray]) -> np.ndarray:
     """Lengthen a clip [S] that is shorter than `samples`.
 

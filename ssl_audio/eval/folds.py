@@ -43,7 +43,8 @@ def fold(options: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
     """
     from ssl_audio.eval import classify
     from ssl_audio.storage import checkpoint
-    from ssl_audio.train.loop import Run, train
+    from ssl_audio.train.loop import train
+    from ssl_audio.train.run import Run
 
     done = workdir / "result.json"
     if done.exists():
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ssl_audio.distributed import processes
     from ssl_audio.eval import classify
     from ssl_audio.eval.classify import Predictions
-    from ssl_audio.train.loop import Run
+    from ssl_audio.train.run import Run
 
     processes.start()
     workdir = pathlib.Path(args.workdir).resolve()

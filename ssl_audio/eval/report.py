@@ -137,7 +137,7 @@ def _pictures(run: pathlib.Path, which: str) -> Iterator[str]:
 
 def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
     """Return the sources that the runs were tested on, those that are still there."""
-    from ssl_audio.train.loop import Run
+    from ssl_audio.train.run import Run
 
     found = []
     for run in runs:

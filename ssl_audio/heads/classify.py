@@ -37,7 +37,7 @@ class Classifier(nn.Module):
     """
 
     classes: int
-    pool: Pool = "mean"
+    pool: str = "mean"
     groups: int = 0
     eps: float | None = 1e-5
 
@@ -66,7 +66,7 @@ class Pooled(nn.Module):
     """
 
     classes: int
-    pool: nn.Module
+    pool: Pool
 
     @nn.compact
     def __call__(self, encoded: Encoded) -> Float[Array, "B C"]:

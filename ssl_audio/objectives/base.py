@@ -16,10 +16,17 @@ Predictor = Callable[[Params, Extra, Batch], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One optimizer update within a step; adversarial codecs have two."""
+    """One optimizer update within a step; adversarial codecs have two.
+
+    Attributes:
+      name: of its optimizer state and metrics.
+      trains: regex over "/"-joined parameter paths that it updates.
+      loss: the method of the objective that gives what it descends, called as `Objective.loss` is.
+    """
 
     name: str = "main"
-    trains: str = ".*"  # regex over "/"-joined parameter paths that this phase updates
+    trains: str = ".*"
+    loss: str = "loss"
 
 
 class Objective(abc.ABC):
@@ -40,16 +47,7 @@ class Objective(abc.ABC):
         """Return fresh parameters and non-gradient state for batches shaped like `batch`."""
 
     @abc.abstractmethod
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Any,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Any, *, train: bool) -> Loss:
         """Return the loss of one global batch."""
 
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:

@@ -89,18 +89,8 @@ class Contrastive(Joint):
             params["logit_scale"] = jnp.full(scales, -math.log(self.temperature), jnp.float32)
         return params, {}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the weighted mean of the edges' losses."""
-        del phase
         if not self.edges:
             raise ValueError("objective 'contrastive' without edges has no loss; give it edges.")
         z = self.embeddings(params, batch, key if train else None)

@@ -74,18 +74,8 @@ class DistillCodes(Encoding):
         }
         return params, extra
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return one minus the mean cosine with the teacher, and the commitment; move the codebook."""
-        del phase
         start_key, drop_key = jax.random.split(key)
         rngs = {"drop_path": drop_key} if train else None
         z, tokens = self._vectors(params, extra, batch, train, rngs)

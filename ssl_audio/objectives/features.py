@@ -43,16 +43,7 @@ class Features(Encoding):
             made["quantizer"] = self.quantizer.init(third, encoded.tokens.x)
         return {name: variables.get("params", {}) for name, variables in made.items()}, {}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Raise ValueError."""
         raise ValueError(
             "objective 'features' has no loss: train another objective, with config.warm_start from "

@@ -37,6 +37,7 @@ class FitCodes(Objective):
     even: float = 0.01
 
     needs: ClassVar[tuple[str, ...]] = ("teacher",)
+    interface: ClassVar[str] = "ssl_audio.inference.model:Model"  # its features are its teacher's
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return a fresh quantiser, and the teacher."""
@@ -46,18 +47,9 @@ class FitCodes(Objective):
         x = self._taught(extra, batch)
         return {"quantizer": self.quantizer.init(second, x[:, :1])["params"]}, extra
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the relative error, the classifier's entropy of the codes, and their unevenness."""
-        del phase, key, train
+        del key, train
         x = self._taught(extra, batch)
         weights = {"params": params["quantizer"]}
         flat = x.reshape(-1, x.shape[-1])

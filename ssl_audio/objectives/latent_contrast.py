@@ -69,18 +69,8 @@ class LatentContrast(Encoding):
         }
         return params, {"draw": jnp.asarray(self.draw[0], jnp.float32)}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean loss over masked tokens, with what keeps all codes in use."""
-        del phase
         spec = self.frontend(batch["audio"], batch["length"])
         mask_key, draw_key, negative_key, drop_key = jax.random.split(key, 4)
         weights = {"params": params["tokenizer"]}

@@ -66,18 +66,8 @@ class LatentPrediction(Encoding):
         teacher = jax.tree.map(jnp.copy, student)
         return student | {"decoder": decoder["params"]}, {"teacher": teacher}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the loss over fresh masks."""
-        del phase
         mask_key, noise_key, key = jax.random.split(key, 3)
         spec = self.frontend(batch["audio"], batch["length"])
         grid = self.tokenizer.grid(*spec.shape[1:])

@@ -59,18 +59,8 @@ class LatentRegress(Encoding):
         }
         return params, {"teacher": jax.tree.map(jnp.array, encoder)}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean squared (or smooth absolute) error of masked tokens over sqrt(D)."""
-        del phase
         mask_key, drop_key = jax.random.split(key)
         spec = self.frontend(batch["audio"], batch["length"])
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)

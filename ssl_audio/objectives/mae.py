@@ -60,18 +60,8 @@ class Mae(Encoding):
         params = {"tokenizer": tokenizer, "encoder": encoder, "decoder": decoder}
         return {name: variables["params"] for name, variables in params.items()}, {}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean squared error over the hidden patches, freshly drawn."""
-        del phase
         mask_key, augment_key, key = jax.random.split(key, 3)
         audio = batch["audio"]
         for number, change in enumerate(self.augment if train else ()):

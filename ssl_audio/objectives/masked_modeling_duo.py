@@ -56,18 +56,8 @@ class MaskedModelingDuo(Encoding):
         own = {name: value for name, value in other.items() if name not in BORROWED}
         return params, {"teacher": {"encoder": own}}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean of 2 - 2 cos over the hidden patches, freshly drawn: from 0 to 4."""
-        del phase
         mask_key, key = jax.random.split(key)
         spec = self.frontend(batch["audio"], batch["length"])
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)

@@ -74,18 +74,8 @@ class MaskedSpectrogram(Encoding):
             params[name] = self._head.init(head_key, tokens.x)["params"]
         return params, {}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the weighted sum of both tasks over fresh masks."""
-        del phase
         spec = self.frontend(batch["audio"], batch["length"])
         grid = self.tokenizer.grid(*spec.shape[1:])
         key, *mask_keys = jax.random.split(key, 1 + len(self.tasks))

@@ -90,18 +90,8 @@ class SelfDistill(Encoding):
         }
         return student | {"decoder": decoder["params"]}, extra
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the loss of two fresh crops of each clip, with fresh corruption."""
-        del phase
         crop_key, corrupt_key, key = jax.random.split(key, 3)
         clean = self.crops(batch["audio"], batch["length"], crop_key)
         corrupted, mask = self.corruption(clean, corrupt_key)

@@ -63,22 +63,12 @@ class Siamese(Joint):
             "target": jax.tree.map(jnp.copy, {name: params[name] for name in self.towers})
         }
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return inter * (distances between modalities) + (1 - inter) * (distances within).
 
         Raises:
           ValueError: the batch has negatives.
         """
-        del phase
         if negatives := [name for name in batch if name.endswith("_negative")]:
             raise ValueError(
                 f"siamese: the batch has {negatives[0]}, which this loss has no use for; set "

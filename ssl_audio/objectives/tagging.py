@@ -76,18 +76,8 @@ class Tagging(Objective):
         params = {"tokenizer": tokenizer, "encoder": encoder, "head": head}
         return {name: variables["params"] for name, variables in params.items()}, {}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean loss and the share of clips whose best class is a right one."""
-        del phase
         logits = self._logits(params, batch, key if train else None)
         label = batch["label"]
         if train and self.smoothing:

@@ -90,18 +90,8 @@ class TokenPredict(Encoding):
             params["heads"][name] = head["params"]
         return params, {"targets": extra}
 
-    def loss(
-        self,
-        params: Params,
-        extra: Extra,
-        batch: Batch,
-        key: Array,
-        *,
-        train: bool,
-        phase: str = "main",
-    ) -> Loss:
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the weighted sum of the cross-entropies of all targets."""
-        del phase
         mask_key, band_key, drop_key = jax.random.split(key, 3)
         spec = self.frontend(batch["audio"], batch["length"])
         if train and self.spec_augment:

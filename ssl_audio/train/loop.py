@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -17,62 +18,15 @@ import numpy as np
 
 from ssl_audio import config, versions
 from ssl_audio.distributed import processes, sharding
-from ssl_audio.distributed.sharding import Sharding
-from ssl_audio.objectives.base import Objective
-from ssl_audio.slots import Data, Evaluator
 from ssl_audio.storage import checkpoint
-from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train import record
-from ssl_audio.train.optim import Optim
-from ssl_audio.train.record import Record, Recorder
+from ssl_audio.train.record import Recorder
+from ssl_audio.train.run import Run
 from ssl_audio.train.step import init_state, make_train_step
 
 log = logging.getLogger("ssl_audio")
 
 LAG = 2  # steps whose metrics may still be under way, so that the device never waits for the host
-
-
-@dataclasses.dataclass(frozen=True)
-class WarmStart:
-    """Begin from another run's parameters; see `checkpoint.warm_start`."""
-
-    path: str
-    take: str = "^(tokenizer|encoder)/"
-    leave: str = ""
-    out_of: str = ""
-    into: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A training run: every leaf of a config is a field of this or of something below it.
-
-    Attributes:
-      objective: what is learned.
-      data: batches, and how they are drawn.
-      optim: optimizer and schedule.
-      steps: length of the run, a number of updates or epochs ("10ep").
-      seed: of the parameters, masks and drop-path; the data has its own.
-      accumulate: parts that a batch is split into to save memory.
-      sharding: mesh and layout.
-      checkpoint, record: when to save and to report.
-      evals: name → evaluator, each run every `eval_every` and at the end.
-      eval_every: duration between evaluations; 0: at the end only.
-      warm_start: name → another run to begin from.
-    """
-
-    objective: Objective
-    data: Data
-    optim: Optim
-    steps: int | str
-    seed: int = 0
-    accumulate: int = 1
-    sharding: Sharding = Sharding()
-    checkpoint: Checkpoint = Checkpoint()
-    record: Record = Record()
-    evals: dict[str, Evaluator] = dataclasses.field(default_factory=dict)
-    eval_every: int | str = "20%"
-    warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
 
 
 class NotFinite(RuntimeError):
@@ -122,10 +76,9 @@ def train(
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
             recorder.price(step, *shapes)
             step = processes.compiled(step, *shapes)
+            session = Session(run, mesh, step, batches, recorder, checkpoints, total, every)
             try:
-                return _loop(
-                    run, state, step, batches, recorder, checkpoints, mesh, start, total, every
-                )
+                return _loop(session, state, start)
             finally:
                 batches.close()
                 checkpoints.close()
@@ -153,12 +106,39 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
     return jax.jit(first, out_shardings=layout), step, wanted
 
 
-def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, every):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Session:
+    """What a run works with from its first step to its last.
+
+    Attributes:
+      run, mesh: what was asked for, and the devices.
+      step: the compiled (state, batch) → (state, metrics).
+      batches: of this host.
+      recorder, checkpoints: where metrics and states go.
+      total: number of steps.
+      every: duration → number of steps.
+    """
+
+    run: Run
+    mesh: jax.sharding.Mesh
+    step: Callable
+    batches: Iterator[dict[str, np.ndarray]]
+    recorder: Recorder
+    checkpoints: checkpoint.Checkpoints
+    total: int
+    every: Callable[[int | float | str], int]
+
+
+def _loop(session: Session, state: Any, start: int) -> dict[str, float]:
+    run, total, recorder = session.run, session.total, session.recorder
+    checkpoints = session.checkpoints
     periods = dict(record=run.record.every, save=run.checkpoint.every)
     periods |= dict(figures=run.record.figures, evals=run.eval_every)
-    due = {what: every(period) or total for what, period in periods.items()}  # 0: at the end only
+    due = {
+        what: session.every(period) or total for what, period in periods.items()
+    }  # 0: at the end only
     pending: collections.deque = collections.deque()
-    rate = run.optim.rate(total, run.data.epoch_steps)
+    rate: Any = run.optim.rate(total, run.data.epoch_steps)
     results: dict[str, float] = {}
 
     def settle(keep: int) -> None:
@@ -178,9 +158,9 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
         for number in range(start + 1, total + 1):
             with processes.step(number), recorder.step(number):
                 with recorder.waiting():
-                    batch = next(batches)
+                    batch = next(session.batches)
                 index = batch.pop("index")
-                state, metrics = step(state, sharding.put_batch(batch, mesh))
+                state, metrics = session.step(state, sharding.put_batch(batch, session.mesh))
                 pending.append((number, metrics, index))
                 last = number == total or stop.asked or checkpoints.stop_asked(number)
                 settle(0 if last or number % due["record"] == 0 else LAG)
@@ -190,7 +170,7 @@ def _loop(run, state, step, batches, recorder, checkpoints, mesh, start, total, 
                 )
             if number == total or number % due["evals"] == 0:  # not when there is little time left
                 for name, evaluator in run.evals.items():
-                    values = evaluator.run(run.objective, state, mesh)
+                    values = evaluator.run(run.objective, state, session.mesh)
                     recorder.log(number, values, prefix=f"{name}/")
                     results |= {f"{name}/{key}": value for key, value in values.items()}
                 checkpoints.save_best(state, results)

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
         raise ValueError(f"--rounds {args.rounds}: wanted 1 or more.")
     from ssl_audio.distributed import processes
     from ssl_audio.storage import checkpoint
-    from ssl_audio.train.loop import Run, train
+    from ssl_audio.train.loop import train
+    from ssl_audio.train.run import Run
 
     root, done = pathlib.Path(args.workdir).resolve(), []
     processes.start()

@@ -52,7 +52,7 @@ def make_train_step(
 
     def gradients(params, extra, batch, key, phase):
         def total(params, extra, batch, key):
-            loss: Loss = objective.loss(params, extra, batch, key, train=True, phase=phase)
+            loss: Loss = getattr(objective, phase.loss)(params, extra, batch, key, train=True)
             return loss.total, loss
 
         grad = jax.grad(total, has_aux=True)
@@ -80,7 +80,7 @@ def make_train_step(
         finite = jnp.array(True)
         for number, phase in enumerate(objective.phases):
             key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), number)
-            grads, total, metrics, extra = gradients(params, extra, batch, key, phase.name)
+            grads, total, metrics, extra = gradients(params, extra, batch, key, phase)
             norm = optax.tree.norm(grads)
             finite &= jnp.isfinite(total) & jnp.isfinite(norm)
             updates, opt_state[phase.name] = txs[phase.name].update(

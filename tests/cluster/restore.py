@@ -10,7 +10,8 @@ import numpy as np
 from ssl_audio import config
 from ssl_audio.distributed import processes
 from ssl_audio.storage import checkpoint
-from ssl_audio.train.loop import Run, plan
+from ssl_audio.train.loop import plan
+from ssl_audio.train.run import Run
 
 workdir = pathlib.Path(sys.argv[1])
 processes.start()

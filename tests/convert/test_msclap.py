@@ -253,4 +253,4 @@ def test_the_model_of_2023(state, inputs, path):
     back = msclap.to_state_dict(model.params, model.config) | model.unused
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[name], value) for name, value in state.items())
-    assert model.config["data"]["text"]["words"]["end"] == " <|endoftext|>"
+    assert model.config["data"]["entries"]["text"]["words"]["end"] == " <|endoftext|>"

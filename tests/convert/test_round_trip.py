@@ -100,7 +100,7 @@ def test_a_finetuned_table_is_exported_on_the_grid_of_its_input():
 def test_a_folder_of_another_library_is_told_as_such(tmp_path):
     exported.write_arrays(tmp_path / "model.safetensors", ssast(), {"format": "pt"})
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="ssl_audio.convert --from"):
+    with pytest.raises(ValueError, match="convert --from"):
         ssl_audio.load(tmp_path)
 
 

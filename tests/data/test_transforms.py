@@ -23,16 +23,6 @@ def test_crop_pads_at_the_end_and_says_how_much_is_sound(rng):
     assert length == 3 and padded.dtype == np.float32
 
 
-def test_windows_reach_from_start_to_end():
-    audio = np.arange(10, dtype=np.float32)
-    parts, length = transforms.windows(audio, 4, 3)
-    np.testing.assert_array_equal(parts, audio[[range(0, 4), range(3, 7), range(6, 10)]])
-    assert length == 4
-    parts, length = transforms.windows(audio[:2], 4, 2)
-    np.testing.assert_array_equal(parts, [[0, 1, 0, 0]] * 2)
-    assert length == 2
-
-
 def test_fill(rng):
     del rng
     short = np.array([1.0, 2.0], np.float32)

@@ -12,7 +12,7 @@ from reference import ROOT
 
 from ssl_audio import config_files
 from ssl_audio.__main__ import VERBS, module
-from ssl_audio.train.loop import Run
+from ssl_audio.train.run import Run
 
 pytestmark = pytest.mark.entry
 

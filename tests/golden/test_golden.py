@@ -9,7 +9,7 @@ from published import CONFIGS, argument, committed, load
 
 from ssl_audio import config
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.train.loop import Run
+from ssl_audio.train.run import Run
 
 pytestmark = pytest.mark.golden
 each = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

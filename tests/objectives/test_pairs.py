@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from published import CONFIGS, load
 
 from ssl_audio import config
-from ssl_audio.train.loop import Run
+from ssl_audio.train.run import Run
 from ssl_audio.train.step import init_state, make_train_step
 
 MAMBA = ("ssamba", "ssamba_rms")

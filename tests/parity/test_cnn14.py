@@ -58,12 +58,12 @@ def test_as_a_tower_it_embeds_as_panns_and_begins_a_clap(path, tmp_path):
     arguments = ["--from", "cnn14", "--checkpoint", str(path), "--out", str(out), "--check"]
     command.main([*arguments, "--option", "tagger=false"])
     encoder = ssl_audio.load(out)
-    encoder.config["data"]["samples"] = golden.inputs["waveform"].shape[1]
+    encoder.config["data"]["entries"]["audio"]["samples"] = golden.inputs["waveform"].shape[1]
     found = encoder.embed(golden.inputs["waveform"], 8000)
     assert np.abs(found - golden.outputs["embedding"]).max() <= 1e-4
     (clap,) = [file for file in CONFIGS if file.stem == "clap"]
     made = load_config(clap, f"encoder={out}")
-    assert (made.data.rate, made.data.samples) == (8000, 80_000)
+    assert (made.data.rate, made.data.entries.audio.samples) == (8000, 80_000)
     objective = build(made.objective, "objectives")
     batch = {"audio": np.zeros((1, 12_000), "f4"), "length": np.full(1, 12_000, "i4")}
     tower = objective.towers["audio"]

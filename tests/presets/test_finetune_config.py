@@ -6,7 +6,7 @@ import pytest
 from published import CONFIGS, load
 
 from ssl_audio import config
-from ssl_audio.train.loop import Run
+from ssl_audio.train.run import Run
 
 (PATH,) = [path for path in CONFIGS if path.stem == "finetune"]
 FOLDS = {"esc50": 5, "esc10": 5, "emotion": 5, "unseen_speaker_digit": 6, "urbansound8k": 10}

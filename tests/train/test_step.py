@@ -29,9 +29,9 @@ class Regression(Objective):
             "teacher": {"kernel": kernel},
         }
 
-    def loss(self, params, extra, batch, key, *, train, phase="main"):
+    def loss(self, params, extra, batch, key, *, train):
         assert train
-        TRACES.append(phase)
+        TRACES.append("loss")
         error = batch["x"] @ params["kernel"] + params["bias"][None] - batch["y"]
         each = jnp.mean(error**2, axis=1)
         return Loss(
@@ -50,7 +50,11 @@ class Coupled(Regression):
 
 
 class Adversarial(Regression):
-    phases: ClassVar = (Phase("first", "^kernel$"), Phase("second", "^bias$"))
+    phases: ClassVar = (Phase("first", "^kernel$"), Phase("second", "^bias$", loss="doubled"))
+
+    def doubled(self, params, extra, batch, key, *, train):
+        loss = self.loss(params, extra, batch, key, train=train)
+        return loss.replace(total=2 * loss.total, metrics=loss.metrics | {"doubled": (1.0, 1.0)})
 
 
 def data(size=8):
@@ -144,7 +148,7 @@ def test_a_non_finite_loss_changes_nothing_but_the_count(poison, accumulate):
 
 def test_a_finite_loss_with_a_non_finite_gradient_is_caught():
     class Root(Regression):
-        def loss(self, params, extra, batch, key, *, train, phase="main"):
+        def loss(self, params, extra, batch, key, *, train):
             return Loss(total=jnp.sqrt(jnp.sum(params["bias"] ** 2)), metrics={}, extra=extra)
 
     txs, state = start(Root())
@@ -173,8 +177,9 @@ def test_a_phase_trains_its_parameters_only():
     assert distance(after.params["kernel"], state.params["kernel"]) > 1e-3
     assert distance(after.params["bias"], state.params["bias"]) > 1e-3
     assert {"first/loss", "second/loss", "first/error", "second/gradient_norm"} <= set(metrics)
+    assert "second/doubled" in metrics and "first/doubled" not in metrics  # each has its own loss
     # The second phase's gradient is taken where the first one ended.
-    assert float(metrics["second/loss"][0]) < float(metrics["first/loss"][0])
+    assert float(metrics["second/error"][0]) < float(metrics["first/error"][0])
 
     class OnlyFirst(Adversarial):
         phases = Adversarial.phases[:1]
@@ -187,8 +192,8 @@ def test_a_phase_trains_its_parameters_only():
 
 def test_every_step_has_its_own_key_and_the_stored_one_stays():
     class Noise(Regression):
-        def loss(self, params, extra, batch, key, *, train, phase="main"):
-            loss = super().loss(params, extra, batch, key, train=train, phase=phase)
+        def loss(self, params, extra, batch, key, *, train):
+            loss = super().loss(params, extra, batch, key, train=train)
             return loss.replace(metrics={"draw": (jax.random.uniform(key), 1.0)})
 
     txs, state = start(Noise())

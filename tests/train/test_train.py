@@ -230,7 +230,7 @@ def test_periods_of_0_mean_at_the_end_only(tmp_path):
 
 def test_a_warm_start_takes_the_named_parameters(whole, tmp_path, monkeypatch):
     begun = []
-    monkeypatch.setattr("ssl_audio.train.loop._loop", lambda run, state, *_: begun.append(state))
+    monkeypatch.setattr("ssl_audio.train.loop._loop", lambda _, state, start: begun.append(state))
     start = {"encoder": {"path": str(whole[0]), "take": "^(tokenizer|encoder)/"}}
     train(options(warm_start=start), tmp_path)
     here, (there, _) = begun[0].params, load_params(whole[0])

@@ -1,0 +1,53 @@
+"""What a training run is: the options of a config, as frozen objects."""
+
+import dataclasses
+
+from ssl_audio.distributed.sharding import Sharding
+from ssl_audio.objectives.base import Objective
+from ssl_audio.slots import Data, Evaluator
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """Begin from another run's parameters; see `checkpoint.warm_start`."""
+
+    path: str
+    take: str = "^(tokenizer|encoder)/"
+    leave: str = ""
+    out_of: str = ""
+    into: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run: every leaf of a config is a field of this or of something below it.
+
+    Attributes:
+      objective: what is learned.
+      data: batches, and how they are drawn.
+      optim: optimizer and schedule.
+      steps: length of the run, a number of updates or epochs ("10ep").
+      seed: of the parameters, masks and drop-path; the data has its own.
+      accumulate: parts that a batch is split into to save memory.
+      sharding: mesh and layout.
+      checkpoint, record: when to save and to report.
+      evals: name → evaluator, each run every `eval_every` and at the end.
+      eval_every: duration between evaluations; 0: at the end only.
+      warm_start: name → another run to begin from.
+    """
+
+    objective: Objective
+    data: Data
+    optim: Optim
+    steps: int | str
+    seed: int = 0
+    accumulate: int = 1
+    sharding: Sharding = Sharding()
+    checkpoint: Checkpoint = Checkpoint()
+    record: Record = Record()
+    evals: dict[str, Evaluator] = dataclasses.field(default_factory=dict)
+    eval_every: int | str = "20%"
+    warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
