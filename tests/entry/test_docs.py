@@ -109,6 +109,19 @@ def test_every_link_and_path_exists(page):
         assert any(place.exists() for place in places), f"{page}: no {path}"
 
 
+def test_what_a_system_cost_is_still_so():
+    text = (ROOT / "docs/add-a-system.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\S+\.py)` \| (\d+) \|$", text, re.M)
+    assert len(told) == 3
+    for path, lines in told:
+        assert abs(len((ROOT / path).read_text().splitlines()) - int(lines)) <= 10, path
+    own = {path for path, _ in told} | {"tests/entry/test_docs.py"}
+    for path in (*ROOT.glob("ssl_audio/**/*.py"), *ROOT.glob("configs/*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        named = re.search(r"masked_?modeling_?duo|m2d\b", path.read_text(), re.I)
+        assert name in own or not named, f"{name} names M2D"
+
+
 def test_every_page_is_in_the_menu_and_every_public_name_in_the_reference():
     import ssl_audio
 
