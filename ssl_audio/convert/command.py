@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, convert, write and tell."""
+    """Parse the command line, convert, write and print a summary."""
     args = parser().parse_args(argv)
     from ssl_audio.convert.files import read
     from ssl_audio.storage import exported

@@ -112,7 +112,7 @@ class Encoder(Model):
         return found[1][0], self.times(found[1].shape[1])
 
     def times(self, columns: int) -> np.ndarray:
-        """Return the centres of so many patch columns, ms."""
+        """Return the centres of this number of patch columns, ms."""
         frontend, (size, step) = self.objective.frontend, self._column
         frame = np.arange(columns) * step + (size - 1) / 2
         return (frame * frontend.hop + frontend.centre) * (1000 / self.rate)
@@ -188,7 +188,7 @@ class Encoder(Model):
         return set()
 
     def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
-        """Return a batch of one silent clip of so many columns (default: a training clip's)."""
+        """Return a batch of one silent clip of this many patch columns (default: a training clip's)."""
         samples = self._samples(columns or self._most)
         audio, length = np.zeros((1, samples), np.float32), np.full(1, samples, np.int32)
         return {"audio": audio, "length": length}

@@ -34,7 +34,7 @@ def masked_spectrogram(
     mean: float = STATS["audioset"]["mean"],
     std: float = STATS["audioset"]["std"],
 ) -> dict[str, Any]:
-    """Return the objective of SSAST and SSAMBA; only its `encoder` tells them apart."""
+    """Return the objective of SSAST and SSAMBA; they differ in `encoder` only."""
     bins = 128
     masking = "masking:Random" if patch[0] == bins else "masking:Cluster"
     frontend = dict(kind="fbank", bins=bins, frames=frames, mean=mean, std=std)
@@ -151,7 +151,7 @@ def short(
 
 
 def crop(frontend: Mapping[str, Any], frames: int) -> int:
-    """Return the samples that give so many frames."""
+    """Return the number of samples that give this number of frames."""
     return frontend.get("window", 400) + frontend.get("hop", 160) * (frames - 1)
 
 
