@@ -13,7 +13,11 @@ from ssl_audio.arrays import Array, Bool, Float, Int, Spec, Wave
 
 @runtime_checkable
 class Frontend(Protocol):
-    """Anything with these attributes and methods can feed a tokenizer."""
+    """Anything with these attributes and methods can feed a tokenizer.
+
+    One whose features are bands of frequency also has, for pictures, `frequencies`, the centre of each
+    band in Hz, [F], and `decibels(spec)`, which turns what it returned back into dB.
+    """
 
     @property
     def rate(self) -> int:

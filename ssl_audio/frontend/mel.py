@@ -6,6 +6,7 @@ Called by objectives in `jit`; its numbers are those that CLAP models were train
 import dataclasses
 import functools
 import math
+import warnings
 from typing import ClassVar
 
 import jax
@@ -116,6 +117,19 @@ class Mel:
         """Return (spec - mean) / std."""
         return (spec - self.mean) / self.std
 
+    def decibels(self, spec: np.ndarray) -> np.ndarray:
+        """Return normalised energies as dB."""
+        return spec * self.std + self.mean
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """Centre of each band in the audio, Hz."""
+        import librosa
+
+        htk = self.scale == "htk"
+        edges = librosa.mel_frequencies(self.bins + 2, fmin=self.low, fmax=self._top, htk=htk)
+        return edges[1:-1] * (self.rate / self._bank_rate)
+
     def count(self, samples: int) -> int:
         """Return T for a batch that is `samples` long."""
         return 1 + samples // self.hop if self.frames is None else self.frames
@@ -137,28 +151,27 @@ class Mel:
 def mel_bands(
     bins: int, size: int, rate: int, low: float, high: float, scale: str, area: bool
 ) -> np.ndarray:
-    """Return triangular bands [bins, size / 2 + 1], straight in Hz, over the lines of an FFT."""
-    start, end = _to_mel(np.array([low, high]), scale)
-    edges = _from_mel(np.linspace(start, end, bins + 2), scale)[:, None]
-    lines = np.arange(size // 2 + 1)[None] * (rate / size)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (lines - left) / (centre - left), (right - lines) / (right - centre)
-    bands = np.maximum(0, np.minimum(rising, falling))
-    return (bands * (2 / (right - left)) if area else bands).astype(np.float32)
+    """Return librosa's triangular bands [bins, size / 2 + 1], straight in Hz, over the lines of an FFT.
 
+    The one place where model code needs more than JAX: imported when the first bank is laid out.
 
-# Slaney's scale (Auditory Toolbox): 15 mel to 1 kHz, then 27 mel for every factor of 6.4.
-_KNEE, _STEP = 15.0, math.log(6.4) / 27
-
-
-def _to_mel(hertz: np.ndarray, scale: str) -> np.ndarray:
-    if scale == "htk":
-        return 2595 * np.log10(1 + hertz / 700)
-    log = _KNEE + np.log(np.maximum(hertz, 1e-9) / 1000) / _STEP
-    return np.where(hertz < 1000, hertz * 3 / 200, log)
-
-
-def _from_mel(mel: np.ndarray, scale: str) -> np.ndarray:
-    if scale == "htk":
-        return 700 * (10 ** (mel / 2595) - 1)
-    return np.where(mel < _KNEE, mel * 200 / 3, 1000 * np.exp((mel - _KNEE) * _STEP))
+    Raises:
+      ImportError: librosa cannot be imported.
+    """
+    try:
+        from librosa import filters
+    except ImportError as error:
+        raise ImportError(
+            f"The front end 'mel' lays out its bands with librosa, but: {error}. Try "
+            "`pip install librosa`. The front ends fbank, stft, mfcc and raw do without it."
+        ) from error
+    # In single precision librosa rounds before it scales by the width, and again after it. Rounded
+    # once, at the end, the bits are those that models of this project were trained with.
+    with warnings.catch_warnings():
+        # Published models have bands that lie between two lines of the FFT.
+        warnings.filterwarnings("ignore", "Empty filters")
+        bands = filters.mel(
+            sr=rate, n_fft=size, n_mels=bins, fmin=low, fmax=high, htk=scale == "htk",
+            norm="slaney" if area else None, dtype=np.float64,
+        )  # fmt: skip
+    return bands.astype(np.float32)

@@ -67,7 +67,11 @@ class Mfcc:
 
     @property
     def _matrix(self) -> np.ndarray:
-        """Return the orthonormal cosine transform with the lifter, [bands, coefficients]."""
+        """Return the orthonormal cosine transform with the lifter, [bands, coefficients].
+
+        librosa has neither: its cosine transform is a function of SciPy's, not a matrix for the
+        device, and its lifter starts at the first coefficient where Kaldi's starts at the zeroth.
+        """
         band, k = np.arange(self.bands)[:, None], np.arange(self.coefficients)[None]
         matrix = np.cos(np.pi * k * (band + 0.5) / self.bands) * np.sqrt(2 / self.bands)
         matrix[:, 0] *= np.sqrt(0.5)

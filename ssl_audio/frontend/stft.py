@@ -4,15 +4,17 @@ Called by objectives and evaluators in `jit`, as `Fbank` is.
 """
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Int, Spec, Wave
 from ssl_audio.distributed.sharding import by_rows
 from ssl_audio.frontend.base import before
-from ssl_audio.frontend.fbank import hann, mel_triangles
+from ssl_audio.frontend.fbank import hann, mel_centres, mel_triangles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,15 @@ class Stft:
     def normalise(self, spec: Spec) -> Spec:
         """Return (spec - mean) / (2 std)."""
         return (spec - self.mean) / (2 * self.std)
+
+    def decibels(self, spec: np.ndarray) -> np.ndarray:
+        """Return normalised energies as dB."""
+        return (10 / math.log(10)) * (spec * (2 * self.std) + self.mean)
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """Centre of each band, Hz."""
+        return mel_centres(self.bins, self.low, self.high)
 
     def count(self, samples: int) -> int:
         """Return T for a batch that is `samples` long."""

@@ -177,7 +177,8 @@ def _loop(session: Session, state: Any, start: int) -> dict[str, float]:
             if last or number % due["save"] == 0:
                 checkpoints.save(state, _meta(run))
             if last or number % due["figures"] == 0:
-                recorder.pictures(number, _pictures(run, state, batch))
+                images = _pictures(run, state, batch)
+                recorder.pictures(number, images, getattr(run.objective, "frontend", None))
             if last and number < total:
                 checkpoints.wait()
                 recorder.stopped(number)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import pathlib
@@ -21,6 +22,7 @@ from ssl_audio.versions import versions
 log = logging.getLogger("ssl_audio")
 
 STOPPED = "stopped"  # a file in the workdir: the run is to be started again
+TICKS = (250, 500, 1000, 2000, 4000, 8000, 16_000)  # Hz, of pictures
 SPEED = ("clips_per_second", "input_wait", "flops_utilisation")  # differ from run to run
 
 
@@ -182,20 +184,22 @@ class Recorder:
             for name, value in named.items():
                 self.board.add_scalar(name, value, step)
 
-    def pictures(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    def pictures(self, step: int, images: Mapping[str, np.ndarray], frontend: Any = None) -> None:
         """Draw the columns of `images` (name → [B, T, F]) side by side, and the curves so far."""
         if not self.lead:
             return
         figures = {"curves": curves(self.workdir / "metrics.jsonl")}
         if images:
-            figures["reconstructions"] = columns(images)
+            figures["reconstructions"] = columns(images, frontend, f"step {step}")
         for name, figure in figures.items():
             if figure is None:
                 continue
             path = self.workdir / "figures" / f"{name}.png"
-            figure.savefig(path, dpi=110)
+            drawn = io.BytesIO()  # takes a second
+            figure.savefig(drawn, dpi=110)
+            atomic.write(path, drawn.getvalue())
             if name == "reconstructions":
-                figure.savefig(path.with_stem(f"{name}_{step:07d}"), dpi=110)
+                atomic.write(path.with_stem(f"{name}_{step:07d}"), drawn.getvalue())
             if self.board is not None:
                 self.board.add_figure(name, figure, step)  # closes it
 
@@ -252,29 +256,82 @@ def _step(line: str) -> float:
         return float("inf")
 
 
-def columns(images: Mapping[str, np.ndarray]) -> Any:
-    """Return a figure: one row per clip, one column per name, time to the right, frequency up."""
+def columns(images: Mapping[str, np.ndarray], frontend: Any = None, title: str = "") -> Any:
+    """Return a figure: one row per clip, one column per name, time to the right, frequency up.
+
+    Args:
+      images: name → features [B, T, F]; NaN is drawn grey. The first gives each row its colours.
+      frontend: made the features. None, or without bands: frames, features and values as they are.
+      title: of the whole.
+    """
+    from librosa import display
     from matplotlib.figure import Figure
 
     names = list(images)
-    rows = len(images[names[0]])
-    figure = Figure(figsize=(4 * len(names), 1.6 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, len(names), squeeze=False)
+    rows, frames, bins = images[names[0]].shape
+    bands = getattr(frontend, "frequencies", None)
+    if bands is None:
+        units = ("frame", "feature", "value")
+        x, y = _edges(np.arange(frames)), _edges(np.arange(bins))
+    else:
+        units = ("s", "kHz", "dB")
+        images = {name: frontend.decibels(image) for name, image in images.items()}
+        x = (frontend.centre + _edges(np.arange(frames)) * frontend.hop) / frontend.rate
+        # Whole patches may leave out some at the top. Left to itself, `specshow` would draw bands from
+        # `low` to `high` and not where they have their peaks: up to one band off.
+        y = _edges(np.asarray(bands)[:bins])
+    figure = Figure(figsize=(4 * len(names) + 0.8, 1.7 * rows + 0.8), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(rows, len(names), squeeze=False, sharex=True, sharey=True)
     for r in range(rows):
         low, high = np.nanpercentile(images[names[0]][r], [1, 99.5])
         for axis, name in zip(axes[r], names, strict=True):
             axis.set_facecolor("0.75")
-            axis.imshow(
-                images[name][r].T, origin="lower", aspect="auto", cmap="magma", vmin=low,
-                vmax=max(high, low + 1), interpolation="nearest",
+            mesh = display.specshow(
+                images[name][r].T, x_coords=x, y_coords=y, ax=axis, cmap="magma", vmin=low,
+                vmax=max(high, low + 1),
             )  # fmt: skip
-            axis.set(xticks=[], yticks=[], title=name if r == 0 else "")
+            axis.set_title(name if r == 0 else "", fontsize=10)
+            axis.tick_params(labelsize=8)
+        bar = figure.colorbar(mesh, ax=axes[r], label=units[2], pad=0.01)
+        bar.ax.tick_params(labelsize=8)
+    _scale(axes[0, 0], None if bands is None else y)
+    for axis in axes.flat:
+        axis.set(xlabel=units[0], ylabel=units[1])
+        axis.label_outer()
     return figure
+
+
+def _scale(axis: Any, bands: np.ndarray | None) -> None:
+    """Set the ticks of shared axes; with the bounds of `bands`, Hz, all bands are as tall."""
+    from matplotlib.ticker import AutoLocator, ScalarFormatter
+
+    axis.xaxis.set_major_locator(AutoLocator())
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    if bands is None:
+        axis.yaxis.set_major_locator(AutoLocator())
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        return
+    # A model sees bands and not Hz, and its patches are so many bands high.
+    number = np.arange(len(bands))
+    there = (lambda hz: np.interp(hz, bands, number), lambda at: np.interp(at, number, bands))
+    axis.set_yscale("function", functions=there)
+    axis.set_yticks([hz for hz in TICKS if bands[0] <= hz <= bands[-1]])
+    axis.yaxis.set_major_formatter(lambda hz, _: f"{hz / 1000:g}")
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Return the bounds [N + 1] of cells around N ascending centres."""
+    if len(centres) == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
 def curves(path: pathlib.Path) -> Any:
     """Return a figure of every metric in a metrics.jsonl against the step, or None."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     series: dict[str, list[tuple[int, float]]] = {}
     for line in path.read_text().splitlines():
@@ -293,6 +350,8 @@ def curves(path: pathlib.Path) -> Any:
     for axis, (name, points) in zip(axes, sorted(series.items()), strict=False):
         axis.plot(*zip(*points, strict=True), lw=1.2)
         axis.set_title(name, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=7)
     return figure

@@ -12,7 +12,7 @@ from ssl_audio.train.step import init_state, make_train_step
 
 MAMBA = ("ssamba", "ssamba_rms")
 # Each method's own encoder runs in tests/golden and tests/entry, those of SSAST and SSAMBA too.
-PAIRS = [(m, e) for m in ("asit", "audiomae", "eat", "passt") for e in MAMBA]
+PAIRS = [(m, e) for m in ("asit", "audiomae", "eat", "m2d", "passt") for e in MAMBA]
 PAIRS += [("eat", "vit"), ("clap", "cnn14")]
 
 

@@ -2,14 +2,19 @@
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import ROOT
 
+from ssl_audio.frontend.fbank import Fbank
+from ssl_audio.frontend.raw import Raw
 from ssl_audio.train import flops
-from ssl_audio.train.record import SPEED, STOPPED, Record, Recorder, span
+from ssl_audio.train.record import SPEED, STOPPED, Record, Recorder, columns, span
 
 QUIET = Record(tensorboard=False, progress=False)
 
@@ -86,3 +91,63 @@ def test_a_stopped_run_says_so_until_it_goes_on(tmp_path, caplog):
     assert (tmp_path / STOPPED).read_text().startswith("stopped at step 4 of 9")
     with recorder(tmp_path, start=4):
         assert not (tmp_path / STOPPED).exists()
+
+
+def drawn(frontend, shape=(2, 24, 16)):
+    """Return the figure and its panels, of features of which the first clip's first frames are hidden."""
+    spec = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    masked = spec.copy()
+    masked[0, :8] = np.nan
+    figure = columns({"original": spec, "original, masked": masked}, frontend, "step 7")
+    figure.canvas.draw()
+    return figure, [axis for axis in figure.axes if axis.get_title() or axis.get_label() == ""]
+
+
+def test_pictures_are_in_seconds_kilohertz_and_decibels():
+    fbank = Fbank(bins=16)
+    figure, (panel, masked, *_) = drawn(fbank)
+    assert figure.get_suptitle() == "step 7"
+    assert (panel.get_title(), masked.get_title()) == ("original", "original, masked")
+    # The middle of the first frame lies half a window after the start, its edges half a hop from there.
+    assert panel.get_xlim() == pytest.approx((0.0125 - 0.005, 0.0125 + 23.5 * 0.01))
+    low, high = panel.get_ylim()
+    assert 20 < low < fbank.frequencies[0] and fbank.frequencies[-1] < high < 8000
+    ticks = panel.get_yticks().tolist()
+    assert (
+        ticks == [hz for hz in (250, 500, 1000, 2000, 4000) if low <= hz <= high] and 1000 in ticks
+    )
+    assert [t.get_text() for t in panel.get_yticklabels()] == [f"{hz / 1000:g}" for hz in ticks]
+    heights = np.diff(panel.transData.transform([(0, hz) for hz in fbank.frequencies])[:, 1])
+    np.testing.assert_allclose(heights, heights.mean(), rtol=0.2)
+    (mesh,) = panel.collections
+    wanted = (
+        np.random.default_rng(0).normal(size=(2, 24, 16)) * 2 * fbank.std + fbank.mean
+    ) * 4.342945
+    np.testing.assert_allclose(mesh.get_array().reshape(16, 24), wanted[0].T, rtol=1e-3, atol=1e-3)
+    assert "dB" in {axis.get_ylabel() for axis in figure.axes}
+    hidden = np.ma.getmaskarray(masked.collections[0].get_array()).reshape(16, 24)
+    assert hidden[:, :8].all() and not hidden[:, 8:].any()
+    red, green, blue, _ = masked.get_facecolor()
+    assert red == green == blue, "hidden patches are grey, which the colours of values are not"
+
+
+def test_pictures_of_features_that_are_not_bands_are_counted():
+    for frontend in (None, Raw()):
+        figure, (panel, *_) = drawn(frontend)
+        assert panel.get_ylim() == (-0.5, 15.5) and panel.get_xlim() == (-0.5, 23.5)
+        assert {"feature", "value"} <= {axis.get_ylabel() for axis in figure.axes}
+
+
+def test_pictures_with_fewer_bands_than_the_front_end_makes():
+    _, (panel, *_) = drawn(Fbank(bins=20), shape=(1, 24, 16))
+    assert panel.get_ylim()[1] < 5000
+
+
+def test_drawing_tools_are_imported_when_something_is_drawn():
+    code = """
+import sys
+from ssl_audio.train import record
+assert not {"librosa", "matplotlib"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
