@@ -1,5 +1,5 @@
 # make demo: set up, pretrain SSAMBA-tiny on audio, probe it.   make test: set up, pass the tests.
-# make quick: the unit tests only.   make check: lint and types.
+# make quick: the unit tests only.   make check: lint and types.   make docs: the documentation, in site/.
 # make test-cluster: runs of several processes, killed and restarted; and Slurm, where apt can install it.
 # Needs only Python 3.11 or newer; choose one with PYTHON=python3.12.
 
@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: demo test quick test-cluster check clean
+.PHONY: demo test quick test-cluster check docs clean
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 wanted: make PYTHON=python3.12 ...")'
@@ -37,5 +37,9 @@ test-cluster: $(VENV)/installed
 	$(BIN)/python -m pytest tests/test_launch.py tests/distributed/test_environment.py
 	PYTHON=$(abspath $(BIN))/python bash tests/cluster/slurm.sh
 
+docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) *.egg-info site

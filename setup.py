@@ -13,6 +13,7 @@ TEST += ["setuptools>=77"]  # the test of the package builds one
 PARQUET = ["pyarrow"]
 SEARCH = ["faiss-cpu"]
 TEXT = ["tokenizers"]  # of published text models
+DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0", "pymdown-extensions", "pygments", "ruff"]
 
 setup(
     name="ssl_audio",
@@ -73,6 +74,7 @@ setup(
         "tensorboard": ["tensorboard"],
         "text": TEXT,
         "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions
+        "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
         "test": TEST + PARQUET + SEARCH + TEXT,
     },

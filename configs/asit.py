@@ -3,7 +3,7 @@
 Run:      ssl-audio train --config asit:data=AUDIOSET --workdir runs/asit
 Try:      ssl-audio train --config asit:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config asit:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=small|base  encoder=vit|ssamba|ssamba_rms
 Results:  experiments/asit/README.md
 """
@@ -88,7 +88,7 @@ def objective(
 
 
 def runlocal(config):
-    """Shrink to four steps on made-up sounds."""
+    """Shrink to four steps on synthetic sounds."""
     config = runs.runlocal(config)
     config.objective.crop = 400 + 160 * (config.objective.frontend.frames - 1)
     config.objective.projector.update(clip=24, patch=20, hidden=32, bottleneck=16)

@@ -3,7 +3,7 @@
 Run:      ssl-audio train --config audiomae:data=AUDIOSET --workdir runs/audiomae
 Try:      ssl-audio train --config audiomae:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config audiomae:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=small|base|large  decoder=local|global  masking=random|structured
           encoder=vit|ssamba|ssamba_rms
 Results:  experiments/audiomae/README.md

@@ -3,7 +3,7 @@
 Run:      ssl-audio train --config birdmae:data=XENO_CANTO --workdir runs/birdmae
 Try:      ssl-audio train --config birdmae:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config birdmae:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=base|large|huge  encoder=vit|ssamba|ssamba_rms
 Results:  experiments/birdmae/README.md
 """

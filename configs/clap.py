@@ -3,7 +3,7 @@
 Run:      ssl-audio train --config clap:data=CAPTIONS.jsonl --workdir runs/clap
 Laptop:   ssl-audio train --config clap:laptop,root=ESC-10,fold=5 --workdir runs/clap10
 Try:      ssl-audio train --config clap:runlocal --workdir runs/try
-Data:     a manifest with columns path, text, … (data/source.py); made-up sounds and their labels without one
+Data:     a manifest with columns path, text, … (data/source.py); default: synthetic sounds, labels
 Options:  preset=laion|msclap|msclap22  encoder=htsat|cnn14|RUN  size=tiny|base|large (htsat)
           laptop: encoder=cnn|cnn14|ssast|ssamba|RUN  text=words|FOLDER (a text model converted by
           `ssl-audio convert --from minilm …`, then frozen)

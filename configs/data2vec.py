@@ -3,7 +3,7 @@
 Run:      ssl-audio train --config data2vec:data=LIBRISPEECH --workdir runs/data2vec
 Try:      ssl-audio train --config data2vec:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config data2vec:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=tiny|base|large
 Results:  experiments/data2vec/README.md; published weights: ssl-audio convert --from hf_data2vec
 """

@@ -3,7 +3,7 @@
 Run:      ssl-audio train --config eat:data=AUDIOSET --workdir runs/eat
 Try:      ssl-audio train --config eat:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config eat:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=base|large  encoder=eat|vit|ssamba|ssamba_rms  clones=16
 Results:  experiments/eat/README.md
 """

@@ -231,7 +231,7 @@ def source(a, task, part, rate) -> dict[str, Any]:
 
 
 def runlocal(config):
-    """Shrink to four steps on made-up sounds."""
+    """Shrink to four steps on synthetic sounds."""
     config = runs.runlocal(config)
     config.accumulate = 1
     config.data.entries.label.classes = config.objective.head.classes = 12

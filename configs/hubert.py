@@ -7,7 +7,7 @@ Run:      ssl-audio kmeans --data LIBRISPEECH --codes 100 --out runs/clusters0  
               --data LIBRISPEECH --out runs/clusters1     # then train anew with targets=runs/clusters1
 Try:      ssl-audio train --config hubert:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config hubert:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=tiny|base|large  targets=FOLDER (default: a random projection of MFCC, as BEST-RQ has)
           codes=N (of the targets; as many as the folder has, if there is one)
 Results:  experiments/hubert/README.md; published weights: ssl-audio convert --from hf_hubert

@@ -6,7 +6,7 @@ Run:      ssl-audio stages --config openbeats:data=AUDIOSET --rounds 3 \\
               openbeats:data=AUDIOSET,stage=tokenizer,previous=runs/encoder
 Try:      ssl-audio train --config openbeats:runlocal --workdir runs/try
 Laptop:   ssl-audio stages --config openbeats:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=tiny|base|large  stage=encoder|tokenizer  previous=FOLDER (of the stage before; for the
           encoder none: random codes)
 Results:  experiments/openbeats/README.md; published weights: ssl-audio convert --from beats

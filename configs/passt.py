@@ -151,7 +151,7 @@ def laptop(a):
 
 
 def runlocal(config):
-    """Shrink to four steps on made-up sounds."""
+    """Shrink to four steps on synthetic sounds."""
     config = runs.runlocal(config)
     config.data.entries.label.classes = config.objective.head.classes = 12
     config.data.balanced = False

@@ -7,7 +7,7 @@ Run:      ssl-audio train --workdir runs/spear --config \\
 Try:      ssl-audio train --config spear:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config spear:laptop,data=DIR --workdir runs/laptop
 Data:     one or two folders of audio files or of prepared shards with "+", audio before speech;
-          default: made-up sounds
+          default: synthetic sounds
 Options:  size=tiny|base|large|xlarge  audio=FOLDER  speech=FOLDER (of codes; default: sums of random
           vectors)  books=N (8)  share=0.1 (weight of the audio codes)
           stage=student|codes  teacher=FOLDER  layer=N (for stage=codes)

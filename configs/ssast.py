@@ -4,7 +4,7 @@ Run:      ssl-audio train --workdir runs/ssast \\
               --config ssast:data=AUDIOSET+LIBRISPEECH
 Try:      ssl-audio train --config ssast:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config ssast:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=tiny|small|base  patch=16x16|128x2  masked=400  encoder=ssast|ssamba|ssamba_rms
 Results:  experiments/ssast/README.md
 """

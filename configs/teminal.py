@@ -80,12 +80,12 @@ def pretrained(a) -> tuple[dict[str, Any], dict[str, Any]]:
     written.trained(a.model, "towers")  # refuses what is no audio-text model
     known = written.read(a.model)
     objective = {k: v for k, v in known["objective"].items() if k != "reversal"}
-    heard, text = (known["data"]["entries"][name] for name in ("audio", "text"))
+    sound, text = (known["data"]["entries"][name] for name in ("audio", "text"))
     data: dict[str, Any] = dict(
         sources=dict(esc50=dict(kind="sets.esc", root=a.root)),
         batch_size=32,
         entries=dict(
-            audio=entries.audio(heard["samples"], fill=heard.get("fill", "zeros")),
+            audio=entries.audio(sound["samples"], fill=sound.get("fill", "zeros")),
             text=text | dict(captions=dict(kind="captions:Own")),
         ),
         rate=known["data"].get("rate", 16_000),

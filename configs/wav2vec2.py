@@ -3,7 +3,7 @@
 Run:      ssl-audio train --config wav2vec2:data=LIBRISPEECH --workdir runs/wav2vec2
 Try:      ssl-audio train --config wav2vec2:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config wav2vec2:laptop,data=DIR --workdir runs/laptop
-Data:     folders of audio files or of prepared shards; several with "+"; default: made-up sounds
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  size=tiny|base|large
 Results:  experiments/wav2vec2/README.md; published weights: ssl-audio convert --from hf_wav2vec2
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pretrain SSAMBA-tiny for a few minutes, probe it, show where everything is. Called by `make demo`.
-# SSL_AUDIO_DATA=folder trains on the audio there instead of the made-up sounds; $1 is the workdir.
+# SSL_AUDIO_DATA=folder trains on the audio there instead of the synthetic sounds; $1 is the workdir.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${BIN:?set by make}/python"

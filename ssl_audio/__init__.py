@@ -1,11 +1,12 @@
 """Pretrain, adapt and use self-supervised audio encoders in JAX. The tree:
 
-structs, arrays, losses    what flows, its letters, the formulas of losses
-config, versions, startup  options → objects; what runs here; settings of a process
-config_files               `--config`, and the configs that come along → ssl-audio configs
-data/          files → waveforms in batches (host side, numpy)
-distributed/   processes, what starts them, what they watch; meshes and layouts
-storage/       checkpoints, exported folders, tables; files written whole
+structs, arrays, losses    the data types that are passed along, letters of axes, formulas of losses
+config, slots              options → objects; which classes an option may name
+config_files               `--config`, and the configs of this package → ssl-audio configs
+startup, versions          what every command does first; versions of the libraries
+distributed/   processes and how they find each other; meshes and layouts
+storage/       checkpoints, exported folders, tables; whole files
+data/          files → waveforms in batches (host side, numpy) → ssl-audio prepare
 frontend/      waveforms → spectrograms, on the device
 layers/        arrays → arrays: attention, Mamba and its scan, norms, residual blocks
 quantizers/    vectors → codes
@@ -16,11 +17,11 @@ objectives/    what is learned, one file per method
 train/         the generic step and loop → ssl-audio train, preview, stages
 inference/     `load`: a trained model → features of any audio → ssl-audio embed, search, kmeans
 eval/          probes and evaluators → ssl-audio evaluate, zero-shot, folds, report
-presets/       what configs share
+presets/       what several configs share
 convert/       foreign checkpoints → ours and back → ssl-audio convert, export
-bench/         speed and memory → ssl-audio bench
+bench/         speed and memory → ssl-audio bench, compile-scan
 
-Imports go upward in this list only (tests/test_laws.py).
+A file imports from its own folder and from lines above it (tests/test_laws.py).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AudioTextModel", "Encoder", "Model", "__version__", "load"]
 
-# Name → module. They bring JAX along, so only when asked for.
+# Name → module, imported at first use since they import JAX.
 _LAZY = {
     "AudioTextModel": "audio_text",
     "Encoder": "encoder",

@@ -17,9 +17,9 @@ from ssl_audio.versions import __version__
 VERBS = {
     "train": ("train.command", "train what a config describes: pretraining, fine-tuning"),
     "preview": ("train.preview", "what a run will need: parameters, memory, FLOPs, collectives"),
-    "stages": ("train.stages", "train in turns: runs that need one another's results"),
+    "stages": ("train.stages", "train stages in turn, each on results of the one before"),
     "folds": ("eval.folds", "train and test on the folds of a data set"),
-    "configs": ("config_files", "the configs that come along: list, show, copy"),
+    "configs": ("config_files", "the configs of this package: list, show, copy"),
     "prepare": ("data.prepare", "decode and resample a data set once, into shards"),
     "embed": ("inference.embed", "features of files of any length"),
     "search": ("inference.search", "find sounds by words or by example"),

@@ -1,4 +1,4 @@
-"""Config files: `--config` on the command line, and the configs that come along (`ssl-audio configs`).
+"""Config files: `--config` on the command line, and the configs of this package (`ssl-audio configs`).
 
 `ssamba` is a config of the package, `my/ssamba.py` a file; options follow a colon.
 """
@@ -150,7 +150,7 @@ def _make_room(config: Any, parents: Sequence[str]) -> None:
         config = config[name]
 
 
-ABOUT = """List the configs that come along; show one with all its options; copy one to change it.
+ABOUT = """List the configs of this package; show one with all its options; copy one to change it.
 
 ssl-audio configs
 ssl-audio configs show ssamba:size=tiny

@@ -16,7 +16,7 @@ def patch_nce(
     Plain dot products, no temperature, negatives from the same clip only (SSAST section 3.3). The
     released models were trained with the softmax over the clip's predictions for a fixed target; the paper's
     equation 1 has it over targets for a fixed prediction. `over` is "predictions" or "targets".
-    Accuracy: normalise over predictions, then ask which target each prediction belongs to.
+    Accuracy: normalise over predictions, then choose a target for each prediction.
     """
     if over not in ("predictions", "targets"):
         raise ValueError(f"softmax over '{over}': wanted 'predictions' or 'targets'.")
@@ -108,10 +108,11 @@ def asymmetric(
     positive: float = 1.0,
     margin: float = 0.05,
 ) -> Float[Array, " B"]:
-    """Binary cross-entropy that plays down what is easy, negatives above all; mean over classes.
+    """Return asymmetric cross-entropy: easy classes weigh less, negatives above all; mean over classes.
 
     The term of a class is multiplied by (1 - probability of its label) to the power `negative` or
-    `positive`; negatives count as `margin` more probable than they are, so that easy ones vanish.
+    `positive`; the probability that a class is absent is raised by `margin`, so that the term of an easy
+    negative is 0.
     Ridnik et al. 2021 (arXiv:2009.14119) equations 3 to 6, with a gradient through the powers.
     """
     p = jax.nn.sigmoid(logits)

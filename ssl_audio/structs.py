@@ -1,4 +1,4 @@
-"""The pytrees that flow along the data path. Everything else is a plain function or a frozen dataclass.
+"""The pytrees that are passed along the data path. Everything else is a plain function or a frozen dataclass.
 
 Kept out of the shape-checking hook: JAX rebuilds pytrees with non-arrays inside `jax.tree.map`.
 """
@@ -29,7 +29,7 @@ class Encoded:
 
     tokens: Tokens  # after the last norm, patch tokens only
     special: Any = None  # [B, P, D] after the last norm: cls, then distillation token, if any
-    layers: Any = None  # [L, B, N, D] residual stream after each block, when asked for
+    layers: Any = None  # [L, B, N, D] residual stream after each block, if requested
 
 
 @struct.dataclass

@@ -2,7 +2,7 @@
 
     python experiments/compare/masking.py [--size small] [--batch 2] [--ratios 0.1,0.5,0.75,0.8,0.9]
 
-Gradients of the whole loss, and of the encoder alone; on made-up sounds of 10 s (512 patches).
+Gradients of the whole loss, and of the encoder alone; on synthetic sounds of 10 s (512 patches).
 """
 
 import argparse

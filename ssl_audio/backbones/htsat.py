@@ -100,7 +100,7 @@ class Merge(nn.Module):
 
 
 class Htsat(nn.Module):
-    """Stages of window attention; the tokens that come out are unfolded to one stretch of time.
+    """Stages of window attention; the resulting tokens are unfolded to one sequence in time.
 
     Attributes:
       width: of the tokens that come in; each stage but the first is twice as wide as the one before.

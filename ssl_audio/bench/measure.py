@@ -100,7 +100,7 @@ def measure(rows: Sequence[Row], repeats: int, seconds: float) -> list[dict[str,
 
 
 def peak_memory(call: Callable[[], Any]) -> int | None:
-    """Call, and return by how many bytes this process grew meanwhile; None where Linux does not tell.
+    """Call, and return by how many bytes this process grew meanwhile; None where that is unknown.
 
     Libraries that XLA calls take memory that `Row.temp` does not know of.
     """

@@ -134,7 +134,7 @@ def build_pair(
 
 
 def samples(frames: int) -> int:
-    """Return the samples of audio that give so many frames."""
+    """Return the number of samples that give this number of frames."""
     return Fbank.window + (frames - 1) * Fbank.hop
 
 
@@ -144,7 +144,7 @@ def check_keys(*, missing: Iterable[str], left: Iterable[str], differ: Iterable[
         shapes = f"; other shapes: {', '.join(differ)}" if differ else ""
         raise ValueError(
             f"state dict: missing keys: {', '.join(missing) or 'none'}; "
-            f"keys nothing wants: {', '.join(left) or 'none'}{shapes}."
+            f"unexpected keys: {', '.join(left) or 'none'}{shapes}."
         )
 
 
@@ -232,7 +232,7 @@ def position_conv(prefix: str, params: Any, style: str) -> dict[str, np.ndarray]
 
 
 def check_groups(option: str, groups: int, kernel: np.ndarray, name: str) -> None:
-    """Raise ValueError unless a Conv1d's kernel has so many groups, as an option says."""
+    """Raise ValueError unless a Conv1d's kernel has the number of groups that an option gives."""
     if kernel.shape[0] != kernel.shape[1] * groups:
         raise ValueError(
             f"option {option}={groups}: the state dict says {kernel.shape[0] // kernel.shape[1]} "

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, convert, write and tell."""
+    """Parse the command line, convert, write and print a summary."""
     args = parser().parse_args(argv)
     from ssl_audio.convert.files import read
     from ssl_audio.storage import exported
@@ -82,7 +82,7 @@ def check(family: str, state: State, model: Converted) -> None:
     worst = max(errors, key=lambda name: errors[name])
     print(f"check: outputs differ from {family} by {errors[worst]:.1e} at most ({worst})")
     if errors[worst] > 1e-3:
-        raise RuntimeError("check: that is more than rounding explains.")
+        raise RuntimeError("check: the difference is larger than rounding errors.")
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""BERT-shaped sentence encoders: all-MiniLM-L6-v2 and its kin (sentence-transformers, or bare BertModel).
+"""BERT-shaped sentence encoders: all-MiniLM-L6-v2 and others (sentence-transformers, or bare BertModel).
 
 `bert_state` and `bert_parts` also serve the text towers of other families.
 """

@@ -20,12 +20,12 @@ class Options:
         self.asked: set[str] = set()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return an option that the state dict knows nothing about."""
+        """Return an option that does not follow from the state dict."""
         self.asked.add(name)
         return self.given.get(name, default)
 
     def found(self, name: str, value: Any, where: str) -> Any:
-        """Return what the state dict says, at `where`.
+        """Return the value that the state dict has at `where`; a given option must agree.
 
         Raises:
           ValueError: the option says something else.
@@ -60,7 +60,7 @@ class Options:
         return heads
 
     def finish(self) -> None:
-        """Raise ValueError for an option that nothing asked for and that is nearly the name of one."""
+        """Raise ValueError for an unused option whose name resembles that of a known one."""
         for name in sorted(self.given.keys() - self.asked):
             if close := difflib.get_close_matches(name, self.asked, 1, cutoff=0.8):
                 raise ValueError(f"option '{name}': not known. Did you mean '{close[0]}'?")

@@ -1,6 +1,6 @@
-"""What a batch holds: each entry says what it adds and makes it of one example. `pipeline.py` asks them.
+"""What a batch holds: each entry declares its arrays and computes them from one example, for `pipeline.py`.
 
-A picture, a video or a second view is one more class like these, here or in a package of one's own.
+A picture, a video or a second view is one more class like these, here or in a package of your own.
 """
 
 import abc
@@ -18,16 +18,16 @@ Arrays = Mapping[str, Any]  # numpy arrays and scalars
 
 
 class Entry(abc.ABC):
-    """One or several arrays per clip; subclasses are frozen dataclasses."""
+    """One or several arrays per clip of a batch; subclasses are frozen dataclasses."""
 
     @property
     def of_several(self) -> bool:
-        """Tell whether a clip that was composed of several has it; see `compose.py`."""
+        """Tell whether clips composed of several can have this entry; see `compose.py`."""
         return False
 
     @abc.abstractmethod
     def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:
-        """Return name → shape and type of each array of one clip, reading nothing."""
+        """Return name → shape and type of each array of one clip, without reading data."""
 
     @abc.abstractmethod
     def draw(self, example: Example, rng: np.random.Generator) -> Arrays:
@@ -37,16 +37,16 @@ class Entry(abc.ABC):
           example: what a source gives, with `names` (its labels in words), `source` (the number of its
             source among the sorted names of all) and `more` (a function without arguments that reads
             another example of that source).
-          rng: the only source of chance; it depends on the clip's place in the stream alone.
+          rng: the only source of randomness; it depends on the seed and the clip's place in the stream alone.
         """
 
     def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:
-        """Return what becomes of two clips of which `share` of the first is heard (mixup).
+        """Return the arrays of a mixture (mixup): `share` of the first clip and 1 - `share` of the second.
 
         Raises:
-          ValueError: it can only be of one clip.
+          ValueError: this entry cannot be mixed.
         """
-        raise ValueError(f"mixup: {type(self).__name__} can be of one clip only; leave mixup 0.")
+        raise ValueError(f"mixup: {type(self).__name__} cannot be mixed; leave mixup 0.")
 
     def check_mix(self) -> None:
         """Raise ValueError if `mix` would."""
@@ -62,8 +62,8 @@ class Audio(Entry):
       samples: S.
       crop: where a longer clip is cut: "random" or "first".
       fill: what lengthens a shorter clip: see `transforms.fill`.
-      speed: clips are played up to this share faster or slower, pitch and all.
-      gain: dB; and up to this much louder or softer.
+      speed: clips are resampled to be up to this share faster or slower; the pitch changes too.
+      gain: clips are made up to this much louder or softer, dB.
     """
 
     samples: int
@@ -106,8 +106,8 @@ class Audio(Entry):
 
     def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
         length = int(first["length"])
-        heard = second["audio"][: int(second["length"])]
-        mixed = transforms.mixup(first["audio"][:length], heard, share)
+        other = second["audio"][: int(second["length"])]
+        mixed = transforms.mixup(first["audio"][:length], other, share)
         return {**first, "audio": np.pad(mixed, (0, self.samples - length))}
 
 
@@ -117,7 +117,8 @@ class Labels(Entry):
 
     Attributes:
       classes: C.
-      unlabelled: clips without a label are allowed; `labelled`, float32, is then 1 for the others.
+      unlabelled: clips without a label are allowed; the batch then has `labelled`, float32: 1 for labelled
+        clips, else 0.
     """
 
     classes: int
@@ -148,7 +149,7 @@ class Labels(Entry):
     def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
         label = share * first["label"] + (1 - share) * second["label"]
         mixed = {"label": label.astype(np.float32)}
-        # Half known is not known.
+        # A mixture counts as labelled only if both clips are.
         return mixed | (
             {"labelled": first["labelled"] * second["labelled"]} if self.unlabelled else {}
         )
@@ -187,11 +188,11 @@ class SourceNumber(Entry):
 def audio(
     samples: int, *, crop: str = "random", fill: str = "zeros", **more: Any
 ) -> dict[str, Any]:
-    """Return the options of a batch's sound, its usual ones written out, for a config."""
+    """Return the options of entry `Audio` for a config, with the usual ones written out."""
     return dict(kind="entries:Audio", samples=samples, crop=crop, fill=fill, **more)
 
 
 def clips(samples: int, *, rate: int | None = None, **options: Any) -> dict[str, Any]:
-    """Return the `data` of the config of a model that was not trained here: its clips' length and rate."""
+    """Return the `data` options of a converted model: the length and rate of its clips."""
     audio = dict(kind="entries:Audio", samples=samples, **options)
     return dict(entries=dict(audio=audio)) | ({} if rate is None else dict(rate=rate))

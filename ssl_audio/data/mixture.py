@@ -1,4 +1,4 @@
-"""Which clip is drawn at position k, from k and a seed alone; `pipeline.py` asks.
+"""Which clip is drawn at position k, from k and a seed alone; called by `pipeline.py`.
 
 Nothing is carried from draw to draw, so a run can resume anywhere, on any number of hosts.
 """
@@ -45,11 +45,11 @@ class Draws:
         block, within = divmod(k, self._block_size)
         sources, ranks = _block(self._edges, self._block_size, block, self.seed, self.shuffle)
         source = int(sources[within])
-        lap, at = divmod(int(ranks[within]), self.sizes[source])
-        return sum(self.sizes[:source]) + self._pass(source + 1, self.sizes[source], lap, at)
+        cycle, at = divmod(int(ranks[within]), self.sizes[source])
+        return sum(self.sizes[:source]) + self._pass(source + 1, self.sizes[source], cycle, at)
 
-    def _pass(self, stream: int, size: int, lap: int, at: int) -> int:
-        return int(_permutation(size, self.seed, stream, lap)[at]) if self.shuffle else at
+    def _pass(self, stream: int, size: int, cycle: int, at: int) -> int:
+        return int(_permutation(size, self.seed, stream, cycle)[at]) if self.shuffle else at
 
     @functools.cached_property
     def _cumulative(self) -> np.ndarray:
@@ -95,8 +95,8 @@ def balanced(labels: Sequence[Label | None]) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
-def _permutation(size: int, seed: int, stream: int, lap: int) -> np.ndarray:
-    order = np.random.default_rng((seed, 0, stream, lap)).permutation(size)
+def _permutation(size: int, seed: int, stream: int, cycle: int) -> np.ndarray:
+    order = np.random.default_rng((seed, 0, stream, cycle)).permutation(size)
     return order.astype(np.uint32)
 
 

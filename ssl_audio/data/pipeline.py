@@ -140,7 +140,7 @@ class Pipeline:
         return {name: ((self.batch_size, *shape), dtype) for name, (shape, dtype) in spec.items()}
 
     def describe(self) -> str:
-        """Return a line per source (clips, classes, licence) and one on what becomes of them."""
+        """Return a line per source (clips, classes, licence) and one about the batches."""
         lines = []
         for name, size in zip(self._names, self._sizes, strict=True):
             info = self.sources[name].info

@@ -1,6 +1,6 @@
 """Decode and resample any source once: ssl-audio prepare --source … --output DIR.
 
-Kill it at any moment and run it again: finished shards are kept, a partial one is redone.
+The same command continues after an interruption: finished shards are kept, a partial one is redone.
 """
 
 import argparse

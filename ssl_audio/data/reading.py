@@ -56,7 +56,7 @@ def check_share(bad: Mapping[str, str], read: int, max_share: float) -> None:
     few = "; ".join(list(bad.values())[:5])
     raise ValueError(
         f"{len(bad)} of {read} clips could not be read, more than max_bad_share={max_share:g}: "
-        f"{few}{'; …' if len(bad) > 5 else ''}. Mend or remove them, or raise max_bad_share."
+        f"{few}{'; …' if len(bad) > 5 else ''}. Repair or remove them, or raise max_bad_share."
     )
 
 

@@ -65,7 +65,7 @@ FIELDS = ("id", "label", "fold", "split", "text", "rewrites", "negatives", "weig
 
 
 class Clip(NamedTuple):
-    """A stretch of an audio file and what is known of it. None: not known."""
+    """A segment of an audio file and its metadata. None: unknown."""
 
     path: str
     id: str

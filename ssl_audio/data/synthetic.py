@@ -1,7 +1,7 @@
-"""A procedural set of sounds, made when asked for: tests and the demo need no download.
+"""Synthetic sounds, computed when they are read: tests and the demo need no download.
 
-Half of the classes have a twin that runs the other way (rising, falling): the mean spectrum does
-not tell them apart, a model has to hear the course of a sound.
+Half of the classes have a counterpart reversed in time (rising, falling), with the same mean spectrum:
+to separate them a model must use how a sound changes.
 """
 
 import functools

@@ -12,7 +12,7 @@ PORT = 8476  # of the coordinator, where none is given
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """What `jax.distributed.initialize` is told; None: JAX finds it out by itself.
+    """The arguments of `jax.distributed.initialize`; None: JAX finds the value by itself.
 
     Attributes:
       how: what started the processes, for messages.

@@ -272,7 +272,7 @@ def _same_count(seconds: float) -> None:
         if theirs != str(mine):
             time.sleep(1 if here == 0 else 0)  # the end of process 0 ends the others
             _end(
-                f"process {here}: was told of {mine} processes, process {other} of {theirs}. Start all "
+                f"process {here}: was started for {mine} processes, process {other} for {theirs}. Start all "
                 "with the same number.",
                 1,
             )

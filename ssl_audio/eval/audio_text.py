@@ -1,7 +1,7 @@
-"""Ask an audio-text model: ssl-audio zero-shot --checkpoint RUN --set esc10 --root DIR
+"""Evaluate an audio-text model: ssl-audio zero-shot --checkpoint RUN --set esc10 --root DIR
 
 Labels in words by template and from a bank of descriptions, retrieval where clips have captions, the
-modality gap, and with --order whether it tells "u before v" from "v before u". A Markdown table, and
+modality gap, and with --order whether it distinguishes "u before v" from "v before u". A Markdown table, and
 JSON lines in RUN/evals/.
 """
 
@@ -45,7 +45,7 @@ def evaluate(
       source: clips with labels, or with captions.
       templates: prompts; none: the usual ones.
       bank: of descriptions, see `data.banks`; "": none.
-      order: also compose pairs of clips and ask for their order; needs labels.
+      order: also compose pairs of clips and test their order; needs labels.
       seed: of the pairs.
     """
     from ssl_audio.eval.zero_shot import ZeroShot
@@ -94,7 +94,7 @@ def captioned(model: AudioTextModel, source: Source) -> dict[str, float]:
 def ordered(model: AudioTextModel, source: Source, seed: int) -> dict[str, float]:
     """Return for "before" and "after" how often pairs of clips fit their caption better than its reverse.
 
-    Also how often the pair is found among the orders of all pairs that were asked ("pairs").
+    Also how often the pair is found among the orders of all pairs that were tested ("pairs").
     """
     rng = np.random.default_rng((seed, 5))
     clips, names = [], []
@@ -141,19 +141,19 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--set", choices=SETS, dest="data")
     data.add_argument("--manifest", metavar="FILE", help="clips with captions or labels")
     made.add_argument("--root", help="where the data is (synthetic: nowhere)")
-    made.add_argument("--folds", help="of the set to ask about, as 5 or 1,2; default: all")
+    made.add_argument("--folds", help="of the set to test on, as 5 or 1,2; default: all")
     made.add_argument("--split", default="", help="of the set, as test; default: all")
     made.add_argument(
         "--template", action="append", metavar="TEXT", help="with {}; may be repeated"
     )
     made.add_argument("--bank", default="", help="of descriptions: esc, or a file")
-    made.add_argument("--order", action="store_true", help="ask for the order of two events, too")
+    made.add_argument("--order", action="store_true", help="also test the order of two events")
     made.add_argument("--seed", type=int, default=0, help="of the pairs of events")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Parse the command line, ask, print and write; return the records."""
+    """Parse the command line, evaluate, print and write; return the records."""
     args = parser().parse_args(argv)
     from ssl_audio.inference.load import load
 

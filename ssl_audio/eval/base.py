@@ -54,7 +54,7 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
       protocol: "folds" (or "speakers", where a fold is a speaker) leaves each fold out in turn, and
         chooses by leaving out one of the others; data without folds gets five, stratified. "split"
         (or "official") tests the split "test", and chooses by five stratified folds of the rest.
-      seed: of the made-up folds.
+      seed: of the synthetic folds.
 
     Raises:
       ValueError: unknown protocol; clips without a label; the data lacks what the protocol needs.

@@ -27,7 +27,7 @@ from ssl_audio.structs import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a classifier said of each clip that could be read."""
+    """The predictions of a classifier for each clip that could be read."""
 
     ids: np.ndarray  # [n]
     logits: np.ndarray  # [n, C]
@@ -47,7 +47,7 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
-    """Ask the objective's "logits" of every clip of a source.
+    """Compute the objective's "logits" for every clip of a source.
 
     Attributes:
       source: labelled clips, read once, in order.
@@ -79,7 +79,7 @@ class Classify:
           ValueError: an objective without "logits", a clip without a label, too many unreadable.
         """
         if "logits" not in objective.predictors():
-            raise ValueError(f"classify: {type(objective).__name__} has no logits to offer.")
+            raise ValueError(f"classify: {type(objective).__name__} has no predictor 'logits'.")
         sharding.check_batch(self.batch_size, mesh)
         program = _program(objective, mesh, self.views)
         numbers, logits = [], []

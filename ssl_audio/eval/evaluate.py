@@ -1,8 +1,8 @@
 """Probe frozen features: ssl-audio evaluate --checkpoint RUN --set esc10 --root DIR
 
 Linear probe, nearest neighbours and other classifiers on the trained encoder, on the same encoder at
-random initialisation and on log-mel statistics; --shots: learned from a few clips of each class. A
-table, and JSON lines in RUN/evals/.
+random initialisation and on log-mel statistics; with --shots, classifiers are trained on a few clips
+of each class. Prints a table and writes JSON lines to RUN/evals/.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Train and test on every fold: ssl-audio folds --folds 1-5 --config finetune:ARG --workdir W
 
 Each fold is a run of its own, in W/fold1, W/fold2, …, of the config with the argument fold=1, fold=2, …
-The config's evaluator `test` scores it. The same command goes on after a kill; finished folds are kept.
+The config's evaluator `test` scores it. The same command continues after an
+interruption; finished folds are kept.
 """
 
 import argparse

@@ -87,7 +87,7 @@ class Trained:
 
 
 def classifiers() -> dict[str, Trained]:
-    """Return the trained heads that can be asked for, by name.
+    """Return the trained heads, by name.
 
     The prototypes' rate is that of Bird-MAE, 0.04; the others' rate is 1e-3. "weighted" is SUPERB's
     downstream model for utterances (arXiv:2105.01051).

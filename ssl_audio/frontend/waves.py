@@ -73,8 +73,8 @@ class Mixture:
         mixed = jax.random.bernoulli(share_key, self.share, (batch,))
         count = jnp.where(mixed, jax.random.randint(count_key, (batch,), 1, self.most + 1), 0)
         inside = before(length, samples)
-        heard = jnp.where(inside, audio, 0)
-        power = jnp.sum(heard**2, 1) / jnp.maximum(length, 1)
+        signal = jnp.where(inside, audio, 0)
+        power = jnp.sum(signal**2, 1) / jnp.maximum(length, 1)
         total = audio
         for number in range(self.most):
             shift = jax.random.randint(
@@ -86,5 +86,5 @@ class Mixture:
             )
             gain = jnp.sqrt(power / jnp.maximum(power[other], 1e-10)) * 10 ** (-softer / 20)
             gain = jnp.where(number < count, gain, 0)
-            total = total + jnp.where(inside, gain[:, None] * heard[other], 0)
+            total = total + jnp.where(inside, gain[:, None] * signal[other], 0)
         return total

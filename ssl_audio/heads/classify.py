@@ -76,7 +76,7 @@ class Pooled(nn.Module):
 
 
 class Segments(nn.Module):
-    """Logits of each stretch of time, of which a clip's are the greatest (Cnn14-DecisionLevelMax).
+    """Logits of each time segment; a clip's are their maximum (Cnn14-DecisionLevelMax).
 
     Kong et al. 2020 (arXiv:1912.10211): the mean over frequency is smoothed over three stretches, by the
     sum of their maximum and their mean, which takes nothing beyond the ends for zeros.

@@ -72,7 +72,7 @@ class PixelHead(nn.Module):
 
 
 def perceptron(sizes: tuple[int, ...], x: Array, *, last: bool) -> Array:
-    """Apply linear layers with GELU in between, and after the last one if asked for."""
+    """Apply linear layers with GELU in between, and after the last one if requested."""
     for number, size in enumerate(sizes):
         x = nn.Dense(size, kernel_init=INIT, name=f"layer_{number}")(x)
         if last or number + 1 < len(sizes):

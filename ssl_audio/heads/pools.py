@@ -38,7 +38,7 @@ class ClsToken(nn.Module):
 
 
 class Last(nn.Module):
-    """The last token that is not padding: all that a causal encoder knows."""
+    """The last token that is not padding: in a causal encoder, the one that attends to all others."""
 
     @nn.compact
     def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:

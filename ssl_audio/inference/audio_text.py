@@ -36,9 +36,9 @@ class AudioTextModel(Model):
       objective: has `towers`; its "embed_audio" and "embed_text" are the forward passes.
       params: of all its towers.
       config: of the run.
-      extra: what other predictors need beside parameters.
+      extra: state that other predictors need beside the parameters.
       batch_size: windows or texts embedded together; always that many, the last ones repeated.
-      words: how texts are cut; None: as the config says.
+      words: tokenizer of texts; None: that of the config.
     """
 
     batch_size: int = 16
@@ -94,7 +94,7 @@ class AudioTextModel(Model):
 
     @property
     def width(self) -> int:
-        """Values of a vector in the common space, D; those of `embed` are `encoder.width`."""
+        """Length of a vector in the common space, D; vectors of `embed` have `encoder.width`."""
         name = next(iter(self.objective.towers))
         embed = self.objective.predictors()[f"embed_{name}"]
         return jax.eval_shape(embed, self.params, {}, self.blank()).shape[-1]
@@ -111,7 +111,7 @@ class AudioTextModel(Model):
     def embed_audio(self, waveform: Any, sample_rate: int) -> np.ndarray:
         """Return unit vectors of audio: [D] for [S], [B, D] for [B, S] or a list of [S].
 
-        Longer audio than the training clips: the mean over windows half a clip apart, scaled to 1.
+        Longer audio than the training clips: the normalised mean over windows half a clip apart.
 
         Raises:
           ValueError: as `Encoder.embed`; there is no audio tower.
@@ -162,12 +162,12 @@ class AudioTextModel(Model):
         templates: Sequence[str] = TEMPLATES,
         bank: Bank | None = None,
     ) -> np.ndarray:
-        """Return a unit vector per label [C, D]: of its prompts' vectors the mean, scaled to 1.
+        """Return a unit vector per label [C, D]: the mean of the vectors of its prompts, normalised.
 
-        The prompts are the templates, filled in; of a bank, its "test" sentences about the label instead.
+        The prompts are the templates with the label filled in, or the "test" sentences of a bank.
 
         Raises:
-          ValueError: a bank knows nothing of a label.
+          ValueError: the bank has no sentence about a label.
         """
         prompts: list[list[str]] = []
         for label in labels:
@@ -211,7 +211,7 @@ class AudioTextModel(Model):
             audio, sample_rate = [decode(path, self.rate) for path in audio], self.rate
         if sample_rate is None:
             raise ValueError(
-                "sample_rate: say the rate of the waveform, Hz; or give a file's path."
+                "sample_rate: give the rate of the waveform, Hz, or the path of a file."
             )
         scores = self.embed_audio(audio, sample_rate) @ self.embed_labels(labels, templates).T
         scaled = np.float64(self.scale) * scores
@@ -220,19 +220,19 @@ class AudioTextModel(Model):
 
     @property
     def scale(self) -> float:
-        """What similarities are multiplied by before a softmax; a model that learns none: 20."""
+        """Factor of the similarities before a softmax; 20 for models that do not learn one."""
         found = self.objective.scale(self.params, "audio", "text")
         return SCALE if found is None else found
 
     @functools.cached_property
     def text(self) -> Text:
-        """How texts are cut into words."""
+        """The tokenizer of texts."""
         if self.words:
             return self.words
         options = written.entry(self.config, "text")
         if not options:
             raise ValueError(
-                "this model came without a tokenizer: set data.entries.text in its config.json, as "
+                "this model was saved without a tokenizer: set data.entries.text in its config.json, as "
                 '{"kind": "text", "words": {"kind": "text:Pretrained", "file": "tokenizer.json"}}.'
             )
         return configs.build({k: v for k, v in options.items() if k != "captions"}, "data")

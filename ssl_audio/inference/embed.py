@@ -2,7 +2,7 @@
 
 Parquet: a row (id, embedding) per file; with --frames also out.frames.parquet, a row (id, time in
 ms, features) per patch column. Or .npz: ids [n], embedding [n, D'], frames [sum T', rows * D], times
-[sum T'], offsets [n + 1] of each file's frames. The same command goes on where a killed one was.
+[sum T'], offsets [n + 1] of each file's frames. The same command continues after an interruption.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoder(Model):
-    """A pretrained encoder and what it takes to feed it.
+    """A pretrained encoder: waveforms of any rate and length in, features out.
 
     A clip is padded at its end, in the log-mel domain, to whole patch columns and no further.
     Longer audio than the training clips is cut in windows of their length, half a window apart,
@@ -35,13 +35,13 @@ class Encoder(Model):
     many as a training clip has. If those are more than 64, clips are padded to a multiple of their
     64th part, and the padding's columns dropped.
 
-    The same clip gives the same bits whatever else is embedded with it.
+    The same clip gives the same bits, whichever other clips are embedded with it.
 
     Attributes:
       objective: the method that trained it; its "encode" predictor is the forward pass.
       params: as numpy arrays.
       config: of the run.
-      extra: what other predictors need beside parameters.
+      extra: state that other predictors need beside the parameters.
       batch_size: clips (or windows) encoded together; always that many, the last ones repeated.
     """
 
@@ -49,7 +49,7 @@ class Encoder(Model):
 
     @property
     def encoder(self) -> "Encoder":
-        """Itself: verbs ask a model, whatever it is, for its encoder."""
+        """The encoder itself, so that commands can use `model.encoder` of any model."""
         return self
 
     @property
@@ -64,7 +64,7 @@ class Encoder(Model):
 
     @property
     def num_layers(self) -> int:
-        """Number of blocks, L; 0 where they are not told apart (CNNs)."""
+        """Number of blocks, L; 0 for encoders that do not return features per block (CNNs)."""
         return 0 if self._shapes.layers is None else self._shapes.layers.shape[0]
 
     @property
@@ -112,7 +112,7 @@ class Encoder(Model):
         return found[1][0], self.times(found[1].shape[1])
 
     def times(self, columns: int) -> np.ndarray:
-        """Return the centres of so many patch columns, ms."""
+        """Return the centres of this number of patch columns, ms."""
         frontend, (size, step) = self.objective.frontend, self._column
         frame = np.arange(columns) * step + (size - 1) / 2
         return (frame * frontend.hop + frontend.centre) * (1000 / self.rate)
@@ -188,7 +188,7 @@ class Encoder(Model):
         return set()
 
     def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
-        """Return a batch of one silent clip of so many columns (default: a training clip's)."""
+        """Return a batch of one silent clip of this many patch columns (default: a training clip's)."""
         samples = self._samples(columns or self._most)
         audio, length = np.zeros((1, samples), np.float32), np.full(1, samples, np.int32)
         return {"audio": audio, "length": length}

@@ -42,5 +42,5 @@ class Frozen:
         return params, checkpoint.load_extra(path, self.objective.needs)
 
     def predictors(self) -> Mapping[str, Predictor]:
-        """Return what it can be asked for."""
+        """Return the predictors of the frozen model."""
         return self.objective.predictors()

@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", required=True, metavar="FOLDER", help="to write")
     made.add_argument("--checkpoint", metavar="RUN", help="whose layer; default: MFCC")
     made.add_argument("--layer", type=int, default=-1, help="0, 1, …; default: the last norm's")
-    made.add_argument("--vectors", type=int, default=200_000, help="most that are clustered")
+    made.add_argument("--vectors", type=int, default=200_000, help="largest number to cluster")
     made.add_argument("--seed", type=int, default=0)
     return made
 

@@ -34,8 +34,8 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
       step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
 
     Returns:
-      An `Encoder`; of audio and text an `AudioTextModel`; what the objective names as its `interface`; or
-      else a `Model`, whose predictors answer to `predict`, as those of all of them do.
+      The class that the objective names as its `interface`; else an `AudioTextModel` for models of audio
+      and text, an `Encoder` for other encoders, and a `Model` for the rest. All have `predict`.
 
     Raises:
       FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.
@@ -51,7 +51,7 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
     if not objective.predictors():
-        raise ValueError(f"{path}: {type(objective).__name__} has no predictors to offer.")
+        raise ValueError(f"{path}: {type(objective).__name__} has no predictors.")
     model = interface(objective)(objective, params, options, extra=_extra(path, step, objective))
     try:
         wanted = jax.eval_shape(objective.init, jax.random.key(0), model.blank())[0]
@@ -60,7 +60,7 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
         return model
     except KeyError as error:
         log.warning(
-            "%s: its parameters cannot be checked: `init` asks for %s in a batch of %s",
+            "%s: its parameters cannot be checked: `init` needs %s, which a batch of %s lacks",
             path, error, type(model).__name__,
         )  # fmt: skip
         return model

@@ -1,6 +1,6 @@
-"""A trained model in use, whatever it was trained for: its predictors, asked with waveforms.
+"""A trained model of any kind in use: `predict` calls its predictors on waveforms.
 
-What `load` returns for a model that has no interface of its own, and the base of those that have.
+`load` returns a `Model` when no more specific interface fits; the interfaces are subclasses.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from ssl_audio.storage import written
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A trained model and what it takes to feed it. Interfaces are subclasses that construct alike.
+    """A trained model with its parameters and config. Interfaces are subclasses with the same constructor.
 
     Attributes:
-      objective: the method that trained it; its predictors are what can be asked for.
+      objective: the method that trained it; it has the predictors.
       params: as numpy arrays.
       config: of the run.
-      extra: what the predictors need beside parameters.
+      extra: state that the predictors need beside the parameters.
     """
 
     objective: Any
@@ -47,8 +47,8 @@ class Model:
 
     @property
     def encoder(self) -> Any:
-        """Its `Encoder` of sound; ValueError: it has none."""
-        raise ValueError(f"{self._name} has no encoder to offer; it offers {self._list}.")
+        """The model's `Encoder` of audio; ValueError when it has none."""
+        raise ValueError(f"{self._name} has no encoder; it offers {self._list}.")
 
     def check_offers(self, *names: str) -> None:
         """Raise ValueError unless there are predictors of these names."""
@@ -58,23 +58,23 @@ class Model:
     def predict(
         self, name: str, waveform: Any = None, sample_rate: int | None = None, **entries: Any
     ) -> Any:
-        """Return what a predictor says of a clip; of several clips a list.
+        """Return the output of a predictor for a clip, or a list of outputs for several clips.
 
-        Every clip is heard whole and on its own, so its result never depends on the others. One program
-        is compiled per length.
+        Every clip is processed whole and by itself, so its result never depends on the others. One
+        program is compiled per length.
 
         Args:
           name: one of `offers`.
           waveform: mono audio [S], or several, [B, S] or a list of [S]: floating point in [-1, 1] or
-            int16. None: the predictor hears nothing.
+            int16. None: the predictor takes no audio.
           sample_rate: of the waveform, Hz.
-          **entries: what else the predictor reads in a batch, of one clip and without the batch's axis.
+          **entries: other arrays that the predictor reads from a batch, for one clip, without the batch axis.
 
         Returns:
-          The predictor's arrays as numpy arrays, without the batch's axis.
+          The predictor's output as numpy arrays, without the batch axis.
 
         Raises:
-          ValueError: no such predictor; audio that cannot be used; an entry that is missing.
+          ValueError: no such predictor, unusable audio, or a missing entry.
         """
         self.check_offers(name)
         if waveform is None:
@@ -141,7 +141,7 @@ class Model:
         return {}
 
     def _ask(self, name: str, example: Mapping[str, Any]) -> Any:
-        """Return what a predictor says of one example, without the batch's axis."""
+        """Return the output of a predictor for one example, without the batch axis."""
         program = self._programs.setdefault(name, jax.jit(self.objective.predictors()[name]))
         batch, two = (
             jax.tree.map(lambda x, n=n: jnp.stack([jnp.asarray(x)] * n), example) for n in (1, 2)
@@ -151,8 +151,8 @@ class Model:
             one, both = (jax.eval_shape(program, *weights, examples) for examples in (batch, two))
         except KeyError as error:
             raise ValueError(
-                f"predict: {name!r} asks for {error}, which the batch ({', '.join(batch)}) and what "
-                "was saved do not hold; give further entries by name."
+                f"predict: {name!r} needs {error}, which is neither in the batch ({', '.join(batch)}) nor "
+                "was saved; pass further entries by name."
             ) from error
 
         def alone(x: Any, small: Any, large: Any) -> np.ndarray:

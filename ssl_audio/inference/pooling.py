@@ -1,4 +1,4 @@
-"""What becomes of a clip's features as they come: overlapping windows averaged, columns pooled or kept.
+"""Collect a clip's features window by window: overlaps are averaged, columns pooled or kept.
 
 `Encoder.stream` gives each clip a collector and never holds more of a long clip than two windows.
 """

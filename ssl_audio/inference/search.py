@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A stretch of a file and how similar it is: a cosine."""
+    """A segment of a file and its cosine similarity."""
 
     path: str
     start: float  # s
@@ -42,7 +42,7 @@ class Hit:
 
 
 class Index:
-    """The vectors of many stretches of files, in a folder that `build` filled.
+    """The vectors of segments of many files, in a folder that `build` wrote.
 
     The search is exact (a flat inner-product index of Faiss): about 0.1 ms for a thousand stretches.
 
@@ -64,7 +64,7 @@ class Index:
         return len(self._rows)
 
     def query(self, vector: np.ndarray, top: int = 10) -> list[Hit]:
-        """Return the most similar files to a unit vector [D], best first, each at its best stretch."""
+        """Return the most similar files to a unit vector [D], best first, each with its best segment."""
         # A file has several stretches; more are asked for until enough files have come.
         found: dict[str, Hit] = {}
         wanted = min(len(self), 4 * top)
@@ -81,7 +81,7 @@ class Index:
 def build(
     model: AudioTextModel, checkpoint: str, folder: str | os.PathLike, places: Iterable[str]
 ) -> Index:
-    """Embed all audio files of some places that an index does not know yet, and write the index.
+    """Embed all audio files that are not in the index yet, and write the index.
 
     Files that are gone from these places, and older versions of files, leave the index. A killed run
     goes on where it was.
@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("places", nargs="+", metavar="FOLDER", help="folders or files")
     ask = verbs.add_parser("query", help="find sounds")
     ask.add_argument("text", nargs="?", help="in words")
-    ask.add_argument("--audio", metavar="FILE", help="what sounds like this file")
+    ask.add_argument("--audio", metavar="FILE", help="find sounds like this file")
     ask.add_argument("--top", type=int, default=10, help="files to show")
     for verb in (make, ask):
         verb.add_argument("--index", required=True, metavar="DIR", help="the index's folder")

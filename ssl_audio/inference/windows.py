@@ -19,7 +19,7 @@ Starts = Callable[
 
 
 class Window(NamedTuple):
-    """A stretch of a clip."""
+    """A segment of a clip."""
 
     start: int  # its first sample
     audio: np.ndarray  # [window's samples]; fewer where the clip ends before

@@ -50,7 +50,7 @@ def perceptron(given: Any) -> nn.Module:
 
 
 def mixed(mixer: nn.Module, y, index, valid, train: bool, pair_bias) -> Any:
-    """Call a mixer; only one that knows about it is given a bias on pairs of tokens."""
+    """Call a mixer, with a bias on pairs of tokens if it takes one."""
     more = {} if pair_bias is None else {"pair_bias": pair_bias}
     return mixer(y, index, valid, train=train, **more)
 

@@ -1,4 +1,4 @@
-"""The contract of a pretraining or adaptation method: the only thing a new paper has to write."""
+"""The contract of a pretraining or adaptation method; a new paper is one subclass."""
 
 import abc
 import dataclasses
@@ -56,12 +56,12 @@ class Objective(abc.ABC):
         return extra
 
     def predictors(self) -> Mapping[str, Predictor]:
-        """Return what a trained model can be asked for, by name: "embed", "reconstruct", …"""
+        """Return the functions that a trained model offers, by name: "encode", "reconstruct", …"""
         return {}
 
 
 class Encoding(Objective):
-    """An objective with a frontend, a tokenizer and an encoder: what they learn can be read out."""
+    """An objective with a frontend, a tokenizer and an encoder, whose features can be read out."""
 
     frontend: AnyFrontend
     tokenizer: Tokenizer
@@ -75,7 +75,7 @@ class Encoding(Objective):
         """Encode unmasked audio; `layers` of the result is filled."""
         del extra
         spec = self.frontend(batch["audio"], batch["length"])
-        # Without parameters there is no entry in what was saved.
+        # A module without parameters has no entry in a checkpoint.
         weights = {name: {"params": params.get(name, {})} for name in ("tokenizer", "encoder")}
         tokens: Any = self.tokenizer.apply(weights["tokenizer"], spec)
         return self.encoder.apply(weights["encoder"], tokens, layers=True)
@@ -101,7 +101,7 @@ class Joint(Objective):
         """Return unit vectors [B, D] of a modality."""
 
     def scale(self, params: Params, name: str, other: str) -> float | None:
-        """Return what similarities of one modality to another are multiplied by; None: none is learned."""
+        """Return the learned factor of similarities between two modalities; None when none is learned."""
         del params, name, other
         return None
 

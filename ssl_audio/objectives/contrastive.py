@@ -1,4 +1,4 @@
-"""Bring the modalities of an example together and push those of others away (CLAP and its kin).
+"""Bring the modalities of an example together and push those of others away (CLAP and similar methods).
 
 Radford et al. 2021 (arXiv:2103.00020); Wu et al. 2023 (arXiv:2211.06687) section 2. The loss is written
 on the global batch: every example is compared with all others, whatever device holds them.

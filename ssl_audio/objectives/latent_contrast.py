@@ -19,7 +19,7 @@ from ssl_audio.quantizers.codebooks import perplexity
 from ssl_audio.slots import Backbone, Masking, Quantizer, Tokenizer
 from ssl_audio.structs import Loss
 from ssl_audio.tokens.masking import hide
-from ssl_audio.tokens.order import heard
+from ssl_audio.tokens.order import valid_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LatentContrast(Encoding):
         weights = {"params": params["tokenizer"]}
         tokens, features, x = self.tokenizer.apply(weights, spec, method="parts")
         frames = self.frontend.valid(batch["length"], spec.shape[1])
-        tokens = tokens.replace(valid=heard(frames, tokens, self.tokenizer.stride[1]))
+        tokens = tokens.replace(valid=valid_tokens(frames, tokens, self.tokenizer.stride[1]))
         mask = self.masking(mask_key, len(spec), tokens.grid)
         counted = jnp.take_along_axis(tokens.valid, mask, axis=1).astype(jnp.float32)
         hidden = tokens.replace(x=hide(x, mask, params["mask_token"]))

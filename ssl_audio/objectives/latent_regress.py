@@ -19,7 +19,7 @@ from ssl_audio.objectives.teacher import Ramp, follow
 from ssl_audio.slots import Backbone, Masking, Tokenizer
 from ssl_audio.structs import Loss
 from ssl_audio.tokens.masking import hide
-from ssl_audio.tokens.order import heard
+from ssl_audio.tokens.order import valid_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LatentRegress(Encoding):
         spec = self.frontend(batch["audio"], batch["length"])
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
         frames = self.frontend.valid(batch["length"], spec.shape[1])
-        tokens = tokens.replace(valid=heard(frames, tokens, self.tokenizer.stride[1]))
+        tokens = tokens.replace(valid=valid_tokens(frames, tokens, self.tokenizer.stride[1]))
         mask = self.masking(mask_key, len(spec), tokens.grid)
         counted = jnp.take_along_axis(tokens.valid, mask, axis=1).astype(jnp.float32)
         amount = jnp.maximum(jnp.sum(counted), 1e-6)

@@ -104,15 +104,15 @@ class SelfDistill(Encoding):
         audio, length = jnp.tile(audio, (2, 1)), jnp.tile(length, 2)
         start = jax.random.uniform(start_key, (2 * batch,)) * jnp.maximum(length - size + 1, 1)
         start = jnp.minimum(start.astype(jnp.int32), jnp.maximum(length - size, 0))
-        heard = jnp.minimum(length - start, size)
+        valid = jnp.minimum(length - start, size)
         rolled = jax.random.bernoulli(roll_key, self.roll, (2 * batch,))
-        shift = jax.random.uniform(shift_key, (2 * batch,)) * heard
+        shift = jax.random.uniform(shift_key, (2 * batch,)) * valid
         shift = jnp.where(rolled, shift.astype(jnp.int32), 0)
         place = jnp.arange(size)[None]
-        turned = (place + shift[:, None]) % jnp.maximum(heard, 1)[:, None]
-        where = start[:, None] + jnp.where(place < heard[:, None], turned, place)
+        turned = (place + shift[:, None]) % jnp.maximum(valid, 1)[:, None]
+        where = start[:, None] + jnp.where(place < valid[:, None], turned, place)
         cut = jnp.take_along_axis(audio, where, axis=1, mode="clip")
-        return _whole(self.frontend(cut, heard), self.tokenizer)
+        return _whole(self.frontend(cut, valid), self.tokenizer)
 
     def loss_of(
         self,

@@ -1,8 +1,8 @@
 """Predict the codes of what is masked: BEATs and OpenBEATs, HuBERT, SPEAR.
 
 Chen et al. 2023 (arXiv:2212.09058), Bharadwaj et al. 2025 (2507.14129), Hsu et al. 2021 (2106.07447),
-Yang et al. 2025 (2510.25955). Where codes come from is `targets`; how masking is shown to the encoder
-is told by `predictor` and `hide`.
+Yang et al. 2025 (2510.25955). `targets` says where codes come from; `predictor` and `hide` say how
+masking is shown to the encoder.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ssl_audio.quantizers.codebooks import perplexity, usage
 from ssl_audio.slots import AnyObjective, Augment, Backbone, Head, Masking, Tokenizer
 from ssl_audio.structs import Loss, Tokens
 from ssl_audio.tokens import masking as masks
-from ssl_audio.tokens.order import heard, reorder
+from ssl_audio.tokens.order import reorder, valid_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ class TokenPredict(Encoding):
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
         step, size = self.tokenizer.stride[1], self.tokenizer.patch[1]
         frames_valid = self.frontend.valid(batch["length"], spec.shape[1])
-        tokens = dataclasses.replace(tokens, valid=heard(frames_valid, tokens, step))
+        tokens = dataclasses.replace(tokens, valid=valid_tokens(frames_valid, tokens, step))
         count = tokens.x.shape[1]
         if self.hide == "frames":
             middle = tokens.index % tokens.grid[1] * step + size // 2

@@ -108,7 +108,7 @@ def laptop(
 
     Args:
       kind: of the objective; `objective` holds its other options.
-      root: ESC-10's folder; "": made-up sounds.
+      root: ESC-10's folder; "": synthetic sounds.
       fold: that is not trained on.
       encoder: see `sound_tower`.
       text: "words": a small text tower, learned from nothing; or the folder of a converted text model,
@@ -178,7 +178,7 @@ def laptop(
 
 
 def runlocal(config: Any) -> Any:
-    """Shrink a laptop run to four steps on made-up sounds."""
+    """Shrink a laptop run to four steps on synthetic sounds."""
     audio = config.objective.towers.audio
     if "channels" in audio.encoder:
         audio.encoder.channels = (16, 16)
@@ -198,14 +198,14 @@ def runlocal(config: Any) -> Any:
 
 
 def esc10(root: str, folds: list[int]) -> dict[str, Any]:
-    """Return folds of ESC-10, or made-up sounds when there is no root."""
+    """Return folds of ESC-10, or synthetic sounds when there is no root."""
     if not root:
         return dict(kind="synthetic", folds=tuple(folds))
     return dict(kind="sets.esc", root=root, subset="esc10", folds=tuple(folds))
 
 
 def labels(root: str) -> tuple[str, ...]:
-    """Return the class names of ESC-10 as its table has them; without a root, of the made-up sounds."""
+    """Return the class names of ESC-10 as its table has them; without a root, of the synthetic sounds."""
     if not root:
         from ssl_audio.data.synthetic import SOUNDS
 

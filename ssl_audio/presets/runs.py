@@ -34,7 +34,7 @@ def masked_spectrogram(
     mean: float = STATS["audioset"]["mean"],
     std: float = STATS["audioset"]["std"],
 ) -> dict[str, Any]:
-    """Return the objective of SSAST and SSAMBA; only its `encoder` tells them apart."""
+    """Return the objective of SSAST and SSAMBA; they differ in `encoder` only."""
     bins = 128
     masking = "masking:Random" if patch[0] == bins else "masking:Cluster"
     frontend = dict(kind="fbank", bins=bins, frames=frames, mean=mean, std=std)
@@ -98,7 +98,7 @@ def run(
 
 
 def few_steps(config: Any, samples: int) -> Any:
-    """Return a run of four steps on eight made-up clips each: to see that it works at all."""
+    """Return a run of four steps on eight synthetic clips each: a check that it runs."""
     rate = config.data.get("rate", 16_000)
     sound = dict(kind="synthetic", size=32, seconds=1.0) | (
         {} if rate == 16_000 else dict(rate=rate)
@@ -127,15 +127,15 @@ def short(
 ) -> ConfigDict:
     """Return a run for two cores: short crops, AdamW with a cosine.
 
-    Clips shorter than a crop are joined with others, and every source is heard equally often. Crops
+    Clips shorter than a crop are lengthened by others, and every source is drawn equally often. Crops
     are as long as the frontend's frames unless `samples` says otherwise.
     """
     frontend = objective["frontend"]
     rate = frontend.get("rate", 16_000)
-    heard = sources(places, rate)
+    found = sources(places, rate)
     data: dict[str, Any] = dict(
-        sources=heard,
-        weights=dict.fromkeys(heard, 1.0),
+        sources=found,
+        weights=dict.fromkeys(found, 1.0),
         batch_size=batch,
         entries=dict(audio=audio(samples or crop(frontend, frontend["frames"]), fill="join")),
     )
@@ -151,7 +151,7 @@ def short(
 
 
 def crop(frontend: Mapping[str, Any], frames: int) -> int:
-    """Return the samples that give so many frames."""
+    """Return the number of samples that give this number of frames."""
     return frontend.get("window", 400) + frontend.get("hop", 160) * (frames - 1)
 
 
@@ -194,7 +194,7 @@ def laptop(*, encoder: str, places: str) -> ConfigDict:
 
 
 def runlocal(config: Any) -> Any:
-    """Shrink any run on patches to four steps that take seconds, to see that it works at all."""
+    """Shrink any run on patches to four steps that take seconds: a check that it runs."""
     frames = 64
     objective = config.objective
     patch, stride = objective.tokenizer.patch, objective.tokenizer.stride

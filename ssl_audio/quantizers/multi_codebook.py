@@ -16,7 +16,7 @@ BEAM = 128  # most choices that are kept of a group of codebooks
 
 
 class MultiCodebook(nn.Module):
-    """Codebooks, and a linear classifier that guesses where the search starts.
+    """Codebooks, and a linear classifier that predicts where the search starts.
 
     Attributes:
       books: Q, a power of 2.
@@ -48,12 +48,12 @@ class MultiCodebook(nn.Module):
         return self.encode(x)
 
     def logits(self, x: Float[Array, "*B D"]) -> Float[Array, "*B Q V"]:
-        """Return what the classifier guesses."""
+        """Return the logits of the classifier."""
         logits = self.guess(x * jnp.exp(self.guess_scale * SPEED))
         return logits.reshape(*x.shape[:-1], self.books, self.codes)
 
     def encode(self, x: Float[Array, "*B D"], rounds: int = 5) -> Int[Array, "*B Q"]:
-        """Return the codes of vectors: the classifier's, improved by so many rounds of search."""
+        """Return the codes of vectors: the classifier's, improved by rounds of search."""
         codes = jnp.argmax(self.logits(x), axis=-1).astype(jnp.int32)
         flat, codes = x.reshape(-1, x.shape[-1]), codes.reshape(-1, self.books)
         books = self._scaled()

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: the one place that does so.
+"""Write files whole or not at all; the only file of the package that does so.
 
 A file takes its name only when all of it is on disk; a kill leaves `.NAME.partial` at most.
 """

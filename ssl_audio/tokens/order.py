@@ -26,7 +26,7 @@ def reorder(tokens: Tokens, where: Int[Array, "B K"]) -> Tokens:
     )
 
 
-def heard(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array, "B N"]:
+def valid_tokens(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool[Array, "B N"]:
     """Return which tokens begin before the end of their clip; all of them, if none does.
 
     Args:

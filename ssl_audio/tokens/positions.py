@@ -13,7 +13,7 @@ import numpy as np
 from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.structs import Tokens
 
-# Timm truncates at +-2, a hundred standard deviations away: in effect not at all.
+# Timm truncates at +-2, a hundred standard deviations away: in effect nowhere.
 _init = nn.initializers.normal(0.02)
 
 

@@ -1,6 +1,6 @@
 """Train anything: ssl-audio train --config ssamba --workdir runs/ssamba
 
-The same command goes on where a killed or stopped run was.
+The same command continues a run that was killed or stopped.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What a run will need, without data or devices: ssl-audio preview --config ssamba
 
-Compiles the training step for a mesh of make-believe CPU devices: the layout and the collectives are those
+Compiles the training step for a mesh of simulated CPU devices: the layout and the collectives are those
 that XLA gives any device; memory and the time to compile are those of its CPU back end.
 """
 
@@ -175,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
         "--mesh", type=axes, default="data=8", help="devices along each axis (%(default)s)"
     )
     made.add_argument(
-        "--no-compile", action="store_true", help="no peak memory, no collectives; quicker"
+        "--no-compile", action="store_true", help="leave out peak memory and collectives; faster"
     )
     return made
 

@@ -106,7 +106,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Mark a training step; begin and end the trace that was asked for."""
+        """Mark a training step; begin and end the requested trace."""
         import jax
 
         if self.profile and number == self.profile[0]:

@@ -1,8 +1,8 @@
-"""Train in turns: ssl-audio stages --config openbeats:data=DIR --workdir RUNS
+"""Train stages that need each other's results: ssl-audio stages --config openbeats:data=DIR --workdir RUNS
 
 A config that names STAGES is trained with stage=…, each with previous=… the stage before, for --rounds
 of them; the last stage is the first one's. RUNS/0_encoder, RUNS/0_tokenizer, RUNS/1_encoder, …
-The same command goes on where a killed one was.
+The same command continues after an interruption.
 """
 
 import argparse

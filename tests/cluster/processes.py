@@ -38,7 +38,7 @@ def training(workdir, *options, config="ssast"):
 
 
 class Processes:
-    """`count` processes of one run with `devices` make-believe devices each; a context manager."""
+    """`count` processes of one run with `devices` simulated devices each; a context manager."""
 
     def __init__(self, arguments, environment, count, devices):
         with socket.socket() as free:

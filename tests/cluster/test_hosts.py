@@ -100,5 +100,5 @@ def test_other_numbers_of_processes_are_refused(hasty):
     ]
     with Processes(command, hasty, 2, 1) as run:
         assert run.end(60) == [1, 1]
-        assert "process 0: was told of 2 processes, process 1 of 3" in run.said(0)
-        assert "process 1: was told of 3 processes, process 0 of 2" in run.said(1)
+        assert "process 0: was started for 2 processes, process 1 for 3" in run.said(0)
+        assert "process 1: was started for 3 processes, process 0 for 2" in run.said(1)

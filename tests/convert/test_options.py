@@ -88,7 +88,7 @@ def test_missing_and_unmapped_keys_are_both_listed():
     del state["v.blocks.1.attn.qkv.bias"], state["gpredlayer.2.weight"]
     with pytest.raises(ValueError) as error:
         from_state_dict("ssast", state)
-    wanted, _, unwanted = str(error.value).partition("keys nothing wants")
+    wanted, _, unwanted = str(error.value).partition("unexpected keys")
     assert "v.blocks.1.attn.qkv.bias" in wanted and "gpredlayer.2.weight" in wanted
     assert "v.rope.freqs" in unwanted
 

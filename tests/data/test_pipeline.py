@@ -256,7 +256,7 @@ def test_an_entry_of_another_package_is_one_more_class(monkeypatch):
     np.testing.assert_array_equal(batch["image"][:, 1, 0, 0], batch["index"])
     assert set(batch["image"][:, 0, 0, 0] - batch["index"]) == {0, 100}
     same(take(pipeline.batches(1), 1), take(pipeline.batches(), 2)[1:])
-    with pytest.raises(ValueError, match="mixup: Picture can be of one clip only"):
+    with pytest.raises(ValueError, match="mixup: Picture cannot be mixed"):
         dataclasses.replace(pipeline, mixup=0.5)
     with pytest.raises(ValueError, match="compose: a composed clip has no image"):
         dataclasses.replace(pipeline, compose=Several())
@@ -348,7 +348,7 @@ def test_bad_files_are_named_once_replaced_and_counted(faulty, caplog):
 
 def test_too_many_bad_files_stop_the_run(faulty):
     pipeline = make(sources={"f": faulty}, batch_size=7, samples=1600, max_bad_share=0.2)
-    with pytest.raises(ValueError, match=r"5 of 21 clips could not be read, .*=0.2: .*Mend"):
+    with pytest.raises(ValueError, match=r"5 of 21 clips could not be read, .*=0.2: .*Repair"):
         take(pipeline.batches(), 3)
     strict = make(sources={"f": faulty}, batch_size=21, samples=1600, max_bad_share=0.0)
     with pytest.raises(ValueError, match="1 of 21 clips"):

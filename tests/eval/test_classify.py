@@ -87,7 +87,7 @@ def test_clips_that_cannot_be_read_are_left_out(tmp_path):
 
 def test_mistakes_are_named():
     mute = type("Mute", (), {"predictors": lambda self: {}})()
-    with pytest.raises(ValueError, match="Mute has no logits"):
+    with pytest.raises(ValueError, match="Mute has no predictor 'logits'"):
         predict(evaluator(), mute)
     with pytest.raises(ValueError, match="9 is not divisible by 8 devices"):
         predict(evaluator(batch_size=9), Loudness())

@@ -63,7 +63,7 @@ def test_labels_in_words(encoder, tmp_path):
     soundfile.write(tmp_path / "a.wav", sound(0, 1.0), RATE, subtype="FLOAT")
     same = encoder.classify([tmp_path / "a.wav"] * 2, ["dog_bark", "rain"])
     np.testing.assert_allclose(same, [odds, odds], rtol=1e-5)
-    with pytest.raises(ValueError, match="say the rate of the waveform"):
+    with pytest.raises(ValueError, match="give the rate of the waveform"):
         encoder.classify(sound(0, 1.0), ["rain"])
     with pytest.raises(ValueError, match="wanted a text or a list"):
         encoder.embed_text([])

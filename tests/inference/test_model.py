@@ -86,16 +86,16 @@ def test_further_entries_and_no_sound(model):
 def test_mistakes_are_named(model, run, tmp_path):
     with pytest.raises(ValueError, match="no 'seperate'; it offers separate, level, one, tone"):
         model.predict("seperate", noise(500), RATE)
-    with pytest.raises(ValueError, match=r"'one' asks for 'which', .*batch \(audio, length\)"):
+    with pytest.raises(ValueError, match=r"'one' needs 'which', .*batch \(audio, length\)"):
         model.predict("one", noise(500), RATE)
     with pytest.raises(ValueError, match="sample_rate: got None"):
         model.predict("separate", noise(500))
-    with pytest.raises(ValueError, match="Separate has no encoder to offer; it offers separate"):
+    with pytest.raises(ValueError, match="Separate has no encoder; it offers separate"):
         _ = model.encoder
     with pytest.raises(ValueError, match="Separate has no 'embed_text'"):
         model.check_offers("separate", "embed_text")
     silent = dataclasses.replace(model, extra={})
-    with pytest.raises(ValueError, match="'level' asks for 'loudness'"):
+    with pytest.raises(ValueError, match="'level' needs 'loudness'"):
         silent.predict("level", noise(500), RATE)
 
 

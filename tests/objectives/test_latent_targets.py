@@ -147,7 +147,7 @@ def test_speech_does_not_train_the_head_of_audio():
     assert largest(grads["heads"]["audio"]) == 0 < largest(grads["heads"]["speech"])
     assert float(loss.metrics["audio/accuracy"][1]) == 0
     assert largest(grads["mask_token"]) > 0
-    with pytest.raises(ValueError, match="weights.audio: one per source.*tell_source"):
+    with pytest.raises(ValueError, match="weights.audio: one per source.*entries:SourceNumber"):
         jax.eval_shape(lambda: gradients(objective))
 
 

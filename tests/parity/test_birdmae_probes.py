@@ -42,7 +42,7 @@ def test_what_does_not_fit_is_refused(path):
         convert.from_state_dict("birdmae_probes", state, **options | {"protos_per_class": 4})
     with pytest.raises(ValueError, match="got gamma; wanted gamma_neg"):
         convert.from_state_dict("birdmae_probes", state, heads=4, asl={"gamma": 1})
-    with pytest.raises(ValueError, match="missing keys: id.last_layer.bias; keys nothing wants: x"):
+    with pytest.raises(ValueError, match="missing keys: id.last_layer.bias; unexpected keys: x"):
         less = {k: v for k, v in state.items() if k != "id.last_layer.bias"}
         convert.from_state_dict("birdmae_probes", less | {"x": inputs["tokens"]}, **options)
     model = convert.from_state_dict("birdmae_probes", state, **options)

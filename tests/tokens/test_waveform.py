@@ -9,7 +9,7 @@ from ssl_audio.frontend.mfcc import Mfcc
 from ssl_audio.frontend.raw import Raw
 from ssl_audio.structs import Tokens
 from ssl_audio.tokens import masking
-from ssl_audio.tokens.order import heard, in_time
+from ssl_audio.tokens.order import in_time, valid_tokens
 from ssl_audio.tokens.waveform import Waveform
 
 
@@ -53,8 +53,8 @@ def test_tokens_in_time_and_back():
     again = jnp.take_along_axis(ordered.x, back[..., None], axis=1)
     assert np.array_equal(again, tokens.x)
     frames = jnp.asarray([[True] * 3 + [False] * 3, [False] * 6])
-    assert heard(frames, tokens, 2)[0].tolist() == [True, True, False] * 2
-    assert heard(frames, tokens, 2)[1].all()
+    assert valid_tokens(frames, tokens, 2)[0].tolist() == [True, True, False] * 2
+    assert valid_tokens(frames, tokens, 2)[1].all()
 
 
 def test_spans_hide_as_much_as_asked_in_runs():

@@ -1,4 +1,4 @@
-"""Sentences about sounds, by label: to train on in place of plain captions, and to ask with.
+"""Sentences about sounds, by label: to train on in place of plain captions, and as prompts.
 
 A bank is a JSON file {label: {"train": [sentence, …], "test": [sentence, …]}}; labels that begin with
 "=" name another: {"=dog_bark": "dog"}. The one shipped, "esc", covers ESC-50; "train" its ESC-10.
