@@ -62,6 +62,8 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
     """
     import jax
 
+    from ssl_audio.distributed.sharding import path_name
+
     converter = convert.module(family)
     if not hasattr(converter, "to_state_dict"):
         raise ValueError(f"{family}: this family can be read, not written.")
@@ -70,10 +72,12 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
         state = converter.to_state_dict(params, options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{family} has no model like this ({kind}): no {error}.") from error
-    # Position tables aside: they may have moved to another grid.
-    ours = jax.tree.leaves(params | {"encoder": params["encoder"] | {"positions": {}}})
-    theirs = [v for name, v in state.items() if "pos" not in name and "p_input_" not in name]
-    if sum(v.size for v in ours) != sum(v.size for v in theirs):
+    named = {path_name(p): v.size for p, v in jax.tree_util.tree_leaves_with_path(params)}
+    theirs = {name: v.size for name, v in state.items()}
+    # Or position tables aside: they may have moved to another grid.
+    fixed = [n for name, n in named.items() if "positions" not in name.split("/")]
+    others = [n for name, n in theirs.items() if "pos" not in name and "p_input_" not in name]
+    if sum(named.values()) != sum(theirs.values()) and sum(fixed) != sum(others):
         raise ValueError(
             f"{family} has no names for all parameters of this model ({kind}): {', '.join(params)}."
         )

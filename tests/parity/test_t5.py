@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reference import golden_files
 
-from ssl_audio.convert import from_state_dict, t5
+from ssl_audio.convert import export, from_state_dict, t5
 
 pytestmark = pytest.mark.parity
 
@@ -28,3 +28,6 @@ def test_every_layer_of_padded_and_whole_batches(path):
     back = t5.to_state_dict(model.params, model.config) | model.unused
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[name], value) for name, value in state.items())
+    # A text tower has no "encoder" at the top of its parameters.
+    written = export.state_dict("t5", model.params, model.config)
+    assert all(np.array_equal(state[name], value) for name, value in written.items())
