@@ -8,6 +8,7 @@ import soundfile
 
 from ssl_audio.data import prepare as verb
 from ssl_audio.data import tfds
+from ssl_audio.data.entries import Audio, Labels
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.source import Manifest
 from ssl_audio.data.synthetic import Synthetic
@@ -28,7 +29,7 @@ def test_a_written_dataset_reads_back(tmp_path):
         assert made.meta(i) == {k: v for k, v in example.items() if k != "audio"}
     by_name = tfds.Tfds("toy_sounds", data_dir=str(tmp_path), folds=(2,), rate=8000)
     assert len(by_name) == 12 and by_name[0]["audio"].size == 800 and by_name[0]["fold"] == 2
-    pipeline = Pipeline({"t": made}, batch_size=4, samples=1600, classes=12)
+    pipeline = Pipeline({"t": made}, 4, dict(audio=Audio(1600), label=Labels(12)))
     batches = pipeline.batches()
     assert next(batches)["label"].sum() == 4
     batches.close()
