@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ssl_audio import config as configs
+from ssl_audio.distributed.sharding import path_name
 from ssl_audio.frontend.fbank import Fbank
 
 State = Mapping[str, np.ndarray]
@@ -77,6 +78,29 @@ def fill(
     for name, place in places.items():
         flat[place] = state[name]
     return tree.unflatten([flat[a:b].reshape(leaf.shape) for a, b, leaf in spans]), left
+
+
+def nameless(params: Any, write: Callable[[Any], State]) -> list[str]:
+    """Return the paths of our parameters of which some element has no place in what `write` returns.
+
+    Position tables are passed over: `write` may bring them to another grid, which mixes their elements.
+    """
+    named, tree = jax.tree_util.tree_flatten_with_path(params)
+    ends = np.cumsum([0, *(leaf.size for _, leaf in named)])
+    numbers = [
+        np.arange(a, b, dtype=np.float64).reshape(leaf.shape)
+        for a, b, (_, leaf) in zip(ends[:-1], ends[1:], named, strict=True)
+    ]
+    found = np.zeros(ends[-1], bool)
+    for place in write(jax.tree.unflatten(tree, numbers)).values():
+        flat = np.asarray(place, np.float64).ravel()
+        flat = flat[(flat >= 0) & (flat < ends[-1]) & (flat == np.floor(flat))]
+        found[flat.astype(np.int64)] = True
+    return [
+        path_name(path)
+        for a, b, (path, _) in zip(ends[:-1], ends[1:], named, strict=True)
+        if not found[a:b].all() and "positions" not in path_name(path).split("/")
+    ]
 
 
 def build(

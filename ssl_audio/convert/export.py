@@ -60,9 +60,7 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
     Raises:
       ValueError: the model is not one of this family, which has no name for some parameter.
     """
-    import jax
-
-    from ssl_audio.distributed.sharding import path_name
+    from ssl_audio.convert.base import nameless
 
     converter = convert.module(family)
     if not hasattr(converter, "to_state_dict"):
@@ -72,14 +70,9 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
         state = converter.to_state_dict(params, options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{family} has no model like this ({kind}): no {error}.") from error
-    named = {path_name(p): v.size for p, v in jax.tree_util.tree_leaves_with_path(params)}
-    theirs = {name: v.size for name, v in state.items()}
-    # Or position tables aside: they may have moved to another grid.
-    fixed = [n for name, n in named.items() if "positions" not in name.split("/")]
-    others = [n for name, n in theirs.items() if "pos" not in name and "p_input_" not in name]
-    if sum(named.values()) != sum(theirs.values()) and sum(fixed) != sum(others):
+    if lost := nameless(params, lambda p: converter.to_state_dict(p, options)):
         raise ValueError(
-            f"{family} has no names for all parameters of this model ({kind}): {', '.join(params)}."
+            f"{family} has no names for all parameters of this model ({kind}): {', '.join(lost[:8])}."
         )
     return state
 

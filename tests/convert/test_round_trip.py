@@ -9,7 +9,7 @@ from convert.states import ssast
 from encoders import encoder, save
 
 import ssl_audio
-from ssl_audio.convert import command, export, files, from_state_dict
+from ssl_audio.convert import base, command, export, files, from_state_dict
 from ssl_audio.storage import checkpoint, exported
 
 
@@ -115,3 +115,13 @@ def test_torch_files_say_what_they_take(tmp_path):
     else:
         with pytest.raises(ValueError, match="not a readable file of weights"):
             files.read(path)
+
+
+def test_a_table_that_the_family_repeats_in_every_layer_has_its_names():
+    def repeats(params):
+        return {f"layer.{i}.bias": params["bias"] for i in range(3)} | {"w": params["w"].T}
+
+    params = {"bias": np.ones(4), "w": np.ones((2, 3)), "extra": np.ones(5)}
+    assert base.nameless(params, repeats) == ["extra"]
+    half = {"w": np.ones((2, 3)), "bias": np.ones(4)}
+    assert base.nameless(half, lambda p: {"w": p["w"][:1], "b": p["bias"]}) == ["w"]
