@@ -4,9 +4,11 @@ import os
 import sys
 import time
 
+from ssl_audio import startup
 from ssl_audio.distributed import processes
 
 behaviour = sys.argv[1]
+startup.logs()  # as the preamble of every verb does
 processes.start()
 settings = {"optim.lr": "0.1"}
 if behaviour == "other settings" and processes.index() == 1:
