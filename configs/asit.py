@@ -23,6 +23,7 @@ def get_config(arg=""):
     frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])
     frontend["frames"] = 592
     if a.laptop:
+        a.refuse("size runlocal", "laptop sets it")
         frames, steps = 192, 1000
         return runs.short(
             objective=objective(
@@ -45,7 +46,10 @@ def get_config(arg=""):
         steps=100 * EPOCH,
         optim=Optim(lr=2.5e-4, weight_decay=0.04, warmup="10%", schedule="cosine", clip=3.0),
     )  # fmt: skip
-    return runlocal(config) if a.runlocal else config
+    if not a.runlocal:
+        return config
+    a.refuse("size", "runlocal sets it")
+    return runlocal(config)
 
 
 def objective(

@@ -39,6 +39,7 @@ def get_config(arg=""):
         raise ValueError(f"masking '{a.masking}': wanted one of {', '.join(MASKING)}.")
     frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])
     if a.laptop:
+        a.refuse("size runlocal", "laptop sets it")
         return laptop(a, frontend)
     config = runs.pretrain(
         places=a.data,
@@ -54,7 +55,10 @@ def get_config(arg=""):
             rates=FIXED,
         ),
     )
-    return runs.runlocal(config) if a.runlocal else config
+    if not a.runlocal:
+        return config
+    a.refuse("size", "runlocal sets it")
+    return runs.runlocal(config)
 
 
 def objective(a, frontend, size, width) -> dict[str, Any]:

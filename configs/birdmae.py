@@ -25,6 +25,7 @@ NORM = dict(kind="norms:LayerNorm", eps=1e-6)
 def get_config(arg=""):
     a = parse_arg(arg, size="base", encoder="vit", data="synthetic", laptop=False, runlocal=False)
     if a.laptop:
+        a.refuse("size runlocal", "laptop sets it")
         made = objective(a.encoder, "mini", FRONTEND | dict(bins=64, frames=496), 64, 2, 4)
         return runs.short(
             objective=made,
@@ -41,7 +42,10 @@ def get_config(arg=""):
         optim=optimizer(lr=4e-4, weight_decay=1e-4, warmup="9.4%"),
         seconds=5.0,
     )
-    return runs.runlocal(config) if a.runlocal else config
+    if not a.runlocal:
+        return config
+    a.refuse("size", "runlocal sets it")
+    return runs.runlocal(config)
 
 
 def objective(encoder, size, frontend, width, depth, heads) -> dict[str, Any]:

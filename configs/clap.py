@@ -50,6 +50,9 @@ def get_config(arg=""):
         text="words", laptop=False, shuffled=False, runlocal=False,
     )  # fmt: skip
     if a.laptop or a.runlocal:
+        a.refuse("preset size data", "laptop and runlocal set it")
+        if a.runlocal:
+            a.refuse("root fold", "runlocal is on synthetic sounds")
         config = audio_text.laptop(
             kind="contrastive",
             root=a.root,
@@ -72,6 +75,7 @@ def get_config(arg=""):
 
 
 def published(a):
+    a.refuse("root fold text shuffled", "it is for laptop and runlocal")
     if a.preset not in PRESETS:
         raise ValueError(f"preset '{a.preset}': wanted one of {', '.join(PRESETS)}.")
     preset = PRESETS[a.preset]

@@ -18,6 +18,8 @@ from ssl_audio.train.optim import Optim
 def get_config(arg=""):
     a = parse_arg(arg, size="base", data="synthetic", laptop=False, runlocal=False)
     small = a.laptop or a.runlocal
+    if small:
+        a.refuse("size", "laptop and runlocal set it")
     size = "tiny" if small else a.size
     groups = 4 if size == "tiny" else 16
     positions = dict(kind="convolutions", depth=5, size=19, groups=groups)
@@ -34,6 +36,7 @@ def get_config(arg=""):
     if small:
         objective |= dict(top=3, decay=(0.99, 0.999, 500))
     if a.laptop:
+        a.refuse("runlocal", "laptop is a run of its own")
         return runs.short(objective=objective, places=a.data, **runs.LAPTOP_SPEECH)
     optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="3%", schedule="cosine")
     config: Any = runs.pretrain(

@@ -24,6 +24,7 @@ def get_config(arg=""):
     )
     frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])
     if a.laptop:
+        a.refuse("size clones runlocal", "laptop sets it")
         made = objective(a.encoder, "mini", frontend | dict(bins=64, frames=496), 8, 800)
         made["decoder"].update(layers=2, groups=4)
         made["momentum"].update(start=0.998, end=0.9999)
@@ -42,6 +43,7 @@ def get_config(arg=""):
         optim=optimizer(lr=5e-4, warmup=53_333),
     )
     if a.runlocal:
+        a.refuse("size clones", "runlocal sets it")
         config = runs.runlocal(config)
         config.objective.clones = 2
         config.objective.decoder.update(width=48, layers=2, groups=4)

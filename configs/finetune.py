@@ -94,6 +94,12 @@ def get_config(arg=""):
     if a.task not in TASKS:
         raise ValueError(f"task '{a.task}': wanted one of {', '.join(TASKS)}.")
     task = dict(TASKS[a.task])
+    if a.runlocal:
+        a.refuse("root fold size", "runlocal is a small model on synthetic sounds")
+    elif "folds" not in task:
+        a.refuse("fold", f"task {a.task} has none")
+    if not a.pretrained:
+        a.refuse("scratch", "without pretrained=RUN the encoder is untrained anyway")
     parts = architecture(a)
     if a.task == "audioset20k" and parts["encoder"]["block"]["mixer"]["kind"] == "mamba":
         task |= MAMBA_AUDIOSET20K
@@ -104,7 +110,7 @@ def get_config(arg=""):
     parts["frontend"] |= stats | dict(frames=frames)
     if a.stride or not laptop:
         stride = a.stride or task.get("patches", "10x10")
-        parts["tokenizer"]["stride"] = tuple(int(n) for n in stride.split("x"))
+        parts["tokenizer"]["stride"] = patch_encoders.shape(stride, "stride")
     rate = parts["frontend"].get("rate", 16_000)  # of the encoder, whatever the data's
     classes = task["classes"]
     head = dict(kind="classify:LayerMix" if superb else "classify:Classifier", classes=classes)
@@ -174,7 +180,7 @@ def architecture(a) -> dict[str, Any]:
                 f"{', '.join(given)}: these come from the pretrained run; leave them out."
             )
         return written.architecture(a.pretrained)
-    patch = tuple(int(n) for n in (a.patch or "16x16").split("x"))
+    patch = patch_encoders.shape(a.patch or "16x16", "patch")
     # The grid of pretraining on 1024 frames: the encoder moves its table to the one it meets here.
     encoder = patch_encoders.encoder(
         a.encoder or "ssast", a.size or "base", (128 // patch[0], 1024 // patch[1])

@@ -26,6 +26,8 @@ def get_config(arg=""):
         arg, size="base", data="synthetic", targets="", codes=0, laptop=False, runlocal=False
     )
     small = a.laptop or a.runlocal
+    if small:
+        a.refuse("size", "laptop and runlocal set it")
     size = "tiny" if small else a.size
     codes = (
         written.trained(a.targets, "quantizer", "codes")
@@ -33,6 +35,7 @@ def get_config(arg=""):
         else a.codes or (50 if small else 500)
     )
     if a.targets:
+        a.refuse("codes", "there are as many as the targets have")
         target = dict(kind="ssl_audio.inference.frozen:Frozen", path=a.targets)
     else:
         mfcc = dict(kind="mfcc")
@@ -58,6 +61,7 @@ def get_config(arg=""):
         objective["tokenizer"]["tokenizer"]["gradient"] = 1.0
         objective["frontend"]["standardise"] = True
     if a.laptop:
+        a.refuse("runlocal", "laptop is a run of its own")
         return runs.short(objective=objective, places=a.data, **runs.LAPTOP_SPEECH)
     optim = Optim(lr=5e-4, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="8%", schedule="linear")
     config: Any = runs.pretrain(

@@ -30,6 +30,7 @@ NORM = dict(kind="norms:LayerNorm", eps=1e-6)
 def get_config(arg=""):
     a = parse_arg(arg, size="base", encoder="vit", data="synthetic", laptop=False, runlocal=False)
     if a.laptop:
+        a.refuse("size runlocal", "laptop sets it")
         made = objective(a.encoder, "mini", FRONTEND | LAPTOP, 64, 2, 4)
         made["momentum"].update(start=0.997, end=0.9995, steps=1000)
         return runs.short(
@@ -48,7 +49,10 @@ def get_config(arg=""):
         seconds=6.08,
     )
     config.data.entries.audio.crop = "random"
-    return runs.runlocal(config) if a.runlocal else config
+    if not a.runlocal:
+        return config
+    a.refuse("size", "runlocal sets it")
+    return runs.runlocal(config)
 
 
 def objective(encoder, size, frontend, width, depth, heads) -> dict[str, Any]:

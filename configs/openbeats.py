@@ -40,6 +40,8 @@ def get_config(arg=""):
     if a.stage not in STAGES:
         raise ValueError(f"stage={a.stage}: wanted one of {', '.join(STAGES)}.")
     small = a.laptop or a.runlocal
+    if small:
+        a.refuse("size", "laptop and runlocal set it")
     size = "tiny" if small else a.size
     width, _, heads, _ = speech.sized(size)
     frames = 128 if a.laptop else 64 if a.runlocal else 1024
@@ -84,6 +86,7 @@ def get_config(arg=""):
             smoothing=0.1,
         )
     if a.laptop:
+        a.refuse("runlocal", "laptop is a run of its own")
         return runs.short(
             objective=objective,
             places=a.data,

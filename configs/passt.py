@@ -40,7 +40,9 @@ def get_config(arg=""):
     if not a.root and not a.runlocal:
         raise ValueError("root: say where the data is, with root=DIR.")
     if a.laptop:
+        a.refuse("stride runlocal", "laptop sets it")
         return laptop(a)
+    a.refuse("fold", "it is for laptop")
     epoch = 100_000 // 12  # updates: drawn clips over the batch
     config = runs.run(
         objective=objective(
@@ -75,7 +77,12 @@ def get_config(arg=""):
     test = source("sets.audioset", a, segments="eval")
     config.evals = evaluation(test, 10 * RATE, 527, 24)
     config.eval_every = str(10 * epoch)
-    return runlocal(config) if a.runlocal else warm(config, a)
+    if not a.runlocal:
+        return warm(config, a)
+    if a.patchout != "none":
+        a.refuse("patchout", "runlocal leaves patches out in rows and columns")
+    a.refuse("root pretrained", "runlocal is on synthetic sounds, from nothing")
+    return runlocal(config)
 
 
 def objective(a, size, *, bins, frames, classes, out, criterion="sigmoid") -> dict[str, Any]:
@@ -152,6 +159,7 @@ def laptop(a):
 
 def runlocal(config):
     """Shrink to four steps on synthetic sounds."""
+    config.data.sources = dict(synthetic=dict(kind="synthetic"))
     config = runs.runlocal(config)
     config.data.entries.label.classes = config.objective.head.classes = 12
     config.data.balanced = False

@@ -31,6 +31,9 @@ def get_config(arg=""):
         temperature=0.07, max_scale=100.0, per_direction=False, positives="pairs"
     )
     if a.laptop or a.runlocal:
+        a.refuse("size data", "laptop and runlocal set it")
+        if a.runlocal:
+            a.refuse("root fold", "runlocal is on synthetic sounds")
         config = audio_text.laptop(
             kind="contrastive", root=a.root, fold=a.fold, encoder=a.encoder, text=a.text, **loss
         )
@@ -45,6 +48,7 @@ def get_config(arg=""):
         if a.runlocal:
             config.evals = {}
         return audio_text.runlocal(config) if a.runlocal else config
+    a.refuse("root fold encoder text", "it is for laptop and runlocal")
     projector = dict(kind="projectors:Laion", out=512)
     audio = audio_text.htsat(a.size, rate=RATE, hop=480, high=14_000.0)
     text: dict[str, Any] = dict(kind="towers:Tower", length="text_length", frozen=False)

@@ -24,6 +24,9 @@ def get_config(arg=""):
         laptop=False, runlocal=False,
     )  # fmt: skip
     if a.laptop or a.runlocal:
+        a.refuse("size data", "laptop and runlocal set it")
+        if a.runlocal:
+            a.refuse("root fold", "runlocal is on synthetic sounds")
         config = audio_text.laptop(
             kind="siamese",
             root=a.root,
@@ -38,6 +41,7 @@ def get_config(arg=""):
         if a.runlocal:
             config.evals = {}
         return audio_text.runlocal(config) if a.runlocal else config
+    a.refuse("root fold encoder text", "it is for laptop and runlocal")
     projector = dict(kind="projectors:Byol", out=512, hidden=512, norm=False)
     audio = audio_text.htsat(a.size, rate=RATE, hop=441, high=14_000.0)
     text = audio_text.text_tower("roberta", pooler=True)

@@ -72,6 +72,8 @@ def get_config(arg=""):
     if a.size not in SIZES or a.stage not in ("student", "codes"):
         raise ValueError(f"size={a.size}, stage={a.stage}: wanted student or codes, {list(SIZES)}.")
     small = a.laptop or a.runlocal
+    if small:
+        a.refuse("size books", "laptop and runlocal set it")
     frames = 128 if a.laptop else 64 if a.runlocal else 1024
     books, codes = (2, 16) if small else (a.books, 256)
     frontend = dict(
@@ -81,6 +83,7 @@ def get_config(arg=""):
     if a.stage == "codes":
         if not a.teacher:
             raise ValueError("stage=codes: name the model to learn from, teacher=FOLDER.")
+        a.refuse("size audio speech share laptop runlocal", "stage=codes learns codes alone")
         objective: dict[str, Any] = dict(
             kind="fit_codes",
             teacher=dict(kind="ssl_audio.inference.frozen:Frozen", path=a.teacher),
@@ -96,6 +99,8 @@ def get_config(arg=""):
         return runs.pretrain(
             places=a.data, objective=objective, batch=32, steps=20_000, optim=optim
         )
+
+    a.refuse("teacher layer", "they are for stage=codes")
 
     def target(folder):
         if folder:
@@ -130,6 +135,10 @@ def get_config(arg=""):
     given = a.data.split("+")
     names = list(places.sources(a.data))
     domains = ("speech",) if len(given) == 1 else ("audio", "speech")
+    if len(given) == 1:
+        a.refuse("audio share", "they are for data=AUDIO+SPEECH")
+    if all((a.audio, a.speech)[-len(domains) :]):
+        a.refuse("books", "there are as many as the folders of codes have")
     for domain in domains:
         folder = a.audio if domain == "audio" else a.speech
         objective["targets"][domain] = target(folder)
@@ -141,6 +150,7 @@ def get_config(arg=""):
         audio = sorted(names).index(names[0])
         objective["weights"] = dict(audio=(a.share, 0.0) if audio == 0 else (0.0, a.share))
     if a.laptop:
+        a.refuse("runlocal", "laptop is a run of its own")
         config: Any = runs.short(
             objective=objective, places=a.data, samples=400 + 160 * (frames - 1)
         )

@@ -25,6 +25,7 @@ def get_config(arg=""):
         runlocal=False,
     )
     if a.laptop:
+        a.refuse("size masked runlocal", "laptop sets it")
         return runs.laptop(encoder=a.encoder, places=a.data)
     config = runs.pretrain(
         places=a.data,
@@ -49,4 +50,7 @@ def get_config(arg=""):
             gamma=0.5,
         ),
     )
-    return runs.runlocal(config) if a.runlocal else config
+    if not a.runlocal:
+        return config
+    a.refuse("size masked", "runlocal sets it")
+    return runs.runlocal(config)

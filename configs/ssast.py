@@ -10,7 +10,7 @@ Results:  experiments/ssast/README.md
 """
 
 from ssl_audio.config import parse_arg
-from ssl_audio.presets import runs
+from ssl_audio.presets import patch_encoders, runs
 from ssl_audio.train.optim import Optim
 
 # size: (batch, learning rate, updates between looks at the plateau)
@@ -28,7 +28,10 @@ def get_config(arg=""):
         laptop=False,
         runlocal=False,
     )
+    if a.size not in PUBLISHED:
+        raise ValueError(f"size '{a.size}': wanted one of {', '.join(PUBLISHED)}.")
     if a.laptop:
+        a.refuse("size patch masked runlocal", "laptop sets it")
         return runs.laptop(encoder=a.encoder, places=a.data)
     batch, lr, plateau = PUBLISHED[a.size]
     config = runs.pretrain(
@@ -36,7 +39,7 @@ def get_config(arg=""):
         objective=runs.masked_spectrogram(
             encoder=a.encoder,
             size=a.size,
-            patch=tuple(int(n) for n in a.patch.split("x")),
+            patch=patch_encoders.shape(a.patch, "patch"),
             masked=a.masked,
         ),
         batch=batch,
@@ -55,4 +58,7 @@ def get_config(arg=""):
             gamma=0.5,
         ),
     )
-    return runs.runlocal(config) if a.runlocal else config
+    if not a.runlocal:
+        return config
+    a.refuse("size masked", "runlocal sets it")
+    return runs.runlocal(config)

@@ -41,6 +41,8 @@ def get_config(arg=""):
         objective, data = small(a)
     else:
         objective, data = pretrained(a)
+    if a.stage != "B":
+        a.refuse("same cross beta", "they are for stage=B")
     reversal = dict(same=a.same, cross=a.cross, beta=a.beta) if a.stage == "B" else None
     compose: dict[str, dict[str, Any] | None] = {
         "base": None,
@@ -60,6 +62,7 @@ def get_config(arg=""):
     if a.model:
         config.warm_start = dict(model=dict(path=a.model, take=".*", leave=""))
     if a.runlocal:
+        a.refuse("root", "runlocal is on synthetic sounds")
         small_sounds = dict(kind="synthetic", size=32, seconds=0.4)
         config.data.sources = dict(synthetic=small_sounds)
         config.data.update(batch_size=8)

@@ -24,7 +24,11 @@ PUBLISHED = {
 
 def get_config(arg=""):
     a = parse_arg(arg, size="base", data="synthetic", laptop=False, runlocal=False)
+    if a.size not in PUBLISHED:
+        raise ValueError(f"size '{a.size}': wanted one of {', '.join(PUBLISHED)}.")
     small = a.laptop or a.runlocal
+    if small:
+        a.refuse("size", "laptop and runlocal set it")
     size = "tiny" if small else a.size
     objective: dict[str, Any] = dict(
         kind="latent_contrast",
@@ -48,6 +52,7 @@ def get_config(arg=""):
         objective["quantizer"] |= dict(codes=8, width=64)
         objective |= dict(width=64, negatives=20, draw=(2.0, 0.5, 0.995))
     if a.laptop:
+        a.refuse("runlocal", "laptop is a run of its own")
         return runs.short(objective=objective, places=a.data, **runs.LAPTOP_SPEECH)
     samples, batch, steps, lr = PUBLISHED[size]
     optim = Optim(lr=lr, b2=0.98, eps=1e-6, weight_decay=0.01, warmup="8%", schedule="linear")

@@ -13,11 +13,13 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssl_audio import slots
 from ssl_audio.slots import Slot
+
+_SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def build(config: Any, slot: str | Slot, *, path: str = "") -> Any:
@@ -75,30 +77,66 @@ def make(cls: type, options: Any, *, path: str = "config") -> Any:
         raise type(error)(f"{path}: {error}") from error
 
 
-def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
-    """Parse the text after the colon of `--config file.py:size=tiny,runlocal`.
+class Arguments(types.SimpleNamespace):
+    """The options of a config, as attributes, and which of them were given."""
+
+    __slots__ = ("_given",)  # no attribute among the options
+
+    def __init__(self, given: Iterable[str] = (), **values: Any):
+        super().__init__(**values)
+        self._given = frozenset(given)
+
+    def refuse(self, names: str, why: str) -> None:
+        """Refuse options that have no effect here, so that nothing is ignored.
+
+        Args:
+          names: of the options, separated by blanks.
+          why: as "laptop sets it".
+
+        Raises:
+          ValueError: one of them was given.
+        """
+        for name in names.split():
+            if name in self._given:
+                raise ValueError(f"config argument '{name}': it would change nothing: {why}.")
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> Arguments:
+    """Parse the text after the colon of `--config file.py:size=tiny,masked=300`.
 
     A bare word switches on the boolean of that name, or else is the value of the first default.
+
+    Raises:
+      ValueError: no such option, one that is given twice, or a value of another type.
     """
-    values = dict(defaults)
+    values, given = dict(defaults), list[str]()
     first = next(iter(defaults), None)
     for number, part in enumerate(filter(None, (arg or "").split(","))):
-        key, given, text = part.partition("=")
-        if not given:
+        key, equals, text = part.partition("=")
+        if not equals:
             if isinstance(defaults.get(key), bool):
-                values[key] = True
-                continue
-            if key in defaults or first is None or number:
+                text = "true"
+            elif key in defaults or first is None or number:
                 raise ValueError(f"config argument '{part}': write {key}=VALUE.")
-            key, text = first, part
+            else:
+                key, text = first, part
         if key not in defaults:
-            raise ValueError(f"config argument '{key}': the options are {', '.join(defaults)}.")
+            close = difflib.get_close_matches(key, defaults, 1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise ValueError(
+                f"config argument '{key}': the options are {', '.join(defaults)}.{hint}"
+            )
+        if key in given:
+            raise ValueError(f"config argument '{key}': given twice.")
         kind = type(defaults[key])
         try:
-            values[key] = text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
-        except ValueError:
-            raise ValueError(f"config argument '{part}': wanted {kind.__name__}.") from None
-    return types.SimpleNamespace(**values)
+            values[key] = _SWITCH[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            wanted = "true or false" if kind is bool else kind.__name__
+            raise ValueError(f"config argument '{part}': wanted {wanted}.") from None
+        given.append(key)
+    # A switch that is off says what is so anyway.
+    return Arguments((key for key in given if values[key] is not False), **values)
 
 
 def duration(value: int | float | str, *, total: int, epoch: int | None = None) -> int:

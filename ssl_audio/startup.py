@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 
 def parser(verb: str, doc: str | None) -> argparse.ArgumentParser:
     """Return the parser of a verb, without options yet; `doc` is shown by --help as it is."""
@@ -31,8 +33,22 @@ def use_compilation_cache() -> None:
 
     JAX reads the variable when it is imported, so this comes before; many commands never import it.
     """
-    folder = os.environ.get("SSL_AUDIO_CACHE", os.path.expanduser("~/.cache/ssl_audio/xla"))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _programs())
+
+
+def keep_programs() -> None:
+    """Do the same where JAX is there already, as in a notebook, unless it was told where to keep programs."""
+    import jax
+
+    now: Any = jax.config
+    if now.jax_compilation_cache_dir or not now.jax_enable_compilation_cache:
+        return
+    jax.config.update("jax_compilation_cache_dir", _programs())
+    log.info("compiled programs are kept in %s (SSL_AUDIO_CACHE names another folder)", _programs())
+
+
+def _programs() -> str:
+    return os.environ.get("SSL_AUDIO_CACHE", os.path.expanduser("~/.cache/ssl_audio/xla"))
 
 
 def tune_cpu() -> None:

@@ -167,6 +167,17 @@ def test_parse_arg():
         parse("masked")
     with pytest.raises(ValueError, match="write tiny=VALUE"):
         parse("runlocal,tiny")
+    with pytest.raises(ValueError, match="'runlocal=maybe': wanted true or false"):
+        parse("runlocal=maybe")
+    with pytest.raises(ValueError, match="'size': given twice"):
+        parse("size=tiny,size=base")
+
+
+def test_an_option_without_effect_is_refused():
+    parsed = config.parse_arg("base,runlocal=no", size="base", masked=400, runlocal=False)
+    parsed.refuse("masked runlocal", "laptop sets it")  # not given, or off
+    with pytest.raises(ValueError, match="'size': it would change nothing: laptop sets it"):
+        parsed.refuse("masked size", "laptop sets it")
 
 
 def test_duration():

@@ -68,21 +68,26 @@ def test_a_copy_is_the_same_and_overwrites_nothing(tmp_path, capsys):
 
 
 def test_show_prints_all_options(capsys):
-    config_files.main(["show", "ssamba:size=tiny,runlocal"])
-    assert capsys.readouterr().out == config.text(config_files.load(f"{SSAMBA}:size=tiny,runlocal"))
+    config_files.main(["show", "ssamba:encoder=ssast,runlocal"])
+    assert capsys.readouterr().out == config.text(
+        config_files.load(f"{SSAMBA}:encoder=ssast,runlocal")
+    )
 
 
 def test_an_argument_is_put_behind_those_given():
     parser = config_files.with_config("folds", "")
-    for given in ("ssamba", "ssamba:runlocal"):
-        _, options = config_files.parse(
-            parser, [f"--config={given}"], argument="size=tiny,runlocal"
-        )
-        assert options.to_dict() == config_files.load("ssamba:size=tiny,runlocal").to_dict()
+    for given, more in (("ssamba", "encoder=ssast,runlocal"), ("ssamba:runlocal", "encoder=ssast")):
+        _, options = config_files.parse(parser, [f"--config={given}"], argument=more)
+        assert options.to_dict() == config_files.load("ssamba:encoder=ssast,runlocal").to_dict()
 
 
 def test_command_line_overrides():
-    argv = [f"--config={SSAMBA}:size=tiny,runlocal", "--config.optim.lr=0.5", "--workdir", "there"]
+    argv = [
+        f"--config={SSAMBA}:encoder=ssast,runlocal",
+        "--config.optim.lr=0.5",
+        "--workdir",
+        "there",
+    ]
     argv += ["--config.objective.masking.count=3", "--config.checkpoint.every=50%"]
     parser = config_files.with_config("train", "what it does", workdir=True)
     args, options = config_files.parse(parser, argv)
@@ -94,7 +99,7 @@ def test_command_line_overrides():
 
 
 def test_options_that_a_config_does_not_name_can_be_overridden():
-    place = f"{SSAMBA}:size=tiny,runlocal"
+    place = f"{SSAMBA}:encoder=ssast,runlocal"
     more = ["--config.objective.encoder.dtype=bfloat16", "--config.data.entries.audio.gain=3"]
     more += ["--config.eval_every=5%", "--config.data.shuffle=False"]
     run = config.make(Run, config_files.load(place, more))

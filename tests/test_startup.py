@@ -113,3 +113,16 @@ print(jax.config.jax_compilation_cache_dir)
     assert done.stdout.strip() == str(tmp_path), done.stderr
     done = python(code, SSL_AUDIO_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_DIR="elsewhere")
     assert done.stdout.strip() == "elsewhere", done.stderr
+
+
+def test_a_notebook_keeps_compiled_programs_too(tmp_path):
+    code = (
+        "import jax; from ssl_audio import startup; startup.keep_programs(); "
+        "print(jax.config.jax_compilation_cache_dir)"
+    )
+    ours = python(code, SSL_AUDIO_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_DIR="")
+    assert ours.stdout.strip() == str(tmp_path)
+    theirs = python(code, SSL_AUDIO_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_DIR="/own")
+    assert theirs.stdout.strip() == "/own"
+    off = python(code, JAX_COMPILATION_CACHE_DIR="", JAX_ENABLE_COMPILATION_CACHE="0")
+    assert off.stdout.strip() in ("", "None")

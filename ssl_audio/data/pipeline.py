@@ -130,6 +130,25 @@ class Pipeline:
         """Return the steps in which as many clips are drawn as there are; at least 1."""
         return max(1, self.clips // self.batch_size)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers; none: no source names any.
+
+        Raises:
+          ValueError: batches have labels, and two sources number theirs differently.
+        """
+        named = {n: found for n in self._names if (found := self.sources[n].info.labels)}
+        first = next(iter(named), "")
+        for name, labels in named.items() if "label" in self.spec() else ():
+            if labels != named[first]:
+                only = sorted(set(labels) ^ set(named[first])) or ["none; their order differs"]
+                raise ValueError(
+                    f"sources.{name}: its classes are not those of sources.{first}, so their numbers would "
+                    f"be mixed up; in one of them only: {', '.join(only)}. Name the classes of both with "
+                    "`labels` of a manifest, or leave data.entries.label out."
+                )
+        return tuple(named.get(first, ()))
+
     def spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Return the shape and type of each entry of a global batch, without reading anything."""
         spec: dict[str, Any] = {"index": ((), np.dtype(np.int32))}
@@ -194,7 +213,11 @@ class Pipeline:
         for name in self._names:
             rate = self._meta(name, 0)["rate"]
             if rate != self.rate:
-                raise ValueError(f"sources.{name}: its rate is {rate} Hz, wanted {self.rate} Hz")
+                raise ValueError(
+                    f"sources.{name}: its rate is {rate} Hz, wanted that of data.rate, {self.rate} Hz; set "
+                    f"data.sources.{name}.rate={self.rate}, or prepare shards at that rate."
+                )
+        _ = self.labels
         _ = self._draws  # made once, before the workers copy it
 
     def _locate(self, index: int) -> tuple[str, int]:

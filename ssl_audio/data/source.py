@@ -5,18 +5,17 @@ it pickles. The others: `shards.py`, `tfds.py`, `synthetic.py`, `sets/`. `pipeli
 """
 
 import abc
-import csv
+import dataclasses
 import functools
-import json
-import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ssl_audio.data import rows
 from ssl_audio.data.decode import decode
 
 EXTENSIONS = frozenset(
@@ -61,7 +60,15 @@ class Source(Protocol):
 
 
 # What is known of a clip beside its audio: columns of a shard's index, entries of an example.
-FIELDS = ("id", "label", "fold", "split", "text", "rewrites", "negatives", "weight")
+FIELDS = ("id", "label", "fold", "split", "text", "rewrites", "negatives", "weight", "columns")
+# The columns of a manifest that mean something.
+COLUMNS = (*FIELDS[:-1], "path", "start", "end", "labels")
+# Folders that are parts of a collection, not classes → the split that their clips have.
+SPLITS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",
+    "evaluation": "test", "val": "validation", "valid": "validation", "validation": "validation",
+    "dev": "validation",
+}  # fmt: skip
 
 
 class Clip(NamedTuple):
@@ -76,6 +83,7 @@ class Clip(NamedTuple):
     rewrites: tuple[str, ...] | None = None  # the captions in other words
     negatives: tuple[str, ...] | None = None  # captions that nearly fit and do not
     weight: float | None = None  # in the loss; unknown counts 1
+    columns: Mapping[str, Any] | None = None  # of a user's table, whose meaning only the user knows
     start: float = 0.0  # seconds
     end: float | None = None
 
@@ -124,6 +132,9 @@ class Files(abc.ABC):
 class Folder(Files):
     """All audio files under `root`, sorted; the name of the sub-folder of `root` is the label.
 
+    Where every sub-folder is named like a part of a collection (train, test, val, …), that is the clip's
+    split, and the label is the folder below. Labels are numbered in the order of whole numbers, then names.
+
     Raises ValueError on first use when `root` is missing or holds no audio.
     """
 
@@ -138,23 +149,32 @@ class Folder(Files):
             kinds = " ".join(sorted(EXTENSIONS))
             raise ValueError(f"Folder.root: no audio file under {root} (looked for {kinds})")
         ids = [path.relative_to(root).as_posix() for path in paths]
-        names = [id.split("/")[0] if "/" in id else None for id in ids]
-        labels = tuple(sorted({name for name in names if name is not None}))
+        folders = [id.split("/")[:-1] for id in ids]
+        tops = {some[0].lower() if some else "" for some in folders}
+        depth = int(tops <= set(SPLITS))
+        names = [some[depth] if len(some) > depth else None for some in folders]
+        labels = tuple(sorted({name for name in names if name is not None}, key=rows.natural))
         number = {label: i for i, label in enumerate(labels)}
         clips = [
-            Clip(str(path), id, label=None if name is None else number[name])
-            for path, id, name in zip(paths, ids, names, strict=True)
+            Clip(
+                str(path),
+                id,
+                label=None if name is None else number[name],
+                split=SPLITS[some[0].lower()] if depth else None,
+            )
+            for path, id, name, some in zip(paths, ids, names, folders, strict=True)
         ]
         return SourceInfo(self.name or root.name, labels), clips
 
 
 @dataclass(frozen=True)
 class Manifest(Files):
-    """The rows of a CSV or JSON-lines file.
+    """The rows of a CSV, TSV or JSON-lines file.
 
     Columns: `path` (needed; relative to `root`), `start` and `end` (s), `label` or `labels`
-    (several: separated by ";" in CSV, a list in JSON), `text` (a caption; in JSON also a list of them),
-    `rewrites` and `negatives` (lists, JSON only), `weight` (0 or more), `fold`, `split`, `id`.
+    (several: separated by ";", or else by ",", or a list in JSON), `text` (a caption; in JSON also a list of
+    them), `rewrites` and `negatives` (lists, JSON only), `weight` (0 or more), `fold`, `split`, `id`. Others
+    are kept as `columns` and not used.
 
     Raises ValueError on first use, naming file and line, when a row cannot be understood.
     """
@@ -172,45 +192,100 @@ class Manifest(Files):
         if not path.is_file():
             raise ValueError(f"Manifest.path: no such file: {path}")
         root = folder(self.root, "Manifest.root") if self.root else path.parent
-        rows = list(_rows(path))
-        if not rows:
-            raise ValueError(f"{path}: no rows")
-        multi = any(row.get("labels") not in (None, "") for _, row in rows)
-        names = [_names(row, multi) for _, row in rows]
-        labels = self.labels or tuple(sorted({n for some in names for n in some}, key=_natural))
+        table = rows.read(path, need=("path",))
+        unused = rows.tell_unused(table, COLUMNS, str(path))
+        multi = any(row.values.get("labels") not in (None, "") for row in table)
+        if multi and any(row.values.get("label") not in (None, "") for row in table):
+            raise ValueError(f"{path}: both 'label' and 'labels' are filled in; keep one of them")
+        names = (
+            rows.several(table, "labels", self.labels, str(path))
+            if multi
+            else [_label(row.values.get("label"), f"{path}, line {row.line}") for row in table]
+        )
+        present = sorted({name for some in names for name in some}, key=rows.natural)
+        labels = self.labels or tuple(present)
         number = {label: i for i, label in enumerate(labels)}
         clips = []
-        for (line, row), some in zip(rows, names, strict=True):
+        for (line, row), some in zip(table, names, strict=True):
             where = f"{path}, line {line}"
             if not row.get("path"):
                 raise ValueError(f"{where}: no 'path'; the columns are {', '.join(map(str, row))}")
             for label in some:
                 if label not in number:
                     raise ValueError(f"{where}: label {label!r} is not one of {labels}")
-            numbers = tuple(sorted(number[label] for label in some))
+            numbers = tuple(sorted({number[label] for label in some}))
             start, end, weight = (
-                _number(row, key, float, where) for key in ("start", "end", "weight")
+                rows.number(row, key, float, where) for key in ("start", "end", "weight")
             )
-            if weight is not None and not 0 <= weight < math.inf:
-                raise ValueError(f"{where}: weight: wanted 0 or more, got {weight}")
+            for key, value in (("weight", weight), ("start", start), ("end", end)):
+                if value is not None and value < 0:
+                    raise ValueError(f"{where}: {key}: wanted 0 or more, got {value:g}")
+            if end is not None and end <= (start or 0.0):
+                raise ValueError(f"{where}: end: wanted more than start, got {end:g}")
             span = "" if start is None and end is None else f"#{start or 0.0:g}"
             clips.append(
                 Clip(
                     path=str(root / str(row["path"])),
                     id=str(row.get("id") or f"{row['path']}{span}"),
                     label=numbers if multi else (numbers[0] if numbers else None),
-                    fold=_number(row, "fold", int, where),
-                    split=str(row["split"]) if row.get("split") else None,
+                    fold=rows.number(row, "fold", int, where),
+                    split=str(row["split"]).strip() if row.get("split") else None,
                     text=_texts(row.get("text")),
                     rewrites=_several(row, "rewrites", where),
                     negatives=_several(row, "negatives", where),
                     weight=weight,
+                    columns={key: row[key] for key in unused if key in row} or None,
                     start=start or 0.0,
                     end=end,
                 )
             )
         info = SourceInfo(self.name or path.stem, labels, multilabel=multi)
         return info, keep(clips, str(path), self.split, self.folds)
+
+
+@dataclass(frozen=True)
+class Renumbered:
+    """A source whose labels are numbered as in another collection, by their names.
+
+    Raises ValueError when made, where the source has names that `labels` lacks.
+    """
+
+    source: Any  # a Source
+    labels: tuple[str, ...]
+
+    def __post_init__(self):
+        if other := [name for name in self.source.info.labels if name not in self.labels]:
+            raise ValueError(
+                f"{self.source.info.name}: classes {', '.join(map(repr, other))} are not among those of "
+                f"training, {', '.join(map(repr, self.labels))}"
+            )
+
+    @property
+    def info(self) -> SourceInfo:
+        """Return what the collection is, with the names of the other one."""
+        return dataclasses.replace(self.source.info, labels=self.labels)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Example:
+        return self._renumbered(self.source[i])
+
+    def meta(self, i: int) -> Example:
+        """Return all of example `i` but its audio, without decoding."""
+        return self._renumbered(self.source.meta(i))
+
+    @functools.cached_property
+    def _numbers(self) -> tuple[int, ...]:
+        return tuple(self.labels.index(name) for name in self.source.info.labels)
+
+    def _renumbered(self, example: Example) -> Example:
+        label = example.get("label")
+        if label is None:
+            return example
+        several = isinstance(label, tuple)
+        found = tuple(sorted(self._numbers[n] for n in label)) if several else self._numbers[label]
+        return {**example, "label": found}
 
 
 def folder(root: str | os.PathLike, field: str) -> pathlib.Path:
@@ -258,61 +333,21 @@ def multi_hot(label: Label, classes: int) -> np.ndarray:
     return target
 
 
-def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-            for line, text in enumerate(file, 1):
-                if not text.strip():
-                    continue
-                try:
-                    row = json.loads(text)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path}, line {line}: not JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise ValueError(f"{path}, line {line}: wanted an object, got {text.strip()}")
-                yield line, row
-        else:
-            reader = csv.DictReader(file)
-            if reader.fieldnames and "path" not in reader.fieldnames:
-                columns = ", ".join(reader.fieldnames)
-                raise ValueError(f"{path}, line 1: no column 'path'; the columns are {columns}")
-            for row in reader:
-                yield reader.line_num, row
-
-
-def _names(row: dict[str, Any], multi: bool) -> list[str]:
-    value = row.get("labels") if multi else row.get("label")
-    if value is None or value == "":
-        return []
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(";") if part.strip()] if multi else [value]
-    if isinstance(value, Iterable):
-        return [str(part) for part in value]
-    return [str(value)]
-
-
 def _texts(value: Any) -> str | tuple[str, ...] | None:
     if isinstance(value, list):
         return tuple(map(str, value)) or None
     return str(value) if value else None
 
 
-def _several(row: dict[str, Any], key: str, where: str) -> tuple[str, ...] | None:
+def _label(value: Any, where: str) -> list[str]:
+    if isinstance(value, (list, tuple, dict)):
+        raise ValueError(f"{where}: label: got {value!r}, wanted one; write several as 'labels'")
+    name = "" if value is None else str(value).strip()
+    return [name] if name else []
+
+
+def _several(row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...] | None:
     value = row.get(key)
     if value is not None and not isinstance(value, list):
         raise ValueError(f"{where}: {key}: wanted a list of texts, got {value!r}")
     return tuple(map(str, value)) if value else None
-
-
-def _natural(name: str) -> tuple[float, str]:
-    return (float(name), name) if name.lstrip("-").isdigit() else (float("inf"), name)
-
-
-def _number(row: dict[str, Any], key: str, kind: type, where: str) -> Any:
-    value = row.get(key)
-    if value is None or value == "":
-        return None
-    try:
-        return kind(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: {key}: wanted {kind.__name__}, got {value!r}") from None

@@ -64,9 +64,15 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
     wrong = [m["id"] for m in metas if not isinstance(m.get("label"), int)]
     if wrong:
         raise ValueError(
-            f"a probe needs one label per clip; {wrong[0]} and {len(wrong) - 1} others differ."
+            f"a probe needs one label per clip; {wrong[0]} and {len(wrong) - 1} others have none or several. "
+            "In a folder, the name of a clip's sub-folder is its label."
         )
     labels = np.array([m["label"] for m in metas])
+    if len(np.unique(labels)) < 2:
+        raise ValueError(
+            f"a probe needs two classes or more; all {len(metas)} clips are of one. In a folder, each class "
+            "is a sub-folder: CLASS/clip.wav, or train/CLASS/clip.wav and test/CLASS/clip.wav."
+        )
     if protocol in ("official", "split"):
         test = np.array([m.get("split") == "test" for m in metas])
         if not test.any() or test.all():

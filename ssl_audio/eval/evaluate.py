@@ -8,6 +8,7 @@ of each class. Prints a table and writes JSON lines to RUN/evals/.
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_audio import config, startup
+from ssl_audio.data.rows import natural
 from ssl_audio.data.source import Source
 from ssl_audio.eval import base, few_shot
 from ssl_audio.eval.knn import Knn
@@ -188,6 +190,18 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def counts(labels: Sequence[str], metas: Sequence[Mapping[str, Any]]) -> str:
+    """Return the number of clips, of each class and of each split, in words."""
+    each: collections.Counter[str] = collections.Counter(
+        labels[int(m["label"])] for m in metas if isinstance(m.get("label"), int)
+    )
+    parts = collections.Counter(m["split"] for m in metas if m.get("split"))
+    shown = [f"{name} {each[name]}" for name in sorted(each, key=natural)]
+    some = ", ".join(shown[:20]) + (f", and {len(shown) - 20} more" if len(shown) > 20 else "")
+    text = f"{len(metas)} clips of {len(each)} classes" + (f": {some}" if some else "")
+    return text + "".join(f"; {name} {count}" for name, count in sorted(parts.items()))
+
+
 def _cell(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "-"
@@ -247,6 +261,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     encoder = load(args.checkpoint, args.step).encoder
     root = {"root": args.root} if args.root else {}
     source = config.build({**options, **root, "rate": encoder.rate}, "data", path="--set")
+    metas = [source.meta(i) for i in range(len(source))]
+    if args.data == "folder" and not args.protocol and any(m.get("split") == "test" for m in metas):
+        protocol = "split"
+    print(f"{source.info.name}, protocol {protocol}: {counts(source.info.labels, metas)}")
     records = evaluate(
         encoder,
         source,

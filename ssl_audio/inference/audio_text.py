@@ -28,7 +28,7 @@ TEMPLATES = ("This is a sound of {}.",)
 SCALE = 20.0  # of similarities, for models that learn none
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class AudioTextModel(Model):
     """Audio and text as unit vectors [D] of one space, and an encoder of sound.
 

@@ -25,7 +25,7 @@ PROGRAMS = 64  # most programs to compile, hence most different widths that clip
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Encoder(Model):
     """A pretrained encoder: waveforms of any rate and length in, features out.
 

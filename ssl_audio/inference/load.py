@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ssl_audio import config
+from ssl_audio import config, startup
 from ssl_audio.inference.model import Model
 from ssl_audio.storage import checkpoint
 from ssl_audio.versions import __version__
@@ -43,7 +43,12 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
     """
     path = pathlib.Path(path).expanduser().resolve()
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder; wanted the workdir of a training run.")
+        raise FileNotFoundError(
+            f"{path}: no such folder; wanted the workdir of a training run, or a folder of converted "
+            "weights. Published weights, as of the Hugging Face Hub, are downloaded first and converted: "
+            "`ssl-audio convert --help`."
+        )
+    startup.keep_programs()
     params, options = checkpoint.load_params(path, step)
     where = f"{path}/config.json does not fit ssl_audio {__version__}"
     try:
@@ -52,7 +57,10 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
     if not objective.predictors():
         raise ValueError(f"{path}: {type(objective).__name__} has no predictors.")
-    model = interface(objective)(objective, params, options, extra=_extra(path, step, objective))
+    which = "" if step is None else f", step {step}"
+    model = interface(objective)(
+        objective, params, options, extra=_extra(path, step, objective), origin=f"{path}{which}"
+    )
     try:
         wanted = jax.eval_shape(objective.init, jax.random.key(0), model.blank())[0]
     except FileNotFoundError as error:  # a teacher's: needed to train, not to encode

@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,10 @@ from ssl_audio.data.decode import resample
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.storage import written
 
+log = logging.getLogger(__name__)
 
-@dataclasses.dataclass(frozen=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A trained model with its parameters and config. Interfaces are subclasses with the same constructor.
 
@@ -26,12 +29,27 @@ class Model:
       params: as numpy arrays.
       config: of the run.
       extra: state that the predictors need beside the parameters.
+      origin: where it was loaded from, in words.
     """
 
     objective: Any
     params: Any
     config: Mapping[str, Any]
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+    origin: str = dataclasses.field(default="", kw_only=True)
+
+    def __repr__(self) -> str:
+        parts = [
+            self._name,
+            f"{sum(np.size(x) for x in jax.tree.leaves(self.params)):,} parameters",
+        ]
+        for name, unit in (("rate", " Hz"), ("window", " s"), ("width", "")):
+            try:
+                parts.append(f"{name} {getattr(self, name):g}{unit}")
+            except (AttributeError, ValueError):  # a model need not have it
+                continue
+        parts += [f"from {self.origin}"] if self.origin else []
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @property
     def offers(self) -> tuple[str, ...]:
@@ -111,6 +129,8 @@ class Model:
             )
         if not len(waveforms):
             raise ValueError("waveform: no clips.")
+        if not isinstance(waveforms, (list, tuple)):
+            self._check_axes(np.shape(waveforms), float(sample_rate))
         return [
             resample(
                 _mono(w, f"waveform {i}" if len(waveforms) > 1 else "waveform"),
@@ -119,6 +139,24 @@ class Model:
             )
             for i, w in enumerate(waveforms)
         ]
+
+    def _check_axes(self, shape: tuple[int, ...], sample_rate: float) -> None:
+        """Refuse [S, channels], as `soundfile.read` gives it, which looks like S tiny clips.
+
+        Raises:
+          ValueError: clips shorter than an analysis window, and more of them than samples in each.
+        """
+        frontend = getattr(self.objective, "frontend", None)
+        window = getattr(frontend, "window", 0.025 * self.rate) / self.rate * sample_rate
+        clips, samples = shape
+        if samples < clips and samples < window:
+            raise ValueError(
+                f"waveform: got shape {shape}, which as a batch [B, S] is {clips} clips of {samples} "
+                "samples. If the channels come last, as soundfile.read gives them, average them: "
+                "waveform.mean(axis=1). If it is a batch with its axes swapped: waveform.T."
+            )
+        if clips == 2:
+            log.debug("waveform of shape %s: taken as two clips, not as two channels", shape)
 
     @property
     def _name(self) -> str:

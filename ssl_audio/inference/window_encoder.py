@@ -17,7 +17,7 @@ from ssl_audio.inference.pooling import Collector, Whole
 from ssl_audio.storage import written
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class WindowEncoder(Encoder):
     """What a tower pools of each window of the training clips' length, before the projection.
 

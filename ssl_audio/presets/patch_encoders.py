@@ -1,5 +1,6 @@
 """Published encoder sizes, and the config subtrees of the published encoders made from them."""
 
+import re
 from typing import Any
 
 # name: (width, Transformer depth, heads, SSAMBA depth)
@@ -11,6 +12,18 @@ SIZES = {
     "large": (1024, 24, 16, 48),
     "huge": (1280, 32, 16, 64),
 }
+
+
+def shape(text: str, option: str) -> tuple[int, int]:
+    """Return the (frequency, time) of a patch or stride from "16x16".
+
+    Raises:
+      ValueError: it does not look like that; with the name of the option.
+    """
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise ValueError(f"{option} '{text}': wanted ROWSxCOLUMNS, as 16x16.")
+    rows, columns = map(int, text.split("x"))
+    return rows, columns
 
 
 def encoder(

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import encoders
 import numpy as np
@@ -86,6 +87,7 @@ def test_command_line_probes_a_folder(encoder, tmp_path, capsys):
     lines = (run / "evals" / "folder_folds.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == records
     table = capsys.readouterr().out.splitlines()
+    assert table[0] == "sounds, protocol folds: 20 clips of 2 classes: high 10, low 10"
     head = next(i for i, line in enumerate(table) if line.startswith("features"))
     assert table[head].split() == ["features", "linear", "1", "2", "3", "4", "5", "knn"]
     assert table[head + 1].split() == ["encoder"] + ["1.000"] * 7
@@ -184,3 +186,26 @@ def test_log_mel_baseline_reaches_its_published_accuracy(shared_data, protocol, 
     published = Probe(choices=(0.1 * x.shape[-1],))
     scores = base.nested(published, x, y, base.split(metas, protocol))
     assert base.mean(scores) == pytest.approx(reference, abs=0.02)
+
+
+def test_parts_of_a_folder_are_not_classes(encoder, tmp_path, capsys):
+    run, sounds = tmp_path / "run", tmp_path / "sounds"
+    encoders.save(encoder, run, 1)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 4)):
+        for i in range(count):
+            tone = np.sin(2 * np.pi * (300 if i % 2 else 2500) * np.arange(3200) / RATE)
+            path = sounds / part / ("low" if i % 2 else "high") / f"{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, 0.3 * tone + 0.01 * rng.standard_normal(3200), RATE)
+    command = ["--checkpoint", str(run), "--set", "folder", "--features", "logmel", "--root"]
+    records = evaluate.main([*command, str(sounds)])
+    assert {r["protocol"] for r in records} == {"split"} and records[0]["clips"] == 4
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.endswith("16 clips of 2 classes: high 8, low 8; test 4; train 12")
+    alone = tmp_path / "alone"
+    shutil.copytree(sounds / "train" / "low", alone / "low")
+    with pytest.raises(ValueError, match="two classes or more; all 6 clips are of one"):
+        evaluate.main([*command, str(alone)])
+    with pytest.raises(ValueError, match="one label per clip.*sub-folder is its label"):
+        evaluate.main([*command, str(alone / "low")])

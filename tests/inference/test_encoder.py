@@ -238,6 +238,9 @@ def test_clips_shorter_than_a_frame_still_differ(encoder):
         (np.float32(0), RATE, r"got shape \(\)"),
         ([np.zeros((2, 3))], RATE, "average the channels"),
         ([0.1, 0.2], RATE, r"waveform 0: got shape \(\)"),
+        (np.zeros((800, 2)), RATE, r"800 clips of 2 samples.*channels come last.*waveform\.T"),
+        (np.zeros((20, 9), np.int16), RATE, "20 clips of 9 samples"),
+        (np.zeros((900, 1)), RATE, "900 clips of 1 samples"),
         (noise(9), 0, "sample_rate: got 0"),
         (noise(9), "16k", "sample_rate: got '16k'"),
         (noise(9), float("nan"), "sample_rate: got nan"),
@@ -251,3 +254,17 @@ def test_unusable_audio_is_refused(encoder, audio, rate, message):
 def test_frames_takes_one_clip(encoder):
     with pytest.raises(ValueError, match="mono audio"):
         encoder.frames(np.zeros((2, 800)), RATE)
+
+
+def test_a_batch_is_still_a_batch(encoder, caplog):
+    caplog.set_level("DEBUG")
+    assert encoder.embed(np.zeros((2, 800), np.float32), RATE).shape == (2, encoder.width)
+    assert "taken as two clips" in caplog.text
+
+
+def test_a_model_shows_itself_in_a_line(encoder, run):
+    for model in (encoder, load(run)):
+        assert len(repr(model)) < 300
+        assert "MaskedSpectrogram" in repr(model) and "parameters" in repr(model)
+        assert "rate 16000 Hz, window 0.64 s, width 32" in repr(model)
+    assert f"from {run}" in repr(load(run)) and "step 2" in repr(load(run, 2))

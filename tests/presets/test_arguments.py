@@ -1,0 +1,109 @@
+"""Options of configs: each that is written changes the config, or is refused."""
+
+import runpy
+
+import pytest
+
+from ssl_audio import config, config_files
+
+# Values of each option that no config has as its default.
+OTHERS = {
+    "size": ("tiny", "small", "large"),
+    "encoder": ("ssamba", "eat", "cnn14"),
+    "decoder": ("global",),
+    "masking": ("structured",),
+    "patch": ("128x2",),
+    "masked": ("7",),
+    "clones": ("3",),
+    "codes": ("9",),
+    "stage": ("A", "base"),
+    "same": ("0.5",),
+    "cross": ("0.5",),
+    "beta": ("0.5",),
+    "inter": ("0.3",),
+    "original": ("0.3",),
+    "books": ("3",),
+    "share": ("0.3",),
+    "layer": ("3",),
+    "preset": ("msclap",),
+    "fold": ("2",),
+    "patchout": ("single",),
+    "stride": ("12", "12x12"),
+    "task": ("esc10",),
+    "shuffled": ("true",),
+    "scratch": ("true",),
+    "runlocal": ("true",),
+    "text": ("NOWHERE",),
+    "root": ("NOWHERE",),
+    "data": ("DIR",),
+    "audio": ("NOWHERE",),
+    "speech": ("NOWHERE",),
+    "teacher": ("NOWHERE",),
+    "targets": ("NOWHERE",),
+    "previous": ("NOWHERE",),
+    "model": ("NOWHERE",),
+    "pretrained": ("NOWHERE",),
+}
+# What a config must be given to be one at all.
+NEEDED = {"finetune": "root=DIR", "passt": "root=DIR"}
+
+
+def options(name):
+    """Return the options of a config and their defaults."""
+    found = {}
+
+    def spy(arg, **defaults):
+        found.update(defaults)
+        raise KeyboardInterrupt
+
+    namespace = runpy.run_path(str(config_files.locate(name)))
+    namespace["get_config"].__globals__["parse_arg"] = spy
+    with pytest.raises(KeyboardInterrupt):
+        namespace["get_config"]("")
+    return found
+
+
+def made(name, *arguments):
+    """Return the text of a config, or the message with which it was refused."""
+    get_config = runpy.run_path(str(config_files.locate(name)))["get_config"]
+    try:
+        return config.text(get_config(",".join(filter(None, arguments))))
+    except (ValueError, OSError) as error:
+        return f"refused: {error}"
+
+
+@pytest.mark.parametrize("name", sorted(config_files.packaged()))
+def test_whatever_is_written_is_obeyed_or_refused(name, tmp_path):
+    known = options(name)
+    modes = [mode for mode in ("laptop", "runlocal") if mode in known]
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    (teacher / "config.json").write_text('{"objective": {"encoder": {"width": 8}}}')
+    stages = {"spear": (f"stage=codes,teacher={teacher}",), "teminal": ("stage=A",)}.get(name, ())
+    ignored, tried = [], 0
+    for mode in ("", *modes, *stages):
+        needed = NEEDED.get(name, "") if mode != "runlocal" else ""
+        needed = needed.replace("DIR", str(tmp_path))
+        before = made(name, needed, mode)
+        assert not before.startswith("refused"), before
+        for option in known:
+            if option in ("laptop", *mode.split(",")) or option in mode or f"{option}=" in needed:
+                continue
+            values = (*OTHERS[option], str(known[option]))
+            for value in values:
+                value = str(tmp_path) if value == "DIR" else value
+                if value in ("", "False", "synthetic"):  # as if it were not there
+                    continue
+                if option == "data" and value == str(tmp_path) and "root" in known and not mode:
+                    continue
+                tried += 1
+                after = made(name, needed, mode, f"{option}={value}")
+                default = value == str(known[option])
+                if after == before and not default:
+                    ignored.append(f"{mode or 'plain'}: {option}={value}")
+                # Where other values are refused as useless, the default is refused too.
+                others = [made(name, needed, mode, f"{option}={v}") for v in OTHERS[option]]
+                useless = any("would change nothing" in other for other in others)
+                if default and useless and "would change nothing" not in after:
+                    ignored.append(f"{mode or 'plain'}: {option}={value}, of all values")
+    assert tried and not ignored, ignored
