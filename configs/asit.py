@@ -94,6 +94,7 @@ def objective(
 def runlocal(config):
     """Shrink to four steps on synthetic sounds."""
     config = runs.runlocal(config)
+    config.data.entries.audio.samples = 16_000  # from which two crops are taken
     config.objective.crop = 400 + 160 * (config.objective.frontend.frames - 1)
     config.objective.projector.update(clip=24, patch=20, hidden=32, bottleneck=16)
     config.objective.decoder.update(hidden=32, bottleneck=16)

@@ -108,5 +108,5 @@ def get_config(arg=""):
     if a.runlocal:
         config.objective.encoder.update(depth=2, remat="none")
         config.optim.lr = 1e-5  # its losses must not tell one machine from another
-        return runs.few_steps(config, 16_000)
+        return runs.few_steps(config, runs.crop(frontend, frames))
     return config

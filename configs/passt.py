@@ -167,7 +167,7 @@ def runlocal(config):
         config.objective.masking.update(time=2, freq=1, single=0)
     config.objective.spec_augment.update(freq=8, time=8)
     config.evals.test.source = ConfigDict(dict(kind="synthetic", size=32, seconds=1.0, rate=RATE))
-    config.evals.test.update(classes=12, samples=RATE, batch_size=8)
+    config.evals.test.update(classes=12, samples=config.data.entries.audio.samples, batch_size=8)
     config.optim.update(average_every=0, average_from=0, schedule="constant")
     config.eval_every = "4"
     return config

@@ -163,5 +163,5 @@ def get_config(arg=""):
         config.data.entries.source = dict(kind="entries:SourceNumber")
     if a.runlocal:
         config.objective.encoder.update(remat="none", depths=(1, 1))
-        return runs.few_steps(config, 16_000)
+        return runs.few_steps(config, runs.crop(frontend, frames))
     return config

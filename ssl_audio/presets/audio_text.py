@@ -73,7 +73,14 @@ def _heard(rate: int, hop: int, high: float) -> dict[str, Any]:
         kind="towers:Tower",
         # Near zero mean and unit deviation: no batch statistics are taken.
         frontend=dict(
-            kind="mel", rate=rate, hop=hop, high=high, sixteen_bit=True, mean=-20.0, std=20.0
+            kind="mel",
+            rate=rate,
+            hop=hop,
+            window=1024,
+            high=high,
+            sixteen_bit=True,
+            mean=-20.0,
+            std=20.0,
         ),
         spec_augment=dict(kind="augment:SpecAugment", freq=9, time=65),
         length="length",

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ssl_audio.config import build
 from ssl_audio.data.entries import audio
 from ssl_audio.data.places import sources
 from ssl_audio.frontend.fbank import STATS
@@ -156,7 +157,8 @@ def short(
 
 def crop(frontend: Mapping[str, Any], frames: int) -> int:
     """Return the number of samples that give this number of frames."""
-    return frontend.get("window", 400) + frontend.get("hop", 160) * (frames - 1)
+    built = build(dict(frontend), "frontend")
+    return built.window + built.hop * (frames - 1)
 
 
 def pretrain(
@@ -214,4 +216,4 @@ def runlocal(config: Any) -> Any:
     if "trunk" in objective.get("decoder", {}):
         objective.decoder.trunk.update(depth=2, width=32)
         objective.decoder.positions.grid = (rows, columns)
-    return few_steps(config, config.data.get("rate", 16_000))
+    return few_steps(config, crop(objective.frontend, frames))

@@ -21,7 +21,7 @@ from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint
 from ssl_audio.train import record
 from ssl_audio.train.record import Recorder
-from ssl_audio.train.run import Run
+from ssl_audio.train.run import Run, check_clips
 from ssl_audio.train.step import init_state, make_train_step
 
 log = logging.getLogger("ssl_audio")
@@ -45,6 +45,7 @@ def train(
       NotFinite: with the step and the clips; the state before it has been saved.
     """
     run = config.make(Run, options)
+    check_clips(run, config.plain(options))
     workdir = pathlib.Path(workdir).resolve()
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)

@@ -1,0 +1,67 @@
+"""Lengths and rates of clips that contradict each other are refused before anything is computed."""
+
+import pytest
+
+from ssl_audio import config, config_files
+from ssl_audio.train.loop import train
+from ssl_audio.train.run import Run, check_clips
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+def check(place, *overrides):
+    options = config_files.load(place, [f"--config.{text}" for text in overrides])
+    check_clips(config.make(Run, options), config.plain(options))
+
+
+@pytest.mark.parametrize("name", sorted(config_files.packaged()))
+@pytest.mark.parametrize("mode", ["", "laptop", "runlocal"])
+def test_the_configs_of_the_package_agree_with_themselves(name, mode, tmp_path):
+    needs_root = name in ("finetune", "passt") and mode != "runlocal"
+    if name == "finetune" and mode == "laptop":
+        mode = "task=esc10"
+    check(f"{name}:{mode}{f',root={tmp_path}' if needs_root else ''}".replace(":,", ":"))
+
+
+@pytest.mark.parametrize(
+    ("place", "overrides", "message"),
+    [
+        ("ssamba", ["data.entries.audio.samples=480000"], r"frames is 1024.*set .*frames=2998"),
+        ("ssamba", ["data.entries.audio.samples=240000"], r"14\.9. s.*would not be heard"),
+        ("ssamba", ["data.rate=32000"], r"data\.rate is 32000 Hz, but objective\.frontend\.rate 16000"),
+        (
+            "ssamba",
+            ["data.rate=32000", "objective.frontend.rate=32000"],
+            r"window and hop are left at .*frontend\.window=800, .*frontend\.hop=320",
+        ),
+        ("hubert", ["data.rate=8000"], r"data\.rate is 8000 Hz, but objective\.frontend\.rate 16000"),
+        ("clap:laptop", ["data.rate=32000"], r"objective\.towers\.audio\.frontend\.rate 16000"),
+        ("asit:laptop", ["objective.crop=160000"], "would not be heard"),
+        ("clap:laptop", ["evals.zero_shot.source.rate=8000"], r"evals\.zero_shot\.source\.rate is 8000"),
+        ("finetune:runlocal", ["evals.test.samples=48000"], r"evals\.test\.samples=48000 gives"),
+    ],
+)  # fmt: skip
+def test_contradictions_are_refused(place, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        check(place, *overrides)
+
+
+def test_what_follows_is_accepted(caplog):
+    longer = ["data.entries.audio.samples=480000", "objective.frontend.frames=3008"]
+    check("ssamba", *longer, "objective.encoder.positions.grid=(8,188)")
+    rates = [
+        "data.rate=32000",
+        "objective.frontend.rate=32000",
+        "data.entries.audio.samples=320000",
+    ]
+    check("ssamba", *rates, "objective.frontend.window=800", "objective.frontend.hop=320")
+    caplog.set_level("WARNING", "ssl_audio")
+    check("ssamba", "data.entries.audio.samples=32000")
+    assert "fills 19 % of objective.frontend.frames=1024" in caplog.text
+
+
+def test_training_refuses_before_it_writes(tmp_path):
+    options = config_files.load("ssamba:runlocal", ["--config.data.entries.audio.samples=99999"])
+    with pytest.raises(ValueError, match="would not be heard"):
+        train(options, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
