@@ -69,18 +69,19 @@ class Recorder:
         self.file: Any = None
         self.board: Any = None
         self.bar: Any = None
+        self.bar_options: dict[str, Any] = {}
+        self.begun = 0.0
         if not lead:
             return
-        from tqdm import tqdm
-
         (workdir / "figures").mkdir(exist_ok=True)
         (workdir / STOPPED).unlink(missing_ok=True)
         path = workdir / "metrics.jsonl"
         keep_until(path, start)
         self.file = path.open("a")
-        self.bar = tqdm(
-            total=total, initial=start, unit="step", dynamic_ncols=True, disable=not record.progress
-        )
+        # Shown from the end of the first step on: its compilation would make every estimate hours.
+        self.bar_options = dict(total=total, initial=start, unit="step", dynamic_ncols=True)
+        self.begun = time.monotonic()
+        log.info("compiling the step: up to some minutes; the next start finds it compiled")
         if record.tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -148,8 +149,17 @@ class Recorder:
             self.clips, self.steps = self.clips + clips, self.steps + 1
         else:  # the first step compiles: not counted as speed
             self.clock, self.waited = time.monotonic(), 0.0
+            self._show_progress()
         if self.bar is not None:
             self.bar.update(1)
+
+    def _show_progress(self) -> None:
+        if not self.lead:
+            return
+        from tqdm import tqdm
+
+        log.info("compiled, and the first step made, in %.0f s", self.clock - self.begun)
+        self.bar = tqdm(**self.bar_options, disable=not self.record.progress)
 
     def write(self, step: int, **more: float) -> dict[str, float]:
         """Write the means since the last call, with throughput; return them."""

@@ -42,6 +42,20 @@ def test_waiting_for_input_is_a_share_of_the_time(tmp_path):
     assert {k: v for k, v in line.items() if k not in SPEED} == {"step": 3, "loss": 2.0, "lr": 0.1}
 
 
+def test_progress_begins_after_the_compilation(tmp_path, caplog):
+    caplog.set_level("INFO", "ssl_audio")
+    shown = dict(start=2, total=9, lead=True)
+    with Recorder(tmp_path, Record(tensorboard=False), **shown) as made:
+        assert "compiling the step" in caplog.text and made.bar is None, "no estimate yet"
+        made.begun -= 90
+        made.add({"loss": (1.0, 1.0)}, clips=1)
+        assert "first step made, in 90 s" in caplog.text and made.bar.initial == 2
+        assert time.time() - made.bar.start_t < 30, "an estimate that knows of no compilation"
+    with recorder(tmp_path, lead=False) as other:
+        other.add({"loss": (1.0, 1.0)}, clips=1)
+        assert other.bar is None
+
+
 def test_utilisation_where_the_peak_is_known(tmp_path, monkeypatch):
     import jax
 
