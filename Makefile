@@ -1,5 +1,6 @@
 # make demo: set up, pretrain SSAMBA-tiny on audio, probe it.   make test: set up, pass the tests.
 # make quick: the unit tests only.   make check: lint and types.   make docs: the documentation, in site/.
+# make fuzz: feed ten thousand damaged files to all that reads a stranger's, at most ten minutes.
 # make test-cluster: runs of several processes, killed and restarted; and Slurm, where apt can install it.
 # Needs only Python 3.11 or newer; choose one with PYTHON=python3.12.
 
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: demo test quick test-cluster check docs clean
+.PHONY: demo test quick fuzz test-cluster check docs clean
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found, 3.11 to 3.13 wanted: make PYTHON=python3.12 ...")'
@@ -30,6 +31,9 @@ test: $(VENV)/installed
 
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (multi or entry or golden or parity or slow or gpu or cluster)"
+
+fuzz: $(VENV)/installed
+	$(BIN)/python tests/fuzz.py
 
 test-cluster: $(VENV)/installed
 	$(BIN)/pip install --quiet kubernetes-validate
