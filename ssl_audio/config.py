@@ -5,19 +5,27 @@ be one of its dataclass fields. There is no registry: adding a file adds a kind.
 """
 
 import ast
+import contextlib
+import contextvars
 import dataclasses
 import difflib
+import functools
 import importlib
 import pathlib
 import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ssl_audio import slots
 from ssl_audio.slots import Slot
+
+_KIND = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?", re.ASCII)
+_trusted: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
+    "trusted", default=frozenset()
+)
 
 
 def build(config: Any, slot: str | Slot, *, path: str = "") -> Any:
@@ -178,13 +186,19 @@ def _value(value: Any, hint: Any, path: str) -> Any:
     return value
 
 
-def _find(kind: str, slot: Slot, path: str) -> type:
-    """Return the class that a kind names: of the slot's folder, or "module:Class" of another package."""
+def _find(kind: Any, slot: Slot, path: str) -> type:
+    """Return the class that a kind names: of the slot's folder, or "module:Class" of another package.
+
+    Only a class that the module defines counts, so that what it imports cannot be named through it.
+    """
+    _check_form(kind, path)
     file, _, name = kind.partition(":")
-    package = f"{__package__}.{slot.folder}"
-    module_name = f"{package}.{file}"
-    if not _exists(package, file):
-        if not name or file.partition(".")[0] in sys.stdlib_module_names:
+    owner = package(kind)
+    module_name = f"{__package__}.{slot.folder}.{file}"
+    if not _is_file(module_name):
+        own = owner == __package__
+        known = _is_file(file) if own else owner not in sys.stdlib_module_names
+        if not name or not known:
             raise ValueError(f"{path}.kind: no '{kind}' here.{_listed(kind, slot)}")
         module_name = file
     name = name or _class_name(file)
@@ -195,15 +209,122 @@ def _find(kind: str, slot: Slot, path: str) -> type:
             raise  # the file exists; something it imports does not
         raise ValueError(f"{path}.kind: no '{kind}' here.{_listed(kind, slot)}") from None
     found = getattr(module, name, None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+    if not (
+        isinstance(found, type) and dataclasses.is_dataclass(found) and _defines(module_name, found)
+    ):
         raise ValueError(f"{path}.kind: {module_name} has no class '{name}'.{_listed(kind, slot)}")
     return found
 
 
-def _exists(package: str, file: str) -> bool:
-    folder = pathlib.Path(importlib.import_module(package).__path__[0])
-    place = folder.joinpath(*file.split("."))
-    return re.fullmatch(r"[a-z_0-9.]+", file) is not None and place.with_suffix(".py").is_file()
+def _defines(module_name: str, found: type) -> bool:
+    """Tell whether a class is a module's own; of another package: that package's."""
+    if module_name.startswith(f"{__package__}."):
+        return found.__module__ == module_name
+    return found.__module__.partition(".")[0] == module_name.partition(".")[0]
+
+
+def _check_form(kind: Any, path: str) -> None:
+    if not isinstance(kind, str):
+        raise TypeError(f"{path}.kind: got {kind!r}, wanted the name of a class, as 'fbank'.")
+    if not _KIND.fullmatch(kind):
+        raise ValueError(
+            f"{path}.kind: got {kind!r}, wanted the name of a class: 'fbank' or 'norms:LayerNorm'."
+        )
+
+
+def package(kind: str) -> str:
+    """Return the top-level package that a kind imports, whatever the slot.
+
+    A bare kind, and one that begins with the name of a file in any slot's folder, is ours: where the slot
+    at hand has no such file it is unknown, and never looked for elsewhere.
+    """
+    file, _, name = kind.partition(":")
+    first = file.partition(".")[0]
+    return first if name and first not in _names() else __package__
+
+
+@functools.cache
+def _names() -> frozenset[str]:
+    """Return with what a kind of this package can begin."""
+    slotted = (mark.folder for mark in map(slots.of, vars(slots).values()) if mark)
+    folders = [pathlib.Path(__file__).with_name(folder) for folder in slotted]
+    files = {path.stem for folder in folders for path in folder.glob("*.py")}
+    inner = {path.parent.name for folder in folders for path in folder.glob("*/__init__.py")}
+    return frozenset({__package__} | inner | files - {"__init__"})
+
+
+def _is_file(module_name: str) -> bool:
+    """Tell whether a dotted name is that of a file of this package that holds classes."""
+    own, *parts = module_name.split(".")
+    place = pathlib.Path(__file__).parent.joinpath(*parts)
+    hidden = any(part.startswith("_") for part in parts)
+    return own == __package__ and not hidden and place.with_name(f"{place.name}.py").is_file()
+
+
+@contextlib.contextmanager
+def trusting(packages: Iterable[str]) -> Iterator[None]:
+    """Let the config of a folder name classes of these packages too, while the body runs.
+
+    Raises:
+      ValueError: not the name of a top-level package.
+    """
+    some = [packages] if isinstance(packages, str) else list(packages)
+    for name in some:
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise ValueError(f"trust: got {name!r}, wanted the name of a package, as 'mylab'.")
+    before = _trusted.set(_trusted.get() | set(some))
+    try:
+        yield
+    finally:
+        _trusted.reset(before)
+
+
+def trusted() -> frozenset[str]:
+    """Return the packages that a folder's config may name here, beside ours."""
+    return _trusted.get()
+
+
+def packages(config: Any) -> frozenset[str]:
+    """Return the packages of others that a config names."""
+    return frozenset(package(kind) for _, kind in _kinds(plain(config), "")) - {__package__}
+
+
+def check_trusted(config: Any, where: str) -> None:
+    """Refuse a config that comes out of a folder unless all its kinds are ours or `trusted`.
+
+    Nothing is imported. `storage/written.py`, the only reader of config.json, calls this.
+
+    Args:
+      config: a mapping.
+      where: it comes from, for the message.
+
+    Raises:
+      TypeError, ValueError: a kind is not the name of a class, or not to be trusted.
+    """
+    for path, kind in _kinds(config, "config"):
+        owner = package(kind) if isinstance(kind, str) else ""
+        try:
+            _check_form(kind, path)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{where}: {error}") from None
+        if owner != __package__ and owner not in trusted():
+            raise ValueError(
+                f"{where}: {path}.kind: got {kind!r}, wanted a class of {__package__}: a folder's config "
+                f"imports nothing else. If you trust the code of {owner!r}: --trust {owner}, or "
+                f"ssl_audio.load(…, trust=[{owner!r}])."
+            )
+
+
+def _kinds(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (where, kind) of everything in a config that would be built."""
+    if isinstance(value, Mapping):
+        if "kind" in value:
+            yield path, value["kind"]
+        for key, entry in value.items():
+            yield from _kinds(entry, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for i, entry in enumerate(value):
+            yield from _kinds(entry, f"{path}[{i}]")
 
 
 def _class_name(file: str) -> str:
@@ -216,6 +337,8 @@ def _listed(kind: str, slot: Slot) -> str:
     known = []
     for path in sorted(folder.rglob("*.py")):
         file = ".".join(path.relative_to(folder).with_suffix("").parts)
+        if path.stem.startswith("_"):
+            continue
         if slot.files and not {file, file.partition(".")[0]} & set(slot.files):
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio import startup
+from ssl_audio import config, startup
 
 
 def folder() -> pathlib.Path:
@@ -69,6 +69,7 @@ def with_config(verb: str, doc: str | None, *, workdir: bool = False) -> argpars
     made.add_argument(
         "--config.PATH", metavar="VALUE", help="override one option, as --config.optim.lr=1e-3"
     )
+    startup.add_trust(made)
     if workdir:
         made.add_argument("--workdir", required=True, help="where the run keeps all it writes")
     return made
@@ -91,7 +92,8 @@ def parse(
     overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
     args = parser.parse_args([a for a in argv if a not in overrides])
     try:
-        return args, load(args.config, overrides, argument=argument)
+        with config.trusting(args.trust):  # of folders that the config names
+            return args, load(args.config, overrides, argument=argument)
     except ValueError as error:
         parser.error(f"--config: {error}")
 
@@ -136,18 +138,18 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     return values["config"].value
 
 
-def _make_room(config: Any, parents: Sequence[str]) -> None:
+def _make_room(found: Any, parents: Sequence[str]) -> None:
     """Create the mappings on the way to an option that do not exist yet, inside one that does."""
     from ml_collections import ConfigDict
 
-    if not set(parents[:1]) <= set(config):
+    if not set(parents[:1]) <= set(found):
         return
     for name in parents:
-        if not isinstance(config, ConfigDict) or "[" in name:
+        if not isinstance(found, ConfigDict) or "[" in name:
             return
-        if name not in config:
-            config[name] = ConfigDict()
-        config = config[name]
+        if name not in found:
+            found[name] = ConfigDict()
+        found = found[name]
 
 
 ABOUT = """List the configs of this package; show one with all its options; copy one to change it.
@@ -164,6 +166,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = made.add_subparsers(dest="verb", metavar="{show,copy}")
     show = verbs.add_parser("show", help="print the resolved options")
     show.add_argument("config", metavar="NAME|FILE[:ARG,…]")
+    startup.add_trust(show)
     copy = verbs.add_parser("copy", help="write a copy to change")
     copy.add_argument("name", metavar="NAME")
     copy.add_argument("file", metavar="FILE", help="a new file")
@@ -179,9 +182,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parser().parse_args(argv)
     if args.verb == "show":
-        from ssl_audio import config
-
-        print(config.text(load(args.config)), end="")
+        with config.trusting(args.trust):
+            print(config.text(load(args.config)), end="")
     elif args.verb == "copy":
         text = locate(args.name).read_text(encoding="utf-8")
         try:

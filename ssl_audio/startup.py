@@ -19,6 +19,14 @@ def parser(verb: str, doc: str | None) -> argparse.ArgumentParser:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the option --trust of verbs that load a folder."""
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE",
+        help="whose classes a folder's config.json may name beside ours; its code runs",
+    )  # fmt: skip
+
+
 def logs() -> None:
     """Show our own messages from INFO on, those of libraries from WARNING on, without decoration."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)

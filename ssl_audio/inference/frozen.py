@@ -24,21 +24,27 @@ class Frozen:
 
     path: str
 
+    def __post_init__(self):
+        # It is read when it is first needed, long after the folder that names it was opened.
+        object.__setattr__(self, "_trust", config.trusted())
+
     @functools.cached_property
     def objective(self) -> Objective:
-        """Return the objective that trained it.
+        """Return the objective that trained it. Its config is checked as that of any folder.
 
         Raises:
           FileNotFoundError: no config there.
           ValueError: one that does not fit this version of the package.
         """
-        return config.build(written.read(self.path)["objective"], "objectives")
+        with config.trusting(self._trust):
+            return config.build(written.trained(self.path), "objectives")
 
     def init(self, key: Any, batch: Batch) -> tuple[Any, Any]:
         """Return its parameters, and what its predictors need beside them."""
         del key, batch
         path = pathlib.Path(self.path).expanduser()
-        params, _ = checkpoint.load_params(path)
+        with config.trusting(self._trust):
+            params, _ = checkpoint.load_params(path)
         return params, checkpoint.load_extra(path, self.objective.needs)
 
     def predictors(self) -> Mapping[str, Predictor]:

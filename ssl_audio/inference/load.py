@@ -4,7 +4,7 @@ import importlib
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -26,12 +26,17 @@ ANY = "ssl_audio.inference.model:Model"
 log = logging.getLogger(__name__)
 
 
-def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
+def load(
+    path: str | os.PathLike, step: int | str | None = None, *, trust: Iterable[str] = ()
+) -> Any:
     """Load the model of a training run, or of an exported or converted folder.
+
+    A folder's config.json imports nothing but ssl_audio, unless you `trust` another package by name.
 
     Args:
       path: the run's workdir, or the folder.
       step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
+      trust: packages of others whose classes the config may name, as ["mylab"]; their code runs.
 
     Returns:
       The class that the objective names as its `interface`; else an `AudioTextModel` for models of audio
@@ -39,8 +44,14 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
 
     Raises:
       FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.
-      ValueError: the run's config or parameters do not fit this version of the package.
+      ValueError: the run's config or parameters do not fit this version of the package, or it names a
+        class of a package that is not trusted.
     """
+    with config.trusting(trust):
+        return _load(path, step)
+
+
+def _load(path: str | os.PathLike, step: int | str | None) -> Any:
     path = pathlib.Path(path).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder; wanted the workdir of a training run.")
@@ -75,7 +86,8 @@ def interface(objective: Any) -> type[Model]:
       ValueError: the objective names one that does not exist or is no `Model`.
     """
     offered = (INTERFACES[name] for name in INTERFACES if name in objective.predictors())
-    named = objective.interface or next(offered, ANY)
+    # Of the class and not of the object, whose fields come from a config.
+    named = type(objective).interface or next(offered, ANY)
     module, _, name = named.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)

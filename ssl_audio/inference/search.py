@@ -149,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--top", type=int, default=10, help="files to show")
     for verb in (make, ask):
         verb.add_argument("--index", required=True, metavar="DIR", help="the index's folder")
+        startup.add_trust(verb)
     return made
 
 
@@ -159,11 +160,11 @@ def main(argv: Sequence[str] | None = None) -> Any:
         parser().error("query: give words, or --audio FILE")
     if args.verb == "index":
         path = str(pathlib.Path(args.checkpoint).expanduser().resolve())
-        index = build(_load(path), path, args.index, args.places)
+        index = build(_load(path, args.trust), path, args.index, args.places)
         print(f"{args.index}: {len(index)} stretches")
         return index
     index = Index(args.index)
-    model = _load(index.checkpoint)
+    model = _load(index.checkpoint, args.trust)
     if args.audio:
         vector = model.embed_audio(decode(args.audio, model.rate), model.rate)
     else:
@@ -173,10 +174,10 @@ def main(argv: Sequence[str] | None = None) -> Any:
     return hits
 
 
-def _load(path: str) -> AudioTextModel:
+def _load(path: str, trust: Sequence[str]) -> AudioTextModel:
     from ssl_audio.inference.load import load
 
-    model = load(path)
+    model = load(path, trust=trust)
     model.check_offers("embed_audio", "embed_text")
     return model
 

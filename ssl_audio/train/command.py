@@ -25,5 +25,5 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     processes.start()
     same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
-    with processes.joined(same, shared=args.workdir):
+    with config.trusting(args.trust), processes.joined(same, shared=args.workdir):
         return train(options, args.workdir, profile=args.profile)

@@ -44,8 +44,14 @@ def train(
       TypeError, ValueError: something in the config is wrong; nothing has been computed.
       NotFinite: with the step and the clips; the state before it has been saved.
     """
+    with config.trusting(config.packages(options)):  # what it names itself, its own workdir may too
+        return _train(options, pathlib.Path(workdir).resolve(), profile)
+
+
+def _train(
+    options: Any, workdir: pathlib.Path, profile: tuple[int, int] | None
+) -> dict[str, float]:
     run = config.make(Run, options)
-    workdir = pathlib.Path(workdir).resolve()
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
     every = functools.partial(config.duration, total=total, epoch=epoch)

@@ -197,7 +197,8 @@ def main(argv: Sequence[str] | None = None) -> Preview:
     jax.config.update("jax_num_cpu_devices", math.prod(args.mesh.values()))
     options = config.plain(options)
     options["sharding"] = {**options.get("sharding", {}), "data": 1, "fsdp": 1, **args.mesh}
-    found = preview(options, compiled=not args.no_compile)
+    with config.trusting(args.trust):
+        found = preview(options, compiled=not args.no_compile)
     mesh = " x ".join(f"{name} {n}" for name, n in args.mesh.items())
     print(report(found, mesh, time.monotonic() - began))
     return found
