@@ -5,27 +5,21 @@ be one of its dataclass fields. There is no registry: adding a file adds a kind.
 """
 
 import ast
-import contextlib
-import contextvars
 import dataclasses
 import difflib
-import functools
 import importlib
 import pathlib
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ssl_audio import slots
 from ssl_audio.slots import Slot
 
-_KIND = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?", re.ASCII)
-_trusted: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
-    "trusted", default=frozenset()
-)
+LARGEST = 2**32  # of whole numbers: seeds have 32 bits, and nothing is counted beyond
 
 
 def build(config: Any, slot: str | Slot, *, path: str = "") -> Any:
@@ -65,7 +59,7 @@ def make(cls: type, options: Any, *, path: str = "config") -> Any:
             raise TypeError(
                 f"{path}: {cls.__name__} has no option '{key}'.{hint} Options: {', '.join(fields)}."
             )
-        values[key] = _value(value, hints.get(key, Any), f"{path}.{key}")
+        values[key] = _value(value, hints.get(key, Any), f"{path}.{key}", fits=fields[key].default)
     missing = [
         name
         for name, f in fields.items()
@@ -81,6 +75,9 @@ def make(cls: type, options: Any, *, path: str = "config") -> Any:
         if str(error).startswith("config"):
             raise
         raise type(error)(f"{path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError) as error:
+        # Of a check that a wrong value of another option made fail.
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:
@@ -152,15 +149,16 @@ def plain(config: Any) -> Any:
     return config
 
 
-def _value(value: Any, hint: Any, path: str) -> Any:
+def _value(value: Any, hint: Any, path: str, *, fits: Any = dataclasses.MISSING) -> Any:
+    """Return a value of a config as its field's annotation wants it; `fits`: the field's default."""
+    slot = slots.of(hint)
     if isinstance(value, Mapping):
         if "kind" in value:
-            slot = slots.of(hint)
             if slot is None:
                 raise TypeError(f"{path}: nothing with a 'kind' belongs here.")
             return build(value, slot, path=path)
-        entries = typing.get_args(hint)
-        if typing.get_origin(hint) in (dict, Mapping) and len(entries) == 2:
+        entries = _arguments(hint, dict)
+        if entries:
             inner = entries[1]
             for key, entry in value.items():
                 if dataclasses.is_dataclass(inner) and not isinstance(entry, Mapping):
@@ -173,16 +171,77 @@ def _value(value: Any, hint: Any, path: str) -> Any:
         cls = next((h for h in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(h)), None)
         if isinstance(cls, type):
             return make(cls, value, path=path)
+        if slot is not None:
+            raise TypeError(f"{path}: wanted a mapping with a 'kind', got {value!r}.")
         return {k: _value(v, hint, f"{path}.{k}") for k, v in value.items()}
+    if value is None and value is fits:
+        return value
     if isinstance(value, tuple):
-        return tuple(_value(v, hint, f"{path}[{i}]") for i, v in enumerate(value))
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    leaves = (bool, int, float, str, type(None))
-    if all(h in leaves for h in allowed) and not any(
-        type(value) is h or (h is float and type(value) is int) for h in allowed
-    ):
-        wanted = " or ".join(h.__name__ for h in allowed)
-        raise TypeError(f"{path}: wanted {wanted}, got {value!r}.")
+        return _several(value, hint, path)
+    value = _number(value, hint, path) if type(value) in (int, float) else value
+    allowed = _alternatives(hint)
+    leaves = [h for h in allowed if h in _LEAVES]
+    if type(value) in _LEAVES and type(value) not in leaves:
+        # A ratio may stand for a perceptron: `mlp: Layer = 4.0`.
+        if slot is not None and type(fits) in (int, float) and type(value) in (int, float):
+            return value
+        if slot is not None and (value is not None or fits is dataclasses.MISSING):
+            raise TypeError(f"{path}: wanted a mapping with a 'kind', got {value!r}.")
+        if len(leaves) == len(allowed):
+            wanted = " or ".join(h.__name__ for h in allowed)
+            raise TypeError(f"{path}: wanted {wanted}, got {value!r}.")
+        if isinstance(value, str) and _arguments(hint, tuple):
+            raise TypeError(f"{path}: wanted a list, got {value!r}.")
+    return value
+
+
+_LEAVES = (bool, int, float, str, type(None))
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _arguments(hint: Any, container: type) -> tuple[Any, ...]:
+    """Return what stands in the brackets of a dict or tuple in an annotation; (): there is none."""
+    origins = (dict, Mapping) if container is dict else (container,)
+    for part in _alternatives(hint):
+        if typing.get_origin(part) in origins:
+            return typing.get_args(part)
+    return ()
+
+
+def _several(values: tuple[Any, ...], hint: Any, path: str) -> tuple[Any, ...]:
+    """Return the parts of a tuple, each as its annotation wants it."""
+    inner = _arguments(hint, tuple)
+    if all(h in _LEAVES for h in _alternatives(hint)):
+        wanted = " or ".join(h.__name__ for h in _alternatives(hint))
+        raise TypeError(f"{path}: wanted {wanted}, got {values!r}.")
+    if inner[1:] == (...,):
+        inner = inner[:1] * len(values)
+    elif inner and len(inner) != len(values):
+        raise TypeError(f"{path}: wanted {len(inner)} values, got {values!r}.")
+    hints = inner or (hint,) * len(values)
+    return tuple(
+        _value(v, h, f"{path}[{i}]") for i, (v, h) in enumerate(zip(values, hints, strict=True))
+    )
+
+
+def _number(value: Any, hint: Any, path: str) -> Any:
+    """Return a leaf; a whole number for a field of real ones becomes one.
+
+    Raises:
+      ValueError: it is not a number, or larger than any option can mean.
+    """
+    allowed = _alternatives(hint)
+    if type(value) is int and float in allowed and int not in allowed and abs(value) < LARGEST:
+        return float(value)
+    if type(value) is int and abs(value) >= LARGEST:
+        digits = str(value) if abs(value) < 10**20 else "more"
+        raise ValueError(f"{path}: got {digits}, wanted a number below 2^32.")
+    if type(value) is float and value != value:
+        raise ValueError(f"{path}: got NaN, wanted a number.")
     return value
 
 
@@ -191,13 +250,13 @@ def _find(kind: Any, slot: Slot, path: str) -> type:
 
     Only a class that the module defines counts, so that what it imports cannot be named through it.
     """
-    _check_form(kind, path)
+    slots.check_form(kind, path)
     file, _, name = kind.partition(":")
-    owner = package(kind)
+    owner = slots.package(kind)
     module_name = f"{__package__}.{slot.folder}.{file}"
-    if not _is_file(module_name):
+    if not slots.is_file(module_name):
         own = owner == __package__
-        known = _is_file(file) if own else owner not in sys.stdlib_module_names
+        known = slots.is_file(file) if own else owner not in sys.stdlib_module_names
         if not name or not known:
             raise ValueError(f"{path}.kind: no '{kind}' here.{_listed(kind, slot)}")
         module_name = file
@@ -221,110 +280,6 @@ def _defines(module_name: str, found: type) -> bool:
     if module_name.startswith(f"{__package__}."):
         return found.__module__ == module_name
     return found.__module__.partition(".")[0] == module_name.partition(".")[0]
-
-
-def _check_form(kind: Any, path: str) -> None:
-    if not isinstance(kind, str):
-        raise TypeError(f"{path}.kind: got {kind!r}, wanted the name of a class, as 'fbank'.")
-    if not _KIND.fullmatch(kind):
-        raise ValueError(
-            f"{path}.kind: got {kind!r}, wanted the name of a class: 'fbank' or 'norms:LayerNorm'."
-        )
-
-
-def package(kind: str) -> str:
-    """Return the top-level package that a kind imports, whatever the slot.
-
-    A bare kind, and one that begins with the name of a file in any slot's folder, is ours: where the slot
-    at hand has no such file it is unknown, and never looked for elsewhere.
-    """
-    file, _, name = kind.partition(":")
-    first = file.partition(".")[0]
-    return first if name and first not in _names() else __package__
-
-
-@functools.cache
-def _names() -> frozenset[str]:
-    """Return with what a kind of this package can begin."""
-    slotted = (mark.folder for mark in map(slots.of, vars(slots).values()) if mark)
-    folders = [pathlib.Path(__file__).with_name(folder) for folder in slotted]
-    files = {path.stem for folder in folders for path in folder.glob("*.py")}
-    inner = {path.parent.name for folder in folders for path in folder.glob("*/__init__.py")}
-    return frozenset({__package__} | inner | files - {"__init__"})
-
-
-def _is_file(module_name: str) -> bool:
-    """Tell whether a dotted name is that of a file of this package that holds classes."""
-    own, *parts = module_name.split(".")
-    place = pathlib.Path(__file__).parent.joinpath(*parts)
-    hidden = any(part.startswith("_") for part in parts)
-    return own == __package__ and not hidden and place.with_name(f"{place.name}.py").is_file()
-
-
-@contextlib.contextmanager
-def trusting(packages: Iterable[str]) -> Iterator[None]:
-    """Let the config of a folder name classes of these packages too, while the body runs.
-
-    Raises:
-      ValueError: not the name of a top-level package.
-    """
-    some = [packages] if isinstance(packages, str) else list(packages)
-    for name in some:
-        if not (isinstance(name, str) and name.isidentifier()):
-            raise ValueError(f"trust: got {name!r}, wanted the name of a package, as 'mylab'.")
-    before = _trusted.set(_trusted.get() | set(some))
-    try:
-        yield
-    finally:
-        _trusted.reset(before)
-
-
-def trusted() -> frozenset[str]:
-    """Return the packages that a folder's config may name here, beside ours."""
-    return _trusted.get()
-
-
-def packages(config: Any) -> frozenset[str]:
-    """Return the packages of others that a config names."""
-    return frozenset(package(kind) for _, kind in _kinds(plain(config), "")) - {__package__}
-
-
-def check_trusted(config: Any, where: str) -> None:
-    """Refuse a config that comes out of a folder unless all its kinds are ours or `trusted`.
-
-    Nothing is imported. `storage/written.py`, the only reader of config.json, calls this.
-
-    Args:
-      config: a mapping.
-      where: it comes from, for the message.
-
-    Raises:
-      TypeError, ValueError: a kind is not the name of a class, or not to be trusted.
-    """
-    for path, kind in _kinds(config, "config"):
-        owner = package(kind) if isinstance(kind, str) else ""
-        try:
-            _check_form(kind, path)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{where}: {error}") from None
-        if owner != __package__ and owner not in trusted():
-            raise ValueError(
-                f"{where}: {path}.kind: got {kind!r}, wanted a class of {__package__}: a folder's config "
-                f"imports nothing else. If you trust the code of {owner!r}: --trust {owner}, or "
-                f"ssl_audio.load(…, trust=[{owner!r}])."
-            )
-
-
-def _kinds(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield (where, kind) of everything in a config that would be built."""
-    if isinstance(value, Mapping):
-        if "kind" in value:
-            yield path, value["kind"]
-        for key, entry in value.items():
-            yield from _kinds(entry, f"{path}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for i, entry in enumerate(value):
-            yield from _kinds(entry, f"{path}[{i}]")
 
 
 def _class_name(file: str) -> str:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio import config, startup
+from ssl_audio import config, slots, startup
 
 
 def folder() -> pathlib.Path:
@@ -92,7 +92,7 @@ def parse(
     overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
     args = parser.parse_args([a for a in argv if a not in overrides])
     try:
-        with config.trusting(args.trust):  # of folders that the config names
+        with slots.trusting(args.trust):  # of folders that the config names
             return args, load(args.config, overrides, argument=argument)
     except ValueError as error:
         parser.error(f"--config: {error}")
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parser().parse_args(argv)
     if args.verb == "show":
-        with config.trusting(args.trust):
+        with slots.trusting(args.trust):
             print(config.text(load(args.config)), end="")
     elif args.verb == "copy":
         text = locate(args.name).read_text(encoding="utf-8")

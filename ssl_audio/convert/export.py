@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio import config, convert, startup
+from ssl_audio import convert, slots, startup
 from ssl_audio.convert import families
 from ssl_audio.storage import atomic
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ssl_audio.storage import exported
     from ssl_audio.storage.checkpoint import load_params
 
-    with config.trusting(args.trust):
+    with slots.trusting(args.trust):
         params, options = load_params(args.checkpoint, args.step)
     kept = exported.read_unused(args.checkpoint)
     state = state_dict(args.to, params, options) | kept if args.to else None

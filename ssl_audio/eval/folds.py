@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio import config, config_files
+from ssl_audio import config, config_files, slots
 from ssl_audio.storage import atomic
 
 log = logging.getLogger("ssl_audio")
@@ -44,7 +44,7 @@ def fold(options: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
     done = workdir / "result.json"
     if done.exists():
         return json.loads(done.read_text())
-    with config.trusting(config.packages(options)):  # the workdir is this very config's
+    with slots.trusting(slots.packages(options)):  # the workdir is this very config's
         return _fold(options, workdir, done)
 
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for number in args.folds:
         log.info("fold %d of %s", number, ", ".join(map(str, args.folds)))
         _, options = config_files.parse(parser(), argv, argument=f"fold={number}")
-        with config.trusting(args.trust):
+        with slots.trusting(args.trust):
             result = fold(options, workdir / f"fold{number}")
         if result is None:
             return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config, startup
+from ssl_audio import config, slots, startup
 from ssl_audio.data.source import Source
 from ssl_audio.eval import base, evaluate
 from ssl_audio.eval.page import Html, fill, join, table
@@ -325,7 +325,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and write the page."""
     args = parser().parse_args(argv)
-    with config.trusting(args.trust):
+    with slots.trusting(args.trust):
         _write(args, pathlib.Path(args.workdir).expanduser().resolve())
 
 

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_audio import config
+from ssl_audio import config, slots
 from ssl_audio.objectives.base import Batch, Objective, Predictor
 from ssl_audio.storage import checkpoint, written
 
@@ -26,7 +26,7 @@ class Frozen:
 
     def __post_init__(self):
         # It is read when it is first needed, long after the folder that names it was opened.
-        object.__setattr__(self, "_trust", config.trusted())
+        object.__setattr__(self, "_trust", slots.trusted())
 
     @functools.cached_property
     def objective(self) -> Objective:
@@ -36,14 +36,14 @@ class Frozen:
           FileNotFoundError: no config there.
           ValueError: one that does not fit this version of the package.
         """
-        with config.trusting(self._trust):
+        with slots.trusting(self._trust):
             return config.build(written.trained(self.path), "objectives")
 
     def init(self, key: Any, batch: Batch) -> tuple[Any, Any]:
         """Return its parameters, and what its predictors need beside them."""
         del key, batch
         path = pathlib.Path(self.path).expanduser()
-        with config.trusting(self._trust):
+        with slots.trusting(self._trust):
             params, _ = checkpoint.load_params(path)
         return params, checkpoint.load_extra(path, self.objective.needs)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config, startup
+from ssl_audio import config, slots, startup
 from ssl_audio.data import places
 from ssl_audio.data.entries import clips
 from ssl_audio.data.reading import reading
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if args.checkpoint:
         encoder = load(args.checkpoint, trust=args.trust).encoder
-        with config.trusting(args.trust):
+        with slots.trusting(args.trust):
             shape = written.architecture(args.checkpoint)
         samples = written.samples(encoder.config)
     else:

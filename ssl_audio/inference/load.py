@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-from ssl_audio import config
+from ssl_audio import config, slots
 from ssl_audio.inference.model import Model
-from ssl_audio.storage import checkpoint
+from ssl_audio.storage import checkpoint, opened
 from ssl_audio.versions import __version__
 
 # Predictor → the interface of models that offer it. The first that a model offers counts; one that
@@ -47,7 +47,7 @@ def load(
       ValueError: the run's config or parameters do not fit this version of the package, or it names a
         class of a package that is not trusted.
     """
-    with config.trusting(trust):
+    with slots.trusting(trust):
         return _load(path, step)
 
 
@@ -57,11 +57,14 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
         raise FileNotFoundError(f"{path}: no such folder; wanted the workdir of a training run.")
     params, options = checkpoint.load_params(path, step)
     where = f"{path}/config.json does not fit ssl_audio {__version__}"
+    if "objective" not in options:
+        raise ValueError(f"{where}: it has no 'objective'.")
     try:
         objective = config.build(options["objective"], "objectives")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
-    if not objective.predictors():
+        offered = objective.predictors()
+    except Exception as error:  # whatever options that do not fit make a class raise
+        raise ValueError(f"{where}: {opened.short(error)}") from error
+    if not offered:
         raise ValueError(f"{path}: {type(objective).__name__} has no predictors.")
     model = interface(objective)(objective, params, options, extra=_extra(path, step, objective))
     try:
@@ -75,6 +78,8 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
             path, error, type(model).__name__,
         )  # fmt: skip
         return model
+    except Exception as error:
+        raise ValueError(f"{where}: {opened.short(error)}") from error
     checkpoint.check_shapes(params, wanted, str(path))
     return model
 

@@ -28,13 +28,23 @@ def error(where: Any, got: str, wanted: str, hint: str = "") -> ValueError:
 
 
 def short(value: Any, most: int = 60) -> str:
-    """Return a value as text for a message, on one line and not too long."""
+    """Return a value, or an exception, as text for a message: on one line and not too long."""
     if isinstance(value, BaseException):
-        said = " ".join(str(value).split())
-        value = f"{type(value).__name__}: {said}" if said else type(value).__name__
-        return value if len(value) <= 2 * most else f"{value[: 2 * most]}…"
-    said = repr(value)
+        said, most = " ".join([f"{type(value).__name__}:", *str(value).split()]), 10 * most
+    else:
+        said = repr(value)
     return said if len(said) <= most else f"{said[:most]}…"
+
+
+@contextlib.contextmanager
+def naming(where: Any) -> Iterator[None]:
+    """Put the name of a file or folder before a ValueError or TypeError about what is in it."""
+    try:
+        yield
+    except (ValueError, TypeError) as found:
+        if str(where) in str(found):
+            raise
+        raise type(found)(f"{where}: {found}") from found
 
 
 @contextlib.contextmanager

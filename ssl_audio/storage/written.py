@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ssl_audio import config as configs
+from ssl_audio import slots
 from ssl_audio.storage import opened
 
 CONFIG = "config.json"
@@ -46,7 +46,7 @@ def read(path: str | os.PathLike, trust: Iterable[str] = ()) -> dict[str, Any]:
 
     Args:
       path: the folder.
-      trust: packages that it may name beside ours, and beside those of `config.trusting`.
+      trust: packages that it may name beside ours, and beside those of `slots.trusting`.
 
     Raises:
       FileNotFoundError: there is none.
@@ -60,8 +60,8 @@ def read(path: str | os.PathLike, trust: Iterable[str] = ()) -> dict[str, Any]:
     found = opened.json_file(file, WANTED)
     _check_mappings(found, file)
     found = upgraded(found)
-    with configs.trusting(trust):
-        configs.check_trusted(found, str(file))
+    with slots.trusting(trust):
+        slots.check_trusted(found, str(file))
     return found
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio import config, versions
+from ssl_audio import config, slots, versions
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint
 from ssl_audio.train import record
@@ -44,7 +44,7 @@ def train(
       TypeError, ValueError: something in the config is wrong; nothing has been computed.
       NotFinite: with the step and the clips; the state before it has been saved.
     """
-    with config.trusting(config.packages(options)):  # what it names itself, its own workdir may too
+    with slots.trusting(slots.packages(options)):  # what it names itself, its own workdir may too
         return _train(options, pathlib.Path(workdir).resolve(), profile)
 
 

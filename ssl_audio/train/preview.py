@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio import config_files
+from ssl_audio import config_files, slots
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 EPOCH = 1000  # steps; schedules need a number, nothing here depends on it
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> Preview:
     jax.config.update("jax_num_cpu_devices", math.prod(args.mesh.values()))
     options = config.plain(options)
     options["sharding"] = {**options.get("sharding", {}), "data": 1, "fsdp": 1, **args.mesh}
-    with config.trusting(args.trust):
+    with slots.trusting(args.trust):
         found = preview(options, compiled=not args.no_compile)
     mesh = " x ".join(f"{name} {n}" for name, n in args.mesh.items())
     print(report(found, mesh, time.monotonic() - began))

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio import config, config_files
+from ssl_audio import config, config_files, slots
 
 log = logging.getLogger("ssl_audio")
 
@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
         stage = names[number % len(names)]
         workdir = root / f"{number // len(names)}_{stage}"
         before = f",previous={done[-1]}" if done else ""
-        with config.trusting(trust):
+        with slots.trusting(trust):
             _, options = config_files.parse(parser(), argv, argument=f"stage={stage}{before}")
             log.info("%s", workdir)
             train(options, workdir)
             run = config.make(Run, options)
-        trust |= config.packages(options)
+        trust |= slots.packages(options)
         done.append(workdir)
         total = config.duration(run.steps, total=0, epoch=run.data.epoch_steps)
         if checkpoint.steps(workdir)[-1] < total:  # asked to stop; the same command goes on
