@@ -124,6 +124,7 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     try:
         first(["", *file])
         made: Any = first["config"].value
+        _to_tuples(made)
         for override in overrides:
             _make_room(made, override.partition("=")[0].split(".")[1:-1])
         config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=line, **anew)
@@ -131,19 +132,48 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         message = str(error)
         if isinstance(error, KeyError):
-            message = f"an override names {message}, which the config does not have."
+            message = _unknown(str(error.args[0]), name, given)
         if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
             message = message.strip().splitlines()[-1]
         raise ValueError(message) from error
     return values["config"].value
 
 
+# Options of a run that a config may leave out, and an override bring in.
+ADDED = ("checkpoint", "evals", "record", "sharding", "warm_start")
+
+
+def _unknown(key: str, name: str, given: str) -> str:
+    """Return the message about a key that a config's own code did not find."""
+    parts = [part for part in given.split(",") if key in (part, part.partition("=")[2])]
+    if parts:
+        return f"config argument '{parts[0]}': {name} has nothing of the name {key!r}."
+    return f"{name}: its get_config found no {key!r}."
+
+
+def _to_tuples(found: Any) -> None:
+    """Make lists tuples, which can be overridden; a list comes out of the config.json of a run."""
+    for key, value in list(found.items()):
+        if hasattr(value, "items"):
+            _to_tuples(value)
+        elif isinstance(value, list):
+            with found.unlocked():
+                del found[key]  # or else the tuple would become a list again
+                found[key] = config.plain(value)
+
+
 def _make_room(found: Any, parents: Sequence[str]) -> None:
     """Create the mappings on the way to an option that do not exist yet, inside one that does."""
     from ml_collections import ConfigDict
 
-    if not set(parents[:1]) <= set(found):
-        return
+    for name in parents[:1]:
+        if name not in found and name not in ADDED:
+            close = difflib.get_close_matches(name, found, 1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            place = ".".join(["--config", *parents])
+            raise ValueError(
+                f"{place}: the config has no {name!r}.{hint} It has {', '.join(found)}."
+            )
     for name in parents:
         if not isinstance(found, ConfigDict) or "[" in name:
             return

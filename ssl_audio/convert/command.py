@@ -93,7 +93,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise ValueError(f"--option {text}: write KEY=VALUE.")
     try:
         return key, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return key, value
 
 

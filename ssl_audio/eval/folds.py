@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio import config, config_files, slots
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 
 log = logging.getLogger("ssl_audio")
 
@@ -43,7 +43,7 @@ def fold(options: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
     """
     done = workdir / "result.json"
     if done.exists():
-        return json.loads(done.read_text())
+        return opened.json_file(done, "the scores of a fold; remove it to train the fold again")
     with slots.trusting(slots.packages(options)):  # the workdir is this very config's
         return _fold(options, workdir, done)
 
