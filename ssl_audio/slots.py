@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
+PACKAGE = "ssl_audio"
 _KIND = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?", re.ASCII)
 _trusted: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
     "trusted", default=frozenset()
@@ -84,7 +85,7 @@ def package(kind: str) -> str:
     """
     file, _, name = kind.partition(":")
     first = file.partition(".")[0]
-    return first if name and first not in _names() else __package__
+    return first if name and first not in _names() else PACKAGE
 
 
 @functools.cache
@@ -94,7 +95,7 @@ def _names() -> frozenset[str]:
     folders = [pathlib.Path(__file__).with_name(folder) for folder in slotted]
     files = {path.stem for folder in folders for path in folder.glob("*.py")}
     inner = {path.parent.name for folder in folders for path in folder.glob("*/__init__.py")}
-    return frozenset({__package__} | inner | files - {"__init__"})
+    return frozenset({PACKAGE} | inner | files - {"__init__"})
 
 
 def is_file(module_name: str) -> bool:
@@ -102,7 +103,7 @@ def is_file(module_name: str) -> bool:
     own, *parts = module_name.split(".")
     place = pathlib.Path(__file__).parent.joinpath(*parts)
     hidden = any(part.startswith("_") for part in parts)
-    return own == __package__ and not hidden and place.with_name(f"{place.name}.py").is_file()
+    return own == PACKAGE and not hidden and place.with_name(f"{place.name}.py").is_file()
 
 
 @contextlib.contextmanager
@@ -130,7 +131,7 @@ def trusted() -> frozenset[str]:
 
 def packages(config: Any) -> frozenset[str]:
     """Return the packages of others that a config names."""
-    return frozenset(package(kind) for _, kind in _kinds(config, "")) - {__package__}
+    return frozenset(package(kind) for _, kind in _kinds(config, "")) - {PACKAGE}
 
 
 def check_trusted(config: Any, where: str) -> None:
@@ -151,9 +152,9 @@ def check_trusted(config: Any, where: str) -> None:
             check_form(kind, path)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from None
-        if owner != __package__ and owner not in trusted():
+        if owner != PACKAGE and owner not in trusted():
             raise ValueError(
-                f"{where}: {path}.kind: got {kind!r}, wanted a class of {__package__}: a folder's config "
+                f"{where}: {path}.kind: got {kind!r}, wanted a class of {PACKAGE}: a folder's config "
                 f"imports nothing else. If you trust the code of {owner!r}: --trust {owner}, or "
                 f"ssl_audio.load(…, trust=[{owner!r}])."
             )

@@ -77,4 +77,3 @@ def rows_of(
         raise opened.error(where, f"what is no CSV ({error})", "the table of a data set") from None
     if empty:
         raise opened.error(path, "no rows", "the table of a data set")
-    return found

@@ -26,7 +26,7 @@ class Frozen:
 
     def __post_init__(self):
         # It is read when it is first needed, long after the folder that names it was opened.
-        object.__setattr__(self, "_trust", slots.trusted())
+        vars(self)["trusted"] = slots.trusted()
 
     @functools.cached_property
     def objective(self) -> Objective:
@@ -36,14 +36,14 @@ class Frozen:
           FileNotFoundError: no config there.
           ValueError: one that does not fit this version of the package.
         """
-        with slots.trusting(self._trust):
+        with slots.trusting(vars(self)["trusted"]):
             return config.build(written.trained(self.path), "objectives")
 
     def init(self, key: Any, batch: Batch) -> tuple[Any, Any]:
         """Return its parameters, and what its predictors need beside them."""
         del key, batch
         path = pathlib.Path(self.path).expanduser()
-        with slots.trusting(self._trust):
+        with slots.trusting(vars(self)["trusted"]):
             params, _ = checkpoint.load_params(path)
         return params, checkpoint.load_extra(path, self.objective.needs)
 

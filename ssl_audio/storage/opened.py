@@ -115,9 +115,13 @@ def json_file(path: str | os.PathLike, wanted: str, kind: type = dict) -> Any:
 
 
 def json_lines(path: str | os.PathLike, wanted: str) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines; errors name the line."""
-    lines = enumerate(pathlib.Path(path).read_bytes().decode("utf-8", "replace").splitlines(), 1)
-    return [parsed(line, f"{path}, line {i}", wanted) for i, line in lines if line.strip()]
+    """Return the objects of a file of JSON lines; errors name the line.
+
+    A last line without an end, which a kill has cut, counts for nothing.
+    """
+    *lines, _ = pathlib.Path(path).read_bytes().decode("utf-8", "replace").split("\n")
+    numbered = enumerate(lines, 1)
+    return [parsed(line, f"{path}, line {i}", wanted) for i, line in numbered if line.strip()]
 
 
 def member(found: Mapping[str, Any], key: str, kind: type | tuple, where: Any) -> Any:

@@ -335,7 +335,7 @@ def test_a_page_escapes_whatever_comes_from_disk(tmp_path):
     (run / "config.txt").write_text(live)
     (run / "versions.json").write_text(json.dumps({live: live}))
     record = {"fold": "mean", "features": live, "classifier": live, "accuracy": live, "pool": live}
-    (run / "evals" / f"{live}.jsonl").write_text(json.dumps(record))
+    (run / "evals" / f"{live}.jsonl").write_text(json.dumps(record) + "\n")
     (run / "folds.json").write_text(json.dumps({live: {live: {live: 0.5}}}))
     for fold in (1, 2):
         (run / f"fold{fold}{live}").mkdir()
