@@ -11,6 +11,7 @@ import importlib
 import pathlib
 import re
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Mapping
@@ -78,6 +79,28 @@ def make(cls: type, options: Any, *, path: str = "config") -> Any:
     except (ArithmeticError, AttributeError, LookupError, MemoryError) as error:
         # Of a check that a wrong value of another option made fail.
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def culprit(error: BaseException) -> str:
+    """Return what an object that a config built was given, if it is where an error came up; "": none.
+
+    Sizes that do not fit are often found by a product of matrices only, which knows no options.
+    """
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        one = frame.f_locals.get("self")
+        mine = type(one).__module__.startswith(f"{__package__}.")
+        if mine and dataclasses.is_dataclass(one) and not isinstance(one, type):
+            numbers = {
+                f.name: getattr(one, f.name)
+                for f in dataclasses.fields(one)
+                if isinstance(getattr(one, f.name, None), (int, float, str, tuple))
+            }
+            given = ", ".join(
+                f"{k}={v!r}" for k, v in numbers.items() if k != "name" and len(repr(v)) < 40
+            )
+            found = f" In {type(one).__name__}({given})." if given else found
+    return found
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> types.SimpleNamespace:

@@ -86,6 +86,8 @@ class Stack(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         check_depth("stack: depth", self.depth)
+        if self.width < 1:
+            raise ValueError(f"stack: width is {self.width}; wanted 1 or more.")
         if self.depth % self.block.layers:
             raise ValueError(f"depth {self.depth} is not a multiple of {self.block.layers}.")
         if self.remat not in REMAT:

@@ -28,6 +28,7 @@ from ssl_audio.storage import atomic, opened
 
 SETTINGS = "settings.json"
 SKIPPED = "skipped.txt"
+RATE = 16_000  # Hz
 SHORTEST = 0.01  # s; of a piece of a longer clip
 _KINDS = {"folder": "source:Folder", "manifest": "source:Manifest", "shards": "shards:Shards"}
 
@@ -142,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--output", required=True)
     made.add_argument("--tfds", metavar="NAME", help="write this TFDS dataset, not shards")
-    made.add_argument("--rate", type=int, default=16_000, help="Hz")
+    made.add_argument("--rate", type=int, help="Hz; default: 16000, of shards their own")
     made.add_argument("--seconds", type=float, default=0.0, help="cut longer clips in pieces")
     made.add_argument("--max-bad-share", type=float, default=0.01)
     made.add_argument("--shard-size", type=int, default=512, help="clips per file")
@@ -154,7 +155,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, prepare, and say what came of it."""
     args = parser().parse_args(argv)
-    _check("rate", args.rate, 1 <= args.rate <= 2**20, "a sampling rate, Hz")
+    if args.rate is not None:
+        _check("rate", args.rate, 1 <= args.rate <= 2**20, "a sampling rate, Hz")
     source = _source(args.source, args.root, args.rate, args.set)
     if args.tfds:
         made = tfds.write(source, args.tfds, args.output, max_bad_share=args.max_bad_share)
@@ -173,8 +175,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(made)} clips in {args.output}, {skipped} skipped ({SKIPPED})")
 
 
-def _source(kind: str, root: str | None, rate: int, options: Sequence[str]) -> Source:
-    values: dict[str, Any] = {"rate": rate}
+def _source(kind: str, root: str | None, rate: int | None, options: Sequence[str]) -> Source:
+    has_rate = _KINDS.get(kind, kind).partition(":")[0] == "shards" and rate is None
+    values: dict[str, Any] = {} if has_rate else {"rate": rate or RATE}
     for option in options:
         key, given, text = option.partition("=")
         if not given:

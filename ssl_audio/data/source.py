@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ssl_audio.data.decode import decode
+from ssl_audio.storage import opened
 
 EXTENSIONS = frozenset(
     ".wav .wave .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .caf .w64 .rf64".split()
@@ -172,7 +173,8 @@ class Manifest(Files):
         if not path.is_file():
             raise ValueError(f"Manifest.path: no such file: {path}")
         root = folder(self.root, "Manifest.root") if self.root else path.parent
-        rows = list(_rows(path))
+        with opened.reading(path, "a table of clips: CSV or JSON lines, UTF-8", csv.Error):
+            rows = list(_rows(path))
         if not rows:
             raise ValueError(f"{path}: no rows")
         multi = any(row.get("labels") not in (None, "") for _, row in rows)

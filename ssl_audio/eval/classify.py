@@ -44,7 +44,11 @@ class Predictions:
         wanted = "the predictions that `ssl-audio folds` writes"
         found = cls(**opened.npz(path, wanted, [f.name for f in dataclasses.fields(cls)]))
         shape = (len(found.ids), *found.logits.shape[1:])
-        if found.ids.ndim != 1 or found.logits.ndim != 2 or found.labels.shape != shape:
+        if (
+            found.ids.ndim != 1
+            or found.logits.ndim != 2
+            or {found.logits.shape, found.labels.shape} != {shape}
+        ):
             shapes = ", ".join(f"{name} {value.shape}" for name, value in vars(found).items())
             raise opened.error(path, shapes, f"{wanted}: ids [n], logits and labels [n, C]")
         return found

@@ -157,7 +157,8 @@ def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
         if addresses:  # a folder may come from anyone: it makes nobody fetch anything
             log.warning("%s: its test clips are at %s: not fetched, no sound.", run, addresses[0])
             continue
-        test = config.make(Run, options).evals.get("test")
+        with opened.naming(run / written.CONFIG):
+            test = config.make(Run, options).evals.get("test")
         try:
             if test is not None and len(test.source):
                 found.append(test.source)

@@ -63,7 +63,7 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
         objective = config.build(options["objective"], "objectives")
         offered = objective.predictors()
     except Exception as error:  # whatever options that do not fit make a class raise
-        raise ValueError(f"{where}: {opened.short(error)}") from error
+        raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
     if not offered:
         raise ValueError(f"{path}: {type(objective).__name__} has no predictors.")
     model = interface(objective)(objective, params, options, extra=_extra(path, step, objective))
@@ -79,7 +79,7 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
         )  # fmt: skip
         return model
     except Exception as error:
-        raise ValueError(f"{where}: {opened.short(error)}") from error
+        raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
     checkpoint.check_shapes(params, wanted, str(path))
     return model
 

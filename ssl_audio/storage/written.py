@@ -60,6 +60,9 @@ def read(path: str | os.PathLike, trust: Iterable[str] = ()) -> dict[str, Any]:
     found = opened.json_file(file, WANTED)
     _check_mappings(found, file)
     found = upgraded(found)
+    if "samples" in entry(found, "audio"):
+        with opened.naming(file):
+            samples(found)
     with slots.trusting(trust):
         slots.check_trusted(found, str(file))
     return found

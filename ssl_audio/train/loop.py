@@ -4,6 +4,7 @@ The loop knows batches, steps and schedules; what is learned is the objective's 
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -80,7 +81,8 @@ def _train(
             workdir, run.record, start=start, total=total, lead=processes.is_lead(), profile=profile
         ) as recorder:
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
-            recorder.price(step, *shapes)
+            with fitting(shapes[1]):
+                recorder.price(step, *shapes)
             step = processes.compiled(step, *shapes)
             session = Session(run, mesh, step, batches, recorder, checkpoints, total, every)
             try:
@@ -99,7 +101,8 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
         zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in batch.items()}
         return init_state(run.objective, txs, jax.random.key(run.seed), zeros)
 
-    shapes = jax.eval_shape(first)
+    with fitting(batch):
+        shapes = jax.eval_shape(first)
     layout = run.sharding.infer(shapes, mesh)
     wanted = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
@@ -110,6 +113,23 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
         out_shardings=(layout, sharding.replicated(mesh)),
     )
     return jax.jit(first, out_shardings=layout), step, wanted
+
+
+@contextlib.contextmanager
+def fitting(batch: Any) -> Iterator[None]:
+    """Name the config's parts where an objective turns out not to fit the batches that it is given.
+
+    Raises:
+      ValueError: with the shapes of a batch, and the options of the object where it came up.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        shapes = ", ".join(f"{name} {tuple(spec.shape)}" for name, spec in batch.items())
+        raise ValueError(
+            f"config.objective does not fit the batches of config.data ({shapes}): "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:600]}.{config.culprit(error)}"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

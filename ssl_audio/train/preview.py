@@ -57,7 +57,7 @@ def preview(options: Any, *, compiled: bool = True) -> Preview:
     from ssl_audio import config
     from ssl_audio.distributed import sharding
     from ssl_audio.train import flops
-    from ssl_audio.train.loop import plan
+    from ssl_audio.train.loop import fitting, plan
     from ssl_audio.train.run import Run
 
     run = config.make(Run, options)
@@ -67,7 +67,8 @@ def preview(options: Any, *, compiled: bool = True) -> Preview:
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
         _, step, state = plan(run, mesh, total, EPOCH)
         batch = sharding.spec(run.data.spec(), mesh)
-        traced = step.trace(state, batch)
+        with fitting(batch):
+            traced = step.trace(state, batch)
         program = traced.lower().compile() if compiled else None
     parameters = collections.Counter()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):

@@ -29,7 +29,9 @@ def put(path, content):
 
 def header(data, **more):
     """Return a safetensors file with arrays of four bytes, whatever its header says."""
-    text = json.dumps({name: dict(dtype="F32", shape=[1], data_offsets=[0, 4]) for name in data} | more)
+    text = json.dumps(
+        {name: dict(dtype="F32", shape=[1], data_offsets=[0, 4]) for name in data} | more
+    )
     return struct.pack("<Q", len(text)) + text.encode() + bytes(4)
 
 
@@ -168,7 +170,14 @@ SETS = {
     "urbansound8k": "metadata/UrbanSound8K.csv",
     "fsd50k": "FSD50K.ground_truth/vocabulary.csv FSD50K.ground_truth/dev.csv",
 }
-TABLES = [b"", JUNK, b'a,b,"c', b"\xef\xbb\xbfx,y\n1,2\n", b"1\n", b"index,mid,display_name\nx,y,z\n"]
+TABLES = [
+    b"",
+    JUNK,
+    b'a,b,"c',
+    b"\xef\xbb\xbfx,y\n1,2\n",
+    b"1\n",
+    b"index,mid,display_name\nx,y,z\n",
+]
 # Verbs that read no such file: what they take is said on the command line alone.
 NOTHING = ("bench", "compile-scan", "configs")
 
@@ -289,7 +298,9 @@ def test_every_other_verb_that_loads_says_the_same(verb, copy, tmp_path, capsys)
     for name in ("empty", "junk", "kind number", "depth", "block", "kind strange"):
         put(copy / "model/config.json", whole)
         changed(copy / "model", "config.json", CONFIGS[name])
-        named(run(verb, model_calls(copy / "model", tmp_path / "out")[verb], capsys), copy / "model")
+        named(
+            run(verb, model_calls(copy / "model", tmp_path / "out")[verb], capsys), copy / "model"
+        )
 
 
 def test_large_numbers_are_numbers(copy, tmp_path, capsys):
@@ -317,8 +328,7 @@ def test_broken_shards_are_named(copy, tmp_path, capsys):
     for change in INDEXES.values():
         put(copy / "shards/index.json", whole)
         changed(copy / "shards", "index.json", change)
-        argv = ["--source=shards", f"--root={copy / 'shards'}", "--set=rate=None"]
-        argv = ["--source=shards:Shards", f"--root={copy / 'shards'}", f"--output={tmp_path / 'p'}"]
+        argv = ["--source=shards", f"--root={copy / 'shards'}", f"--output={tmp_path / 'p'}"]
         shutil.rmtree(tmp_path / "p", ignore_errors=True)
         said = run("prepare", argv, capsys)
         named(said, copy / "shards")
@@ -351,7 +361,7 @@ def test_broken_manifests_and_banks_are_named(copy, tmp_path, capsys):
     for name, content in MANIFESTS.items():
         put(copy / name, content)
         argv = ["--source=manifest", f"--root={copy / name}", f"--output={tmp_path / 'p'}"]
-        named(run("prepare", argv, capsys), copy / name, "a.wav")
+        named(run("prepare", argv, capsys), copy / name, tmp_path / "p/skipped.txt")
         shutil.rmtree(tmp_path / "p", ignore_errors=True)
     from ssl_audio.data import banks
 
@@ -401,8 +411,11 @@ def test_audioset_reads_marks_and_names_cut_lines(tmp_path):
     assert source.info.labels == ("A, b", "B") and source.meta(0)["label"] == (0, 1)
     for end, words in (
         (b"bbbbbbbbbbb, 0.000, 1", r"eval_segments\.csv, line 4: positive_labels: got only YTID"),
-        (b'bbbbbbbbbbb, 0.0, 1.0, "/m/a', r"eval_segments\.csv, line 4: got what is no CSV"),
-        (b'bbbbbbbbbbb, 0.0, 1.0, "/m/q"\n', r"line 4: positive_labels: got '/m/q', wanted one of 2"),
+        (b'bbbbbbbbbbb, 0.0, 1.0, "/m/a', r"eval_segments\.csv, line \d: got what is no CSV"),
+        (
+            b'bbbbbbbbbbb, 0.0, 1.0, "/m/q"\n',
+            r"line 4: positive_labels: got '/m/q', wanted one of 2",
+        ),
     ):
         put(tmp_path / "eval_segments.csv", start + row + end)
         with pytest.raises(ValueError, match=words):
@@ -469,6 +482,9 @@ def test_numbers_of_prepare_are_checked(option, tmp_path, capsys):
         (["ssast:runlocal", "--config.objective.tokenizer.patch=(8,)"], "tokenizer.patch"),
         (["ssast:runlocal", "--config.objective.kind=3"], "objective.kind"),
         (["finetune:runlocal", "--config.data.entries.label.classes=3"], "head.classes"),
+        (["finetune:runlocal", "--config.objective.head.classes=3"], "data.entries.label.classes"),
+        (["finetune:runlocal", "--config.objective.encoder.block.mixer.heads=0"], "heads=0"),
+        (["finetune:runlocal", "--config.objective.tokenizer.width=7"], "config.objective"),
     ],
 )  # fmt: skip
 def test_arguments_of_a_config_are_named(argv, words, capsys):
@@ -498,5 +514,3 @@ def test_a_part_of_an_interrupted_run_that_is_broken_is_named(tmp_path):
         put(folder / name, content)
         with pytest.raises(ValueError, match=re.escape(str(folder / name))):
             Parts(folder, {})
-
-
