@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl_audio import convert, slots, startup
 from ssl_audio.convert import families
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with slots.trusting(args.trust):
         params, options = load_params(args.checkpoint, args.step)
+    with opened.naming(args.checkpoint):
+        opened.member(
+            opened.member(options, "objective", dict, "config.json"), "kind", str, "objective"
+        )
     kept = exported.read_unused(args.checkpoint)
     state = state_dict(args.to, params, options) | kept if args.to else None
     out = exported.write(args.out, params, options, unused=kept)

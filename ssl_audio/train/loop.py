@@ -4,7 +4,6 @@ The loop knows batches, steps and schedules; what is learned is the objective's 
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -22,7 +21,7 @@ from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint
 from ssl_audio.train import record
 from ssl_audio.train.record import Recorder
-from ssl_audio.train.run import Run
+from ssl_audio.train.run import Run, fitting
 from ssl_audio.train.step import init_state, make_train_step
 
 log = logging.getLogger("ssl_audio")
@@ -83,7 +82,7 @@ def _train(
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
             with fitting(shapes[1]):
                 recorder.price(step, *shapes)
-            step = processes.compiled(step, *shapes)
+                step = processes.compiled(step, *shapes)
             session = Session(run, mesh, step, batches, recorder, checkpoints, total, every)
             try:
                 return _loop(session, state, start)
@@ -113,23 +112,6 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
         out_shardings=(layout, sharding.replicated(mesh)),
     )
     return jax.jit(first, out_shardings=layout), step, wanted
-
-
-@contextlib.contextmanager
-def fitting(batch: Any) -> Iterator[None]:
-    """Name the config's parts where an objective turns out not to fit the batches that it is given.
-
-    Raises:
-      ValueError: with the shapes of a batch, and the options of the object where it came up.
-    """
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        shapes = ", ".join(f"{name} {tuple(spec.shape)}" for name, spec in batch.items())
-        raise ValueError(
-            f"config.objective does not fit the batches of config.data ({shapes}): "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:600]}.{config.culprit(error)}"
-        ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

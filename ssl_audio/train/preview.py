@@ -57,8 +57,8 @@ def preview(options: Any, *, compiled: bool = True) -> Preview:
     from ssl_audio import config
     from ssl_audio.distributed import sharding
     from ssl_audio.train import flops
-    from ssl_audio.train.loop import fitting, plan
-    from ssl_audio.train.run import Run
+    from ssl_audio.train.loop import plan
+    from ssl_audio.train.run import Run, fitting
 
     run = config.make(Run, options)
     total = config.duration(run.steps, total=0, epoch=EPOCH)

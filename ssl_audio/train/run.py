@@ -1,7 +1,11 @@
 """What a training run is: the options of a config, as frozen objects."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
+from ssl_audio import config
 from ssl_audio.distributed.sharding import Sharding
 from ssl_audio.objectives.base import Objective
 from ssl_audio.slots import Data, Evaluator
@@ -51,3 +55,20 @@ class Run:
     evals: dict[str, Evaluator] = dataclasses.field(default_factory=dict)
     eval_every: int | str = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def fitting(batch: Any) -> Iterator[None]:
+    """Name the config's parts where an objective turns out not to fit the batches that it is given.
+
+    Raises:
+      ValueError: with the shapes of a batch, and the options of the object where it came up.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        shapes = ", ".join(f"{name} {tuple(spec.shape)}" for name, spec in batch.items())
+        raise ValueError(
+            f"config.objective does not fit the batches of config.data ({shapes}): "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:600]}.{config.culprit(error)}"
+        ) from error

@@ -43,6 +43,8 @@ CONFIGS = {
     "junk": JUNK,
     "list": b"[1, 2]",
     "number": b"3",
+    "no keys": b"{}",
+    "no kind": b'{"objective": {}}',
     "null": b"null",
     "deep": b"[" * 100_000,
     "long": b'{"objective": ' + b"9" * 5000 + b"}",
@@ -256,7 +258,8 @@ def model_calls(folder, out):
 LOADS = ("embed", "evaluate", "kmeans", "zero-shot", "search")
 READS = ("train", "preview", "stages", "folds", "export", "report", "convert")
 # What no verb that reads a config but builds nothing of it can see.
-SEEN = ("empty", "blanks", "cut", "junk", "list", "number", "null", "deep", "long", "objective", "data",
+SEEN = ("empty", "no keys", "no kind", "blanks",
+        "cut", "junk", "list", "number", "null", "deep", "long", "objective", "data",
         "no objective", "entries", "audio", "optim", "evals", "kind number", "kind empty", "kind none",
         "kind list", "kind strange")  # fmt: skip
 
