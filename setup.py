@@ -73,7 +73,10 @@ setup(
         "search": SEARCH,
         "tensorboard": ["tensorboard"],
         "text": TEXT,
-        "torch": ["torch>=2.4", "transformers>=4.50"],  # to read .pth files and check conversions
+        "torch": [
+            "torch>=2.6",
+            "transformers>=4.50",
+        ],  # weights_only holds from 2.6 on; to check conversions
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
         "test": TEST + PARQUET + SEARCH + TEXT,

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         startup.tune_cpu()
     startup.logs()
     startup.use_compilation_cache()
-    startup.run(lambda: module(verb).main(rest))
+    startup.run(lambda: module(verb).main(rest), [verb, *rest])
 
 
 def module(verb: str) -> Any:

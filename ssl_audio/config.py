@@ -11,6 +11,7 @@ import importlib
 import pathlib
 import re
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from ssl_audio import slots
 from ssl_audio.slots import Slot
 
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+LARGEST = 2**32  # of whole numbers: seeds have 32 bits, and nothing is counted beyond
 
 
 def build(config: Any, slot: str | Slot, *, path: str = "") -> Any:
@@ -59,7 +61,7 @@ def make(cls: type, options: Any, *, path: str = "config") -> Any:
             raise TypeError(
                 f"{path}: {cls.__name__} has no option '{key}'.{hint} Options: {', '.join(fields)}."
             )
-        values[key] = _value(value, hints.get(key, Any), f"{path}.{key}")
+        values[key] = _value(value, hints.get(key, Any), f"{path}.{key}", fits=fields[key].default)
     missing = [
         name
         for name, f in fields.items()
@@ -75,6 +77,31 @@ def make(cls: type, options: Any, *, path: str = "config") -> Any:
         if str(error).startswith("config"):
             raise
         raise type(error)(f"{path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError) as error:
+        # Of a check that a wrong value of another option made fail.
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def culprit(error: BaseException) -> str:
+    """Return what an object that a config built was given, if it is where an error came up; "": none.
+
+    Sizes that do not fit are often found by a product of matrices only, which knows no options.
+    """
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        one = frame.f_locals.get("self")
+        mine = type(one).__module__.startswith(f"{__package__}.")
+        if mine and dataclasses.is_dataclass(one) and not isinstance(one, type):
+            numbers = {
+                f.name: getattr(one, f.name)
+                for f in dataclasses.fields(one)
+                if isinstance(getattr(one, f.name, None), (int, float, str, tuple))
+            }
+            given = ", ".join(
+                f"{k}={v!r}" for k, v in numbers.items() if k != "name" and len(repr(v)) < 40
+            )
+            found = f" In {type(one).__name__}({given})." if given else found
+    return found
 
 
 class Arguments(types.SimpleNamespace):
@@ -182,15 +209,16 @@ def plain(config: Any) -> Any:
     return config
 
 
-def _value(value: Any, hint: Any, path: str) -> Any:
+def _value(value: Any, hint: Any, path: str, *, fits: Any = dataclasses.MISSING) -> Any:
+    """Return a value of a config as its field's annotation wants it; `fits`: the field's default."""
+    slot = slots.of(hint)
     if isinstance(value, Mapping):
         if "kind" in value:
-            slot = slots.of(hint)
             if slot is None:
                 raise TypeError(f"{path}: nothing with a 'kind' belongs here.")
             return build(value, slot, path=path)
-        entries = typing.get_args(hint)
-        if typing.get_origin(hint) in (dict, Mapping) and len(entries) == 2:
+        entries = _arguments(hint, dict)
+        if entries:
             inner = entries[1]
             for key, entry in value.items():
                 if dataclasses.is_dataclass(inner) and not isinstance(entry, Mapping):
@@ -203,26 +231,93 @@ def _value(value: Any, hint: Any, path: str) -> Any:
         cls = next((h for h in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(h)), None)
         if isinstance(cls, type):
             return make(cls, value, path=path)
+        if slot is not None:
+            raise TypeError(f"{path}: wanted a mapping with a 'kind', got {value!r}.")
         return {k: _value(v, hint, f"{path}.{k}") for k, v in value.items()}
+    if value is None and value is fits:
+        return value
     if isinstance(value, tuple):
-        return tuple(_value(v, hint, f"{path}[{i}]") for i, v in enumerate(value))
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    leaves = (bool, int, float, str, type(None))
-    if all(h in leaves for h in allowed) and not any(
-        type(value) is h or (h is float and type(value) is int) for h in allowed
-    ):
-        wanted = " or ".join(h.__name__ for h in allowed)
-        raise TypeError(f"{path}: wanted {wanted}, got {value!r}.")
+        return _several(value, hint, path)
+    value = _number(value, hint, path) if type(value) in (int, float) else value
+    allowed = _alternatives(hint)
+    leaves = [h for h in allowed if h in _LEAVES]
+    if type(value) in _LEAVES and type(value) not in leaves:
+        # A ratio may stand for a perceptron: `mlp: Layer = 4.0`.
+        if slot is not None and type(fits) in (int, float) and type(value) in (int, float):
+            return value
+        if slot is not None and (value is not None or fits is dataclasses.MISSING):
+            raise TypeError(f"{path}: wanted a mapping with a 'kind', got {value!r}.")
+        if len(leaves) == len(allowed):
+            wanted = " or ".join(h.__name__ for h in allowed)
+            raise TypeError(f"{path}: wanted {wanted}, got {value!r}.")
+        if isinstance(value, str) and _arguments(hint, tuple):
+            raise TypeError(f"{path}: wanted a list, got {value!r}.")
     return value
 
 
-def _find(kind: str, slot: Slot, path: str) -> type:
-    """Return the class that a kind names: of the slot's folder, or "module:Class" of another package."""
+_LEAVES = (bool, int, float, str, type(None))
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _arguments(hint: Any, container: type) -> tuple[Any, ...]:
+    """Return what stands in the brackets of a dict or tuple in an annotation; (): there is none."""
+    origins = (dict, Mapping) if container is dict else (container,)
+    for part in _alternatives(hint):
+        if typing.get_origin(part) in origins:
+            return typing.get_args(part)
+    return ()
+
+
+def _several(values: tuple[Any, ...], hint: Any, path: str) -> tuple[Any, ...]:
+    """Return the parts of a tuple, each as its annotation wants it."""
+    inner = _arguments(hint, tuple)
+    if all(h in _LEAVES for h in _alternatives(hint)):
+        wanted = " or ".join(h.__name__ for h in _alternatives(hint))
+        raise TypeError(f"{path}: wanted {wanted}, got {values!r}.")
+    if inner[1:] == (...,):
+        inner = inner[:1] * len(values)
+    elif inner and len(inner) != len(values):
+        raise TypeError(f"{path}: wanted {len(inner)} values, got {values!r}.")
+    hints = inner or (hint,) * len(values)
+    return tuple(
+        _value(v, h, f"{path}[{i}]") for i, (v, h) in enumerate(zip(values, hints, strict=True))
+    )
+
+
+def _number(value: Any, hint: Any, path: str) -> Any:
+    """Return a leaf; a whole number for a field of real ones becomes one.
+
+    Raises:
+      ValueError: it is not a number, or larger than any option can mean.
+    """
+    allowed = _alternatives(hint)
+    if type(value) is int and float in allowed and int not in allowed and abs(value) < LARGEST:
+        return float(value)
+    if type(value) is int and abs(value) >= LARGEST:
+        digits = str(value) if abs(value) < 10**20 else "more"
+        raise ValueError(f"{path}: got {digits}, wanted a number below 2^32.")
+    if type(value) is float and value != value:
+        raise ValueError(f"{path}: got NaN, wanted a number.")
+    return value
+
+
+def _find(kind: Any, slot: Slot, path: str) -> type:
+    """Return the class that a kind names: of the slot's folder, or "module:Class" of another package.
+
+    Only a class that the module defines counts, so that what it imports cannot be named through it.
+    """
+    slots.check_form(kind, path)
     file, _, name = kind.partition(":")
-    package = f"{__package__}.{slot.folder}"
-    module_name = f"{package}.{file}"
-    if not _exists(package, file):
-        if not name or file.partition(".")[0] in sys.stdlib_module_names:
+    owner = slots.package(kind)
+    module_name = f"{__package__}.{slot.folder}.{file}"
+    if not slots.is_file(module_name):
+        own = owner == __package__
+        known = slots.is_file(file) if own else owner not in sys.stdlib_module_names
+        if not name or not known:
             raise ValueError(f"{path}.kind: no '{kind}' here.{_listed(kind, slot)}")
         module_name = file
     name = name or _class_name(file)
@@ -233,15 +328,18 @@ def _find(kind: str, slot: Slot, path: str) -> type:
             raise  # the file exists; something it imports does not
         raise ValueError(f"{path}.kind: no '{kind}' here.{_listed(kind, slot)}") from None
     found = getattr(module, name, None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+    if not (
+        isinstance(found, type) and dataclasses.is_dataclass(found) and _defines(module_name, found)
+    ):
         raise ValueError(f"{path}.kind: {module_name} has no class '{name}'.{_listed(kind, slot)}")
     return found
 
 
-def _exists(package: str, file: str) -> bool:
-    folder = pathlib.Path(importlib.import_module(package).__path__[0])
-    place = folder.joinpath(*file.split("."))
-    return re.fullmatch(r"[a-z_0-9.]+", file) is not None and place.with_suffix(".py").is_file()
+def _defines(module_name: str, found: type) -> bool:
+    """Tell whether a class is a module's own; of another package: that package's."""
+    if module_name.startswith(f"{__package__}."):
+        return found.__module__ == module_name
+    return found.__module__.partition(".")[0] == module_name.partition(".")[0]
 
 
 def _class_name(file: str) -> str:
@@ -254,6 +352,8 @@ def _listed(kind: str, slot: Slot) -> str:
     known = []
     for path in sorted(folder.rglob("*.py")):
         file = ".".join(path.relative_to(folder).with_suffix("").parts)
+        if path.stem.startswith("_"):
+            continue
         if slot.files and not {file, file.partition(".")[0]} & set(slot.files):
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

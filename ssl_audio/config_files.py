@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio import startup
+from ssl_audio import config, slots, startup
 
 
 def folder() -> pathlib.Path:
@@ -69,6 +69,7 @@ def with_config(verb: str, doc: str | None, *, workdir: bool = False) -> argpars
     made.add_argument(
         "--config.PATH", metavar="VALUE", help="override one option, as --config.optim.lr=1e-3"
     )
+    startup.add_trust(made)
     if workdir:
         made.add_argument("--workdir", required=True, help="where the run keeps all it writes")
     return made
@@ -91,7 +92,8 @@ def parse(
     overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
     args = parser.parse_args([a for a in argv if a not in overrides])
     try:
-        return args, load(args.config, overrides, argument=argument)
+        with slots.trusting(args.trust):  # of folders that the config names
+            return args, load(args.config, overrides, argument=argument)
     except ValueError as error:
         parser.error(f"--config: {error}")
 
@@ -122,6 +124,7 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     try:
         first(["", *file])
         made: Any = first["config"].value
+        _to_tuples(made)
         for override in overrides:
             _make_room(made, override.partition("=")[0].split(".")[1:-1])
         config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=line, **anew)
@@ -129,25 +132,54 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         message = str(error)
         if isinstance(error, KeyError):
-            message = f"an override names {message}, which the config does not have."
+            message = _unknown(str(error.args[0]), name, given)
         if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
             message = message.strip().splitlines()[-1]
         raise ValueError(message) from error
     return values["config"].value
 
 
-def _make_room(config: Any, parents: Sequence[str]) -> None:
+# Options of a run that a config may leave out, and an override bring in.
+ADDED = ("checkpoint", "evals", "record", "sharding", "warm_start")
+
+
+def _unknown(key: str, name: str, given: str) -> str:
+    """Return the message about a key that a config's own code did not find."""
+    parts = [part for part in given.split(",") if key in (part, part.partition("=")[2])]
+    if parts:
+        return f"config argument '{parts[0]}': {name} has nothing of the name {key!r}."
+    return f"{name}: its get_config found no {key!r}."
+
+
+def _to_tuples(found: Any) -> None:
+    """Make lists tuples, which can be overridden; a list comes out of the config.json of a run."""
+    for key, value in list(found.items()):
+        if hasattr(value, "items"):
+            _to_tuples(value)
+        elif isinstance(value, list):
+            with found.unlocked():
+                del found[key]  # or else the tuple would become a list again
+                found[key] = config.plain(value)
+
+
+def _make_room(found: Any, parents: Sequence[str]) -> None:
     """Create the mappings on the way to an option that do not exist yet, inside one that does."""
     from ml_collections import ConfigDict
 
-    if not set(parents[:1]) <= set(config):
-        return
+    for name in parents[:1]:
+        if name not in found and name not in ADDED:
+            close = difflib.get_close_matches(name, found, 1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            place = ".".join(["--config", *parents])
+            raise ValueError(
+                f"{place}: the config has no {name!r}.{hint} It has {', '.join(found)}."
+            )
     for name in parents:
-        if not isinstance(config, ConfigDict) or "[" in name:
+        if not isinstance(found, ConfigDict) or "[" in name:
             return
-        if name not in config:
-            config[name] = ConfigDict()
-        config = config[name]
+        if name not in found:
+            found[name] = ConfigDict()
+        found = found[name]
 
 
 ABOUT = """List the configs of this package; show one with all its options; copy one to change it.
@@ -164,6 +196,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = made.add_subparsers(dest="verb", metavar="{show,copy}")
     show = verbs.add_parser("show", help="print the resolved options")
     show.add_argument("config", metavar="NAME|FILE[:ARG,…]")
+    startup.add_trust(show)
     copy = verbs.add_parser("copy", help="write a copy to change")
     copy.add_argument("name", metavar="NAME")
     copy.add_argument("file", metavar="FILE", help="a new file")
@@ -179,9 +212,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parser().parse_args(argv)
     if args.verb == "show":
-        from ssl_audio import config
-
-        print(config.text(load(args.config)), end="")
+        with slots.trusting(args.trust):
+            print(config.text(load(args.config)), end="")
     elif args.verb == "copy":
         text = locate(args.name).read_text(encoding="utf-8")
         try:

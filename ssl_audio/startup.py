@@ -3,9 +3,10 @@
 import argparse
 import logging
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,14 @@ def parser(verb: str, doc: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the option --trust of verbs that load a folder."""
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE",
+        help="whose classes a folder's config.json may name beside ours; its code runs",
+    )  # fmt: skip
 
 
 def logs() -> None:
@@ -82,8 +91,10 @@ def _has_avx512() -> bool:
         return False
 
 
-def run(main: Callable[[], Any]) -> None:
+def run(main: Callable[[], Any], command: Sequence[str] = ()) -> None:
     """Call `main`; show a user's mistake as one message instead of a traceback.
+
+    `command`: verb and arguments, to be named where an error is one that nobody foresaw.
 
     Raises:
       SystemExit: 1 after a mistake, 130 after Ctrl-C.
@@ -106,6 +117,15 @@ def run(main: Callable[[], Any]) -> None:
                 f"'ssl_audio[tpu]'. JAX says: {message}"
             )
         sys.exit(f"{message} (SSL_AUDIO_TRACEBACK=1 shows where)")
+    except Exception as error:
+        if os.environ.get("SSL_AUDIO_TRACEBACK") or not command:
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        sys.exit(
+            f"ssl-audio {shlex.join(command)}: unforeseen {said[:500]}. A file that it was given is damaged "
+            "in a way that nobody thought of, or this is a fault of ssl_audio: SSL_AUDIO_TRACEBACK=1 "
+            "shows where; please report it."
+        )
 
 
 def _raised_by_the_search_for_devices(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.backbones.stack import check_depth
 from ssl_audio.layers.attention import attend
 from ssl_audio.layers.blocks import Mlp, drop_path
 from ssl_audio.layers.dense import INIT
@@ -125,6 +126,7 @@ class Htsat(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_depth("htsat: depths", *self.depths)
         if len(self.depths) != len(self.heads):
             raise ValueError(
                 f"htsat: depths {self.depths} and heads {self.heads} differ in number."

@@ -42,6 +42,16 @@ def over_layers(body: Any, count: int, remat: str) -> Any:
     )
 
 
+DEEPEST = 1024  # layers; a number beyond is a mistake, and building them would take for ever
+
+
+def check_depth(where: str, *depths: int) -> None:
+    """Raise ValueError unless these are numbers of layers."""
+    for depth in depths:
+        if not 1 <= depth <= DEEPEST:
+            raise ValueError(f"{where} is {depth}; wanted 1 to {DEEPEST}.")
+
+
 class Stack(nn.Module):
     """A patch encoder: [specials, patches] + positions → depth layers → final norm.
 
@@ -75,6 +85,9 @@ class Stack(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_depth("stack: depth", self.depth)
+        if self.width < 1:
+            raise ValueError(f"stack: width is {self.width}; wanted 1 or more.")
         if self.depth % self.block.layers:
             raise ValueError(f"depth {self.depth} is not a multiple of {self.block.layers}.")
         if self.remat not in REMAT:

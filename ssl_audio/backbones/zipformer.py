@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Float
-from ssl_audio.backbones.stack import over_layers
+from ssl_audio.backbones.stack import check_depth, over_layers
 from ssl_audio.layers import attention
 from ssl_audio.layers.norms import BiasNorm, swoosh_l, swoosh_r
 from ssl_audio.structs import Encoded, Tokens
@@ -51,6 +51,7 @@ class Zipformer(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_depth("zipformer: depths", *self.depths)
         names = ("widths", "depths", "hidden", "kernels", "heads", "rates")
         counts = {name: len(getattr(self, name)) for name in names}
         if len(set(counts.values())) != 1:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ssl_audio import convert, startup
 from ssl_audio.convert import families, from_state_dict
+from ssl_audio.storage import opened
 
 if TYPE_CHECKING:
     from ssl_audio.convert.base import Converted, State
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     state, options = read(args.checkpoint)
     options |= dict(map(_option, args.option))
-    model = from_state_dict(args.family, state, **options)
+    with opened.naming(args.checkpoint):
+        model = from_state_dict(args.family, state, **options)
     exported.write(args.out, model.params, model.config, unused=model.unused)
     print(_table(model))
     print(f"{args.out}: {args.family} → {model.config['objective']['kind']}")
@@ -91,7 +93,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise ValueError(f"--option {text}: write KEY=VALUE.")
     try:
         return key, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return key, value
 
 

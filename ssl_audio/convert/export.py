@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio import convert, startup
+from ssl_audio import convert, slots, startup
 from ssl_audio.convert import families
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
     made.add_argument("--out", required=True, help="folder to write")
     made.add_argument("--to", choices=families(), help="also write this family's names")
+    startup.add_trust(made)
     made.add_argument("--pth", action="store_true", help="with --to: a .pth, too (needs torch)")
     return made
 
@@ -38,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ssl_audio.storage import exported
     from ssl_audio.storage.checkpoint import load_params
 
-    params, options = load_params(args.checkpoint, args.step)
+    with slots.trusting(args.trust):
+        params, options = load_params(args.checkpoint, args.step)
+    with opened.naming(args.checkpoint):
+        opened.member(
+            opened.member(options, "objective", dict, "config.json"), "kind", str, "objective"
+        )
     kept = exported.read_unused(args.checkpoint)
     state = state_dict(args.to, params, options) | kept if args.to else None
     out = exported.write(args.out, params, options, unused=kept)

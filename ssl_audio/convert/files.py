@@ -2,16 +2,16 @@
 
 import hashlib
 import importlib.util
-import json
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
 
+from ssl_audio.storage import opened
 from ssl_audio.storage.exported import read_arrays
 
 TORCH = (".pth", ".pt", ".bin", ".ckpt")
+SAFE = (2, 6)  # the first torch whose weights_only is to be relied on
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
 CONFIGS = ("config.json", "preprocessor_config.json", "sentence_bert_config.json")
 OPTIONS = ("config", "meta/config_json", "config_json")  # of an .npz
@@ -86,23 +86,18 @@ def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     options: dict[str, Any] = {}
     for name in CONFIGS:
         if (path / name).is_file():
-            options |= json.loads((path / name).read_text())
+            options |= opened.json_file(path / name, "the config of a Hugging Face folder")
     if (path / "tokenizer.json").is_file():
         options["tokenizer"] = str(path / "tokenizer.json")
     return read(files[0])[0], options
 
 
 def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    try:
-        # Opened here, since np.load leaves a damaged file open.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a readable .npz file ({error}); is it whole?") from error
+    arrays = opened.npz(path, "a whole .npz file of weights, without pickled objects")
     texts = [str(arrays.pop(key)) for key in OPTIONS if key in arrays]
     if any(name.startswith("param/") for name in arrays):
         arrays = {name: v for name, v in arrays.items() if name.startswith("param/")}
-    return arrays, json.loads(texts[0]) if texts else {}
+    return arrays, opened.parsed(texts[0], path, "options as JSON") if texts else {}
 
 
 def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -115,11 +110,13 @@ def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         ) from None
     import pickle
 
-    try:
+    if tuple(int(n) for n in torch.__version__.split(".")[:2]) < SAFE:
+        raise RuntimeError(
+            f"{path}: torch {torch.__version__} may run code of such a file; wanted 2.6 or newer: "
+            "pip install -U 'ssl_audio[torch]'."
+        )
+    with opened.reading(path, "a file of weights", pickle.UnpicklingError, RuntimeError, OSError):
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        short = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not a readable file of weights ({short}).") from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

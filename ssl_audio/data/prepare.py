@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -23,10 +24,12 @@ from ssl_audio.data import shards, tfds
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.reading import check_share
 from ssl_audio.data.source import FIELDS, Example, Source
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 
 SETTINGS = "settings.json"
 SKIPPED = "skipped.txt"
+RATE = 16_000  # Hz
+SHORTEST = 0.01  # s; of a piece of a longer clip
 _KINDS = {"folder": "source:Folder", "manifest": "source:Manifest", "shards": "shards:Shards"}
 
 
@@ -55,6 +58,11 @@ def prepare(
       ValueError: too many unreadable clips (all named in `skipped.txt`), or `output` holds
         something else.
     """
+    least = f"0 (never cut), or at least {SHORTEST} s"
+    _check("seconds", seconds, seconds == 0 or SHORTEST <= seconds < math.inf, least)
+    _check("shard_size", shard_size, shard_size >= 1, "at least 1 clip per file")
+    _check("workers", workers, workers >= 0, "0 (one per processor), or a number of threads")
+    _check("max_bad_share", max_bad_share, 0 <= max_bad_share <= 1, "a share from 0 to 1")
     root = pathlib.Path(output).expanduser()
     metas = [source.meta(i) for i in range(len(source))]
     settings = {
@@ -80,7 +88,7 @@ def prepare(
             done = root / f"{number:05d}.json"
             stop = min(start + shard_size, len(metas))
             if done.is_file():
-                parts.append(json.loads(done.read_text(encoding="utf-8")))
+                parts.append(_part(done))
                 bar.update(stop - start)
             else:
                 reads = _read(source, range(start, stop), pool, bar)
@@ -135,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--output", required=True)
     made.add_argument("--tfds", metavar="NAME", help="write this TFDS dataset, not shards")
-    made.add_argument("--rate", type=int, default=16_000, help="Hz")
+    made.add_argument("--rate", type=int, help="Hz; default: 16000, of shards their own")
     made.add_argument("--seconds", type=float, default=0.0, help="cut longer clips in pieces")
     made.add_argument("--max-bad-share", type=float, default=0.01)
     made.add_argument("--shard-size", type=int, default=512, help="clips per file")
@@ -147,6 +155,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, prepare, and say what came of it."""
     args = parser().parse_args(argv)
+    if args.rate is not None:
+        _check("rate", args.rate, 1 <= args.rate <= 2**20, "a sampling rate, Hz")
     source = _source(args.source, args.root, args.rate, args.set)
     if args.tfds:
         made = tfds.write(source, args.tfds, args.output, max_bad_share=args.max_bad_share)
@@ -165,8 +175,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(made)} clips in {args.output}, {skipped} skipped ({SKIPPED})")
 
 
-def _source(kind: str, root: str | None, rate: int, options: Sequence[str]) -> Source:
-    values: dict[str, Any] = {"rate": rate}
+def _source(kind: str, root: str | None, rate: int | None, options: Sequence[str]) -> Source:
+    has_rate = _KINDS.get(kind, kind).partition(":")[0] == "shards" and rate is None
+    values: dict[str, Any] = {} if has_rate else {"rate": rate or RATE}
     for option in options:
         key, given, text = option.partition("=")
         if not given:
@@ -186,6 +197,22 @@ def _source(kind: str, root: str | None, rate: int, options: Sequence[str]) -> S
     return config.build({"kind": kind, **values}, "data", path="--source")
 
 
+def _check(name: str, value: float, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise ValueError(f"--{name.replace('_', '-')}: got {value}, wanted {wanted}.")
+
+
+def _part(path: pathlib.Path) -> dict[str, Any]:
+    """Return what an earlier call wrote about a finished shard."""
+    wanted = "what `ssl-audio prepare` writes about a finished file; remove it to redo that one"
+    found = opened.json_file(path, wanted)
+    clips = opened.member(found, "clips", dict, path)
+    opened.member(found, "bad", dict, path)
+    for key in (*FIELDS, "samples"):
+        opened.member(clips, key, list, path)
+    return found
+
+
 def _claim(root: pathlib.Path, settings: dict[str, Any]) -> None:
     root.mkdir(parents=True, exist_ok=True)
     path = root / SETTINGS
@@ -195,7 +222,7 @@ def _claim(root: pathlib.Path, settings: dict[str, Any]) -> None:
             raise ValueError(f"{root}: not empty, and not begun by prepare: {others[0]}, …")
         atomic.write(path, json.dumps(settings, indent=1))
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = opened.json_file(path, "the settings that `ssl-audio prepare` writes")
     differ = [key for key in settings if before.get(key) != settings[key]]
     if differ:
         changes = ", ".join(f"{key} {before.get(key)} -> {settings[key]}" for key in differ)

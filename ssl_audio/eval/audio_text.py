@@ -149,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--bank", default="", help="of descriptions: esc, or a file")
     made.add_argument("--order", action="store_true", help="also test the order of two events")
     made.add_argument("--seed", type=int, default=0, help="of the pairs of events")
+    startup.add_trust(made)
     return made
 
 
@@ -157,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     args = parser().parse_args(argv)
     from ssl_audio.inference.load import load
 
-    model = load(args.checkpoint)
+    model = load(args.checkpoint, trust=args.trust)
     model.check_offers("embed_audio", "embed_text")
     options: dict[str, Any] = dict(rate=model.rate)
     if args.manifest:

@@ -21,7 +21,7 @@ from ssl_audio.distributed import processes, sharding
 from ssl_audio.eval import metrics
 from ssl_audio.inference.windows import spread
 from ssl_audio.slots import AnySource
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 from ssl_audio.structs import TrainState
 
 
@@ -41,8 +41,17 @@ class Predictions:
     @classmethod
     def load(cls, path: pathlib.Path) -> "Predictions":
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as found:
-            return cls(**found)
+        wanted = "the predictions that `ssl-audio folds` writes"
+        found = cls(**opened.npz(path, wanted, [f.name for f in dataclasses.fields(cls)]))
+        shape = (len(found.ids), *found.logits.shape[1:])
+        if (
+            found.ids.ndim != 1
+            or found.logits.ndim != 2
+            or {found.logits.shape, found.labels.shape} != {shape}
+        ):
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in vars(found).items())
+            raise opened.error(path, shapes, f"{wanted}: ids [n], logits and labels [n, C]")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

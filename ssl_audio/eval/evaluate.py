@@ -234,6 +234,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--shots", type=int, default=0, help="clips of each class to learn from")
     made.add_argument("--draws", type=int, default=10, help="of shots; default: 10")
+    startup.add_trust(made)
     made.add_argument("--output", help="default: evals/SET_PROTOCOL[_Kshot].jsonl in RUN")
     return made
 
@@ -258,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     chosen = few_shot.CLASSIFIERS if args.shots else classifiers()
     options, protocol = SETS[args.data]
     protocol = args.protocol or protocol
-    encoder = load(args.checkpoint, args.step).encoder
+    encoder = load(args.checkpoint, args.step, trust=args.trust).encoder
     root = {"root": args.root} if args.root else {}
     source = config.build({**options, **root, "rate": encoder.rate}, "data", path="--set")
     metas = [source.meta(i) for i in range(len(source))]

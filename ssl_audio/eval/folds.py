@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio import config, config_files
-from ssl_audio.storage import atomic
+from ssl_audio import config, config_files, slots
+from ssl_audio.storage import atomic, opened
 
 log = logging.getLogger("ssl_audio")
 
@@ -41,14 +41,19 @@ def fold(options: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
     Raises:
       ValueError: the config has no evaluator `test` that classifies; what `train` raises.
     """
+    done = workdir / "result.json"
+    if done.exists():
+        return opened.json_file(done, "the scores of a fold; remove it to train the fold again")
+    with slots.trusting(slots.packages(options)):  # the workdir is this very config's
+        return _fold(options, workdir, done)
+
+
+def _fold(options: Any, workdir: pathlib.Path, done: pathlib.Path) -> dict[str, Any] | None:
     from ssl_audio.eval import classify
     from ssl_audio.storage import checkpoint
     from ssl_audio.train.loop import train
     from ssl_audio.train.run import Run
 
-    done = workdir / "result.json"
-    if done.exists():
-        return json.loads(done.read_text())
     run = config.make(Run, options)
     test = run.evals.get("test")
     if not isinstance(test, classify.Classify):
@@ -109,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for number in args.folds:
         log.info("fold %d of %s", number, ", ".join(map(str, args.folds)))
         _, options = config_files.parse(parser(), argv, argument=f"fold={number}")
-        result = fold(options, workdir / f"fold{number}")
+        with slots.trusting(args.trust):
+            result = fold(options, workdir / f"fold{number}")
         if result is None:
             return
         results[number] = result

@@ -4,7 +4,7 @@ HEAR's tools import this module by its name: hear-validator ssl_audio.eval.hear 
 want torch tensors (pip install 'ssl_audio[hear]'); `scenes` and `timestamps` do without torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ def load_model(
     layer: int = FINAL,
     pool: str = "mean",
     windows: Mapping[str, float] | None = None,
+    trust: Iterable[str] = (),
 ) -> Any:
     """Return a torch.nn.Module without parameters that holds the encoder.
 
@@ -34,6 +35,7 @@ def load_model(
       pool: of scene embeddings; see `Encoder.embed`.
       windows: embed windows of the clip, each by its logits and special tokens, as PaSST does: fields of
         `hear_windows.Windows`, all with a default. `layer` and `pool` then have no say.
+      trust: see `ssl_audio.load`.
 
     Raises:
       ValueError: no path; no such layer or pool.
@@ -46,7 +48,7 @@ def load_model(
     if not model_file_path:
         raise ValueError("load_model: got no path; wanted the workdir of a run (--model RUN).")
     check_pool(pool)
-    encoder = load(model_file_path).encoder
+    encoder = load(model_file_path, trust=trust).encoder
     encoder.check_layer(layer)
     cut = None if windows is None else Windows(**windows)
 

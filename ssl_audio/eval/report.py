@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
-import html
 import io
-import json
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config, startup
+from ssl_audio import config, slots, startup
 from ssl_audio.data.source import Source
 from ssl_audio.eval import base, evaluate
-from ssl_audio.storage import atomic, written
+from ssl_audio.eval.page import Html, fill, join, table
+from ssl_audio.storage import atomic, opened, written
 from ssl_audio.train import record
 
 if TYPE_CHECKING:
     from ssl_audio.eval.classify import Predictions
 
+log = logging.getLogger("ssl_audio")
+
 ERRORS = 12  # clips to listen to
 SECONDS = 10  # of each, at most
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>$title</title>
+<style>$style</style>$body</html>
+"""
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd }
@@ -62,7 +66,7 @@ def report(
     options = written.read(runs[0])
     sections = [_head(workdir, runs[0], options)]
     if (workdir / "folds.json").exists():
-        sections.append(_folds(json.loads((workdir / "folds.json").read_text())))
+        sections.append(_folds(workdir / "folds.json"))
     sections += _probes(workdir)
     for run in runs:
         sections += _pictures(run, f", {run.name}" if len(runs) > 1 else "")
@@ -73,12 +77,7 @@ def report(
         sections += _errors([Predictions.load(p) for p in found], _tested(runs), "Classifier")
     if labelled is not None:
         sections += _labelled(workdir, labelled, protocol, pool)
-    body = "\n".join(sections)
-    title = html.escape(workdir.name)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style>{body}</html>\n"
-    )
+    return fill(PAGE, title=workdir.name, style=Html(STYLE), body=join(sections, "\n"))
 
 
 def _number(path: pathlib.Path) -> int:
@@ -86,53 +85,65 @@ def _number(path: pathlib.Path) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _head(workdir: pathlib.Path, run: pathlib.Path, options: Mapping[str, Any]) -> str:
-    versions = (
-        json.loads((run / "versions.json").read_text()) if (run / "versions.json").exists() else {}
-    )
-    listed = ", ".join(f"{name} {value}" for name, value in versions.items())
-    text = (
-        (run / "config.txt").read_text() if (run / "config.txt").exists() else config.text(options)
-    )
-    return (
-        f"<h1>{html.escape(workdir.name)}</h1>"
-        f'<p class="sub">{html.escape(options["objective"]["kind"])}; {html.escape(listed)}</p>'
-        f"<details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details>"
+def _head(workdir: pathlib.Path, run: pathlib.Path, options: Mapping[str, Any]) -> Html:
+    path = run / "versions.json"
+    versions = opened.json_file(path, "the versions that a run writes") if path.exists() else {}
+    path = run / "config.txt"
+    text = opened.text(path, "a config as text") if path.exists() else config.text(options)
+    return fill(
+        '<h1>$name</h1><p class="sub">$kind; $versions</p>'
+        "<details><summary>Configuration</summary><pre>$text</pre></details>",
+        name=workdir.name,
+        kind=written.trained(str(run), "kind"),
+        versions=", ".join(f"{name} {value}" for name, value in versions.items()),
+        text=text,
     )
 
 
-def _folds(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    first = next(iter(results.values()))
-    columns = [(which, name) for which in first for name in first[which]]
-    values = np.array([[result[w][n] for w, n in columns] for result in results.values()])
+def _folds(path: pathlib.Path) -> Html:
+    wanted = "the scores of folds that `ssl-audio folds` writes"
+    results = opened.json_file(path, wanted)
+    with opened.reading(path, wanted, StopIteration):
+        first = next(iter(results.values()))
+        columns = [(which, name) for which in first for name in first[which]]
+        scores = [[float(result[w][n]) for w, n in columns] for result in results.values()]
+    values = np.array(scores)
     rows = [(fold, *row) for fold, row in zip(results, values.tolist(), strict=True)]
     rows += [("mean", *values.mean(axis=0)), ("std", *values.std(axis=0))]
     head = ("fold", *(f"{name}, {which} step" for which, name in columns))
-    return f"<h2>Folds</h2>{_table(head, rows)}"
+    return fill("<h2>Folds</h2>$table", table=table(head, rows))
 
 
-def _probes(workdir: pathlib.Path) -> Iterator[str]:
+def _probes(workdir: pathlib.Path) -> Iterator[Html]:
     """Yield a table per file of `evaluate`: a row per kind of features, a column per classifier."""
+    wanted = "the records that `ssl-audio evaluate` writes"
     for path in sorted((workdir / "evals").glob("*.jsonl")):
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        means = [r for r in records if r.get("fold") == "mean"]
-        kinds = list(dict.fromkeys(r["features"] for r in means))
-        names = list(dict.fromkeys(r["classifier"] for r in means))
-        value = {(r["features"], r["classifier"]): r["accuracy"] for r in means}
+        records = opened.json_lines(path, wanted)
+        with opened.reading(path, wanted):
+            means = [r for r in records if r.get("fold") == "mean"]
+            kinds = list(dict.fromkeys(r["features"] for r in means))
+            names = list(dict.fromkeys(r["classifier"] for r in means))
+            value = {(r["features"], r["classifier"]): r["accuracy"] for r in means}
+            pools = {str(r["pool"]) for r in records if "pool" in r}
         rows = [(kind, *(value.get((kind, name), "") for name in names)) for kind in kinds]
-        pools = {r["pool"] for r in records if "pool" in r}
         about = f"{path.stem}, pooling {', '.join(sorted(pools))}" if pools else path.stem
-        yield f"<h2>Frozen features: {html.escape(about)}</h2>{_table(('features', *names), rows)}"
+        yield fill(
+            "<h2>Frozen features: $about</h2>$table",
+            about=about,
+            table=table(("features", *names), rows),
+        )
 
 
-def _pictures(run: pathlib.Path, which: str) -> Iterator[str]:
+def _pictures(run: pathlib.Path, which: str) -> Iterator[Html]:
     metrics = run / "metrics.jsonl"
     figure = record.curves(metrics) if metrics.exists() and metrics.stat().st_size else None
     if figure is not None:
-        yield f"<h2>Training{which}</h2>{_image(_png(figure), 'training curves')}"
+        image = _image(_png(figure), "training curves")
+        yield fill("<h2>Training$which</h2>$image", which=which, image=image)
     path = run / "figures" / "reconstructions.png"
     if path.exists():
-        yield f"<h2>Reconstructions{which}</h2>{_image(path.read_bytes(), 'reconstructions')}"
+        image = _image(path.read_bytes(), "reconstructions")
+        yield fill("<h2>Reconstructions$which</h2>$image", which=which, image=image)
 
 
 def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
@@ -142,16 +153,32 @@ def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
     found = []
     for run in runs:
         options = written.read(run)
-        test = config.make(Run, options).evals.get("test")
+        addresses = [text for text in _texts(options.get("evals", {})) if "://" in text]
+        if addresses:  # a folder may come from anyone: it makes nobody fetch anything
+            log.warning("%s: its test clips are at %s: not fetched, no sound.", run, addresses[0])
+            continue
+        with opened.naming(run / written.CONFIG):
+            test = config.make(Run, options).evals.get("test")
         try:
             if test is not None and len(test.source):
                 found.append(test.source)
         except (ValueError, OSError):
-            logging.getLogger("ssl_audio").warning("%s: its test clips are gone: no sound.", run)
+            log.warning("%s: its test clips are gone: no sound.", run)
     return found
 
 
-def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[str]:
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in some options."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _texts(entry)
+    elif isinstance(value, str):
+        yield value
+
+
+def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[Html]:
     """Yield the scores per class, the confusion matrix and the worst errors to listen to."""
     from ssl_audio.eval import classify
 
@@ -166,7 +193,12 @@ def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str)
     several = bool((made.labels.sum(axis=1) != 1).any())
     scores = classify.scores(made.logits, made.labels, multilabel=several)
     listed = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-    yield f"<h2>{title} on held-out clips</h2><p>{len(made.ids)} clips: {listed}</p>"
+    yield fill(
+        "<h2>$title on held-out clips</h2><p>$count clips: $listed</p>",
+        title=title,
+        count=len(made.ids),
+        listed=listed,
+    )
     if several:
         return
     truth, said = made.labels.argmax(axis=1), made.logits.argmax(axis=1)
@@ -178,17 +210,21 @@ def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str)
     worst = [i for i in np.argsort(right, kind="stable") if truth[i] != said[i]][:ERRORS]
     where = {source.meta(k)["id"]: (source, k) for source in sources for k in range(len(source))}
     rows = [
-        f"<tr><td>{html.escape(str(made.ids[i]))}</td><td>{html.escape(names[truth[i]])}</td>"
-        f"<td>{html.escape(names[said[i]])}</td><td>{share[i, said[i]]:.2f}</td>"
-        f"<td>{_audio(*where[made.ids[i]]) if made.ids[i] in where else ''}</td></tr>"
+        (
+            made.ids[i],
+            names[truth[i]],
+            names[said[i]],
+            f"{share[i, said[i]]:.2f}",
+            _audio(*where[made.ids[i]]) if made.ids[i] in where else "",
+        )
         for i in worst
     ]
     if rows:
-        head = "".join(f"<th>{h}</th>" for h in ("clip", "is", "taken for", "with", ""))
-        yield f"<h3>Worst errors</h3><table><thead><tr>{head}</tr></thead>{''.join(rows)}</table>"
+        made_table = table(("clip", "is", "taken for", "with", ""), rows)
+        yield fill("<h3>Worst errors</h3>$table", table=made_table)
 
 
-def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -> Iterator[str]:
+def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -> Iterator[Html]:
     """Yield a map of the embeddings, and what a linear probe says of each clip, folds held out."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -211,7 +247,10 @@ def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -
     perplexity = min(30.0, (len(z) - 1) / 3)
     places = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(flat)
     names = source.info.labels or tuple(map(str, range(labels.max() + 1)))
-    yield "<h2>Map of the embeddings</h2><p>t-SNE of the final layer; point at a dot for its clip.</p>"
+    yield fill(
+        "<h2>Map of the embeddings</h2>"
+        "<p>t-SNE of the final layer; point at a dot for its clip.</p>"
+    )
     yield _scatter(places, labels, ids, names)
     logits = np.full((len(ids), len(names)), -1e9)
     for test in split.tests.values():
@@ -224,40 +263,34 @@ def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -
     yield from _errors([made], [source], "Linear probe")
 
 
-def _scatter(places: np.ndarray, labels: np.ndarray, ids: np.ndarray, names: Sequence[str]) -> str:
+def _scatter(places: np.ndarray, labels: np.ndarray, ids: np.ndarray, names: Sequence[str]) -> Html:
     low, high = places.min(axis=0), places.max(axis=0)
     at = 15 + (places - low) / np.maximum(high - low, 1e-9) * [770, 470]
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{_colour(k, len(names))}" fill-opacity=".8">'
-        f"<title>{html.escape(f'{i}: {names[k]}')}</title></circle>"
+    dot = '<circle cx="$x" cy="$y" r="4" fill="$colour" fill-opacity=".8"><title>$name</title></circle>'
+    dots = (
+        fill(
+            dot, x=f"{x:.1f}", y=f"{y:.1f}", colour=_colour(k, len(names)), name=f"{i}: {names[k]}"
+        )
         for (x, y), k, i in zip(at, labels, ids, strict=True)
     )
-    legend = " ".join(
-        f'<span><i class="dot" style="background:{_colour(k, len(names))}"></i> {html.escape(name)}</span>'
-        for k, name in enumerate(names)
+    one = '<span><i class="dot" style="background:$colour"></i> $name</span>'
+    legend = (fill(one, colour=_colour(k, len(names)), name=n) for k, n in enumerate(names))
+    return fill(
+        '<svg viewBox="0 0 800 500" role="img" aria-label="map of the embeddings">$dots</svg>'
+        '<p class="legend">$legend</p>',
+        dots=join(dots),
+        legend=join(legend, " "),
     )
-    box = '<svg viewBox="0 0 800 500" role="img" aria-label="map of the embeddings">'
-    return f'{box}{dots}</svg><p class="legend">{legend}</p>'
 
 
 def _colour(k: int, count: int) -> str:
     return f"hsl({360 * k // count} 70% {45 if k % 2 else 58}%)"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def cell(value):
-        return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
-
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _image(png: bytes, name: str, width: int = 100) -> str:
+def _image(png: bytes, name: str, width: int = 100) -> Html:
     data = base64.b64encode(png).decode()
-    return f'<img alt="{name}" style="width:{width}%" src="data:image/png;base64,{data}">'
+    one = '<img alt="$name" style="width:$width%" src="data:image/png;base64,$data">'
+    return fill(one, name=name, width=width, data=data)
 
 
 def _png(figure: Any) -> bytes:
@@ -266,7 +299,7 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _audio(source: Source, k: int) -> str:
+def _audio(source: Source, k: int) -> Html:
     import soundfile
 
     example = source[k]
@@ -274,7 +307,8 @@ def _audio(source: Source, k: int) -> str:
     sound = example["audio"][: SECONDS * example["rate"]]
     soundfile.write(buffer, sound, example["rate"], format="FLAC", subtype="PCM_16")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<audio controls preload="none" src="data:audio/flac;base64,{data}"></audio>'
+    one = '<audio controls preload="none" src="data:audio/flac;base64,$data"></audio>'
+    return fill(one, data=data)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -285,13 +319,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--root", help="where they are (synthetic: nowhere)")
     made.add_argument("--pool", default="mean", help="see evaluate")
     made.add_argument("--output", help="default: report.html in the workdir")
+    startup.add_trust(made)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and write the page."""
     args = parser().parse_args(argv)
-    workdir = pathlib.Path(args.workdir).expanduser().resolve()
+    with slots.trusting(args.trust):
+        _write(args, pathlib.Path(args.workdir).expanduser().resolve())
+
+
+def _write(args: argparse.Namespace, workdir: pathlib.Path) -> None:
     source, protocol = None, "folds"
     if args.data:
         options, protocol = evaluate.SETS[args.data]

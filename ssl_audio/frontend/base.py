@@ -4,7 +4,7 @@ Frontends are frozen dataclasses without parameters, so they hash and may be clo
 Called by objectives and evaluators.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -65,3 +65,18 @@ def framed(audio: Wave, frames: int, window: int, hop: int) -> Float[Array, "B T
     hops = audio.reshape(audio.shape[0], -1, hop)
     joined = jnp.concatenate([hops[:, i : i + frames] for i in range(parts)], axis=2)
     return joined[:, :, :window]
+
+
+# The largest that a frontend's sizes can mean; beyond, its tables alone would fill the memory.
+MOST = dict(rate=2**20, bins=2**13, hop=2**20, window=2**20, taper=2**20, size=2**20, frames=2**24)
+
+
+def check_sizes(frontend: Any) -> None:
+    """Raise ValueError, naming the field, when a size is beyond MOST."""
+    name = type(frontend).__name__
+    for field, most in MOST.items():
+        value = getattr(frontend, field, None)
+        if value is not None and value > most:
+            raise ValueError(f"{name}: {field} is {value}; wanted at most {most}.")
+    if getattr(frontend, "window", 0) > 1024 * max(1, frontend.hop):
+        raise ValueError(f"{name}: hop is {frontend.hop}; wanted at least a 1024th of the window.")

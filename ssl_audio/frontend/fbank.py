@@ -16,7 +16,7 @@ import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Int, Spec, Wave
 from ssl_audio.distributed.sharding import by_rows
-from ssl_audio.frontend.base import before, framed
+from ssl_audio.frontend.base import before, check_sizes, framed
 
 FLOOR = float(np.finfo(np.float32).eps)  # lowest energy before the logarithm: -15.94
 
@@ -71,6 +71,7 @@ class Fbank:
     std: float = 4.5689974
 
     def __post_init__(self):
+        check_sizes(self)
         for name in ("rate", "bins", "hop", "window", "std", "taper", "scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Fbank: {name} is {getattr(self, name)}; it must be above 0.")

@@ -15,7 +15,7 @@ import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Float, Int, Spec, Wave
 from ssl_audio.distributed.sharding import by_rows
-from ssl_audio.frontend.base import before, framed
+from ssl_audio.frontend.base import before, check_sizes, framed
 
 SCALES = ("slaney", "htk")
 
@@ -59,6 +59,7 @@ class Mel:
     centre: ClassVar[float] = 0.0
 
     def __post_init__(self):
+        check_sizes(self)
         for name in ("rate", "bins", "hop", "window", "std", "floor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Mel: {name} is {getattr(self, name)}; it must be above 0.")

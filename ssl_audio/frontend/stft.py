@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_audio.arrays import Array, Bool, Int, Spec, Wave
 from ssl_audio.distributed.sharding import by_rows
-from ssl_audio.frontend.base import before
+from ssl_audio.frontend.base import before, check_sizes
 from ssl_audio.frontend.fbank import hann, mel_centres, mel_triangles
 
 
@@ -55,6 +55,7 @@ class Stft:
     centre: ClassVar[float] = 0.0
 
     def __post_init__(self):
+        check_sizes(self)
         for name in ("rate", "bins", "hop", "taper", "size", "floor", "std"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Stft: {name} is {getattr(self, name)}; it must be above 0.")

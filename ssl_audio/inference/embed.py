@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pool", choices=POOLS, default="mean")
     made.add_argument("--frames", action="store_true", help="also features of each patch column")
     made.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
+    startup.add_trust(made)
     made.add_argument(
         "--batch-size",
         type=int,
@@ -109,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = _possible(pathlib.Path(args.output))
     from ssl_audio.inference.load import load
 
-    encoder = load(args.checkpoint, args.step).encoder
+    encoder = load(args.checkpoint, args.step, trust=args.trust).encoder
     if args.batch_size is None:
         args.batch_size = encoder.batch_size
     encoder = dataclasses.replace(encoder, batch_size=args.batch_size)

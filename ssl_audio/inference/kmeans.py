@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config, startup
+from ssl_audio import config, slots, startup
 from ssl_audio.data import places
 from ssl_audio.data.entries import clips
 from ssl_audio.data.reading import reading
@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--layer", type=int, default=-1, help="0, 1, …; default: the last norm's")
     made.add_argument("--vectors", type=int, default=200_000, help="largest number to cluster")
     made.add_argument("--seed", type=int, default=0)
+    startup.add_trust(made)
     return made
 
 
@@ -103,8 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ssl_audio.storage import exported
 
     if args.checkpoint:
-        encoder = load(args.checkpoint).encoder
-        shape = written.architecture(args.checkpoint)
+        encoder = load(args.checkpoint, trust=args.trust).encoder
+        with slots.trusting(args.trust):
+            shape = written.architecture(args.checkpoint)
         samples = written.samples(encoder.config)
     else:
         shape, samples = {k: v for k, v in MFCC.items() if k != "kind"}, WINDOW

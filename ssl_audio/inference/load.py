@@ -4,14 +4,14 @@ import importlib
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
-from ssl_audio import config, startup
+from ssl_audio import config, slots, startup
 from ssl_audio.inference.model import Model
-from ssl_audio.storage import checkpoint
+from ssl_audio.storage import checkpoint, opened
 from ssl_audio.versions import __version__
 
 # Predictor → the interface of models that offer it. The first that a model offers counts; one that
@@ -26,12 +26,17 @@ ANY = "ssl_audio.inference.model:Model"
 log = logging.getLogger(__name__)
 
 
-def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
+def load(
+    path: str | os.PathLike, step: int | str | None = None, *, trust: Iterable[str] = ()
+) -> Any:
     """Load the model of a training run, or of an exported or converted folder.
+
+    A folder's config.json imports nothing but ssl_audio, unless you `trust` another package by name.
 
     Args:
       path: the run's workdir, or the folder.
       step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
+      trust: packages of others whose classes the config may name, as ["mylab"]; their code runs.
 
     Returns:
       The class that the objective names as its `interface`; else an `AudioTextModel` for models of audio
@@ -39,8 +44,14 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
 
     Raises:
       FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.
-      ValueError: the run's config or parameters do not fit this version of the package.
+      ValueError: the run's config or parameters do not fit this version of the package, or it names a
+        class of a package that is not trusted.
     """
+    with slots.trusting(trust):
+        return _load(path, step)
+
+
+def _load(path: str | os.PathLike, step: int | str | None) -> Any:
     path = pathlib.Path(path).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(
@@ -51,11 +62,14 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
     startup.keep_programs()
     params, options = checkpoint.load_params(path, step)
     where = f"{path}/config.json does not fit ssl_audio {__version__}"
+    if "objective" not in options:
+        raise ValueError(f"{where}: it has no 'objective'.")
     try:
         objective = config.build(options["objective"], "objectives")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
-    if not objective.predictors():
+        offered = objective.predictors()
+    except Exception as error:  # whatever options that do not fit make a class raise
+        raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
+    if not offered:
         raise ValueError(f"{path}: {type(objective).__name__} has no predictors.")
     which = "" if step is None else f", step {step}"
     model = interface(objective)(
@@ -72,6 +86,8 @@ def load(path: str | os.PathLike, step: int | str | None = None) -> Any:
             path, error, type(model).__name__,
         )  # fmt: skip
         return model
+    except Exception as error:
+        raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
     checkpoint.check_shapes(params, wanted, str(path))
     return model
 
@@ -83,7 +99,8 @@ def interface(objective: Any) -> type[Model]:
       ValueError: the objective names one that does not exist or is no `Model`.
     """
     offered = (INTERFACES[name] for name in INTERFACES if name in objective.predictors())
-    named = objective.interface or next(offered, ANY)
+    # Of the class and not of the object, whose fields come from a config.
+    named = type(objective).interface or next(offered, ANY)
     module, _, name = named.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)

@@ -20,7 +20,7 @@ import numpy as np
 from ssl_audio import startup
 from ssl_audio.data.decode import DecodeError, decode
 from ssl_audio.data.source import audio_files
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 from ssl_audio.storage.partial_results import Parts
 
 if TYPE_CHECKING:
@@ -55,10 +55,14 @@ class Index:
         self._folder = pathlib.Path(folder)
         if not (self._folder / ROWS).is_file():
             raise ValueError(f"{folder}: no index there; make one: ssl-audio search index")
-        found = json.loads((self._folder / ROWS).read_text(encoding="utf-8"))
-        self.checkpoint: str = found["checkpoint"]
-        self._rows = found["rows"]
-        self._vectors = _faiss().read_index(str(self._folder / VECTORS))
+        place = self._folder / ROWS
+        found = opened.json_file(place, "the rows that `ssl-audio search index` writes")
+        self.checkpoint: str = opened.member(found, "checkpoint", str, place)
+        self._rows = [
+            _row(row, f"{place}: rows[{i}]")
+            for i, row in enumerate(opened.member(found, "rows", list, place))
+        ]
+        self._vectors = _vectors(self._folder / VECTORS, len(self._rows))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -66,6 +70,12 @@ class Index:
     def query(self, vector: np.ndarray, top: int = 10) -> list[Hit]:
         """Return the most similar files to a unit vector [D], best first, each with its best segment."""
         # A file has several stretches; more are asked for until enough files have come.
+        if vector.shape != (self._vectors.d,):
+            raise opened.error(
+                self._folder / VECTORS,
+                f"vectors of {self._vectors.d} numbers",
+                f"the {vector.shape[-1]} of the model {self.checkpoint}",
+            )
         found: dict[str, Hit] = {}
         wanted = min(len(self), 4 * top)
         while True:
@@ -149,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--top", type=int, default=10, help="files to show")
     for verb in (make, ask):
         verb.add_argument("--index", required=True, metavar="DIR", help="the index's folder")
+        startup.add_trust(verb)
     return made
 
 
@@ -159,11 +170,11 @@ def main(argv: Sequence[str] | None = None) -> Any:
         parser().error("query: give words, or --audio FILE")
     if args.verb == "index":
         path = str(pathlib.Path(args.checkpoint).expanduser().resolve())
-        index = build(_load(path), path, args.index, args.places)
+        index = build(_load(path, args.trust), path, args.index, args.places)
         print(f"{args.index}: {len(index)} stretches")
         return index
     index = Index(args.index)
-    model = _load(index.checkpoint)
+    model = _load(index.checkpoint, args.trust)
     if args.audio:
         vector = model.embed_audio(decode(args.audio, model.rate), model.rate)
     else:
@@ -173,10 +184,10 @@ def main(argv: Sequence[str] | None = None) -> Any:
     return hits
 
 
-def _load(path: str) -> AudioTextModel:
+def _load(path: str, trust: Sequence[str]) -> AudioTextModel:
     from ssl_audio.inference.load import load
 
-    model = load(path)
+    model = load(path, trust=trust)
     model.check_offers("embed_audio", "embed_text")
     return model
 
@@ -196,6 +207,28 @@ def _files(places: Iterable[str]) -> list[pathlib.Path]:
 def _version(path: pathlib.Path) -> str:
     about = path.stat()
     return f"{path}|{about.st_size}|{about.st_mtime_ns}"
+
+
+def _row(row: Any, where: str) -> tuple[str, float, float]:
+    kinds = (str, (int, float), (int, float))
+    if not (isinstance(row, list) and len(row) == 3 and all(map(isinstance, row, kinds))):
+        raise opened.error(where, opened.short(row), "[file, first second, last second]")
+    return row[0], row[1], row[2]
+
+
+def _vectors(path: pathlib.Path, rows: int) -> Any:
+    """Return Faiss's index of a file, seen to be one that `build` wrote."""
+    faiss = _faiss()
+    wanted = "the flat inner-product index that `ssl-audio search index` writes"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; make it: ssl-audio search index")
+    with opened.reading(path, wanted, RuntimeError):
+        found = faiss.read_index(str(path))
+    if not isinstance(found, faiss.IndexFlat) or found.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise opened.error(path, f"an index of the kind {type(found).__name__}", wanted)
+    if found.ntotal != rows:
+        raise opened.error(path, f"{found.ntotal} vectors", f"one for each of the {rows} in {ROWS}")
+    return found
 
 
 def _faiss() -> Any:

@@ -72,7 +72,12 @@ class Tagging(Objective):
         encoded = self._encode(
             {"tokenizer": tokenizer["params"], "encoder": encoder["params"]}, spec, None
         )
-        head = self.head.init(keys[2], encoded)
+        logits, head = self.head.init_with_output(keys[2], encoded)
+        if "label" in batch and batch["label"].shape[-1] != logits.shape[-1]:
+            raise ValueError(
+                f"objective.head.classes: got {logits.shape[-1]}, wanted the {batch['label'].shape[-1]} of "
+                "the batch's labels, data.entries.label.classes: make them the same number."
+            )
         params = {"tokenizer": tokenizer, "encoder": encoder, "head": head}
         return {name: variables["params"] for name, variables in params.items()}, {}
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.storage import atomic, written
+from ssl_audio.storage import atomic, opened, written
 
 PARAMS = "model.safetensors"
 UNUSED = "unused.safetensors"  # arrays of a foreign checkpoint that the model does without
@@ -71,6 +71,11 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
         place = params
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                break
+        if not isinstance(place, dict) or last in place:
+            got = f"an array {name!r} beside one that is named as a part of its path"
+            raise opened.error(path / PARAMS, got, "arrays named by the paths of a tree")
         place[last] = value
     return params, config
 
@@ -89,11 +94,10 @@ def read_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, st
     """
     import safetensors
 
-    try:
+    wanted = "a whole safetensors file"
+    with opened.reading(path, wanted, safetensors.SafetensorError):
         with safetensors.safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (safetensors.SafetensorError, TypeError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
 
 
 def write_arrays(

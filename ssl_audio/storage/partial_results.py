@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 
 SETTINGS = "settings.json"
 BYTES = 2**25  # a part is written when this much has come together,
@@ -113,7 +113,9 @@ class Parts:
             self.write()
 
     def _check(self) -> None:
-        before = json.loads((self._folder / SETTINGS).read_bytes())
+        path = self._folder / SETTINGS
+        hint = f"Remove {self._folder} to start anew."
+        before = opened.json_file(path, f"the settings of an interrupted run. {hint}")
         differ = [k for k, v in self._settings.items() if before.get(k) != v]
         if differ:
             changes = ", ".join(f"{k}: {before.get(k)}, now {self._settings[k]}" for k in differ)
@@ -124,10 +126,15 @@ class Parts:
 
     def _index(self, path: pathlib.Path) -> int:
         """Take note of what a part holds; return which run wrote it."""
-        run = int(path.stem.partition("-")[0])
-        with open(path, "rb") as file:
+        wanted = f"a part of an interrupted run. Remove {self._folder} to start anew"
+        with opened.reading(path, wanted), open(path, "rb") as file:
+            run = int(path.stem.partition("-")[0])
             index = json.loads(file.readline())
             start = file.tell()
+            size = path.stat().st_size - start
+            for _, _, offset, shape in index:
+                if not 0 <= offset <= offset + 4 * int(np.prod(shape)) <= size:
+                    raise ValueError(f"{size} bytes of numbers, fewer than its first line says")
         for kind, id, offset, shape in index:
             place = _Place(path, start + offset, tuple(shape))
             if kind == "vector":

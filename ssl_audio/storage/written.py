@@ -1,10 +1,12 @@
 """A run's config, read back: as it would be written today, its architecture, what another run takes over."""
 
-import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ssl_audio import slots
+from ssl_audio.storage import opened
 
 CONFIG = "config.json"
 # Kinds of classes that have moved or been renamed since version 0.1 → today's, and options they need.
@@ -33,25 +35,49 @@ KINDS: dict[str, str | dict[str, Any]] = {
 }
 
 
-def read(path: str | os.PathLike) -> dict[str, Any]:
+WANTED = "the config that a run, `ssl-audio export` or `convert` writes"
+MAPPINGS = ("objective", "data", "optim", "sharding", "checkpoint", "record", "evals", "warm_start")
+
+
+def read(path: str | os.PathLike, trust: Iterable[str] = ()) -> dict[str, Any]:
     """Return the config of a run or of an exported folder, as today's version would write it.
+
+    This is the only place that reads a folder's config, and nothing in it may name code of others.
+
+    Args:
+      path: the folder.
+      trust: packages that it may name beside ours, and beside those of `slots.trusting`.
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: it is damaged.
+      ValueError: it is damaged, or names a class of a package that is not trusted.
     """
     file = pathlib.Path(path).expanduser() / CONFIG
     if not file.is_file():
         raise FileNotFoundError(
             f"{path}: no {CONFIG}; wanted the workdir of a training run, or an exported folder."
         )
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: damaged ({error}); wanted the JSON that a run writes.") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: wanted the JSON object that a run writes.")
-    return upgraded(config)
+    found = opened.json_file(file, WANTED)
+    _check_mappings(found, file)
+    found = upgraded(found)
+    if "samples" in entry(found, "audio"):
+        with opened.naming(file):
+            samples(found)
+    with slots.trusting(trust):
+        slots.check_trusted(found, str(file))
+    return found
+
+
+def _check_mappings(found: Mapping[str, Any], file: pathlib.Path) -> None:
+    """Raise ValueError where something else stands for options."""
+    for name in MAPPINGS:
+        if name in found:
+            opened.member(found, name, dict, file)
+    entries = found.get("data", {}).get("entries", {})
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        opened.member(found["data"], "entries", dict, f"{file}: data")
+        for name in entries:
+            opened.member(entries, name, dict, f"{file}: data.entries")
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +132,12 @@ def samples(config: Mapping[str, Any]) -> int:
     """
     if "samples" not in (found := entry(config, "audio")):
         raise ValueError("config: no data.entries.audio.samples; wanted a model of sound.")
-    return found["samples"]
+    return opened.numbers(
+        found["samples"],
+        lambda n: isinstance(n, int) and 0 < n < 2**31,
+        "config.data.entries.audio.samples",
+        "a number of samples, from 1 to 2^31",
+    )
 
 
 def trained(path: str, *keys: str) -> Any:
@@ -115,7 +146,7 @@ def trained(path: str, *keys: str) -> Any:
     Raises:
       ValueError: there is no run, or its objective has no such option.
     """
-    found = read(path)["objective"]
+    found = opened.member(read(path), "objective", dict, pathlib.Path(path) / CONFIG)
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             raise ValueError(f"{path}: its objective has no {'.'.join(keys)}.")
@@ -132,7 +163,8 @@ def architecture(path: str) -> dict[str, Any]:
       ValueError: `path` is not the workdir of a run of an encoder.
     """
     objective = trained(path)
-    objective = objective.get("towers", {}).get("audio", objective)
+    towers = objective.get("towers", {})
+    objective = towers.get("audio", objective) if isinstance(towers, dict) else objective
     parts = ("frontend", "tokenizer", "encoder")
     if missing := [part for part in parts if part not in objective]:
         raise ValueError(f"pretrained={path}: its objective has no {', '.join(missing)}.")

@@ -6,7 +6,7 @@ The same command continues a run that was killed or stopped.
 import argparse
 from collections.abc import Sequence
 
-from ssl_audio import config, config_files
+from ssl_audio import config, config_files, slots
 from ssl_audio.train import record
 
 
@@ -25,5 +25,5 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     processes.start()
     same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
-    with processes.joined(same, shared=args.workdir):
+    with slots.trusting(args.trust), processes.joined(same, shared=args.workdir):
         return train(options, args.workdir, profile=args.profile)

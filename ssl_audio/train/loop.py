@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio import config, versions
+from ssl_audio import config, slots, versions
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint
 from ssl_audio.train import record
+from ssl_audio.train.clips import check_clips
 from ssl_audio.train.record import Recorder
-from ssl_audio.train.run import Run, check_clips
+from ssl_audio.train.run import Run, fitting
 from ssl_audio.train.step import init_state, make_train_step
 
 log = logging.getLogger("ssl_audio")
@@ -44,9 +45,15 @@ def train(
       TypeError, ValueError: something in the config is wrong; nothing has been computed.
       NotFinite: with the step and the clips; the state before it has been saved.
     """
+    with slots.trusting(slots.packages(options)):  # what it names itself, its own workdir may too
+        return _train(options, pathlib.Path(workdir).resolve(), profile)
+
+
+def _train(
+    options: Any, workdir: pathlib.Path, profile: tuple[int, int] | None
+) -> dict[str, float]:
     run = config.make(Run, options)
     check_clips(run, config.plain(options))
-    workdir = pathlib.Path(workdir).resolve()
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
     every = functools.partial(config.duration, total=total, epoch=epoch)
@@ -75,8 +82,9 @@ def train(
             workdir, run.record, start=start, total=total, lead=processes.is_lead(), profile=profile
         ) as recorder:
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
-            recorder.price(step, *shapes)
-            step = processes.compiled(step, *shapes)
+            with fitting(shapes[1]):
+                recorder.price(step, *shapes)
+                step = processes.compiled(step, *shapes)
             session = Session(run, mesh, step, batches, recorder, checkpoints, total, every)
             try:
                 return _loop(session, state, start)
@@ -94,7 +102,8 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
         zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in batch.items()}
         return init_state(run.objective, txs, jax.random.key(run.seed), zeros)
 
-    shapes = jax.eval_shape(first)
+    with fitting(batch):
+        shapes = jax.eval_shape(first)
     layout = run.sharding.infer(shapes, mesh)
     wanted = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout

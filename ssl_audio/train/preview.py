@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio import config_files
+from ssl_audio import config_files, slots
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 EPOCH = 1000  # steps; schedules need a number, nothing here depends on it
@@ -58,7 +58,7 @@ def preview(options: Any, *, compiled: bool = True) -> Preview:
     from ssl_audio.distributed import sharding
     from ssl_audio.train import flops
     from ssl_audio.train.loop import plan
-    from ssl_audio.train.run import Run
+    from ssl_audio.train.run import Run, fitting
 
     run = config.make(Run, options)
     total = config.duration(run.steps, total=0, epoch=EPOCH)
@@ -67,7 +67,8 @@ def preview(options: Any, *, compiled: bool = True) -> Preview:
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
         _, step, state = plan(run, mesh, total, EPOCH)
         batch = sharding.spec(run.data.spec(), mesh)
-        traced = step.trace(state, batch)
+        with fitting(batch):
+            traced = step.trace(state, batch)
         program = traced.lower().compile() if compiled else None
     parameters = collections.Counter()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
@@ -197,7 +198,8 @@ def main(argv: Sequence[str] | None = None) -> Preview:
     jax.config.update("jax_num_cpu_devices", math.prod(args.mesh.values()))
     options = config.plain(options)
     options["sharding"] = {**options.get("sharding", {}), "data": 1, "fsdp": 1, **args.mesh}
-    found = preview(options, compiled=not args.no_compile)
+    with slots.trusting(args.trust):
+        found = preview(options, compiled=not args.no_compile)
     mesh = " x ".join(f"{name} {n}" for name, n in args.mesh.items())
     print(report(found, mesh, time.monotonic() - began))
     return found

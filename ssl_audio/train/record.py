@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio import config
-from ssl_audio.storage import atomic, written
+from ssl_audio.storage import atomic, opened, written
 from ssl_audio.train import flops
 from ssl_audio.versions import versions
 
@@ -344,11 +344,12 @@ def curves(path: pathlib.Path) -> Any:
     from matplotlib.ticker import MaxNLocator
 
     series: dict[str, list[tuple[int, float]]] = {}
-    for line in path.read_text().splitlines():
-        record = json.loads(line)
-        for name, value in record.items():
-            if name != "step" and name not in SPEED:
-                series.setdefault(name, []).append((record["step"], value))
+    wanted = "the metrics that a run writes, a step and numbers a line"
+    for i, record in enumerate(opened.json_lines(path, wanted), 1):
+        with opened.reading(f"{path}, record {i}", wanted):
+            numbers = {name: float(value) for name, value in record.items()}
+            for name in numbers.keys() - {"step", *SPEED}:
+                series.setdefault(name, []).append((int(numbers["step"]), numbers[name]))
     if not series:
         return None
     wide = min(3, len(series))

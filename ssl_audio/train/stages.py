@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio import config, config_files
+from ssl_audio import config, config_files, slots
 
 log = logging.getLogger("ssl_audio")
 
@@ -43,15 +43,18 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
 
     root, done = pathlib.Path(args.workdir).resolve(), []
     processes.start()
+    trust = set(args.trust)  # of the runs of before, which this very command wrote
     for number in range((args.rounds - 1) * len(names) + 1):
         stage = names[number % len(names)]
         workdir = root / f"{number // len(names)}_{stage}"
         before = f",previous={done[-1]}" if done else ""
-        _, options = config_files.parse(parser(), argv, argument=f"stage={stage}{before}")
-        log.info("%s", workdir)
-        train(options, workdir)
+        with slots.trusting(trust):
+            _, options = config_files.parse(parser(), argv, argument=f"stage={stage}{before}")
+            log.info("%s", workdir)
+            train(options, workdir)
+            run = config.make(Run, options)
+        trust |= slots.packages(options)
         done.append(workdir)
-        run = config.make(Run, options)
         total = config.duration(run.steps, total=0, epoch=run.data.epoch_steps)
         if checkpoint.steps(workdir)[-1] < total:  # asked to stop; the same command goes on
             break

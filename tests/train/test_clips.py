@@ -3,8 +3,9 @@
 import pytest
 
 from ssl_audio import config, config_files
+from ssl_audio.train.clips import check_clips
 from ssl_audio.train.loop import train
-from ssl_audio.train.run import Run, check_clips
+from ssl_audio.train.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

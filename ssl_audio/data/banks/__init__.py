@@ -5,10 +5,11 @@ A bank is a JSON file {label: {"train": [sentence, …], "test": [sentence, …]
 """
 
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from ssl_audio.storage import opened
 
 SHIPPED = ("esc",)
 
@@ -43,16 +44,13 @@ def bank(where: str) -> Bank:
         path = pathlib.Path(__file__).with_name(f"{where}.json")
     if not path.is_file():
         raise ValueError(f"bank '{where}': wanted {', '.join(SHIPPED)}, or a file.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+    wanted = "sentences by label: {label: {'train': […], 'test': […]}}"
+    found = opened.json_file(path, wanted)
+    with opened.reading(path, wanted):
         same = {k[1:]: str(v) for k, v in found.items() if k.startswith("=")}
         entries = {
             name: {use: tuple(map(str, some)) for use, some in uses.items()}
             for name, uses in found.items()
             if not name.startswith("=")
         }
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: wanted {{label: {{'train': […], 'test': […]}}}}: {error}"
-        ) from None
     return Bank(str(path), entries, same)

@@ -1,11 +1,11 @@
 """AudioSet: ten-second excerpts of YouTube videos with any of 527 labels."""
 
-import csv
 import functools
 import logging
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder
+from ssl_audio.data.tables import Row, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -34,26 +34,22 @@ class Audioset(Files):
 
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         root = folder(self.root, "Audioset.root")
-        with open(root / "class_labels_indices.csv", encoding="utf-8", newline="") as file:
-            classes = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
-        number = {row["mid"]: i for i, row in enumerate(classes)}
         plain, prefixed = {}, {}
         for path in audio_files(folder(root / self.audio, "Audioset.audio")):
             plain[path.stem[:11]] = path  # the length of every video id
             if path.stem[0] == "Y":
                 prefixed[path.stem[1:12]] = path
         clips = []
-        for video, mids in self._listed:
+        for video, label in self._listed:
             path = plain.get(video) or prefixed.get(video)
             if path is not None:
-                label = tuple(sorted(number[mid] for mid in mids.split(",")))
                 clips.append(Clip(str(path), id=video, label=label, split=self.segments))
         if not clips:
             raise ValueError(f"Audioset: none of {len(self._listed)} excerpts has a file in {root}")
         log.info("%s: %d of %d excerpts have a file", root, len(clips), len(self._listed))
         info = SourceInfo(
             "audioset",
-            tuple(row["display_name"] for row in classes),
+            tuple(row["display_name"] for row in self._classes),
             licence="labels CC BY 4.0; the videos have their own",
             citation="J. F. Gemmeke et al. Audio Set: An Ontology and Human-Labeled Dataset for "
             "Audio Events. ICASSP 2017. doi:10.1109/ICASSP.2017.7952261",
@@ -68,8 +64,17 @@ class Audioset(Files):
         return len(self._listed) - len(self.clips)
 
     @functools.cached_property
-    def _listed(self) -> list[tuple[str, str]]:
+    def _classes(self) -> list[Row]:
+        rows = rows_of(folder(self.root, "Audioset.root") / "class_labels_indices.csv")
+        return sorted(rows, key=lambda row: row.whole("index"))
+
+    @functools.cached_property
+    def _listed(self) -> list[tuple[str, tuple[int, ...]]]:
+        """The videos and labels of all excerpts: a damaged table is named whatever files there are."""
         path = folder(self.root, "Audioset.root") / f"{self.segments}_segments.csv"
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = (line for line in file if not line.startswith("#"))
-            return [(row[0], row[3]) for row in csv.reader(lines, skipinitialspace=True) if row]
+        number = {row["mid"]: i for i, row in enumerate(self._classes)}
+        columns = ("YTID", "start_seconds", "end_seconds", "positive_labels")
+        return [
+            (row["YTID"], row.numbers("positive_labels", row["positive_labels"].split(","), number))
+            for row in rows_of(path, columns, comments=True)
+        ]

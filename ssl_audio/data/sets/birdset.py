@@ -1,7 +1,5 @@
 """BirdSet: recordings of birds from Xeno-Canto to train with, soundscapes in pieces of 5 s to test with."""
 
-import csv
-import json
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder
+from ssl_audio.data.tables import table
+from ssl_audio.storage import opened
 
 SPLITS = ("train", "test", "test_5s")
 NOISE = -1  # cluster of events that belong to no other
@@ -47,15 +47,15 @@ class Birdset(Files):
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         root = folder(self.root, "Birdset.root")
         tables = {split: self._table(root, split) for split in SPLITS}
-        table = tables[self.split]
-        if table is None:
+        here = tables[self.split]
+        if here is None:
             wanted = f"{self.subset}_metadata_{self.split}.parquet (or .csv)"
             raise ValueError(f"Birdset.root: no {wanted} under {root}")
         found = (row for path in tables.values() if path for row in _rows(path))
         codes = sorted({code for row in found for code in _codes(row)})
         number = {code: i for i, code in enumerate(codes)}
         make = self._events if self.split == "train" else self._segments
-        clips = [clip for row in _rows(table) for clip in make(row, table.parent, number)]
+        clips = [clip for row in _rows(here) for clip in make(row, here.parent, number)]
         if self.split == "train" and (self.per_class or self.per_recording):
             kept = curate(
                 [(clip.path, clip.label) for clip in clips],
@@ -136,8 +136,7 @@ def curate(
 
 def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".csv":
-        with open(path, encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
+        yield from table(path)
         return
     try:
         import pyarrow.parquet
@@ -152,7 +151,8 @@ def _list(row: dict[str, Any], name: str) -> list:
     """Return a column that holds a list; in CSV it is written as JSON."""
     value = row.get(name)
     if isinstance(value, str):
-        return json.loads(value) if value else []
+        where = f"{getattr(row, 'where', 'a row')}: {name}"
+        return opened.parsed(value, where, "a list", list) if value else []
     return [] if value is None else list(value)
 
 

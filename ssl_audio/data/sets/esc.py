@@ -1,9 +1,9 @@
 """ESC-50 and ESC-10: environmental sounds of up to 5 s in five folds that share no recording."""
 
-import csv
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+from ssl_audio.data.tables import table
 
 _CITATION = (
     "K. J. Piczak. ESC: Dataset for Environmental Sound Classification. ACM Multimedia 2015. "
@@ -31,24 +31,23 @@ class Esc(Files):
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         root = folder(self.root, "Esc.root")
         tables = [root / "meta" / "esc50.csv", root / "meta.csv"]
-        table = next((path for path in tables if path.is_file()), None)
-        if table is None:
+        found = next((path for path in tables if path.is_file()), None)
+        if found is None:
             raise ValueError(f"Esc.root: neither meta/esc50.csv nor meta.csv in {root}")
-        with open(table, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = table(found)
         if self.subset == "esc10":
             rows = [row for row in rows if row.get("esc10", "True") == "True"]
-        names = {int(row["target"]): row["category"] for row in rows}
+        names = {row.whole("target"): row["category"] for row in rows}
         wanted = int(self.subset.removeprefix("esc"))
         if len(names) != wanted:
-            raise ValueError(f"{table}: {len(names)} classes, but subset is {self.subset!r}")
+            raise ValueError(f"{found}: {len(names)} classes, but subset is {self.subset!r}")
         targets = sorted(names)
         clips = [
             Clip(
                 path=str(root / "audio" / row["filename"]),
                 id=row["filename"].rpartition(".")[0],
-                label=targets.index(int(row["target"])),
-                fold=int(row["fold"]),
+                label=targets.index(row.whole("target")),
+                fold=row.whole("fold"),
             )
             for row in rows
         ]
@@ -59,4 +58,4 @@ class Esc(Files):
             citation=_CITATION,
             url="https://github.com/karolpiczak/ESC-50",
         )
-        return info, keep(clips, str(table), folds=self.folds)
+        return info, keep(clips, str(found), folds=self.folds)

@@ -1,9 +1,9 @@
 """FSD50K: Freesound clips of 0.3 to 30 s with any of 200 labels."""
 
-import csv
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+from ssl_audio.data.tables import table
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,20 @@ class Fsd50k(Files):
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         root = folder(self.root, "Fsd50k.root")
         truth = folder(root / "FSD50K.ground_truth", "Fsd50k.root")
-        with open(truth / "vocabulary.csv", encoding="utf-8", newline="") as file:
-            names = [name for _, name, *_ in sorted(csv.reader(file), key=lambda row: int(row[0]))]
+        rows = table(truth / "vocabulary.csv", ("number", "name", "mid"))
+        names = [row["name"] for row in sorted(rows, key=lambda row: row.whole("number"))]
         number = {name: i for i, name in enumerate(names)}
         clips = []
         for part in ("dev", "eval"):
-            with open(truth / f"{part}.csv", encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    clips.append(
-                        Clip(
-                            path=str(root / f"FSD50K.{part}_audio" / f"{row['fname']}.wav"),
-                            id=row["fname"],
-                            label=tuple(sorted(number[name] for name in row["labels"].split(","))),
-                            split=row.get("split") or part,
-                        )
+            for row in table(truth / f"{part}.csv"):
+                clips.append(
+                    Clip(
+                        path=str(root / f"FSD50K.{part}_audio" / f"{row['fname']}.wav"),
+                        id=row["fname"],
+                        label=row.numbers("labels", row["labels"].split(","), number),
+                        split=row.get("split") or part,
                     )
+                )
         info = SourceInfo(
             "fsd50k",
             tuple(names),

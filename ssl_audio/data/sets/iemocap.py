@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+from ssl_audio.storage import opened
 
 # As in SUPERB: excited counts as happy, the other emotions are left out.
 _LABELS = ("neutral", "happy", "angry", "sad")
@@ -31,7 +32,9 @@ class Iemocap(Files):
         clips = []
         for table in tables:
             session = table.parents[2]
-            for utterance, code in _LINE.findall(table.read_text(encoding="utf-8")):
+            for utterance, code in _LINE.findall(
+                opened.text(table, "the labels of a dialogue, UTF-8")
+            ):
                 if code not in _CODES:
                     continue
                 wav = session / "sentences" / "wav" / table.stem / f"{utterance}.wav"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+from ssl_audio.storage import opened
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Librispeech(Files):
             split, speaker = path.parts[-4], path.parts[-3]
             if self.split and split != self.split:
                 continue
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in opened.text(path, "transcripts, UTF-8").splitlines():
                 id, _, text = line.partition(" ")
                 file = str(path.with_name(f"{id}.flac"))
                 clips.append(Clip(file, id, label=number[speaker], split=split, text=text))

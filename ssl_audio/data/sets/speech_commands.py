@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder, keep
+from ssl_audio.storage import opened
 
 _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 
@@ -25,7 +26,7 @@ class SpeechCommands(Files):
         for split, name in _LISTS.items():
             if not (root / name).is_file():
                 raise ValueError(f"SpeechCommands.root: no {name} in {root}")
-            lines = (root / name).read_text(encoding="utf-8").splitlines()
+            lines = opened.text(root / name, "a list of files, UTF-8").splitlines()
             splits.update({line.strip(): split for line in lines})
         words = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] not in "_.")
         clips = [

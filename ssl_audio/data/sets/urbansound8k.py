@@ -1,9 +1,9 @@
 """UrbanSound8K: urban sounds of up to 4 s in ten classes and ten folds that share no recording."""
 
-import csv
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+from ssl_audio.data.tables import table
 
 
 @dataclass(frozen=True)
@@ -16,19 +16,18 @@ class Urbansound8k(Files):
 
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         root = folder(self.root, "Urbansound8k.root")
-        table = root / "metadata" / "UrbanSound8K.csv"
-        if not table.is_file():
+        place = root / "metadata" / "UrbanSound8K.csv"
+        if not place.is_file():
             raise ValueError(f"Urbansound8k.root: no metadata/UrbanSound8K.csv in {root}")
-        with open(table, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = {int(row["classID"]): row["class"] for row in rows}
+        rows = table(place)
+        names = {row.whole("classID"): row["class"] for row in rows}
         targets = sorted(names)
         clips = [
             Clip(
                 path=str(root / "audio" / f"fold{row['fold']}" / row["slice_file_name"]),
                 id=row["slice_file_name"].rpartition(".")[0],
-                label=targets.index(int(row["classID"])),
-                fold=int(row["fold"]),
+                label=targets.index(row.whole("classID")),
+                fold=row.whole("fold"),
             )
             for row in rows
         ]
@@ -40,4 +39,4 @@ class Urbansound8k(Files):
             "Research. ACM Multimedia 2014. doi:10.1145/2647868.2655045",
             url="https://urbansounddataset.weebly.com/urbansound8k.html",
         )
-        return info, keep(clips, str(table), folds=self.folds)
+        return info, keep(clips, str(place), folds=self.folds)

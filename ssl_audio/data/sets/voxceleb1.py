@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+from ssl_audio.storage import opened
 
 _SPLITS = {"1": "train", "2": "validation", "3": "test"}
 
@@ -29,7 +30,7 @@ class Voxceleb1(Files):
             raise ValueError(f"Voxceleb1.root: no folder wav, dev/wav or test/wav in {root}")
         home = {path.name: path for place in places for path in place.iterdir()}
         rows = []
-        for line, text in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+        for line, text in enumerate(opened.text(table, "a list of files, UTF-8").splitlines(), 1):
             if not text.strip():
                 continue
             number, _, path = text.strip().partition(" ")

@@ -1,0 +1,85 @@
+"""Whether the lengths and rates of a run's clips agree with its frontends; `loop.py` asks before step 1."""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ssl_audio.train.run import Run
+
+SLACK = 0.02  # share of a clip's frames that a published recipe may cut off, beside two of the ends
+
+log = logging.getLogger("ssl_audio")
+
+
+def check_clips(run: Run, options: Mapping[str, Any]) -> None:
+    """Refuse lengths and rates of clips that contradict the frontend's, which would win without a word.
+
+    Args:
+      run: what `options` describe.
+      options: the config, to tell what it says from what is a default.
+
+    Raises:
+      ValueError: another rate; clips whose end no frontend would hear; windows of another rate.
+    """
+    sound = run.data.entries.get("audio")
+    lengths = {"data.entries.audio.samples": getattr(sound, "samples", None)}
+    rates = {"data.rate": run.data.rate}
+    for name, evaluator in run.evals.items():
+        lengths[f"evals.{name}.samples"] = getattr(evaluator, "samples", None)
+        rates[f"evals.{name}.source.rate"] = getattr(
+            getattr(evaluator, "source", None), "rate", None
+        )
+    crop = getattr(run.objective, "crop", None)  # objectives that crop hear that much of a clip
+    for path, frontend in frontends(run.objective):
+        for field, rate in rates.items():
+            if rate not in (None, frontend.rate):
+                raise ValueError(
+                    f"{field} is {rate} Hz, but {path}.rate {frontend.rate} Hz: set both, and {path}.window "
+                    f"and .hop, which count samples."
+                )
+        written = options
+        for key in path.split("."):
+            written = written.get(key, {})
+        kept = [key for key in ("window", "hop") if hasattr(frontend, key) and key not in written]
+        usual = getattr(type(frontend), "rate", frontend.rate)
+        if kept and frontend.rate != usual:
+            scaled = {key: round(getattr(frontend, key) * frontend.rate / usual) for key in kept}
+            hint = ", ".join(f"{path}.{key}={value}" for key, value in scaled.items())
+            raise ValueError(
+                f"{path}.rate is {frontend.rate} Hz, but {' and '.join(kept)} are left at what suits {usual} "
+                f"Hz; set them: {hint} last as long."
+            )
+        frames = getattr(frontend, "frames", None)
+        for field, samples in lengths.items() if frames else ():
+            if samples is not None:
+                heard = crop or samples
+                _check_length(f"{field}={samples}", f"{path}.frames", frontend, heard)
+
+
+def frontends(objective: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the frontend of an objective, or of each of its towers that hear."""
+    if getattr(objective, "frontend", None) is not None:
+        yield "objective.frontend", objective.frontend
+    for name, tower in getattr(objective, "towers", {}).items():
+        if tower.frontend is not None:
+            yield f"objective.towers.{name}.frontend", tower.frontend
+
+
+def _check_length(what: str, field: str, frontend: Any, samples: int) -> None:
+    whole = dataclasses.replace(frontend, frames=None).count(max(samples, frontend.window))
+    frames, seconds = frontend.frames, frontend.hop / frontend.rate
+    if whole > frames * (1 + SLACK) + 2:
+        raise ValueError(
+            f"{what} gives {whole} frames ({whole * seconds:.2f} s), but {field} is {frames} "
+            f"({frames * seconds:.2f} s), so the rest would not be heard. For longer clips set "
+            f"{field}={whole} or a little more, and the grid of positions that fits; or shorten the clips."
+        )
+    if whole < frames / 2:
+        log.warning(
+            "%s fills %.0f %% of %s=%d; the rest is padding",
+            what,
+            100 * whole / frames,
+            field,
+            frames,
+        )
