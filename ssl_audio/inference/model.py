@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.data.decode import resample
+from ssl_audio.data.decode import fault, rate_fault, resample
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.storage import written
 
@@ -104,6 +104,8 @@ class Model:
             0 < sample_rate < float("inf")
         ):
             raise ValueError(f"sample_rate: got {sample_rate!r}, wanted a number of Hz above 0.")
+        if cause := rate_fault(float(sample_rate)):
+            raise ValueError(f"sample_rate: got {cause}.")
         if not isinstance(waveforms, (list, tuple)) and np.ndim(waveforms) != 2:
             raise ValueError(
                 f"waveform: got shape {np.shape(waveforms)}, wanted mono audio [S], a batch [B, S] "
@@ -166,7 +168,7 @@ class Model:
 
 def _mono(waveform: Any, name: str) -> np.ndarray:
     audio = np.asarray(waveform)
-    if audio.dtype == np.int16:
+    if audio.dtype.kind == "i" and audio.dtype.itemsize == 2:  # of either byte order
         audio = audio.astype(np.float32) / 32768
     elif not np.issubdtype(audio.dtype, np.floating):
         raise ValueError(f"{name}: got {audio.dtype}, wanted floating point in [-1, 1], or int16.")
@@ -178,6 +180,6 @@ def _mono(waveform: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name}: empty.")
     with np.errstate(over="ignore"):
         audio = audio.astype(np.float32)
-    if not np.isfinite(audio).all():
-        raise ValueError(f"{name}: NaN or infinite samples.")
+    if cause := fault(audio):
+        raise ValueError(f"{name}: {cause}.")
     return audio
