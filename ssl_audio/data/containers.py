@@ -108,6 +108,15 @@ def _ogg_length(content: Content, pages: list[_Page]) -> tuple[int | None, int |
     return ends[-1] - skip, rate, max(0, tail)
 
 
+def voc_blocks(content: Content) -> int:
+    """Return how many blocks of sound or silence a Creative Voice file has."""
+    at, found = int.from_bytes(bytes(content[20:22]), "little"), 0
+    while at + 4 <= len(content) and (kind := content[at]):
+        found += kind in (1, 2, 3, 9)
+        at += 4 + int.from_bytes(bytes(content[at + 1 : at + 4]), "little")
+    return found
+
+
 # ISO 11172-3 and 13818-3: kbit/s by (version 1?, layer) and index.
 _BITRATES = {
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),

@@ -18,7 +18,7 @@ import soundfile
 from ssl_audio.data import pyav
 from ssl_audio.data.channels import Mixer, check_channels, loudest
 from ssl_audio.data.containers import DecodeError
-from ssl_audio.data.libsndfile import Short, SndfileReader
+from ssl_audio.data.libsndfile import Short, SndfileReader, Unsupported
 from ssl_audio.data.long_audio import LongAudio
 from ssl_audio.data.resampling import SEGMENT, first_needed, resample, resampled, resampled_length
 
@@ -78,7 +78,7 @@ def blocks(
       rate: Hz of the result.
       start: first second wanted.
       end: last second wanted; None or past the end: all there is.
-      seconds: length of a piece; None: as they come.
+      seconds: length of a piece; None: all in one.
       channels: "average", "first", or "loudest": the one of most power in the whole file.
 
     Raises:
@@ -88,18 +88,7 @@ def blocks(
     size = None if seconds is None else max(1, round(seconds * rate))
     first, last = _samples(rate, start, end)
     with _named(source):
-        begun = False
-        try:
-            for piece in _regrouped(
-                _span(_open(source), source, rate, first, last, channels), size
-            ):
-                yield piece
-                begun = True
-        except Short as error:
-            if begun:
-                raise
-            other = pyav.AvReader(source, error.wanted)
-            yield from _regrouped(_span(other, source, rate, first, last, channels), size)
+        yield from _pieces(source, rate, first, last, channels, size)
 
 
 def read(
@@ -208,7 +197,7 @@ def _open(source: Content) -> Any:
     for kind in kinds:
         try:
             opened = kind(source)
-        except (soundfile.LibsndfileError, pyav.Unknown) as error:
+        except (soundfile.LibsndfileError, Unsupported, pyav.Unknown) as error:
             causes.append(_cause(error))
             continue
         if cause := rate_fault(opened.rate):
@@ -221,12 +210,41 @@ def _open(source: Content) -> Any:
 def _decoded(
     source: Content, rate: int, first: int, last: int | None, channels: str, opened: Any = None
 ) -> np.ndarray:
-    opened = opened or _open(source)
+    return np.concatenate(list(_pieces(source, rate, first, last, channels, None, opened)))
+
+
+def _pieces(
+    source: Content,
+    rate: int,
+    first: int,
+    last: int | None,
+    channels: str,
+    size: int | None,
+    opened: Any = None,
+) -> Iterator[np.ndarray]:
+    """Yield samples [first, last) in pieces of `size`: by another reader if the first gives too little."""
+
+    def by(reader: Any) -> Iterator[np.ndarray]:
+        return _regrouped(_span(reader, source, rate, first, last, channels), size)
+
+    opened, begun = opened or _open(source), False
     try:
-        return np.concatenate(list(_span(opened, source, rate, first, last, channels)))
+        for piece in by(opened):
+            yield piece
+            begun = True
     except Short as error:
-        other = pyav.AvReader(source, error.wanted)
-        return np.concatenate(list(_span(other, source, rate, first, last, channels)))
+        if begun:
+            if error.nearly:
+                return
+            raise
+        try:
+            found = list(by(pyav.AvReader(source, error.wanted)))
+        except DecodeError:
+            if not error.nearly:
+                raise
+            opened.lenient = True
+            found = by(opened)
+        yield from found
 
 
 def _span(
@@ -276,17 +294,23 @@ def _whole(opened: Any, source: Content, first: int) -> Iterator[np.ndarray]:
             yield block
     except Short as error:
         if not pyav.installed():
+            if error.nearly:
+                return
             raise DecodeError(f"{error}. Perhaps PyAV reads it: {pyav.INSTALL}") from error
-        other = pyav.AvReader(source, error.wanted)
-        if block is None or (other.rate, other.channels) != (opened.rate, opened.channels):
-            raise
-        for piece in other.read(at - len(block)):
-            same = min(len(piece), len(block))
-            if not np.allclose(piece[:same], block[:same], atol=1e-3):
-                raise  # what libsndfile left out is not at the end
-            block = block[same:]
-            if same < len(piece):
-                yield piece[same:]
+        try:
+            other = pyav.AvReader(source, error.wanted)
+            if block is None or (other.rate, other.channels) != (opened.rate, opened.channels):
+                raise error
+            for piece in other.read(at - len(block)):
+                same = min(len(piece), len(block))
+                if not np.allclose(piece[:same], block[:same], atol=1e-3):
+                    raise error  # what libsndfile left out is not at the end
+                block = block[same:]
+                if same < len(piece):
+                    yield piece[same:]
+        except DecodeError as cause:
+            if cause is error or not error.nearly:
+                raise
 
 
 def _checked(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -297,19 +321,17 @@ def _checked(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _regrouped(pieces: Iterator[np.ndarray], size: int | None) -> Iterator[np.ndarray]:
-    """Yield the same samples in pieces of `size`, the last one shorter; None: as they come."""
+    """Yield the same samples in pieces of `size`, the last one shorter; None: all in one."""
     held: list[np.ndarray] = []
     count = 0
     for piece in pieces:
         held.append(piece)
         count += len(piece)
-        while size is None or count >= size:
-            joined = np.concatenate(held) if len(held) > 1 else held[0]
-            yield joined[:size]
-            held = [joined[size:]] if size is not None and len(joined) > size else []
-            count = sum(map(len, held))
-            if not held:
-                break
+        if size is not None and count >= size:
+            joined = np.concatenate(held)
+            whole = count - count % size
+            yield from np.split(joined[:whole], whole // size)
+            held, count = ([joined[whole:]], count - whole) if count > whole else ([], 0)
     if held:
         yield np.concatenate(held)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ssl_audio.data.containers import DecodeError, Part, mpeg_parts, ogg_parts
+from ssl_audio.data.containers import DecodeError, Part, mpeg_parts, ogg_parts, voc_blocks
 
 BLOCK = 1 << 17  # samples of all channels that are read at once
 _NO_LENGTH = 1 << 60  # libsndfile states more frames than this where a header has none
@@ -22,6 +22,9 @@ _READ = 1 << 24  # bytes of a file up to which it is read, not mapped, to be loo
 # Sizes that streaming writers leave in a header they could not go back to.
 _STREAMED = 0x7FFF_0000
 _SHORTER = re.compile(r"(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)")
+_FACT = re.compile(r"fact\s*: 4\s+frames\s*: (\d+)")
+_SLACK = 64  # samples by which encoders may overstate a length
+_BLOCK = 4096  # samples at most of a block of ADPCM or GSM
 # Each sample has a place of its own (or, in FLAC, each frame a number): seeking gives the same bits.
 _EXACT = re.compile(r"PCM_|FLOAT|DOUBLE|ULAW|ALAW")
 # s that a decoder runs before its samples are those of a decoding from the start: Vorbis needs two
@@ -35,6 +38,11 @@ class Short(DecodeError):
     def __init__(self, given: int, wanted: int):
         super().__init__(f"libsndfile gives {given} of {wanted} samples")
         self.wanted = wanted
+        self.nearly = given >= 0.99 * wanted  # better than nothing
+
+
+class Unsupported(DecodeError):
+    """A variety of a format that libsndfile opens and then misreads."""
 
 
 class SndfileReader:
@@ -48,20 +56,28 @@ class SndfileReader:
       stated: as `frames`, or a guess where that is None.
       seeks: `read` can begin anywhere at the cost of what it reads from there; else it decodes from the
         start and drops what is before.
+      lenient: the last hundredth may be missing.
 
     Raises:
-      soundfile.LibsndfileError: not a format that libsndfile knows.
+      soundfile.LibsndfileError, Unsupported: not a format that libsndfile knows.
       DecodeError: truncated.
     """
 
     def __init__(self, source: str | os.PathLike | bytes):
-        self._source = source
+        self._source, self.lenient = source, False
         with self._open() as file:
             self.rate, self.channels = file.samplerate, file.channels
             self._format, self._subtype = file.format, file.subtype
             self.kind = f"{file.format} {file.subtype}"
             stated = None if file.frames > _NO_LENGTH else file.frames
+            if (fact := _FACT.search(file.extra_info)) and stated:
+                # The last block of ADPCM and GSM is filled up.
+                stated = int(fact[1]) if stated - _BLOCK < int(fact[1]) < stated else stated
             _check_size(file.extra_info)
+        if self._format == "VOC":
+            with self._content() as content:
+                if (count := voc_blocks(content)) > 1:
+                    raise Unsupported(f"{count} blocks in a VOC file: libsndfile reads one.")
         self._parts: list[Part] = []
         if self._format in ("OGG", "MP3"):
             with self._content() as content:
@@ -128,7 +144,7 @@ class SndfileReader:
                 break
         if wanted is None:
             return
-        if self._parts and at < wanted - 1024:
+        if self._parts and at < wanted - _SLACK and not (self.lenient and at >= 0.99 * wanted):
             raise Short(at, wanted)
         if at < 0.99 * wanted:
             raise DecodeError(f"truncated: {at} of {wanted} samples")

@@ -19,7 +19,7 @@ EXTENSIONS = libsndfile.ENDINGS | pyav.ENDINGS
 # Often something else than sound: such a file is taken if libsndfile knows it.
 _UNSURE = frozenset(".mat .iff .sf .xi .htk".split())
 _SOUND = EXTENSIONS - _UNSURE
-_NAMED = 8  # endings of other files that are named
+_NAMED = 12  # endings of other files that are named
 
 log = logging.getLogger(__name__)
 

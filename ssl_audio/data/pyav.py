@@ -23,7 +23,8 @@ _PADDING = 8192  # samples at most that an encoder adds at the end
 ENDINGS = frozenset(
     ".m4a .m4b .m4r .mp4 .m4v .aac .adts .webm .weba .wma .wmv .asf .mka .mkv .ac3 .eac3 .dts .amr .awb "
     ".3gp .3g2 .mov .qt .avi .ape .wv .tta .tak .mpc .mpp .ra .rm .mpg .mpeg .m2ts .flv .f4v .f4a .vob "
-    ".ogv .ogx .ogm .spx .shn .dsf .dff .gsm .oma .at3 .aa3 .adx .mlp .thd .mxf .vqf .xwma".split()
+    ".ogv .ogx .ogm .spx .shn .dsf .dff .gsm .oma .at3 .aa3 .adx .mlp .thd .mxf .vqf .xwma "
+    ".nut .wtv .g722 .sbc .aptx".split()
 )
 
 
