@@ -57,7 +57,7 @@ class Paths(Files):
             if not path.exists():
                 raise ValueError(f"{path}: no such file or folder.")
             inside = audio_files(path) if path.is_dir() else AudioFiles([path], {})
-            listed += inside
+            listed = listed + inside
             if not inside:
                 left_out = f" (left out: {inside.summary})" if inside.summary else ""
                 raise ValueError(f"{printable(path)}: no audio file in this folder{left_out}.")

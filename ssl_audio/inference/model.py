@@ -98,7 +98,8 @@ class Model:
         """Return [B, S] or a list of [S] as clips at `rate` Hz.
 
         Raises:
-          ValueError: audio that is empty, not finite, or of another shape or type; no such rate.
+          ValueError: audio that is empty, not finite, far outside [-1, 1], or of another shape or type; no
+            rate of sound.
         """
         if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not (
             0 < sample_rate < float("inf")
@@ -164,6 +165,16 @@ class Model:
             return np.squeeze(np.asarray(x), axes)
 
         return jax.tree.map(alone, program(*weights, batch), one, both)
+
+
+def check_finite(features: np.ndarray) -> None:
+    """Raise ValueError where features [B, …] of clips are NaN or infinite."""
+    finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"clip {int(np.argmin(finite))}: the model's features are NaN or infinite ({np.sum(~finite)} of "
+            f"{len(features)} clips). Its parameters are finite: try float32, or another checkpoint."
+        )
 
 
 def _mono(waveform: Any, name: str) -> np.ndarray:

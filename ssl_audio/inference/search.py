@@ -192,7 +192,7 @@ def _files(places: Iterable[str]) -> list[pathlib.Path]:
         if not place.exists():
             raise ValueError(f"{place}: no such file or folder.")
         inside = audio_files(place) if place.is_dir() else AudioFiles([place], {})
-        listed += inside
+        listed = listed + inside
         if not inside:
             left_out = f" (left out: {inside.summary})" if inside.summary else ""
             raise ValueError(f"{printable(place)}: no audio file in this folder{left_out}.")
