@@ -21,6 +21,7 @@ class Part(NamedTuple):
     samples: int | None = None  # that it states to hold, at `rate`; None: it does not say
     rate: int | None = None  # Hz
     tail: int | None = None  # sample at which its last page begins
+    counted: bool = True  # MPEG audio: a Xing header says how many frames there are
 
 
 class _Page(NamedTuple):
@@ -126,6 +127,7 @@ _BITRATES = {
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+_LEAD = 3  # silent frames
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
@@ -146,7 +148,8 @@ def mpeg_parts(content: Content) -> list[Part]:
       DecodeError: the frames that a header counts are not all there.
     """
     parts: list[Part] = []
-    at = start = frames = samples = rate = 0
+    at = frames = samples = rate = 0
+    start = -1
     stated: int | None = None
     trim = 0
 
@@ -154,7 +157,8 @@ def mpeg_parts(content: Content) -> list[Part]:
         if frames:
             if stated is not None and frames < 0.99 * stated:
                 raise DecodeError(f"truncated: {frames} of {stated} MPEG frames")
-            parts.append(Part(start, stop, max(0, samples - trim), rate))
+            counted = stated is not None
+            parts.append(Part(start, stop, max(0, samples - trim), rate, counted=counted))
 
     while at < len(content):
         frame = _frame(content, at)
@@ -165,6 +169,7 @@ def mpeg_parts(content: Content) -> list[Part]:
         full = stated is not None and frames >= stated and _more(content, at, 3)
         if xing or full:
             close(at)
+        if xing or full or start < 0:
             start, frames, samples, stated, trim = at, 0, 0, None, 0
         rate = frame.rate
         if xing:
@@ -173,9 +178,22 @@ def mpeg_parts(content: Content) -> list[Part]:
             frames, samples = frames + 1, samples + frame.samples
         at += frame.size
     close(len(content))
-    if parts:
-        parts[0] = parts[0]._replace(start=0)  # with its tags
     return parts
+
+
+def led_in(content: Content, part: Part) -> tuple[bytes, int]:
+    """Return a stream of MPEG audio behind short silent frames, and their samples.
+
+    libsndfile guesses a length from the size of the first frames and drops what is beyond: behind frames of
+    the lowest bit rate it guesses too much, which does no harm.
+    """
+    head = bytearray(content[part.start : part.start + 4])
+    head[1] |= 1  # no checksum
+    head[2] = 0x10 | head[2] & 0x0C
+    frame = _frame(bytes(head), 0)
+    assert frame is not None  # the stream's own first frame is one
+    silent = bytes(head).ljust(frame.size, b"\0")
+    return _LEAD * silent + bytes(content[part.start : part.stop]), _LEAD * frame.samples
 
 
 def _frame(content: Content, at: int) -> _Frame | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ssl_audio.data.containers import DecodeError, Part, mpeg_parts, ogg_parts, voc_blocks
+from ssl_audio.data.containers import DecodeError, Part, led_in, mpeg_parts, ogg_parts, voc_blocks
 
 BLOCK = 1 << 17  # samples of all channels that are read at once
 _NO_LENGTH = 1 << 60  # libsndfile states more frames than this where a header has none
@@ -79,11 +79,17 @@ class SndfileReader:
                 if (count := voc_blocks(content)) > 1:
                     raise Unsupported(f"{count} blocks in a VOC file: libsndfile reads one.")
         self._parts: list[Part] = []
+        self._apart = False
         if self._format in ("OGG", "MP3"):
             with self._content() as content:
                 self._parts = (ogg_parts if self._format == "OGG" else mpeg_parts)(content)
             samples = [self._samples(part) for part in self._parts]
             self.frames = None if None in samples or not samples else sum(filter(None, samples))
+            # A single stream is read as a file, unless libsndfile guesses too short a length for it.
+            guess = not all(part.counted for part in self._parts) and (stated or 0) < (
+                self.frames or 0
+            )
+            self._apart = guess or len(self._parts) > 1
             self.stated = self.frames or stated or 0
             if self._format == "MP3" or len(self._parts) > 1:
                 # A decoder's sums depend on where it began (6e-8); several streams have no common seek.
@@ -102,7 +108,7 @@ class SndfileReader:
         Raises:
           DecodeError: it ends too early; `Short` where the container holds more.
         """
-        if len(self._parts) > 1:
+        if self._apart:
             yield from drop(self._read_parts(), first)
             return
         with self._open() as file:
@@ -152,14 +158,19 @@ class SndfileReader:
     def _read_parts(self) -> Iterator[np.ndarray]:
         for part in self._parts:
             with self._content() as content:
-                stream = io.BytesIO(content[part.start : part.stop])
+                own, lead = content[part.start : part.stop], 0
+                if not part.counted:
+                    own, lead = led_in(content, part)
+                stream = io.BytesIO(own)
             with _File(stream) as file:
                 if (file.samplerate, file.channels) != (self.rate, self.channels):
                     raise DecodeError(
                         f"several streams one after the other, of {self.rate} Hz x {self.channels} and "
                         f"{file.samplerate} Hz x {file.channels} channels: split the file"
                     )
-                yield from self._read_on(file, 0, self._samples(part))
+                samples = self._samples(part)
+                wanted = None if samples is None else samples + lead
+                yield from drop(self._read_on(file, 0, wanted), lead)
 
     def _open(self) -> "_File":
         if isinstance(self._source, bytes):
