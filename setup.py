@@ -12,6 +12,7 @@ TEST = ["beartype", "hypothesis", "jaxtyping", "pyright", "pytest", "pytest-xdis
 TEST += ["setuptools>=77"]  # the test of the package builds one
 PARQUET = ["pyarrow"]
 SEARCH = ["faiss-cpu"]
+AV = ["av>=14"]  # FFmpeg: m4a, aac, webm, wma, sound tracks of videos, …
 TEXT = ["tokenizers"]  # of published text models
 DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0", "pymdown-extensions", "pygments", "ruff"]
 
@@ -64,6 +65,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "av": AV,
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "gs": ["gcsfs"],  # shards in Google's object store
@@ -79,6 +81,6 @@ setup(
         ],  # weights_only holds from 2.6 on; to check conversions
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
-        "test": TEST + PARQUET + SEARCH + TEXT,
+        "test": TEST + AV + PARQUET + SEARCH + TEXT,
     },
 )

@@ -18,6 +18,7 @@ from ssl_audio.data import mixture
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.entries import Arrays, Entry
+from ssl_audio.data.long_audio import LongAudio
 from ssl_audio.data.reading import check_share, read_ahead
 from ssl_audio.data.source import Example
 from ssl_audio.slots import AnySource, Compose
@@ -166,6 +167,8 @@ class Pipeline:
             kinds = f", {len(info.labels)} classes" if info.labels else ""
             share = f", weight {self.weights[name]:g}" if self.weights else ""
             lines.append(f"{name}: {info.name}, {size} clips{kinds}{share}, licence {info.licence}")
+            if info.left_out:
+                lines.append(f"{name}: left out: {info.left_out}")
         audio = self.spec().get("audio")
         each = f" x {audio[0][1] / self.rate:g} s at {self.rate} Hz" if audio else ""
         lines.append(
@@ -240,19 +243,33 @@ class Pipeline:
         failed: list[tuple[str, str]] = []
         reads = itertools.count()
         load = functools.partial(self._load, rng=rng, failed=failed, reads=reads)
-        try:
-            index, example = load(self._draws[position])
-            if self.compose:
-                made = self.compose(example, lambda: load(int(rng.integers(self.clips)))[1], rng)
-            else:
-                made = {"": example}
-            clip: dict[str, Any] = {"index": np.int32(index)}
-            for ending, example in made.items():
-                arrays = self._arrays(index, example, rng, load)
-                clip |= {f"{name}{ending}": array for name, array in arrays.items()}
-        except _GaveUp:
-            clip = {}
+        first, clip = self._draws[position], {}
+        for _ in range(_TRIES):
+            try:
+                index, example = load(first)
+                clip = self._clip(index, example, rng, load)
+            except _NoSlice as error:  # the next clip is another of the same source
+                failed.append((error.id, str(error)))
+                name, i = self._locate(index)
+                first = index - i + int(rng.integers(len(self.sources[name])))
+                continue
+            except _GaveUp:
+                pass
+            break
         return {**clip, "read": next(reads), "failed": failed}
+
+    def _clip(
+        self, index: int, example: Example, rng: np.random.Generator, load: Callable
+    ) -> dict[str, Any]:
+        if self.compose:
+            made = self.compose(example, lambda: load(int(rng.integers(self.clips)))[1], rng)
+        else:
+            made = {"": example}
+        clip: dict[str, Any] = {"index": np.int32(index)}
+        for ending, example in made.items():
+            arrays = self._arrays(index, example, rng, load)
+            clip |= {f"{name}{ending}": array for name, array in arrays.items()}
+        return clip
 
     def _arrays(
         self, index: int, example: Example, rng: np.random.Generator, load: Callable
@@ -288,8 +305,13 @@ class Pipeline:
         for _ in range(_TRIES):
             next(reads)
             try:
-                example, labels = self.sources[name][i], self.sources[name].info.labels
-                return first + i, with_names(example, labels)
+                source = self.sources[name]
+                # Of long sound only what the entries take is decoded; composers take all of it.
+                get = source.__getitem__ if self.compose else getattr(source, "open", None)
+                example = get(i) if get else source[i]
+                if isinstance(example["audio"], LongAudio):
+                    example = {**example, "audio": _watched(example["audio"], self._id(name, i))}
+                return first + i, with_names(example, source.info.labels)
             except DecodeError as error:
                 failed.append((self._id(name, i), str(error)))
                 i = int(rng.integers(len(self.sources[name])))
@@ -308,6 +330,26 @@ class Pipeline:
                 f"{len(failed)} clips drawn one after the other could not be read; "
                 f"the last: {failed[-1][1]}"
             )
+
+
+def _watched(audio: LongAudio, id: str) -> LongAudio:
+    """Return long audio whose slices, where they cannot be read, say of which clip they are."""
+
+    def read(first: int, stop: int) -> np.ndarray:
+        try:
+            return audio[first:stop]
+        except DecodeError as error:
+            raise _NoSlice(id, error) from error
+
+    return LongAudio(len(audio), read)
+
+
+class _NoSlice(Exception):
+    """A part of long sound that cannot be read."""
+
+    def __init__(self, id: str, cause: DecodeError):
+        super().__init__(str(cause))
+        self.id = id
 
 
 class _GaveUp(Exception):

@@ -173,6 +173,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     skipped = len((pathlib.Path(args.output) / SKIPPED).read_text(encoding="utf-8").splitlines())
     print(f"{len(made)} clips in {args.output}, {skipped} skipped ({SKIPPED})")
+    if made.info.left_out:
+        print(f"left out: {made.info.left_out}")
 
 
 def _source(kind: str, root: str | None, rate: int | None, options: Sequence[str]) -> Source:

@@ -16,11 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ssl_audio.data import rows
-from ssl_audio.data.decode import decode
-
-EXTENSIONS = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .snd .caf .w64 .rf64".split()
-)
+from ssl_audio.data.decode import decode, printable, read
+from ssl_audio.data.listing import EXTENSIONS, audio_files
 
 Example = dict[str, Any]
 Label = int | tuple[int, ...]
@@ -36,6 +33,7 @@ class SourceInfo:
     citation: str = ""
     url: str = ""
     multilabel: bool = False  # a clip's label is a tuple of numbers
+    left_out: str = ""  # of the files of a folder: how many of which endings are not taken
 
 
 class Source(Protocol):
@@ -43,6 +41,7 @@ class Source(Protocol):
 
     An example has `audio` (float32 mono [S], in [-1, 1]), `rate` (Hz) and `id`, and where known
     `label`, `fold`, `split`, `text` (a caption or a tuple of them), `rewrites`, `negatives`, `weight`.
+    A source may also have `open(i)`: the example with sound that is not all decoded; see `Files.open`.
     """
 
     @property
@@ -97,6 +96,9 @@ class Files(abc.ABC):
     """A source that is a list of `Clip`: subclasses are frozen dataclasses that say which."""
 
     rate: int
+    channels = (
+        "average"  # how several become one: see `data/channels.py`; subclasses may make it a field
+    )
 
     @abc.abstractmethod
     def scan(self) -> tuple[SourceInfo, list[Clip]]:
@@ -125,7 +127,17 @@ class Files(abc.ABC):
 
     def __getitem__(self, i: int) -> Example:
         clip = self.clips[i]
-        return {"audio": decode(clip.path, self.rate, clip.start, clip.end), **self.meta(i)}
+        return {"audio": decode(*self._excerpt(clip), channels=self.channels), **self.meta(i)}
+
+    def open(self, i: int) -> Example:
+        """Return example `i`; sound longer than a minute as `LongAudio`, decoded where it is looked at."""
+        return {
+            "audio": read(*self._excerpt(self.clips[i]), channels=self.channels),
+            **self.meta(i),
+        }
+
+    def _excerpt(self, clip: Clip) -> tuple[str, int, float, float | None]:
+        return clip.path, self.rate, clip.start, clip.end
 
 
 @dataclass(frozen=True)
@@ -141,14 +153,18 @@ class Folder(Files):
     root: str
     rate: int = 16_000  # Hz
     name: str = ""  # default: the folder's own name
+    channels: str = "average"  # or "first", "loudest"
 
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         root = folder(self.root, "Folder.root")
         paths = audio_files(root)
         if not paths:
             kinds = " ".join(sorted(EXTENSIONS))
-            raise ValueError(f"Folder.root: no audio file under {root} (looked for {kinds})")
-        ids = [path.relative_to(root).as_posix() for path in paths]
+            left_out = f"; left out: {paths.summary}" if paths.summary else ""
+            raise ValueError(
+                f"Folder.root: no audio file under {root}{left_out} (looked for {kinds})"
+            )
+        ids = [printable(path.relative_to(root)) for path in paths]
         folders = [id.split("/")[:-1] for id in ids]
         tops = {some[0].lower() if some else "" for some in folders}
         depth = int(tops <= set(SPLITS))
@@ -164,7 +180,8 @@ class Folder(Files):
             )
             for path, id, name, some in zip(paths, ids, names, folders, strict=True)
         ]
-        return SourceInfo(self.name or root.name, labels), clips
+        info = SourceInfo(self.name or root.name, labels, left_out=paths.summary)
+        return info, clips
 
 
 @dataclass(frozen=True)
@@ -186,6 +203,7 @@ class Manifest(Files):
     folds: tuple[int, ...] = ()  # keep these folds only
     labels: tuple[str, ...] = ()  # names in the order of their numbers; default: sorted
     name: str = ""
+    channels: str = "average"  # or "first", "loudest"
 
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         path = pathlib.Path(self.path).expanduser()
@@ -294,19 +312,6 @@ def folder(root: str | os.PathLike, field: str) -> pathlib.Path:
     if not path.is_dir():
         raise ValueError(f"{field}: no such folder: {path}")
     return path
-
-
-def audio_files(root: pathlib.Path) -> list[pathlib.Path]:
-    """Return the audio files under `root`, judged by extension in any case, sorted."""
-    found = []
-    for directory, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            pathlib.Path(directory, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-        ]
-    return sorted(found)
 
 
 def keep(clips: list[Clip], where: str, split: str = "", folds: Sequence[int] = ()) -> list[Clip]:

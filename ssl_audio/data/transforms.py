@@ -1,12 +1,16 @@
 """Pure functions on waveforms, each given its own random generator; `pipeline.py` calls them."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from ssl_audio.data import decode
+from ssl_audio.data.long_audio import LongAudio
+from ssl_audio.data.resampling import resample, resampled_length
 
 CROPS = ("random", "first")
+_REACH = 2000  # samples beside a slice that a resampler looks at
 FILLS = ("zeros", "repeat", "repeatpad", "join")
 
 
@@ -50,18 +54,35 @@ def fill(audio: np.ndarray, samples: int, mode: str, more: Callable[[], np.ndarr
         return np.tile(audio, -(-samples // len(audio)))[:samples]
     parts = [audio]
     while sum(map(len, parts)) < samples:
-        parts.append(more())
-    return np.concatenate(parts)[:samples]
+        parts.append(more()[: samples - sum(map(len, parts))])
+    return np.concatenate(parts)
 
 
-def gain(audio: np.ndarray, db: float) -> np.ndarray:
-    """Return audio louder by `db` dB."""
+def gain(audio: Any, db: float) -> Any:
+    """Return audio, an array or `LongAudio`, louder by `db` dB."""
+    if isinstance(audio, LongAudio):
+        return LongAudio(len(audio), lambda first, stop: gain(audio[first:stop], db))
     return (audio * 10 ** (db / 20)).astype(np.float32)
 
 
-def speed(audio: np.ndarray, factor: float) -> np.ndarray:
-    """Return audio played `factor` times faster, its pitch with it (Ko et al., Interspeech 2015)."""
-    return decode.resample(audio, factor, 1.0)
+def speed(audio: Any, factor: float) -> Any:
+    """Return audio played `factor` times faster, its pitch with it (Ko et al., Interspeech 2015).
+
+    Of `LongAudio`, slices begin up to 1e-4 samples beside those of the whole.
+    """
+    if isinstance(audio, LongAudio):
+        length = resampled_length(len(audio), factor, 1.0)
+        return LongAudio(length, lambda first, stop: _played(audio, factor, first, stop))
+    return resample(audio, factor, 1.0)
+
+
+def _played(audio: LongAudio, factor: float, first: int, stop: int) -> np.ndarray:
+    """Return samples [first, stop) of audio played faster, from the part of it that they come from."""
+    # A resampler begins at a whole sample: at the one nearest to a sample of the result.
+    starts = np.arange(max(0, first - _REACH - 20_000), max(1, first - _REACH + 1))
+    begin = int(starts[np.argmin(np.abs(starts * factor - np.rint(starts * factor)))])
+    low, high = round(begin * factor), math.ceil((stop + _REACH) * factor)
+    return resample(audio[low:high], factor, 1.0)[first - begin : stop - begin]
 
 
 def mixup(audio: np.ndarray, partner: np.ndarray, share: float) -> np.ndarray:

@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_audio import startup
-from ssl_audio.data.decode import blocks
-from ssl_audio.data.reading import reading
-from ssl_audio.data.source import Clip, Example, Files, SourceInfo, audio_files
+from ssl_audio.data import channels
+from ssl_audio.data.decode import blocks, printable
+from ssl_audio.data.listing import AudioFiles, audio_files
+from ssl_audio.data.reading import check_share, reading
+from ssl_audio.data.source import Clip, Example, Files, SourceInfo
 from ssl_audio.inference.pooling import POOLS, Features, Pooled
 from ssl_audio.storage import atomic, columns
 from ssl_audio.storage.partial_results import Parts
@@ -47,22 +48,27 @@ class Paths(Files):
 
     paths: tuple[str, ...]
     rate: int
+    channels: str = "average"  # or "first", "loudest"
 
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         found: dict[str, None] = {}
+        listed = AudioFiles([], {})
         for path in map(pathlib.Path, self.paths):
             if not path.exists():
                 raise ValueError(f"{path}: no such file or folder.")
-            inside = audio_files(path) if path.is_dir() else [path]
+            inside = audio_files(path) if path.is_dir() else AudioFiles([path], {})
+            listed = listed + inside
             if not inside:
-                raise ValueError(f"{path}: no audio file in this folder.")
+                left_out = f" (left out: {inside.summary})" if inside.summary else ""
+                raise ValueError(f"{printable(path)}: no audio file in this folder{left_out}.")
             found |= dict.fromkeys(p.as_posix() for p in inside)
+        info = SourceInfo("paths", left_out=listed.summary)
         # A name need not be UTF-8, but the text of a table must be.
-        ids = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in found]
-        return SourceInfo("paths"), list(map(Clip, found, ids))
+        return info, list(map(Clip, found, map(printable, found)))
 
     def __getitem__(self, i: int) -> Example:
-        begin = functools.partial(blocks, self.clips[i].path, self.rate, seconds=PIECE)
+        path = self.clips[i].path
+        begin = functools.partial(blocks, path, self.rate, seconds=PIECE, channels=self.channels)
         pieces = begin()
         audio = next(pieces)
         if next(pieces, None) is not None:
@@ -92,6 +98,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--layer", type=int, default=-1, help="0, 1, …; -1: after the last norm")
     made.add_argument("--pool", choices=POOLS, default="mean")
     made.add_argument("--frames", action="store_true", help="also features of each patch column")
+    made.add_argument(
+        "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
+    )
     made.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
     startup.add_trust(made)
     made.add_argument(
@@ -115,9 +124,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.batch_size = encoder.batch_size
     encoder = dataclasses.replace(encoder, batch_size=args.batch_size)
     encoder.check_layer(args.layer)
-    source = Paths(tuple(args.paths), encoder.rate)
+    source = Paths(tuple(args.paths), encoder.rate, args.channels)
     ids = [source.meta(i)["id"] for i in range(len(source))]
-    names = ("layer", "pool", "frames", "batch_size")
+    names = ("layer", "pool", "frames", "batch_size", "channels")
     settings = {"checkpoint": _digest(encoder), **{name: getattr(args, name) for name in names}}
     parts = Parts(output.with_name(f"{output.name}.parts"), settings)
 
@@ -139,6 +148,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{output}: embedding {len(done)} x {width}; {len(bad)} of {len(ids)} files skipped")
     for cause in bad.values():
         print(f"skipped {cause}")
+    if source.info.left_out:
+        print(f"left out: {source.info.left_out}")
+    if lost := channels.lost():
+        print(
+            f"averaging channels loses more than {channels.MOST_LOST:g} dB in {lost} of these files: "
+            "--channels loudest keeps it"
+        )
 
 
 def _embed(
@@ -159,8 +175,15 @@ def _embed(
     clips = reading(source, read, bad=bad, max_bad_share=args.max_bad_share, numbers=left)
     try:
         for number, pooled in encoder.stream(clips, (args.layer,), collect):
-            if ids[read[number]] not in bad:
-                parts.finish(ids[read[number]], pooled[0])
+            id = ids[read[number]]
+            if id in bad:
+                continue
+            if np.isfinite(pooled[0]).all():
+                parts.finish(id, pooled[0])
+                continue
+            bad[id] = f"{id}: its embedding is not finite"
+            log.warning("skipped %s", bad[id])
+            check_share(bad, len(ids), args.max_bad_share)
     finally:
         parts.write()
     return bad

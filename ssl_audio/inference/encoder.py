@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.heads.readout import frame_tokens
-from ssl_audio.inference.model import Model
+from ssl_audio.inference.model import Model, check_finite
 from ssl_audio.inference.pooling import Collector, OverlapMean, Pooled, Whole, check_pool
 from ssl_audio.inference.windows import Clip, Window, batches, cover, every
 from ssl_audio.storage import written
@@ -85,8 +85,8 @@ class Encoder(Model):
             D' = rows * D; "stats": that and the standard deviation, D' = 2 * rows * D.
 
         Raises:
-          ValueError: audio that is empty, not finite, or of another shape or type; no such layer
-            or pool.
+          ValueError: audio that is empty, not finite, far outside [-1, 1], or of another shape or type;
+            no such layer or pool; features that are not finite.
         """
         check_pool(pool)
         self.check_layer(layer)
@@ -94,6 +94,7 @@ class Encoder(Model):
         clips = self.clips([waveform] if single else waveform, sample_rate)
         pooled = dict(self.stream(clips, (layer,), lambda _: Pooled(self.rows, pool)))
         found = np.stack([pooled[i][0] for i in range(len(pooled))])
+        check_finite(found)
         return found[0] if single else found
 
     def frames(
@@ -109,6 +110,7 @@ class Encoder(Model):
         """
         self.check_layer(layer)
         (found,) = self.stream(self.clips([waveform], sample_rate), (layer,))
+        check_finite(found[1])
         return found[1][0], self.times(found[1].shape[1])
 
     def times(self, columns: int) -> np.ndarray:

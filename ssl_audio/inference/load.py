@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from ssl_audio import config, slots, startup
+from ssl_audio.distributed import sharding
 from ssl_audio.inference.model import Model
 from ssl_audio.storage import checkpoint, opened
 from ssl_audio.versions import __version__
@@ -61,6 +63,7 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
         )
     startup.keep_programs()
     params, options = checkpoint.load_params(path, step)
+    _check_finite(params, str(path))
     where = f"{path}/config.json does not fit ssl_audio {__version__}"
     if "objective" not in options:
         raise ValueError(f"{where}: it has no 'objective'.")
@@ -113,6 +116,21 @@ def interface(objective: Any) -> type[Model]:
             f"{type(objective).__name__}.interface: {named} is no subclass of {Model.__qualname__}."
         )
     return found
+
+
+def _check_finite(params: Any, where: str) -> None:
+    """Raise ValueError naming the parameters that are NaN or infinite."""
+    bad = [
+        sharding.path_name(path)
+        for path, values in jax.tree_util.tree_leaves_with_path(params)
+        if jax.numpy.issubdtype(values.dtype, jax.numpy.inexact)
+        and not np.isfinite(np.asarray(values, np.float32)).all()
+    ]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise ValueError(
+            f"{where}: parameter {bad[0]}{more}: NaN or infinite values. Load another step, or train anew."
+        )
 
 
 def _extra(path: pathlib.Path, step: int | str | None, objective: Any) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.data.decode import resample
+from ssl_audio.data.decode import fault, rate_fault, resample
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.storage import written
 
@@ -116,12 +116,15 @@ class Model:
         """Return [B, S] or a list of [S] as clips at `rate` Hz.
 
         Raises:
-          ValueError: audio that is empty, not finite, or of another shape or type; no such rate.
+          ValueError: audio that is empty, not finite, far outside [-1, 1], or of another shape or type; no
+            rate of sound.
         """
         if not isinstance(sample_rate, (int, float, np.integer, np.floating)) or not (
             0 < sample_rate < float("inf")
         ):
             raise ValueError(f"sample_rate: got {sample_rate!r}, wanted a number of Hz above 0.")
+        if cause := rate_fault(float(sample_rate)):
+            raise ValueError(f"sample_rate: got {cause}.")
         if not isinstance(waveforms, (list, tuple)) and np.ndim(waveforms) != 2:
             raise ValueError(
                 f"waveform: got shape {np.shape(waveforms)}, wanted mono audio [S], a batch [B, S] "
@@ -202,9 +205,19 @@ class Model:
         return jax.tree.map(alone, program(*weights, batch), one, both)
 
 
+def check_finite(features: np.ndarray) -> None:
+    """Raise ValueError where features [B, …] of clips are NaN or infinite."""
+    finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"clip {int(np.argmin(finite))}: the model's features are NaN or infinite ({np.sum(~finite)} of "
+            f"{len(features)} clips). Its parameters are finite: try float32, or another checkpoint."
+        )
+
+
 def _mono(waveform: Any, name: str) -> np.ndarray:
     audio = np.asarray(waveform)
-    if audio.dtype == np.int16:
+    if audio.dtype.kind == "i" and audio.dtype.itemsize == 2:  # of either byte order
         audio = audio.astype(np.float32) / 32768
     elif not np.issubdtype(audio.dtype, np.floating):
         raise ValueError(f"{name}: got {audio.dtype}, wanted floating point in [-1, 1], or int16.")
@@ -216,6 +229,6 @@ def _mono(waveform: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name}: empty.")
     with np.errstate(over="ignore"):
         audio = audio.astype(np.float32)
-    if not np.isfinite(audio).all():
-        raise ValueError(f"{name}: NaN or infinite samples.")
+    if cause := fault(audio):
+        raise ValueError(f"{name}: {cause}.")
     return audio

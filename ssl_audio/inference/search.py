@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_audio import startup
-from ssl_audio.data.decode import DecodeError, decode
-from ssl_audio.data.source import audio_files
+from ssl_audio.data.decode import DecodeError, decode, printable
+from ssl_audio.data.listing import AudioFiles, audio_files
 from ssl_audio.storage import atomic, opened
 from ssl_audio.storage.partial_results import Parts
 
@@ -118,6 +118,9 @@ def build(
             yield audio
 
     for number, starts, vectors in model.spans(clips()):
+        if not np.isfinite(vectors).all():
+            log.warning("skipped: %s: its embedding is not finite", printable(files[read[number]]))
+            continue
         parts.add_frames(read[number], vectors)
         parts.finish(read[number], (starts / model.rate).astype(np.float32))
     parts.write()
@@ -142,7 +145,9 @@ def table(hits: Sequence[Hit]) -> str:
     """Return hits as text: rank, score, span, file."""
     lines = [f"{'':>4} {'score':>7} {'from':>8} {'to':>8}  file"]
     for rank, hit in enumerate(hits, 1):
-        lines.append(f"{rank:>4} {hit.score:7.3f} {hit.start:7.1f}s {hit.end:7.1f}s  {hit.path}")
+        lines.append(
+            f"{rank:>4} {hit.score:7.3f} {hit.start:7.1f}s {hit.end:7.1f}s  {printable(hit.path)}"
+        )
     return "\n".join(lines)
 
 
@@ -193,14 +198,18 @@ def _load(path: str, trust: Sequence[str]) -> AudioTextModel:
 
 
 def _files(places: Iterable[str]) -> list[pathlib.Path]:
-    found: list[pathlib.Path] = []
+    found, listed = [], AudioFiles([], {})
     for place in map(pathlib.Path, places):
         if not place.exists():
             raise ValueError(f"{place}: no such file or folder.")
-        inside = audio_files(place) if place.is_dir() else [place]
+        inside = audio_files(place) if place.is_dir() else AudioFiles([place], {})
+        listed = listed + inside
         if not inside:
-            raise ValueError(f"{place}: no audio file in this folder.")
+            left_out = f" (left out: {inside.summary})" if inside.summary else ""
+            raise ValueError(f"{printable(place)}: no audio file in this folder{left_out}.")
         found += [path.resolve() for path in inside]
+    if listed.summary:
+        log.warning("left out: %s", listed.summary)
     return found
 
 
