@@ -19,7 +19,7 @@ from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.entries import Arrays, Entry
 from ssl_audio.data.reading import check_share, read_ahead
-from ssl_audio.data.source import Example
+from ssl_audio.data.source import Example, digest
 from ssl_audio.slots import AnySource, Compose
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,21 @@ class Pipeline:
         if self.compose and self.compose.reversal:
             spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
         return {name: ((self.batch_size, *shape), dtype) for name, (shape, dtype) in spec.items()}
+
+    def check(self) -> None:
+        """Open every source.
+
+        Raises:
+          ValueError: one is missing, or its rate is another.
+        """
+        self._check_sources()
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """Return of each source the number of clips and a digest of their metadata."""
+        return {
+            name: {"clips": size, "content": digest(self._meta(name, i) for i in range(size))}
+            for name, size in zip(self._names, self._sizes, strict=True)
+        }
 
     def describe(self) -> str:
         """Return a line per source (clips, classes, licence) and one about the batches."""

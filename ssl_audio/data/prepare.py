@@ -7,7 +7,6 @@ import argparse
 import ast
 import collections
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -22,7 +21,7 @@ from ssl_audio import config, startup
 from ssl_audio.data import shards, tfds
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.reading import check_share
-from ssl_audio.data.source import FIELDS, Example, Source
+from ssl_audio.data.source import FIELDS, Example, Source, digest
 from ssl_audio.storage import atomic
 
 SETTINGS = "settings.json"
@@ -61,7 +60,7 @@ def prepare(
         "version": 1,
         "name": source.info.name,
         "clips": len(metas),
-        "content": hashlib.sha256(json.dumps(metas).encode()).hexdigest(),
+        "content": digest(metas),
         "rate": metas[0]["rate"],
         "seconds": seconds,
         "shard_size": shard_size,

@@ -7,6 +7,7 @@ it pickles. The others: `shards.py`, `tfds.py`, `synthetic.py`, `sets/`. `pipeli
 import abc
 import csv
 import functools
+import hashlib
 import json
 import math
 import os
@@ -211,6 +212,15 @@ class Manifest(Files):
             )
         info = SourceInfo(self.name or path.stem, labels, multilabel=multi)
         return info, keep(clips, str(path), self.split, self.folds)
+
+
+def digest(metas: Iterable[Example]) -> str:
+    """Return what differs between collections, wherever they lie: a digest of the metadata of all clips."""
+    found = hashlib.sha256(b"[")
+    for number, meta in enumerate(metas):
+        found.update(f"{', ' if number else ''}{json.dumps(meta)}".encode())
+    found.update(b"]")
+    return found.hexdigest()
 
 
 def folder(root: str | os.PathLike, field: str) -> pathlib.Path:
