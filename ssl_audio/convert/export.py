@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ssl_audio.storage import exported
     from ssl_audio.storage.checkpoint import load_params
 
+    atomic.check_folder(pathlib.Path(args.out))
     params, options = load_params(args.checkpoint, args.step)
     kept = exported.read_unused(args.checkpoint)
     state = state_dict(args.to, params, options) | kept if args.to else None

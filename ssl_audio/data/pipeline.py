@@ -18,7 +18,7 @@ from ssl_audio.data import mixture
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.entries import Arrays, Entry
-from ssl_audio.data.reading import check_share, read_ahead
+from ssl_audio.data.reading import PAGE, check_share, check_shared_memory, read_ahead
 from ssl_audio.data.source import Example, digest
 from ssl_audio.slots import AnySource, Compose
 
@@ -100,6 +100,7 @@ class Pipeline:
             )
         self._check_sources()
         rows = self.batch_size // shards
+        check_shared_memory(self.workers, self._clip_bytes() * (3 * rows + 2 * self.workers))
         numbers = range(start_step * rows, _ENDLESS)  # of the clips that this host reads
         draw = functools.partial(self._draw_row, rows, shard * rows)
         clips = read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
@@ -169,6 +170,11 @@ class Pipeline:
             f"{self.epoch_steps} steps per epoch"
         )
         return "\n".join(lines)
+
+    def _clip_bytes(self) -> int:
+        """Return what one clip of a batch takes in memory that processes share: whole pages per array."""
+        arrays = ((shape[1:], dtype) for shape, dtype in self.spec().values())
+        return sum(-(-int(np.prod(s)) * dtype.itemsize // PAGE) * PAGE for s, dtype in arrays)
 
     @property
     def _names(self) -> list[str]:

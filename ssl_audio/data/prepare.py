@@ -104,6 +104,7 @@ def prepare(
         "count": len(columns["id"]),
         "shards": [
             {"file": f"{number:05d}.array_record", "count": len(part["clips"]["id"])}
+            | dict(zip(("size", "sha256"), _content(root, number, part), strict=True))
             for number, part in enumerate(parts)
             if part["clips"]["id"]
         ],
@@ -226,6 +227,11 @@ def _read(
         bar.update()
 
 
+def _content(root: pathlib.Path, number: int, part: dict[str, Any]) -> tuple[int, str]:
+    """Return size and SHA-256 of a file, which one begun by an earlier version has not noted."""
+    return part.get("content") or shards.content(root / f"{number:05d}.array_record")
+
+
 def _shard(
     path: pathlib.Path,
     reads: Iterator[tuple[Example, np.ndarray | str]],
@@ -251,4 +257,4 @@ def _shard(
                 yield piece
 
     shards.write_records(path, pieces(), compress=compress)
-    return {"clips": clips, "bad": bad}
+    return {"clips": clips, "bad": bad, "content": shards.content(path)}

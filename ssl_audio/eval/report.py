@@ -292,6 +292,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and write the page."""
     args = parser().parse_args(argv)
     workdir = pathlib.Path(args.workdir).expanduser().resolve()
+    if not workdir.is_dir():
+        raise ValueError(f"{workdir}: no such folder; wanted the workdir of train or folds.")
+    path = pathlib.Path(args.output).expanduser() if args.output else workdir / "report.html"
+    atomic.check(path)
     source, protocol = None, "folds"
     if args.data:
         options, protocol = evaluate.SETS[args.data]
@@ -300,7 +304,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         rate = load(workdir).rate
         source = config.build({**options, **root, "rate": rate}, "data", path="--set")
-    path = pathlib.Path(args.output).expanduser() if args.output else workdir / "report.html"
     page = report(workdir, source, protocol, args.pool)
     atomic.write(path, page)
     print(f"{path}: {len(page) / 2**20:.1f} MiB")

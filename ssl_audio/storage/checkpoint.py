@@ -60,7 +60,7 @@ class Checkpoints:
     def __init__(
         self, workdir: str | pathlib.Path, keep: int = 2, keep_every: int = 0, best: str = ""
     ):
-        self.workdir = pathlib.Path(workdir).resolve()
+        self.workdir, self.size = pathlib.Path(workdir).resolve(), 0
         folder = self.workdir / "checkpoints"
 
         def sealing(folder: pathlib.Path) -> Any:
@@ -99,8 +99,10 @@ class Checkpoints:
         }
         if jax.tree.leaves(state.extra):  # Orbax refuses an empty item
             saved["extra"] = ocp.args.StandardSave(state.extra)
-        if not self.manager.save(step, args=ocp.args.Composite(**saved), force=True):
-            raise RuntimeError(f"checkpoint: step {step} was not saved.")
+        self.size = sum(x.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
+        with items.writing(self.workdir, self.size):
+            if not self.manager.save(step, args=ocp.args.Composite(**saved), force=True):
+                raise RuntimeError(f"step {step} was not saved.")
 
     def save_best(self, state: TrainState, results: Mapping[str, float]) -> None:
         """Keep the parameters (their average, if there is one) when they score best so far.
@@ -122,11 +124,12 @@ class Checkpoints:
             )  # fmt: skip
             return
         params = links.averaged(state.opt_state) or state.params
-        self.best.save(
-            int(state.step),
-            args=ocp.args.Composite(params=ocp.args.StandardSave(params)),
-            metrics={"score": score, "of": self.name},
-        )
+        with items.writing(self.workdir, sum(x.nbytes for x in jax.tree.leaves(params))):
+            self.best.save(
+                int(state.step),
+                args=ocp.args.Composite(params=ocp.args.StandardSave(params)),
+                metrics={"score": score, "of": self.name},
+            )
 
     def _score(self, found: Mapping[str, Any]) -> float:
         """Return what a checkpoint scored; one of another measure, or not a number, is the worst."""
@@ -217,14 +220,16 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait for the writes under way."""
-        for manager in filter(None, (self.manager, self.best)):
-            manager.wait_until_finished()
+        with items.writing(self.workdir, self.size):
+            for manager in filter(None, (self.manager, self.best)):
+                manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait for the writes under way, then let go of the folder."""
         self.wait()
-        for manager in filter(None, (self.manager, self.best)):
-            manager.close()
+        with items.writing(self.workdir, self.size):
+            for manager in filter(None, (self.manager, self.best)):
+                manager.close()
 
 
 def steps(path: pathlib.Path, kind: str = "checkpoints") -> list[int]:

@@ -1,8 +1,11 @@
 """The items of a checkpoint as Orbax reads them, and its errors as ours; called by `checkpoint.py`."""
 
 import contextlib
+import errno
 import gc
+import logging
 import pathlib
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +18,8 @@ from etils import epath
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.storage import sealed
 
+FULL = ("No space left", "RESOURCE_EXHAUSTED", "Disk quota exceeded")  # in messages of a full disk
+
 
 @contextlib.contextmanager
 def library(folder: pathlib.Path) -> Iterator[None]:
@@ -25,20 +30,73 @@ def library(folder: pathlib.Path) -> Iterator[None]:
     if sealed.is_sealed(folder):
         yield
         return
-    hooks = sys.excepthook, sys.unraisablehook
-    sys.excepthook = sys.unraisablehook = lambda *_: None
+    hush()
     reason = ""
     try:
         yield
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reason = f"{folder}: damaged: {said[:160]}"
-    finally:
-        if reason:
-            gc.collect()  # what is left of a failed reading complains when it goes
-        sys.excepthook, sys.unraisablehook = hooks
+        reason = f"{folder}: damaged: {_first_line(error)}"
     if reason:
+        gc.collect()  # what is left of a failed reading complains when it goes
         raise sealed.Damaged(reason)
+
+
+@contextlib.contextmanager
+def writing(workdir: pathlib.Path, size: int) -> Iterator[None]:
+    """Turn the library's errors in writing about `size` bytes into one line with the cause."""
+    hush()
+    try:
+        yield
+    except Exception as error:
+        said, found = _first_line(error), error
+    else:
+        return
+    gc.collect()
+    if not workdir.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "the workdir was removed while the run was under way", str(workdir)
+        ) from found
+    free = shutil.disk_usage(workdir).free
+    if free < size / 2 or any(word in str(found) for word in FULL):
+        raise OSError(
+            errno.ENOSPC,
+            f"no space left for a checkpoint of about {size / 2**20:.0f} MiB: {free / 2**20:.0f} MiB are "
+            "free. Make room, and run the same command again; it goes on from the last whole checkpoint",
+            str(workdir),
+        ) from found
+    raise RuntimeError(f"{workdir}: a checkpoint could not be written: {said}") from found
+
+
+def hush() -> None:
+    """Leave out what Orbax and TensorStore print about errors that they also raise, in this process."""
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        if _is_other not in logger.filters:
+            logger.addFilter(_is_other)
+    for name in ("excepthook", "unraisablehook"):
+        hook = getattr(sys, name)
+        if not getattr(hook, "hushed", False):
+            setattr(sys, name, _hushed(hook))
+
+
+def _hushed(hook: Any) -> Any:
+    def only_others(first: Any, *rest: Any) -> None:  # (args,), or (type, error, trace)
+        error, what = (rest[0], "") if rest else (first.exc_value, str(first.object))
+        if str(error) != "Event loop is closed" and "_read_array_index" not in what:
+            hook(first, *rest)
+
+    only_others.hushed = True
+    return only_others
+
+
+def _is_other(record: logging.LogRecord) -> bool:
+    """Tell whether a message is none of Orbax's about an error, which come with their traces."""
+    text = str(record.msg)
+    return record.levelno < logging.ERROR or not (text.startswith("[process=") or "/orbax/" in text)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 def shapes(folder: pathlib.Path) -> Any:

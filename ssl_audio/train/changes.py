@@ -67,15 +67,13 @@ def opened(
         run.check()
         clips = run.data.collections()
         processes.from_lead(lambda: str(begin(options, workdir, clips)))
-        yield (
-            lock,
-            {
-                "data": clips,
-                "batch_size": run.data.batch_size,
-                "data_seed": run.data.seed,
-                "versions": versions(),
-            },
-        )
+        numbers = {"batch_size": run.data.batch_size, "data_seed": run.data.seed}
+        try:
+            yield lock, {"data": clips, **numbers, "versions": versions()}
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(workdir)) from error
 
 
 def begin(options: Any, workdir: pathlib.Path, collections: Collections) -> None:
