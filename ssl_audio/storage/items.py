@@ -45,6 +45,11 @@ def library(folder: pathlib.Path) -> Iterator[None]:
 def writing(workdir: pathlib.Path, size: int) -> Iterator[None]:
     """Turn the library's errors in writing about `size` bytes into one line with the cause."""
     hush()
+    gone = FileNotFoundError(
+        errno.ENOENT, "the workdir was removed while the run was under way", str(workdir)
+    )
+    if not workdir.is_dir():  # the library would make it again
+        raise gone
     try:
         yield
     except Exception as error:
@@ -53,9 +58,7 @@ def writing(workdir: pathlib.Path, size: int) -> Iterator[None]:
         return
     gc.collect()
     if not workdir.is_dir():
-        raise FileNotFoundError(
-            errno.ENOENT, "the workdir was removed while the run was under way", str(workdir)
-        ) from found
+        raise gone from found
     free = shutil.disk_usage(workdir).free
     if free < size / 2 or any(word in str(found) for word in FULL):
         raise OSError(
