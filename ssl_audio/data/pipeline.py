@@ -100,7 +100,8 @@ class Pipeline:
             )
         self._check_sources()
         rows = self.batch_size // shards
-        check_shared_memory(self.workers, self._clip_bytes() * (3 * rows + 2 * self.workers))
+        # Two batches read ahead, others in hand or about to be given back: fewer than five were seen.
+        check_shared_memory(self.workers, self._clip_bytes() * (5 * rows + 4 * self.workers))
         numbers = range(start_step * rows, _ENDLESS)  # of the clips that this host reads
         draw = functools.partial(self._draw_row, rows, shard * rows)
         clips = read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
