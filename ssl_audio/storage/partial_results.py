@@ -47,7 +47,12 @@ class Parts:
         else:
             self._check()
             for path in sorted(folder.glob("*.part")):
-                self._run = 1 + self._index(path)
+                try:
+                    self._run = 1 + self._index(path)
+                except (ValueError, TypeError):
+                    raise ValueError(
+                        f"{path}: damaged; remove the folder {folder} to start anew."
+                    ) from None
 
     @property
     def finished(self) -> set[str]:
@@ -113,7 +118,12 @@ class Parts:
             self.write()
 
     def _check(self) -> None:
-        before = json.loads((self._folder / SETTINGS).read_bytes())
+        try:
+            before = dict(json.loads((self._folder / SETTINGS).read_bytes()))
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{self._folder / SETTINGS}: damaged; remove the folder {self._folder} to start anew."
+            ) from None
         differ = [k for k, v in self._settings.items() if before.get(k) != v]
         if differ:
             changes = ", ".join(f"{k}: {before.get(k)}, now {self._settings[k]}" for k in differ)
@@ -127,7 +137,10 @@ class Parts:
         run = int(path.stem.partition("-")[0])
         with open(path, "rb") as file:
             index = json.loads(file.readline())
-            start = file.tell()
+            start, size = file.tell(), path.stat().st_size
+        ends = (start + offset + 4 * int(np.prod(shape)) for _, _, offset, shape in index)
+        if max(ends, default=-1) != size:
+            raise ValueError(f"{path}: {size} bytes")
         for kind, id, offset, shape in index:
             place = _Place(path, start + offset, tuple(shape))
             if kind == "vector":

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import logging
+import math
 import pathlib
 import re
 import time
@@ -175,6 +176,12 @@ class Recorder:
         """Append one record to metrics.jsonl and to TensorBoard."""
         if not self.lead:
             return
+        for name, value in values.items():
+            if prefix and not math.isfinite(value):
+                log.warning(
+                    "step %d: %s%s is %s: too few clips or classes, or a model that has diverged.",
+                    step, prefix, name, value,
+                )  # fmt: skip
         named = {prefix + name: value for name, value in values.items()}
         self.file.write(json.dumps({"step": step, **named}) + "\n")
         self.file.flush()
