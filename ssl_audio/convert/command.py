@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, convert, write and print a summary."""
     args = parser().parse_args(argv)
     from ssl_audio.convert.files import read
-    from ssl_audio.storage import exported
+    from ssl_audio.storage import atomic, exported
 
+    atomic.check_folder(pathlib.Path(args.out))
     state, options = read(args.checkpoint)
     options |= dict(map(_option, args.option))
     with opened.naming(args.checkpoint):

@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ssl_audio.storage import exported
     from ssl_audio.storage.checkpoint import load_params
 
+    atomic.check_folder(pathlib.Path(args.out))
     with slots.trusting(args.trust):
         params, options = load_params(args.checkpoint, args.step)
     with opened.naming(args.checkpoint):

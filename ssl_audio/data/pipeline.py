@@ -19,8 +19,8 @@ from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.entries import Arrays, Entry
 from ssl_audio.data.long_audio import LongAudio
-from ssl_audio.data.reading import check_share, read_ahead
-from ssl_audio.data.source import Example
+from ssl_audio.data.reading import PAGE, check_share, check_shared_memory, read_ahead
+from ssl_audio.data.source import Example, digest
 from ssl_audio.slots import AnySource, Compose
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,8 @@ class Pipeline:
             )
         self._check_sources()
         rows = self.batch_size // shards
+        # Two batches read ahead, others in hand or about to be given back: fewer than five were seen.
+        check_shared_memory(self.workers, self._clip_bytes() * (5 * rows + 4 * self.workers))
         numbers = range(start_step * rows, _ENDLESS)  # of the clips that this host reads
         draw = functools.partial(self._draw_row, rows, shard * rows)
         clips = read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
@@ -159,6 +161,21 @@ class Pipeline:
             spec |= {f"{name}_reversed": spec[name] for name in spec if name != "index"}
         return {name: ((self.batch_size, *shape), dtype) for name, (shape, dtype) in spec.items()}
 
+    def check(self) -> None:
+        """Open every source.
+
+        Raises:
+          ValueError: one is missing, or its rate is another.
+        """
+        self._check_sources()
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """Return of each source the number of clips and a digest of their metadata."""
+        return {
+            name: {"clips": size, "content": digest(self._meta(name, i) for i in range(size))}
+            for name, size in zip(self._names, self._sizes, strict=True)
+        }
+
     def describe(self) -> str:
         """Return a line per source (clips, classes, licence) and one about the batches."""
         lines = []
@@ -176,6 +193,11 @@ class Pipeline:
             f"{self.epoch_steps} steps per epoch"
         )
         return "\n".join(lines)
+
+    def _clip_bytes(self) -> int:
+        """Return what one clip of a batch takes in memory that processes share: whole pages per array."""
+        arrays = ((shape[1:], dtype) for shape, dtype in self.spec().values())
+        return sum(-(-int(np.prod(s)) * dtype.itemsize // PAGE) * PAGE for s, dtype in arrays)
 
     @property
     def _names(self) -> list[str]:

@@ -7,7 +7,6 @@ import argparse
 import ast
 import collections
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from ssl_audio import config, startup
 from ssl_audio.data import shards, tfds
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.reading import check_share
-from ssl_audio.data.source import FIELDS, Example, Source
+from ssl_audio.data.source import FIELDS, Example, Source, digest
 from ssl_audio.storage import atomic, opened
 
 SETTINGS = "settings.json"
@@ -69,7 +68,7 @@ def prepare(
         "version": 1,
         "name": source.info.name,
         "clips": len(metas),
-        "content": hashlib.sha256(json.dumps(metas).encode()).hexdigest(),
+        "content": digest(metas),
         "rate": metas[0]["rate"],
         "seconds": seconds,
         "shard_size": shard_size,
@@ -113,6 +112,7 @@ def prepare(
         "count": len(columns["id"]),
         "shards": [
             {"file": f"{number:05d}.array_record", "count": len(part["clips"]["id"])}
+            | dict(zip(("size", "sha256"), _content(root, number, part), strict=True))
             for number, part in enumerate(parts)
             if part["clips"]["id"]
         ],
@@ -256,6 +256,11 @@ def _read(
         bar.update()
 
 
+def _content(root: pathlib.Path, number: int, part: dict[str, Any]) -> tuple[int, str]:
+    """Return size and SHA-256 of a file, which one begun by an earlier version has not noted."""
+    return part.get("content") or shards.content(root / f"{number:05d}.array_record")
+
+
 def _shard(
     path: pathlib.Path,
     reads: Iterator[tuple[Example, np.ndarray | str]],
@@ -281,4 +286,4 @@ def _shard(
                 yield piece
 
     shards.write_records(path, pieces(), compress=compress)
-    return {"clips": clips, "bad": bad}
+    return {"clips": clips, "bad": bad, "content": shards.content(path)}

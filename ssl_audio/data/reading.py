@@ -6,6 +6,8 @@ Evaluation and embedding iterate `examples`; `pipeline.py` reads its batches wit
 import contextlib
 import functools
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,9 @@ from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import Example, Source
 
 log = logging.getLogger(__name__)
+
+SHARED = "/dev/shm"  # through which worker processes hand over what they read
+PAGE = 4096  # bytes
 
 
 def examples(
@@ -58,6 +63,22 @@ def check_share(bad: Mapping[str, str], read: int, max_share: float) -> None:
         f"{len(bad)} of {read} clips could not be read, more than max_bad_share={max_share:g}: "
         f"{few}{'; …' if len(bad) > 5 else ''}. Repair or remove them, or raise max_bad_share."
     )
+
+
+def check_shared_memory(workers: int, need: int) -> None:
+    """Raise ValueError when worker processes would run out of shared memory, of which they die unnamed.
+
+    `need`: bytes that they keep ready together.
+    """
+    if not workers or not os.path.isdir(SHARED):
+        return
+    free = shutil.disk_usage(SHARED).free
+    if free < need:
+        raise ValueError(
+            f"data.workers: {workers} processes hand over batches in {SHARED}: they need {need / 2**20:.0f} "
+            f"MiB and {free / 2**20:.0f} MiB are free. Give it more (docker run --shm-size=…), or set "
+            "data.workers=0 and read with data.threads, or a smaller data.batch_size."
+        )
 
 
 def _attempt(source: Source, numbers: Sequence[int], k: int) -> Example | str:

@@ -3,13 +3,15 @@
 Reading one costs about a fifteenth of decoding Ogg.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -87,12 +89,20 @@ class Shards:
             )
         return kept
 
+    def _local(self, shard: Mapping[str, Any]) -> pathlib.Path:
+        """Return where a file of records lies here, of the content that the index says."""
+        if "://" not in self.root or "sha256" in shard:
+            return local(self.root, shard["file"], shard.get("sha256", ""), shard.get("size", 0))
+        # An index of an earlier version: another index, another folder of copies.
+        text = json.dumps(self._index, sort_keys=True)
+        return local(self.root, shard["file"], edition=hashlib.sha256(text.encode()).hexdigest())
+
     @functools.cached_property
     def _records(self) -> Any:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         parts: Any = [
-            _Whole(str(local(self.root, shard["file"])), 0, shard["count"], shard["count"])
+            _Whole(str(self._local(shard)), 0, shard["count"], shard["count"])
             for shard in self._index["shards"]
         ]
         return ArrayRecordDataSource(parts)
@@ -146,35 +156,64 @@ class _Whole(NamedTuple):
     examples_in_shard: int
 
 
-def local(root: str, name: str) -> pathlib.Path:
+def local(
+    root: str, name: str, sha256: str = "", size: int = 0, *, edition: str = ""
+) -> pathlib.Path:
     """Return where file `name` of a folder lies on this machine.
 
     ArrayRecord reads anywhere in a file, so those of an object store are copied here at first use: to
-    SSL_AUDIO_CACHE, else ~/.cache/ssl_audio. Where that has no room, mount the bucket instead.
+    SSL_AUDIO_CACHE, else ~/.cache/ssl_audio. Where that has no room, mount the bucket instead. A copy is
+    found again by its content, since a folder may have been prepared again under the same address.
+
+    Args:
+      root: the folder.
+      name: of the file.
+      sha256, size: of its content, where known; else it is copied anew, unless
+      edition: says what it belongs to: files of the same folder, name, edition and time are the same.
 
     Raises:
-      ValueError: there is no such folder.
+      ValueError: there is no such folder; the file is not as the index says.
       FileNotFoundError: there is no such file in it.
     """
     if "://" not in root:
         path = folder(root, "Shards.root") / name
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; prepare the folder again, or copy it.")
+        if size and path.stat().st_size != size:
+            raise ValueError(
+                f"{path}: {path.stat().st_size} bytes, {size} in {INDEX}: copied in part, or prepared "
+                "again. Copy the folder again."
+            )
         return path
     from etils import epath
 
+    remote = epath.Path(root, name)
+    if edition:
+        about: Any = None
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):
+            about = remote.stat()
+        edition = f"{root} {name} {edition} {about and (about.length, about.mtime)}"
+    key = sha256 or hashlib.sha256((edition or root).encode()).hexdigest()
     cache = pathlib.Path(os.environ.get("SSL_AUDIO_CACHE", "~/.cache/ssl_audio")).expanduser()
-    here = cache / "shards" / hashlib.sha256(root.encode()).hexdigest()[:16] / name
-    if not here.exists() or name == INDEX:  # a folder may have been prepared again
+    here = cache / "shards" / key[:32] / name
+    if not here.exists() or not (sha256 or edition) or (size and here.stat().st_size != size):
         here.parent.mkdir(parents=True, exist_ok=True)
         # The processes of one machine may all come here: each writes its own, the last one stays.
-        with (
-            atomic.path(here, mark=f".{os.getpid()}") as partial,
-            epath.Path(root, name).open("rb") as source,
-            partial.open("wb") as copy,
-        ):
-            shutil.copyfileobj(source, copy)
+        with atomic.path(here, mark=f".{os.getpid()}") as partial:
+            with remote.open("rb") as source, partial.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+            if sha256 and content(partial) != (partial.stat().st_size, sha256):
+                raise ValueError(
+                    f"{remote}: not the file that {INDEX} describes: copied in part, or prepared again "
+                    "without its index."
+                )
     return here
+
+
+def content(path: pathlib.Path) -> tuple[int, str]:
+    """Return the size, bytes, and SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_records(path: pathlib.Path, records: Iterable[np.ndarray], *, compress: bool) -> None:

@@ -7,9 +7,11 @@ it pickles. The others: `shards.py`, `tfds.py`, `synthetic.py`, `sets/`. `pipeli
 import abc
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -304,6 +306,15 @@ class Renumbered:
         several = isinstance(label, tuple)
         found = tuple(sorted(self._numbers[n] for n in label)) if several else self._numbers[label]
         return {**example, "label": found}
+
+
+def digest(metas: Iterable[Example]) -> str:
+    """Return what differs between collections, wherever they lie: a digest of the metadata of all clips."""
+    found = hashlib.sha256(b"[")
+    for number, meta in enumerate(metas):
+        found.update(f"{', ' if number else ''}{json.dumps(meta)}".encode())
+    found.update(b"]")
+    return found.hexdigest()
 
 
 def folder(root: str | os.PathLike, field: str) -> pathlib.Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -24,6 +25,8 @@ log = logging.getLogger("ssl_audio")
 
 FACTS, VERDICT, COUNT = "ssl_audio/facts/", "ssl_audio/verdict/", "ssl_audio/count/"
 TOKEN, COMPILED = "ssl_audio/token", "ssl_audio/compiled"
+TOLD = "ssl_audio/told/"
+_told = itertools.count()
 _watch: Watch | None = None  # of the run under way in this process
 
 
@@ -136,6 +139,26 @@ def compiled(step: Any, *shapes: Any) -> Any:
         COMPILED, int(1000 * (_seconds("SSL_AUDIO_STEP_TIMEOUT", 1800) or 1e6))
     )
     return program
+
+
+def from_lead(make: Callable[[], str]) -> str:
+    """Return what `make` gives in process 0, in all processes, which wait for it as long as for a step.
+
+    To be called equally often everywhere.
+    """
+    if count() == 1:
+        return make()
+    key = f"{TOLD}{next(_told)}"
+    if is_lead():
+        found = make()
+        _client().key_value_set(key, f"={found}")
+        return found
+    return _wait(_client(), key, _seconds("SSL_AUDIO_STEP_TIMEOUT", 1800) or 1e6, "process 0")[1:]
+
+
+def heartbeat() -> float:
+    """Return the time without a sign of life after which a process counts as dead, s."""
+    return _seconds("SSL_AUDIO_HEARTBEAT", 60)
 
 
 def agree(settings: Mapping[str, str], seconds: float) -> None:

@@ -170,6 +170,9 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if args.split:
         options["split"] = args.split
     source = config.build(options, "data", path="--set")
+    name = args.data or pathlib.Path(args.manifest).stem
+    path = pathlib.Path(args.checkpoint).expanduser() / f"evals/zero_shot_{name}.jsonl"
+    atomic.check(path)
     records = evaluate(
         model,
         source,
@@ -178,9 +181,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         order=args.order,
         seed=args.seed,
     )
-    name = args.data or pathlib.Path(args.manifest).stem
-    path = pathlib.Path(args.checkpoint).expanduser() / f"evals/zero_shot_{name}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, "".join(json.dumps(record) + "\n" for record in records))
     print(table(records))
     print(path)

@@ -18,7 +18,7 @@ import numpy as np
 from ssl_audio.data.reading import examples
 from ssl_audio.data.source import multi_hot
 from ssl_audio.distributed import processes, sharding
-from ssl_audio.eval import metrics
+from ssl_audio.eval import inputs, metrics
 from ssl_audio.inference.windows import spread
 from ssl_audio.slots import AnySource
 from ssl_audio.storage import atomic, opened
@@ -74,6 +74,15 @@ class Classify:
     views: int = 1
     max_bad_share: float = 0.01
 
+    def check(self, objective: Any, training: Any) -> None:
+        """Open the clips and compare their classes with those of `training`, a pipeline.
+
+        Raises:
+          ValueError: an objective without "logits"; see `inputs.check`.
+        """
+        self._check_objective(objective)
+        inputs.check(self.source, self.classes, training)
+
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the scores of a training state."""
         found = self.predict(objective, state.params, state.extra, mesh)
@@ -87,8 +96,7 @@ class Classify:
         Raises:
           ValueError: an objective without "logits", a clip without a label, too many unreadable.
         """
-        if "logits" not in objective.predictors():
-            raise ValueError(f"classify: {type(objective).__name__} has no predictor 'logits'.")
+        self._check_objective(objective)
         sharding.check_batch(self.batch_size, mesh)
         program = _program(objective, mesh, self.views)
         numbers, logits = [], []
@@ -104,6 +112,10 @@ class Classify:
             logits=np.concatenate(logits),
             labels=np.stack([self._label(meta) for meta in metas]),
         )
+
+    def _check_objective(self, objective: Any) -> None:
+        if "logits" not in objective.predictors():
+            raise ValueError(f"classify: {type(objective).__name__} has no predictor 'logits'.")
 
     def _label(self, meta: Mapping[str, Any]) -> np.ndarray:
         label = meta.get("label")

@@ -254,12 +254,16 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         parser().error(f"--shots {args.shots} --draws {args.draws}: wanted 1 or more")
     if args.shots and args.layer == "best":
         parser().error("--shots: a few clips do not tell which layer is best; name one")
+    few = f"_{args.shots}shot" if args.shots else ""
+    default = f"evals/{args.data}_{args.protocol or SETS[args.data][1]}{few}.jsonl"
+    path = pathlib.Path(args.checkpoint).expanduser() / (args.output or default)
     from ssl_audio.inference.load import load
 
     chosen = few_shot.CLASSIFIERS if args.shots else classifiers()
     options, protocol = SETS[args.data]
     protocol = args.protocol or protocol
     encoder = load(args.checkpoint, args.step, trust=args.trust).encoder
+    atomic.check(path)
     root = {"root": args.root} if args.root else {}
     source = config.build({**options, **root, "rate": encoder.rate}, "data", path="--set")
     metas = [source.meta(i) for i in range(len(source))]
@@ -279,10 +283,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         shots=args.shots,
         draws=args.draws,
     )
-    few = f"_{args.shots}shot" if args.shots else ""
-    default = f"evals/{args.data}_{protocol}{few}.jsonl"
-    path = pathlib.Path(args.checkpoint).expanduser() / (args.output or default)
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, "".join(json.dumps(record) + "\n" for record in records))
     how = "first classifier by fold"
     if args.shots:

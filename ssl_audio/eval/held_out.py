@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.distributed import processes, sharding
+from ssl_audio.eval import inputs
 from ssl_audio.structs import TrainState
 
 
@@ -29,6 +30,24 @@ class HeldOut:
     def __post_init__(self):
         if self.batches < 1:
             raise ValueError(f"HeldOut: batches is {self.batches}; it must be above 0.")
+
+    def check(self, objective: Any, training: Any) -> None:
+        """Open the clips and compare their classes with those of `training`, a pipeline.
+
+        Raises:
+          ValueError: a source is missing, cannot be read or has other classes.
+        """
+        del objective
+        self.data.check()
+        spec, theirs = self.data.spec(), training.spec()
+        if "label" in spec and "label" in theirs and spec["label"][0][1:] != theirs["label"][0][1:]:
+            raise ValueError(
+                f"data: labels of {spec['label'][0][1:]} classes, in training {theirs['label'][0][1:]}."
+            )
+        for source in self.data.sources.values():
+            inputs.check_readable(source)
+            if "label" in spec:
+                inputs.check_names(source, training)
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the means of loss and metrics. Masks depend on the batch's number alone."""

@@ -326,11 +326,16 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and write the page."""
     args = parser().parse_args(argv)
+    workdir = pathlib.Path(args.workdir).expanduser().resolve()
+    if not workdir.is_dir():
+        raise ValueError(f"{workdir}: no such folder; wanted the workdir of train or folds.")
+    path = pathlib.Path(args.output).expanduser() if args.output else workdir / "report.html"
+    atomic.check(path)
     with slots.trusting(args.trust):
-        _write(args, pathlib.Path(args.workdir).expanduser().resolve())
+        _write(args, workdir, path)
 
 
-def _write(args: argparse.Namespace, workdir: pathlib.Path) -> None:
+def _write(args: argparse.Namespace, workdir: pathlib.Path, path: pathlib.Path) -> None:
     source, protocol = None, "folds"
     if args.data:
         options, protocol = evaluate.SETS[args.data]
@@ -339,7 +344,6 @@ def _write(args: argparse.Namespace, workdir: pathlib.Path) -> None:
 
         rate = load(workdir).rate
         source = config.build({**options, **root, "rate": rate}, "data", path="--set")
-    path = pathlib.Path(args.output).expanduser() if args.output else workdir / "report.html"
     page = report(workdir, source, protocol, args.pool)
     atomic.write(path, page)
     print(f"{path}: {len(page) / 2**20:.1f} MiB")

@@ -17,7 +17,7 @@ from ssl_audio.data.reading import examples
 from ssl_audio.data.source import multi_hot
 from ssl_audio.data.text import Text
 from ssl_audio.distributed import sharding
-from ssl_audio.eval import metrics, retrieval
+from ssl_audio.eval import inputs, metrics, retrieval
 from ssl_audio.inference.audio_text import TEMPLATES, AudioTextModel
 from ssl_audio.slots import AnySource
 from ssl_audio.structs import TrainState
@@ -44,6 +44,19 @@ class ZeroShot:
     templates: tuple[str, ...] = TEMPLATES
     bank: str = ""
     max_bad_share: float = 0.01
+
+    def check(self, objective: Any, training: Any) -> None:
+        """Open the clips and the prompts; the classes need not be those of `training`.
+
+        Raises:
+          ValueError: no clip can be read, one has no label, or the labels have no names.
+        """
+        del objective, training
+        if not self.source.info.labels:
+            raise ValueError(f"{self.source.info.name}: its labels have no names to put in words.")
+        inputs.check(self.source, len(self.source.info.labels))
+        if self.bank:
+            bank(self.bank)
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the scores of a training state; every host computes the same."""

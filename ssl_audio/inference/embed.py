@@ -200,7 +200,7 @@ def _possible(path: pathlib.Path) -> pathlib.Path:
             raise RuntimeError(
                 f"--output {path} needs pyarrow: pip install 'ssl_audio[parquet]', or write .npz."
             ) from None
-    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.check(path)
     return path
 
 

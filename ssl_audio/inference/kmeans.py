@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     from ssl_audio.inference.encoder import Encoder
     from ssl_audio.inference.load import load
-    from ssl_audio.storage import exported
+    from ssl_audio.storage import atomic, exported
 
+    atomic.check_folder(pathlib.Path(args.out))
     if args.checkpoint:
         encoder = load(args.checkpoint, trust=args.trust).encoder
         with slots.trusting(args.trust):

@@ -101,7 +101,8 @@ def build(
     """
     from tqdm import tqdm
 
-    folder = pathlib.Path(folder)
+    folder, faiss = pathlib.Path(folder), _faiss()
+    atomic.check_folder(folder)
     files = {_version(path): path for path in _files(places)}
     parts = Parts(folder / "parts", {"checkpoint": checkpoint})
     todo = [version for version in files if version not in parts.finished]
@@ -133,7 +134,6 @@ def build(
         for version in known
         for start in parts.vector(version)
     ]
-    faiss = _faiss()
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors, np.float32))
     atomic.write(folder / VECTORS, faiss.serialize_index(index).tobytes())

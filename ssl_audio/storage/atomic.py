@@ -4,10 +4,48 @@ A file takes its name only when all of it is on disk; a kill leaves `.NAME.parti
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import IO
+
+
+def check(final: pathlib.Path) -> None:
+    """See that a file can be written, before hours are spent on what goes into it; make its folder.
+
+    Raises:
+      ValueError: it cannot, with the cause.
+    """
+    try:
+        if final.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _try(final.parent)
+    except OSError as error:
+        raise ValueError(f"{final}: cannot be written: {error.strerror or error}.") from None
+
+
+def check_folder(folder: pathlib.Path) -> None:
+    """See that files can be written into a folder, which need not exist yet.
+
+    Raises:
+      ValueError: they cannot, with the cause.
+    """
+    try:
+        folder = folder.absolute()
+        _try(next(place for place in (folder, *folder.parents) if place.exists()))
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written: {error.strerror or error}.") from None
+
+
+def _try(folder: pathlib.Path) -> None:
+    trial = folder / f".{os.getpid()}.partial"
+    try:
+        trial.write_bytes(b"0" * 4096)
+    finally:
+        with contextlib.suppress(OSError):
+            trial.unlink()
 
 
 @contextlib.contextmanager

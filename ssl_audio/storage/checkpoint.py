@@ -3,25 +3,30 @@
 The data position needs no file: batches depend on (seed, step) only, whatever the number of hosts.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
+import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
+from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.storage import exported, written
+from ssl_audio.storage import exported, items, links, sealed, written
+from ssl_audio.storage.items import check_shapes
+from ssl_audio.storage.sealed import Damaged
 from ssl_audio.structs import TrainState
 
 log = logging.getLogger(__name__)
 
+DAMAGED = "damaged"  # folder of a workdir to which damaged checkpoints are moved
 FORMAT = 1  # of the items and the tree in a checkpoint; a newer program reads older ones
 
 
@@ -55,37 +60,49 @@ class Checkpoints:
     def __init__(
         self, workdir: str | pathlib.Path, keep: int = 2, keep_every: int = 0, best: str = ""
     ):
+        self.workdir, self.size = pathlib.Path(workdir).resolve(), 0
+        folder = self.workdir / "checkpoints"
+
+        def sealing(folder: pathlib.Path) -> Any:
+            # The callback comes when all files of a checkpoint are there, before it takes its name.
+            return ocp.AsyncOptions(post_finalization_callback=lambda: _seal(folder))
+
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             keep_period=keep_every or None,
             enable_async_checkpointing=True,
+            async_options=sealing(folder),
             cleanup_tmp_directories=True,
         )
-        folder = pathlib.Path(workdir).resolve() / "checkpoints"
         self.manager = ocp.CheckpointManager(folder, options=options)
+        self.name, self.sign = best.removeprefix("-"), -1.0 if best.startswith("-") else 1.0
         self.best = None
         if best:
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=1, best_fn=lambda found: found["score"], cleanup_tmp_directories=True
+                max_to_keep=1,
+                best_fn=self._score,
+                async_options=sealing(folder.with_name("best")),
+                cleanup_tmp_directories=True,
             )
             self.best = ocp.CheckpointManager(folder.with_name("best"), options=options)
-        self.name, self.sign = best.removeprefix("-"), -1.0 if best.startswith("-") else 1.0
 
-    def save(self, state: TrainState, meta: dict[str, Any]) -> None:
+    def save(self, state: TrainState, meta: Mapping[str, Any]) -> None:
         """Start writing the state; returns as soon as the arrays have left the devices."""
         step = int(state.step)
         if step == self.manager.latest_step():
             return
-        items = {
+        saved = {
             "params": ocp.args.StandardSave(state.params),
             "optimizer": ocp.args.StandardSave(state.opt_state),
             "key": ocp.args.JaxRandomKeySave(state.key),
             "meta": ocp.args.JsonSave({"format": FORMAT, **meta}),
         }
         if jax.tree.leaves(state.extra):  # Orbax refuses an empty item
-            items["extra"] = ocp.args.StandardSave(state.extra)
-        if not self.manager.save(step, args=ocp.args.Composite(**items), force=True):
-            raise RuntimeError(f"checkpoint: step {step} was not saved.")
+            saved["extra"] = ocp.args.StandardSave(state.extra)
+        self.size = sum(x.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
+        with items.writing(self.workdir, self.size):
+            if not self.manager.save(step, args=ocp.args.Composite(**saved), force=True):
+                raise RuntimeError(f"step {step} was not saved.")
 
     def save_best(self, state: TrainState, results: Mapping[str, float]) -> None:
         """Keep the parameters (their average, if there is one) when they score best so far.
@@ -99,40 +116,101 @@ class Checkpoints:
             raise ValueError(
                 f"config.checkpoint.best: no result '{self.name}'; there are {', '.join(results)}."
             )
-        params = averaged(state.opt_state) or state.params
-        self.best.save(
-            int(state.step),
-            args=ocp.args.Composite(params=ocp.args.StandardSave(params)),
-            metrics={"score": self.sign * results[self.name]},
-        )
+        score = self.sign * results[self.name]
+        if not math.isfinite(score):
+            log.warning(
+                "step %d: %s is %s, which says nothing: these parameters cannot be the best.",
+                state.step, self.name, results[self.name],
+            )  # fmt: skip
+            return
+        params = links.averaged(state.opt_state) or state.params
+        with items.writing(self.workdir, sum(x.nbytes for x in jax.tree.leaves(params))):
+            self.best.save(
+                int(state.step),
+                args=ocp.args.Composite(params=ocp.args.StandardSave(params)),
+                metrics={"score": score, "of": self.name},
+            )
 
-    def resume(self, wanted: TrainState) -> TrainState | None:
-        """Return the newest state in the layout of `wanted` (shapes with shardings), or None.
+    def _score(self, found: Mapping[str, Any]) -> float:
+        """Return what a checkpoint scored; one of another measure, or not a number, is the worst."""
+        comparable = found.get("of", self.name) == self.name and math.isfinite(found["score"])
+        return found["score"] if comparable else -math.inf
+
+    def resume(
+        self, wanted: TrainState, first: Callable[[], TrainState] | None = None
+    ) -> TrainState | None:
+        """Return the newest whole state in the layout of `wanted` (shapes with shardings), or None.
+
+        Damaged checkpoints are named, and moved to folder `damaged` when an older one is whole.
+
+        Args:
+          wanted: of the state.
+          first: makes a state of step 0, for what the optimizer keeps now and did not before.
 
         Raises:
           ValueError: the checkpoint is of another model or optimizer, with the differences, or of a
-            newer format.
+            newer format; all are damaged.
         """
-        step = self.manager.latest_step()
-        if step is None:
-            return None
-        folder = pathlib.Path(self.manager.directory) / str(step)
+        found, damaged = None, []
+        for step in reversed(steps(self.workdir)):
+            folder = self.workdir / "checkpoints" / str(step)
+            # One process reads it all, and all do the same.
+            reason = processes.from_lead(lambda folder=folder: _damage(folder))
+            try:
+                if reason:
+                    raise Damaged(reason)
+                found = self._restore(folder, wanted, first)
+                break
+            except Damaged as error:
+                log.warning("%s", error)
+                damaged.append(folder)
+        if damaged and found is None:
+            raise ValueError(
+                f"{self.workdir}: none of its checkpoints is whole. To begin anew, remove "
+                f"{damaged[0].parent}."
+            )
+        if found is not None and damaged:
+            processes.from_lead(lambda: self._move_away(damaged))
+            self.manager.reload()
+            log.warning("%s: going on from step %d, the one before.", self.workdir, int(found.step))
+        return found
+
+    def _move_away(self, folders: list[pathlib.Path]) -> str:
+        place = self.workdir / DAMAGED
+        place.mkdir(exist_ok=True)
+        for folder in folders:
+            number = sum(p.name.partition("_")[0] == folder.name for p in place.iterdir())
+            folder.rename(place / (f"{folder.name}_{number}" if number else folder.name))
+        log.warning("damaged checkpoints are in %s now: remove them when you like.", place)
+        return ""
+
+    def _restore(
+        self, folder: pathlib.Path, wanted: TrainState, first: Callable[[], TrainState] | None
+    ) -> TrainState:
         check_format(folder)
-        check_shapes(_shapes(folder / "params"), wanted.params, str(folder))
+        with items.library(folder):
+            params, optimizer = items.shapes(folder / "params"), items.shapes(folder / "optimizer")
+        check_shapes(params, wanted.params, str(folder))
         replicated = wanted.step.sharding
-        items = {
+        same = links.same(optimizer, wanted.opt_state)
+        target = wanted.opt_state if same else links.target(optimizer, wanted.opt_state, replicated)
+        wants = {
             "params": ocp.args.StandardRestore(wanted.params),
-            "optimizer": ocp.args.StandardRestore(wanted.opt_state),
+            "optimizer": ocp.args.StandardRestore(target),
             "key": ocp.args.JaxRandomKeyRestore(ocp.ArrayRestoreArgs(sharding=replicated)),
         }
         if jax.tree.leaves(wanted.extra):
-            items["extra"] = ocp.args.StandardRestore(wanted.extra)
-        found = self.manager.restore(step, args=ocp.args.Composite(**items))
+            wants["extra"] = ocp.args.StandardRestore(wanted.extra)
+        with items.library(folder):
+            found = self.manager.restore(int(folder.name), args=ocp.args.Composite(**wants))
+        opt_state = found["optimizer"]
+        if not same:
+            opt_state = links.matched(opt_state, wanted.opt_state, first)
         return TrainState(
-            step=jax.device_put(np.int32(step), replicated),
+            step=jax.device_put(np.int32(folder.name), replicated),
             params=found["params"],
-            opt_state=found["optimizer"],
-            extra=found["extra"] if "extra" in items else wanted.extra,
+            opt_state=opt_state,
+            extra=found["extra"] if "extra" in wants else wanted.extra,
             key=jax.device_put(found["key"], replicated),
         )
 
@@ -142,19 +220,46 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait for the writes under way."""
-        for manager in filter(None, (self.manager, self.best)):
-            manager.wait_until_finished()
+        with items.writing(self.workdir, self.size):
+            for manager in filter(None, (self.manager, self.best)):
+                manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait for the writes under way, then let go of the folder."""
         self.wait()
-        for manager in filter(None, (self.manager, self.best)):
-            manager.close()
+        with items.writing(self.workdir, self.size):
+            for manager in filter(None, (self.manager, self.best)):
+                manager.close()
 
 
 def steps(path: pathlib.Path, kind: str = "checkpoints") -> list[int]:
-    """Return the steps of which a workdir holds whole checkpoints, in order."""
+    """Return the steps of which a workdir holds checkpoints, in order."""
     return sorted(int(p.name) for p in (path / kind).glob("*") if p.name.isdigit())
+
+
+def meta(path: pathlib.Path) -> dict[str, Any]:
+    """Return what the newest checkpoint of a workdir says about the run; {}: there is none."""
+    for step in reversed(steps(path)):
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads((path / "checkpoints" / str(step) / "meta/metadata").read_bytes())
+            if isinstance(found, dict):
+                return found
+    return {}
+
+
+def _seal(checkpoints: pathlib.Path) -> None:
+    """Seal the checkpoint that is being written; one is at a time."""
+    for folder in checkpoints.glob("*.orbax-checkpoint-tmp*"):
+        sealed.seal(folder)
+
+
+def _damage(folder: pathlib.Path) -> str:
+    """Return what is wrong with a checkpoint as far as its files tell, or nothing."""
+    try:
+        sealed.check(folder)
+    except Damaged as error:
+        return str(error)
+    return ""
 
 
 def load_params(
@@ -178,24 +283,39 @@ def load_params(
             raise FileNotFoundError(f"{path}: a plain folder, without steps; there is no {step}.")
         return exported.read(path)
     config = written.read(path)
-    place = path / ("best" if step == "best" else "checkpoints")
-    found = steps(path, place.name)
+    kind = "best" if step == "best" else "checkpoints"
+    found = steps(path, kind)
     if not found:
-        raise FileNotFoundError(f"{place}: no checkpoint yet.")
-    if step == "best":
-        return _load_tree(place / str(found[-1]) / "params"), config
-    if step is not None and step not in found:
+        raise FileNotFoundError(f"{path / kind}: no checkpoint yet.")
+    if step not in (None, "best") and step not in found:
         raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {found}.")
-    folder = place / str(found[-1] if step is None else step)
-    check_format(folder)
     optim = config.get("optim", {})
-    if optim.get("average") or optim.get("average_every"):
-        chain = _load_tree(folder / "optimizer")["main"]
-        average = [
-            link["average"] for link in chain if isinstance(link, dict) and "average" in link
-        ]
-        return average[0], config
-    return _load_tree(folder / "params"), config
+    mean = kind == "checkpoints" and bool(optim.get("average") or optim.get("average_every"))
+    if isinstance(step, int):
+        return _load(path / kind / str(step), mean=mean), config
+    for newest in reversed(found):
+        try:
+            params = _load(path / kind / str(newest), mean=mean)
+        except Damaged as error:
+            log.warning("%s", error)
+            continue
+        if newest != found[-1]:
+            log.warning("%s: taking step %d, the newest that is whole.", path, newest)
+        return params, config
+    raise ValueError(f"{path / kind}: none of the checkpoints is whole: {found}.")
+
+
+def _load(folder: pathlib.Path, *, mean: bool) -> dict[str, Any]:
+    """Return the parameters of a checkpoint, or the mean of them that the optimizer keeps.
+
+    Raises:
+      Damaged: it is.
+    """
+    item = "optimizer" if mean else "params"
+    check_format(folder)
+    sealed.check(folder, (item,))
+    tree = items.load(folder / item)
+    return links.average(tree) if mean else tree
 
 
 def load_extra(path: str | pathlib.Path, names: tuple[str, ...]) -> dict[str, Any]:
@@ -205,9 +325,15 @@ def load_extra(path: str | pathlib.Path, names: tuple[str, ...]) -> dict[str, An
       FileNotFoundError: there is no checkpoint, or it has no such entry.
     """
     path = pathlib.Path(path).resolve()
-    newest = steps(path)[-1:]
-    place = path / "checkpoints" / "".join(map(str, newest)) / "extra"
-    extra = _load_tree(place) if names and newest and place.is_dir() else {}
+    extra: dict[str, Any] = {}
+    for step in reversed(steps(path) if names else []):
+        folder = path / "checkpoints" / str(step)
+        try:
+            sealed.check(folder, ("extra",))
+            extra = items.load(folder / "extra") if (folder / "extra").is_dir() else {}
+            break
+        except Damaged as error:
+            log.warning("%s", error)
     if missing := [name for name in names if name not in extra]:
         raise FileNotFoundError(
             f"{path}: no checkpoint with {', '.join(missing)} beside parameters."
@@ -262,63 +388,13 @@ def warm_start(
 
 def check_format(folder: pathlib.Path) -> None:
     """Raise ValueError when a checkpoint was written in a format that this version does not know."""
-    meta = folder / "meta" / "metadata"
-    found = json.loads(meta.read_text()).get("format", 1) if meta.exists() else 1
+    file = folder / "meta" / "metadata"
+    try:
+        found = json.loads(file.read_text()).get("format", 1) if file.exists() else 1
+    except (ValueError, AttributeError):
+        raise Damaged(f"{folder}: damaged: meta/metadata cannot be read.") from None
     if found > FORMAT:
         raise ValueError(
             f"{folder}: written in format {found}; this version of ssl_audio reads up to {FORMAT}. "
             "Use the version that wrote it, or a newer one."
         )
-
-
-def check_shapes(found: Any, wanted: Any, where: str) -> None:
-    """Raise ValueError, listing both sides, unless two trees have the same paths and shapes."""
-
-    def table(tree):
-        return {path_name(p): tuple(v.shape) for p, v in jax.tree_util.tree_leaves_with_path(tree)}
-
-    have, want = table(found), table(wanted)
-    missing = sorted(want.keys() - have.keys())
-    surplus = sorted(have.keys() - want.keys())
-    differ = [
-        f"{n} {have[n]} for {want[n]}"
-        for n in sorted(have.keys() & want.keys())
-        if have[n] != want[n]
-    ]
-    if missing or surplus or differ:
-        raise ValueError(
-            f"{where}: a checkpoint of another model. Missing there: {_few(missing)}. "
-            f"Only there: {_few(surplus)}. Other shapes: {_few(differ)}."
-        )
-
-
-def _few(names: list[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
-
-
-def _metadata(folder: pathlib.Path) -> Any:
-    # The handler itself: a Checkpointer warns that one item is not a whole checkpoint.
-    return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
-
-
-def _shapes(folder: pathlib.Path) -> Any:
-    return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), _metadata(folder))
-
-
-def _load_tree(folder: pathlib.Path) -> Any:
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(folder))
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-
-
-def averaged(opt_state: Any) -> Any:
-    """Return the moving average inside an optimizer state, or None when none is kept."""
-    found = [
-        s["average"] for s in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(s)
-    ]
-    return found[0] if found else None
-
-
-def _is_average(state: Any) -> bool:
-    return isinstance(state, dict) and "average" in state

@@ -130,11 +130,10 @@ class Parts:
         with opened.reading(path, wanted), open(path, "rb") as file:
             run = int(path.stem.partition("-")[0])
             index = json.loads(file.readline())
-            start = file.tell()
-            size = path.stat().st_size - start
-            for _, _, offset, shape in index:
-                if not 0 <= offset <= offset + 4 * int(np.prod(shape)) <= size:
-                    raise ValueError(f"{size} bytes of numbers, fewer than its first line says")
+            start, size = file.tell(), path.stat().st_size
+            ends = (start + offset + 4 * int(np.prod(shape)) for _, _, offset, shape in index)
+            if max(ends, default=-1) != size:
+                raise ValueError(f"{size} bytes, which is not what its first line says")
         for kind, id, offset, shape in index:
             place = _Place(path, start + offset, tuple(shape))
             if kind == "vector":

@@ -4,7 +4,7 @@ The same command continues a run that was killed or stopped.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ssl_audio import config, config_files, slots
 from ssl_audio.train import record
@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+def main(argv: Sequence[str] | None = None) -> Mapping[str, float]:
     """Parse the command line and train."""
     args, options = config_files.parse(parser(), argv)
     from ssl_audio.distributed import processes

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio import config, slots, versions
+from ssl_audio import config, slots
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint
-from ssl_audio.train import record
+from ssl_audio.storage.lock import Lock
+from ssl_audio.train import changes, record
 from ssl_audio.train.clips import check_clips
 from ssl_audio.train.record import Recorder
 from ssl_audio.train.run import Run, fitting
@@ -36,7 +37,7 @@ class NotFinite(RuntimeError):
 
 def train(
     options: Any, workdir: str | pathlib.Path, *, profile: tuple[int, int] | None = None
-) -> dict[str, float]:
+) -> Mapping[str, float]:
     """Run (or go on with) the training that a config describes; return the last metrics.
 
     `profile`: first and last step to trace.
@@ -51,7 +52,7 @@ def train(
 
 def _train(
     options: Any, workdir: pathlib.Path, profile: tuple[int, int] | None
-) -> dict[str, float]:
+) -> Mapping[str, float]:
     run = config.make(Run, options)
     check_clips(run, config.plain(options))
     epoch = run.data.epoch_steps
@@ -59,9 +60,11 @@ def _train(
     every = functools.partial(config.duration, total=total, epoch=epoch)
     mesh = run.sharding.mesh()
     sharding.check_batch(run.data.batch_size, mesh, run.accumulate)
-    record.write_config(options, workdir, lead=processes.is_lead())
-
-    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
+    with (
+        changes.opened(run, options, workdir, total) as (lock, meta),
+        jax.set_mesh(mesh),
+        nn.logical_axis_rules(sharding.ACTIVATIONS),
+    ):
         first, step, wanted = plan(run, mesh, total, epoch)
         checkpoints = checkpoint.Checkpoints(
             workdir,
@@ -69,7 +72,7 @@ def _train(
             every(run.checkpoint.keep_every),
             run.checkpoint.best,
         )
-        state = checkpoints.resume(wanted)
+        state = checkpoints.resume(wanted, first)
         if state is None:
             state = first()
             for other in run.warm_start.values():
@@ -84,8 +87,10 @@ def _train(
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
             with fitting(shapes[1]):
                 recorder.price(step, *shapes)
+                results = record.at(workdir / "metrics.jsonl", start)  # before any process goes on
                 step = processes.compiled(step, *shapes)
-            session = Session(run, mesh, step, batches, recorder, checkpoints, total, every)
+            where = recorder, checkpoints, lock
+            session = Session(run, mesh, step, batches, *where, total, every, results, meta)
             try:
                 return _loop(session, state, start)
             finally:
@@ -125,8 +130,11 @@ class Session:
       step: the compiled (state, batch) → (state, metrics).
       batches: of this host.
       recorder, checkpoints: where metrics and states go.
+      lock: of the workdir; the first process holds it.
       total: number of steps.
       every: duration → number of steps.
+      results: what metrics.jsonl says of the step that the run goes on from.
+      meta: what each checkpoint says about the run.
     """
 
     run: Run
@@ -135,11 +143,14 @@ class Session:
     batches: Iterator[dict[str, np.ndarray]]
     recorder: Recorder
     checkpoints: checkpoint.Checkpoints
+    lock: Lock
     total: int
     every: Callable[[int | float | str], int]
+    results: Mapping[str, float]
+    meta: Mapping[str, Any]
 
 
-def _loop(session: Session, state: Any, start: int) -> dict[str, float]:
+def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
     run, total, recorder = session.run, session.total, session.recorder
     checkpoints = session.checkpoints
     periods = dict(record=run.record.every, save=run.checkpoint.every)
@@ -149,14 +160,14 @@ def _loop(session: Session, state: Any, start: int) -> dict[str, float]:
     }  # 0: at the end only
     pending: collections.deque = collections.deque()
     rate: Any = run.optim.rate(total, run.data.epoch_steps)
-    results: dict[str, float] = {}
+    results: Mapping[str, float] = session.results
 
     def settle(keep: int) -> None:
         while len(pending) > keep:
             number, metrics, index = pending.popleft()
             metrics = jax.device_get(metrics)
             if not metrics["finite"][0]:
-                checkpoints.save(state, _meta(run))
+                checkpoints.save(state, session.meta)
                 raise NotFinite(
                     f"step {number}: loss or gradients are not finite. The update was not made and the "
                     f"state is saved. Clips of this host: {', '.join(run.data.ids(index))}. Look at "
@@ -164,7 +175,12 @@ def _loop(session: Session, state: Any, start: int) -> dict[str, float]:
                 )
             recorder.add(metrics, run.data.batch_size)
 
+    def evaluates(number: int) -> bool:
+        return number == total or number % due["evals"] == 0
+
     with processes.Stop() as stop:
+        if start and evaluates(start):  # it may have been killed before they were done
+            results = _evaluate(session, state, session.results)
         for number in range(start + 1, total + 1):
             with processes.step(number), recorder.step(number):
                 with recorder.waiting():
@@ -175,17 +191,15 @@ def _loop(session: Session, state: Any, start: int) -> dict[str, float]:
                 last = number == total or stop.asked or checkpoints.stop_asked(number)
                 settle(0 if last or number % due["record"] == 0 else LAG)
             if last or number % due["record"] == 0:
+                session.lock.check()
                 results = recorder.write(
                     number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
                 )
-            if number == total or number % due["evals"] == 0:  # not when there is little time left
-                for name, evaluator in run.evals.items():
-                    values = evaluator.run(run.objective, state, session.mesh)
-                    recorder.log(number, values, prefix=f"{name}/")
-                    results |= {f"{name}/{key}": value for key, value in values.items()}
-                checkpoints.save_best(state, results)
             if last or number % due["save"] == 0:
-                checkpoints.save(state, _meta(run))
+                session.lock.check()
+                checkpoints.save(state, session.meta)
+            if evaluates(number):  # not when there is little time left
+                results = _evaluate(session, state, results)
             if last or number % due["figures"] == 0:
                 images = _pictures(run, state, batch)
                 recorder.pictures(number, images, getattr(run.objective, "frontend", None))
@@ -196,20 +210,30 @@ def _loop(session: Session, state: Any, start: int) -> dict[str, float]:
     return results
 
 
+def _evaluate(session: Session, state: Any, known: Mapping[str, float]) -> dict[str, float]:
+    """Run the evaluators that `known` has no results of; return it with theirs, and keep the best state."""
+    run, results = session.run, dict(known)
+    try:
+        for name, evaluator in run.evals.items():
+            if any(key.startswith(f"{name}/") for key in known):
+                continue
+            values = evaluator.run(run.objective, state, session.mesh)
+            session.recorder.log(int(state.step), values, prefix=f"{name}/")
+            results |= {f"{name}/{key}": value for key, value in values.items()}
+        session.checkpoints.save_best(state, results)
+    except Exception:
+        if processes.count() == 1:  # several would have to fail together
+            session.checkpoints.save(state, session.meta)
+        raise
+    return results
+
+
 def _pictures(run, state, batch) -> dict[str, np.ndarray]:
     predictor = run.objective.predictors().get("pictures")
     if predictor is None or processes.count() > 1:  # a host alone cannot run a program of all
         return {}
     few = {k: v[: run.record.clips] for k, v in batch.items()}
     return jax.device_get(jax.jit(predictor)(state.params, state.extra, few))
-
-
-def _meta(run) -> dict[str, Any]:
-    return {
-        "batch_size": run.data.batch_size,
-        "data_seed": run.data.seed,
-        "versions": versions.versions(),
-    }
 
 
 def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import logging
+import math
 import pathlib
 import re
 import time
@@ -14,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio import config
-from ssl_audio.storage import atomic, opened, written
+from ssl_audio.storage import atomic, opened
 from ssl_audio.train import flops
-from ssl_audio.versions import versions
 
 log = logging.getLogger("ssl_audio")
 
@@ -187,6 +186,12 @@ class Recorder:
         """Append one record to metrics.jsonl and to TensorBoard."""
         if not self.lead:
             return
+        for name, value in values.items():
+            if prefix and not math.isfinite(value):
+                log.warning(
+                    "step %d: %s%s is %s: too few clips or classes, or a model that has diverged.",
+                    step, prefix, name, value,
+                )  # fmt: skip
         named = {prefix + name: value for name, value in values.items()}
         self.file.write(json.dumps({"step": step, **named}) + "\n")
         self.file.flush()
@@ -222,41 +227,23 @@ def span(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def write_config(options: Any, workdir: pathlib.Path, *, lead: bool) -> None:
-    """Write config.json, config.txt and versions.json, or refuse to mix two models in a workdir.
-
-    Raises:
-      ValueError: the workdir belongs to a run with another objective or data, naming the lines.
-    """
-    text = config.text(options)
-    fixed = ("objective.", "data.", "seed", "accumulate", "optim.")
-    if written.is_run(workdir):
-        before = config.text(written.read(workdir))
-        old = {line for line in before.splitlines() if line.startswith(fixed)}
-        new = {line for line in text.splitlines() if line.startswith(fixed)}
-        if old != new:
-            raise ValueError(
-                f"{workdir}: holds a run of another config. There: {'; '.join(sorted(old - new)) or '-'}. "
-                f"Now: {'; '.join(sorted(new - old)) or '-'}. Use another --workdir."
-            )
-    if not lead:
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    files = {
-        "versions.json": json.dumps(versions(), indent=1),
-        "config.txt": text,
-        written.CONFIG: json.dumps(config.plain(options), indent=1),
-    }
-    for name, content in files.items():
-        atomic.write(workdir / name, content)
-
-
 def keep_until(path: pathlib.Path, step: int) -> None:
     """Drop the records after `step`, and a last line cut off by a kill: a resumed run repeats them."""
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
     atomic.write(path, "".join(line + "\n" for line in kept))
+
+
+def at(path: pathlib.Path, step: int) -> dict[str, float]:
+    """Return all that a metrics.jsonl says of a step."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    found: dict[str, float] = {}
+    for line in lines:
+        if _step(line) == step:
+            found |= json.loads(line)
+    found.pop("step", None)
+    return found
 
 
 def _step(line: str) -> float:

@@ -56,6 +56,25 @@ class Run:
     eval_every: int | str = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
 
+    def check(self) -> None:
+        """Open what the evaluators will read, and compare it with what is trained; nothing is computed.
+
+        Raises:
+          ValueError: something is missing or does not fit, with the evaluator's name.
+        """
+        for name, evaluator in self.evals.items():
+            if hasattr(evaluator, "check"):  # one of another package may have none
+                try:
+                    evaluator.check(self.objective, self.data)
+                except (ValueError, OSError) as error:
+                    raise ValueError(f"config.evals.{name}: {error}") from error
+        name, given, _ = self.checkpoint.best.removeprefix("-").partition("/")
+        if given and name not in self.evals:
+            raise ValueError(
+                f"config.checkpoint.best: '{self.checkpoint.best}': no evaluator '{name}'; "
+                f"there are {', '.join(self.evals) or 'none'}."
+            )
+
 
 @contextlib.contextmanager
 def fitting(batch: Any) -> Iterator[None]:

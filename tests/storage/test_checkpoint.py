@@ -11,7 +11,7 @@ import pytest
 from ssl_audio.objectives.base import Phase
 from ssl_audio.storage import checkpoint
 from ssl_audio.structs import TrainState
-from ssl_audio.train import record
+from ssl_audio.train import changes, record
 from ssl_audio.train.optim import Optim
 
 
@@ -96,7 +96,7 @@ def test_another_model_is_refused_by_name(tmp_path):
 
 def test_a_kill_while_the_config_is_written_spoils_nothing(tmp_path, monkeypatch):
     options = {"objective": {"kind": "a"}, "seed": 0}
-    record.write_config(options, tmp_path, lead=True)
+    changes.begin(options, tmp_path, {})
     before = (tmp_path / "config.txt").read_text()
 
     def killed(_):  # all is written, but not yet on disk
@@ -104,10 +104,10 @@ def test_a_kill_while_the_config_is_written_spoils_nothing(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
-        record.write_config(options, tmp_path, lead=True)
+        changes.begin(options, tmp_path, {})
     monkeypatch.undo()
     assert (tmp_path / "config.txt").read_text() == before
-    record.write_config(options, tmp_path, lead=True)
+    changes.begin(options, tmp_path, {})
 
 
 def test_records_after_the_checkpoint_are_dropped(tmp_path):

@@ -84,3 +84,26 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         raise KeyError
     assert (tmp_path / "a").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"half"])
+def test_a_damaged_file_is_named_and_nothing_is_taken_for_whole(tmp_path, content):
+    parts = Parts(tmp_path, SETTINGS)
+    parts.add_frames("a", frames(4, 0))
+    parts.finish("a", np.ones(5, np.float32))
+    parts.write()
+    (part,) = tmp_path.glob("*.part")
+    whole = part.read_bytes()
+    for file, damage in (
+        (part, content),
+        (part, whole[:-4]),
+        (tmp_path / "settings.json", content),
+    ):
+        before = file.read_bytes()
+        file.write_bytes(damage)
+        with pytest.raises(
+            ValueError, match=f"{file.name}: damaged; remove the folder|other settings"
+        ):
+            Parts(tmp_path, SETTINGS)
+        file.write_bytes(before)
+    assert Parts(tmp_path, SETTINGS).finished == {"a"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_audio.objectives.base import Phase
-from ssl_audio.storage.checkpoint import averaged
+from ssl_audio.storage.links import averaged
 from ssl_audio.train.optim import Optim
 
 MAIN = (Phase(),)

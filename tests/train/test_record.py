@@ -165,3 +165,10 @@ assert not {"librosa", "matplotlib"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert not done.returncode, done.stderr
+
+
+def test_a_score_that_is_not_finite_is_warned_of(tmp_path, caplog):
+    with recorder(tmp_path) as made:
+        made.log(3, {"EER": float("nan"), "accuracy": 0.5}, prefix="test/")
+        made.log(3, {"loss": 1.0})
+    assert [r.getMessage().split(":")[1] for r in caplog.records] == [" test/EER is nan"]

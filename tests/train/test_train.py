@@ -189,7 +189,6 @@ def test_a_non_finite_loss_stops_names_the_clips_and_saves(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        (dict(optim__lr=2e-3), "optim.lr"),
         (dict(objective__reconstruct=1.0), "objective.reconstruct"),
         (dict(data__batch_size=16), "data.batch_size"),
         (dict(seed=1), "seed"),

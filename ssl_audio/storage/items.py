@@ -1,0 +1,152 @@
+"""The items of a checkpoint as Orbax reads them, and its errors as ours; called by `checkpoint.py`."""
+
+import contextlib
+import errno
+import gc
+import logging
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from ssl_audio.distributed.sharding import path_name
+from ssl_audio.storage import sealed
+
+FULL = ("No space left", "RESOURCE_EXHAUSTED", "Disk quota exceeded")  # in messages of a full disk
+
+
+@contextlib.contextmanager
+def library(folder: pathlib.Path) -> Iterator[None]:
+    """Turn any error in the body into Damaged, without the hundreds of lines that the library prints.
+
+    Unless the checkpoint has a seal, which was checked before: then its files are as they were written.
+    """
+    if sealed.is_sealed(folder):
+        yield
+        return
+    hush()
+    reason = ""
+    try:
+        yield
+    except Exception as error:
+        reason = f"{folder}: damaged: {_first_line(error)}"
+    if reason:
+        gc.collect()  # what is left of a failed reading complains when it goes
+        raise sealed.Damaged(reason)
+
+
+@contextlib.contextmanager
+def writing(workdir: pathlib.Path, size: int) -> Iterator[None]:
+    """Turn the library's errors in writing about `size` bytes into one line with the cause."""
+    hush()
+    gone = FileNotFoundError(
+        errno.ENOENT, "the workdir was removed while the run was under way", str(workdir)
+    )
+    if not workdir.is_dir():  # the library would make it again
+        raise gone
+    try:
+        yield
+    except Exception as error:
+        said, found = _first_line(error), error
+    else:
+        return
+    gc.collect()
+    if not workdir.is_dir():
+        raise gone from found
+    free = shutil.disk_usage(workdir).free
+    if free < size / 2 or any(word in str(found) for word in FULL):
+        raise OSError(
+            errno.ENOSPC,
+            f"no space left for a checkpoint of about {size / 2**20:.0f} MiB: {free / 2**20:.0f} MiB are "
+            "free. Make room, and run the same command again; it goes on from the last whole checkpoint",
+            str(workdir),
+        ) from found
+    raise RuntimeError(f"{workdir}: a checkpoint could not be written: {said}") from found
+
+
+def hush() -> None:
+    """Leave out what Orbax and TensorStore print about errors that they also raise, in this process."""
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        if _is_other not in logger.filters:
+            logger.addFilter(_is_other)
+    for name in ("excepthook", "unraisablehook"):
+        hook = getattr(sys, name)
+        if not getattr(hook, "hushed", False):
+            setattr(sys, name, _hushed(hook))
+
+
+def _hushed(hook: Any) -> Any:
+    def only_others(first: Any, *rest: Any) -> None:  # (args,), or (type, error, trace)
+        error, what = (rest[0], "") if rest else (first.exc_value, str(first.object))
+        if str(error) != "Event loop is closed" and "_read_array_index" not in what:
+            hook(first, *rest)
+
+    only_others.hushed = True
+    return only_others
+
+
+def _is_other(record: logging.LogRecord) -> bool:
+    """Tell whether a message is none of Orbax's about an error, which come with their traces."""
+    text = str(record.msg)
+    return record.levelno < logging.ERROR or not (text.startswith("[process=") or "/orbax/" in text)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def shapes(folder: pathlib.Path) -> Any:
+    """Return the tree of an item, with the shapes and types of its arrays."""
+    return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), _metadata(folder))
+
+
+def load(folder: pathlib.Path) -> Any:
+    """Return the tree of an item as numpy arrays.
+
+    Raises:
+      Damaged: it cannot be read.
+    """
+    found: Any = None
+    numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    with library(folder.parent), ocp.PyTreeCheckpointer() as checkpointer:
+        args = ocp.args.PyTreeRestore(restore_args=jax.tree.map(lambda _: numpy, _metadata(folder)))
+        found = checkpointer.restore(folder, args=args)
+    return found
+
+
+def check_shapes(found: Any, wanted: Any, where: str) -> None:
+    """Raise ValueError, listing both sides, unless two trees have the same paths and shapes."""
+
+    def table(tree):
+        return {path_name(p): tuple(v.shape) for p, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+    have, want = table(found), table(wanted)
+    missing = sorted(want.keys() - have.keys())
+    surplus = sorted(have.keys() - want.keys())
+    differ = [
+        f"{n} {have[n]} for {want[n]}"
+        for n in sorted(have.keys() & want.keys())
+        if have[n] != want[n]
+    ]
+    if missing or surplus or differ:
+        raise ValueError(
+            f"{where}: a checkpoint of another model. Missing there: {_few(missing)}. "
+            f"Only there: {_few(surplus)}. Other shapes: {_few(differ)}."
+        )
+
+
+def _few(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
+
+
+def _metadata(folder: pathlib.Path) -> Any:
+    # The handler itself: a Checkpointer warns that one item is not a whole checkpoint.
+    return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree

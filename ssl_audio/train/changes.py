@@ -1,0 +1,197 @@
+"""What of a run's config may change between two starts, and what may not; `loop.py` asks before step 1.
+
+What decides the shapes of parameters or the stream of batches is fixed; the rest changes, is logged with
+its old and new value and noted in the workdir: config.json holds the newest, history.jsonl the changes.
+"""
+
+import contextlib
+import json
+import logging
+import pathlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ssl_audio import config
+from ssl_audio.distributed import processes
+from ssl_audio.storage import atomic, checkpoint, written
+from ssl_audio.storage.lock import Lock
+from ssl_audio.train.run import Run
+from ssl_audio.versions import versions
+
+log = logging.getLogger("ssl_audio")
+
+HISTORY = "history.jsonl"
+# Beginnings of the paths of options that are fixed once there is a checkpoint, and why. An option that is
+# not here may change; one that is new below a fixed one is fixed.
+FIXED = {
+    "objective": "what is learned",
+    "data": "the stream of batches",
+    "seed": "parameters and masks",
+    "warm_start": "the parameters that the run began from",
+}
+FREE = ("data.workers", "data.threads", "data.max_bad_share")  # but for these
+PLACE = re.compile(
+    r"data\.sources\.[^.]+\.(root|path|data_dir)"
+)  # and these: for the same collection
+AVERAGES = ("optim.average", "optim.average_every")  # on or off: another state of the optimizer
+UNSET = "not set"
+OFF = (0, "0", UNSET)
+
+Collections = Mapping[
+    str, Mapping[str, Any]
+]  # source → number of clips and digest of their metadata
+
+
+@contextlib.contextmanager
+def opened(
+    run: Run, options: Any, workdir: pathlib.Path, total: int
+) -> Iterator[tuple[Lock, dict[str, Any]]]:
+    """Hold the workdir while the body runs; give the lock, and what each checkpoint says about the run.
+
+    Evaluators are opened first, then the config is compared with the one before: see `begin`.
+
+    Raises:
+      ValueError: another run is at work there, or has gone further than `total` steps; what `Run.check`
+        and `begin` raise.
+    """
+    lock = Lock(workdir, processes.heartbeat())
+    with contextlib.ExitStack() as stack:
+        processes.from_lead(lambda: str(stack.enter_context(lock)))
+        if (done := checkpoint.steps(workdir)) and done[-1] > total:
+            raise ValueError(
+                f"config.steps: {total}, but the run in {workdir} is at step {done[-1]}; "
+                "wanted no fewer."
+            )
+        run.check()
+        clips = run.data.collections()
+        processes.from_lead(lambda: str(begin(options, workdir, clips)))
+        numbers = {"batch_size": run.data.batch_size, "data_seed": run.data.seed}
+        try:
+            yield lock, {"data": clips, **numbers, "versions": versions()}
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(workdir)) from error
+
+
+def begin(options: Any, workdir: pathlib.Path, collections: Collections) -> None:
+    """Compare a config with that of the run in a workdir, if there is one; note what has changed.
+
+    A workdir without a checkpoint holds no run. Writes config.json, config.txt and versions.json.
+
+    Raises:
+      ValueError: something has changed that may not, with field, old and new value.
+    """
+    steps = checkpoint.steps(workdir)
+    if steps and written.is_run(workdir):
+        before, known = _renamed(
+            written.read(workdir), checkpoint.meta(workdir).get("data", {}), collections
+        )
+        found = differences(before, options)
+        _refuse(workdir, steps[-1], found, known, collections)
+        for name in sorted(known.keys() & collections.keys()):
+            if known[name] != collections[name]:
+                log.warning(
+                    "data.sources.%s: %s clips when the run began, %s now, or others: its batches differ "
+                    "from here on from those of a run that nothing changed.",
+                    name, known[name]["clips"], collections[name]["clips"],
+                )  # fmt: skip
+                found[f"data.sources.{name}"] = known[name], collections[name]
+        _note(workdir, steps[-1], found)
+    workdir.mkdir(parents=True, exist_ok=True)
+    files = {
+        "versions.json": json.dumps(versions(), indent=1),
+        "config.txt": config.text(options),
+        written.CONFIG: json.dumps(config.plain(options), indent=1),
+    }
+    for name, content in files.items():
+        atomic.write(workdir / name, content)
+
+
+def differences(before: Any, now: Any) -> dict[str, tuple[Any, Any]]:
+    """Return path → (old, new) of every option that is not the same."""
+    old, new = _leaves(before), _leaves(now)
+    return {
+        path: (old.get(path, UNSET), new.get(path, UNSET))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path, UNSET) != new.get(path, UNSET)
+    }
+
+
+def fixed(path: str) -> bool:
+    """Tell whether an option may not change; places of data are judged by what they hold."""
+    return path.partition(".")[0] in FIXED and path not in FREE
+
+
+def _refuse(
+    workdir: pathlib.Path,
+    step: int,
+    found: Mapping[str, tuple[Any, Any]],
+    known: Collections,
+    collections: Collections,
+) -> None:
+    wrong = []
+    for path, (old, new) in found.items():
+        what = f"{path}: {old!r}, now {new!r}"
+        if PLACE.fullmatch(path):
+            name = path.split(".")[2]
+            if name not in known:
+                wrong.append(f"{what} (not noted then what it holds, so not comparable)")
+            elif known[name] != collections.get(name):
+                then, now = known[name]["clips"], collections.get(name, {}).get("clips", 0)
+                wrong.append(f"{what} (another collection: {then} clips, now {now}, or others)")
+        elif fixed(path):
+            wrong.append(f"{what} ({FIXED[path.partition('.')[0]]})")
+        elif path in AVERAGES and (old in OFF) != (new in OFF):
+            wrong.append(f"{what} (a mean of the parameters is kept from the first step or never)")
+    if wrong:
+        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ValueError(
+            f"{workdir}: holds a run of another config, at step {step}. {'; '.join(wrong[:8])}{more}. "
+            "These are fixed once a run has begun. Use another --workdir, or the old values."
+        )
+
+
+def _note(workdir: pathlib.Path, step: int, found: Mapping[str, tuple[Any, Any]]) -> None:
+    if not found:
+        return
+    for path, (old, new) in found.items():
+        log.info("changed at step %d: %s: %r, now %r", step, path, old, new)
+    line = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "step": step, "changed": found}
+    path = workdir / HISTORY
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    atomic.write(path, before + json.dumps(line) + "\n")
+
+
+def _renamed(
+    before: dict[str, Any], known: Collections, collections: Collections
+) -> tuple[dict[str, Any], Collections]:
+    """Return a config and its collections under the names of today, where they hold the same in this order.
+
+    Configs name a source after its folder, which may have moved.
+    """
+    old, new = sorted(known), sorted(collections)
+    if [known[name] for name in old] != [collections[name] for name in new]:
+        return before, known
+    names = dict(zip(old, new, strict=True))
+    data = dict(before["data"])
+    for key in ("sources", "weights"):
+        if isinstance(data.get(key), Mapping):
+            data[key] = {names.get(name, name): value for name, value in data[key].items()}
+    return before | {"data": data}, {names[name]: value for name, value in known.items()}
+
+
+def _leaves(options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def walk(value, path):
+        if isinstance(value, Mapping):
+            for key in value:
+                walk(value[key], f"{path}.{key}" if path else str(key))
+        else:
+            found[path] = value
+
+    walk(config.plain(options), "")
+    return found
