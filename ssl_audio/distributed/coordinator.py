@@ -31,6 +31,7 @@ class Coordinator(Rendezvous):
     """Process 0."""
 
     def __init__(self, me: Member, coordinator: str):
+        self.door = addresses.listen(coordinator, me.address)
         super().__init__(me, coordinator)
         self.token = secrets.token_hex(8)  # of this start
         self.peers: dict[int, Peer] = {}
@@ -38,7 +39,6 @@ class Coordinator(Rendezvous):
         self.wrong: Refused | None = None
         self.go = False
         self.changed = asyncio.Event()
-        self.door = addresses.listen(coordinator, me.address)
 
     async def _meet(self, seconds: float, heartbeat: float) -> None:
         self._keep(relay.serve(self._greet, self.door))
@@ -53,15 +53,15 @@ class Coordinator(Rendezvous):
                 await asyncio.wait_for(self.changed.wait(), 1)
             if self.wrong is not None:
                 await self._end_all(self.wrong)
-        where = self._where()
-        self.names = {int(k): name for k, (_, _, name) in where.items()}
+        self.where = where = self._where()
+        self.names = {int(k): name for k, (*_, name) in where.items()}
         for peer in self.peers.values():
             relay.say(peer.writer, token=self.token, where=where)
-        found = await self._unreached(where)
+        found = await self._unreached()
         for peer in self.peers.values():
             try:
                 found += (await asyncio.wait_for(peer.answer, 3 * PATIENCE))["unreached"]
-            except (TimeoutError, KeyError, ConnectionError):
+            except (TimeoutError, KeyError):
                 await self._end_all(Refused(f"{peer.member.called()} came, and went silent", AGAIN))
         if found:
             more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
@@ -127,15 +127,12 @@ class Coordinator(Rendezvous):
         raise refused
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._hear(reader, writer)
-        finally:
-            writer.close()
-
-    async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         here, there = addresses.ends(writer.get_extra_info("socket"))
         try:
-            said = json.loads(await asyncio.wait_for(reader.readline(), PATIENCE))
+            line = await asyncio.wait_for(reader.readline(), PATIENCE)
+            if not line:  # a process of this run that tries whether it reaches this one
+                return
+            said = json.loads(line)
             if said.get("relay"):
                 if said["relay"] == self.token:
                     await relay.to_service(reader, writer, self.loopback, self.port)
@@ -157,7 +154,7 @@ class Coordinator(Rendezvous):
         except (OSError, ValueError):
             pass
         if not peer.answer.done():
-            peer.answer.set_exception(ConnectionError())
+            peer.answer.set_result({})
         if self.go:
             self._gone(member.index)
         elif self.peers.get(member.index) is peer and not self.names:

@@ -64,11 +64,14 @@ def initialize(run: str = "") -> None:
         _rendezvous = (Worker if me.index else Coordinator)(me, world.coordinator)
         _rendezvous.meet(seconds, heartbeat)
     except addresses.Refused as refused:
+        if _rendezvous is not None:
+            _rendezvous.close()
+            _rendezvous = None
         again = " The same command may be given again." if refused.status == AGAIN else ""
         print(f"process {world.index} ({world.how}): {refused}{again}", file=sys.stderr, flush=True)
         raise SystemExit(refused.status) from None
     _rendezvous.lost = _lost
-    atexit.register(_rendezvous.close)  # before JAX leaves the others, in order
+    atexit.register(_rendezvous.expect_end)  # before JAX leaves the others, in order
     with _deadline(seconds, world):
         jax.distributed.initialize(
             coordinator_address=_rendezvous.service,
@@ -120,8 +123,11 @@ def joined(settings: Mapping[str, str], shared: str | os.PathLike = "") -> Itera
     global _watch
     heartbeat = _seconds("SSL_AUDIO_HEARTBEAT", 60)
     timeout = _seconds("SSL_AUDIO_STEP_TIMEOUT", 1800)
-    names = {} if _rendezvous is None else _rendezvous.names
-    _watch = Watch(_client(), index(), names, heartbeat, timeout)
+    if _rendezvous is None:
+        _watch = Watch(None, 0, {}, heartbeat, timeout)
+    else:
+        others = _rendezvous.names, heartbeat, timeout, _rendezvous.unreached
+        _watch = Watch(_client(), index(), *others)
     _watch.start()
     try:
         seconds = _seconds("SSL_AUDIO_CONNECT", 300)

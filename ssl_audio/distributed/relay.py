@@ -15,13 +15,20 @@ Greet = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, An
 
 async def serve(greet: Greet, on: socket.socket) -> None:
     """Greet whoever connects to a socket, for ever."""
-    async with await asyncio.start_server(greet, sock=on) as server:
+
+    async def whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio would report it as an error
+            try:
+                await greet(reader, writer)
+            finally:
+                writer.close()
+
+    async with await asyncio.start_server(whole, sock=on) as server:
         await server.serve_forever()
 
 
-async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def hang_up(*_: Any) -> None:
     """Let others see that they reach this process, no more."""
-    writer.close()
 
 
 def say(writer: asyncio.StreamWriter, **said: Any) -> None:
@@ -40,9 +47,12 @@ async def to_service(
         await asyncio.sleep(0.1)
     else:
         return
-    both = [asyncio.ensure_future(_pass(reader, back)), asyncio.ensure_future(_pass(there, writer))]
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    back.close()
+    try:
+        ways = _pass(reader, back), _pass(there, writer)
+        both = [asyncio.ensure_future(way) for way in ways]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        back.close()
 
 
 def forward(host: str, port: int, first: dict[str, Any]) -> Greet:
@@ -55,15 +65,16 @@ def forward(host: str, port: int, first: dict[str, Any]) -> Greet:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             there, back = await asyncio.open_connection(host, port)
-            say(back, **first)
-            returning = asyncio.ensure_future(_pass(there, writer))
-            await _pass(reader, back)
-            back.close()
+            try:
+                say(back, **first)
+                returning = asyncio.ensure_future(_pass(there, writer))
+                await _pass(reader, back)
+            finally:
+                back.close()
             await returning
         with contextlib.suppress(OSError):
             while await reader.read(65536):
                 pass
-        writer.close()
 
     return greet
 

@@ -22,6 +22,13 @@ PATIENCE = 10.0  # s for a line that has to come at once
 CHECKED = 64  # peers that each process tries to reach
 
 
+def reason(error: OSError) -> str:
+    """Return why a connection failed, in few words."""
+    if isinstance(error, TimeoutError) or error.errno is None:
+        return "no answer" if isinstance(error, TimeoutError) else str(error)
+    return os.strerror(error.errno)
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
     """What a process says of itself; `job` and `run` are those of all of a run.
@@ -62,6 +69,7 @@ class Rendezvous:
     def __init__(self, me: Member, coordinator: str):
         self.me, self.coordinator = me, coordinator
         self.names: dict[int, str] = {}
+        self.where: dict[str, list] = {}  # number: address, port and name
         self.address = ""
         self.lost: Callable[[int], Any] = lambda index: None
         self.closing = False
@@ -69,7 +77,8 @@ class Rendezvous:
         self.loopback, self.port = self.kept.getsockname()[:2]
         self.loop = asyncio.new_event_loop()
         self.tasks: set[asyncio.Task] = set()
-        threading.Thread(target=self.loop.run_forever, name="rendezvous", daemon=True).start()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="rendezvous", daemon=True)
+        self.thread.start()
 
     @property
     def service(self) -> str:
@@ -80,9 +89,25 @@ class Rendezvous:
             else f"{self.loopback}:{self.port}"
         )
 
-    def close(self) -> None:
-        """Expect the others to end."""
+    def expect_end(self) -> None:
+        """Take the end of others for granted from now on; what they send is passed on still."""
         self.closing = True
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.closing = True
+        asyncio.run_coroutine_threadsafe(self._cancel(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+        self.kept.close()
+
+    async def _cancel(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.01)  # for the transports to close
 
     def meet(self, seconds: float, heartbeat: float) -> None:
         """Wait for all processes.
@@ -95,18 +120,20 @@ class Rendezvous:
     async def _meet(self, seconds: float, heartbeat: float) -> None:
         raise NotImplementedError
 
-    async def _unreached(self, where: dict[str, list]) -> list[str]:
-        """Return what hinders this process from reaching the others."""
+    def unreached(self) -> list[str]:
+        """Return which other processes this one does not reach, and why."""
+        return asyncio.run_coroutine_threadsafe(self._unreached(), self.loop).result()
+
+    async def _unreached(self) -> list[str]:
         count, index = self.me.count, self.me.index
 
         async def reach(other: int) -> str:
-            host, port, name = where[str(other)]
+            host, port, name = self.where[str(other)]
             try:
                 _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), PATIENCE)
                 writer.close()
             except OSError as error:
-                why = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
-                return f"{self.me.called()} does not reach {name} at {host}: {why}"
+                return f"{self.me.called()} does not reach {name} at {host}: {reason(error)}"
             return ""
 
         others = [(index + k) % count for k in range(1, min(count, CHECKED + 1))]

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 AGAIN = getattr(os, "EX_TEMPFAIL", 75)  # exit status: the same command may well succeed
@@ -29,6 +29,7 @@ class Watch(threading.Thread):
       names: what to call each process, by number.
       heartbeat: s without a sign of life after which a process counts as dead.
       step_timeout: s that a step may take, compilation included; 0: as long as it likes.
+      unreached: returns which processes this one cannot reach; asked when a step takes long.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class Watch(threading.Thread):
         names: Mapping[int, str],
         heartbeat: float,
         step_timeout: float,
+        unreached: Callable[[], list[str]] = list,
     ):
         super().__init__(name="watch", daemon=True)
         self.client, self.index, self.names = client, index, names
-        self.heartbeat, self.step_timeout = heartbeat, step_timeout
+        self.heartbeat, self.step_timeout, self.unreached = heartbeat, step_timeout, unreached
         self.interval = min(heartbeat, step_timeout or heartbeat) / LOOKS
         self.number, self.begun = 0, 0.0  # the step under way, and since when; 0: none is
         self.heard: dict[int, float] = {}  # process: when its counter last moved
@@ -69,6 +71,7 @@ class Watch(threading.Thread):
         if self.client is not None:
             # A thread of its own: where the connection is cut, an exchange does not return.
             threading.Thread(target=self._exchange, name="exchange", daemon=True).start()
+            threading.Thread(target=self._try_others, name="reach", daemon=True).start()
         before = time.monotonic()
         while not self.over.wait(self.interval):
             now = time.monotonic()
@@ -159,6 +162,20 @@ class Watch(threading.Thread):
                     self.over.wait(min(self.interval, 2))  # to say the same, if it has to
                 self._leave(f"{self.name_of(other)} ended: {reason}", status)
 
+    def _try_others(self) -> None:
+        """End this process where a step waits for one that cannot be reached, though process 0 can."""
+        failed: list[str] = []
+        while not self.over.wait(self.heartbeat / 2):
+            if not self.begun or time.monotonic() - self.begun < self.heartbeat:
+                failed = []
+                continue
+            before, failed = failed, self.unreached()
+            if still := [line for line in failed if line in before]:
+                reason = "; ".join(still[:4])
+                self._post(self.index, reason, AGAIN)
+                self.over.wait(2 * self.interval)  # for the others to read it
+                self._leave(reason, AGAIN)
+
     def _excuse(self, late: float) -> None:
         """Count no silence for which this process was itself stopped."""
         if late > max(1.0, 2 * self.interval):
@@ -182,9 +199,10 @@ class Watch(threading.Thread):
             elif seconds >= self.heartbeat / QUIET and other not in self.quiet:
                 self.quiet.add(other)
                 step = self.beats.get(other, "").rpartition(" ")[2]
+                when = f"at step {step} when last heard" if step else "which said nothing yet"
                 self._say(
-                    f"{what} {self.name_of(other)} for {seconds:.0f} s, at step {step or '?'} when last "
-                    f"heard. This process ends in {self.heartbeat - seconds:.0f} s unless it is heard "
+                    f"{what} {self.name_of(other)} for {seconds:.0f} s, {when}. "
+                    f"This process ends in {self.heartbeat - seconds:.0f} s unless it is heard "
                     f"(SSL_AUDIO_HEARTBEAT={self.heartbeat:g}); then the same command goes on from the last "
                     "checkpoint."
                 )

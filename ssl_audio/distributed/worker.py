@@ -11,7 +11,9 @@ from typing import Any
 
 from ssl_audio.distributed import addresses, relay
 from ssl_audio.distributed.addresses import Refused
-from ssl_audio.distributed.rendezvous import AGAIN, PATIENCE, Rendezvous
+from ssl_audio.distributed.rendezvous import AGAIN, PATIENCE, Rendezvous, reason
+
+QUIET = 5.0  # s that process 0 may be late without a word
 
 
 class Closed(ConnectionError):
@@ -38,7 +40,7 @@ class Worker(Rendezvous):
                 )
             except OSError as error:
                 why = self._reason(error)
-            if why != told:
+            if why != told and time.monotonic() > deadline - seconds + QUIET:
                 told = why
                 print(f"process {self.me.index}: {why}", file=sys.stderr, flush=True)
             if time.monotonic() > deadline:
@@ -62,14 +64,13 @@ class Worker(Rendezvous):
                 "the name to DNS or /etc/hosts."
             )
         found = [host] if addresses.literal(host) else addresses.resolve(host)
-        what = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
         hint = "Does process 0 run there, and does a firewall leave the port open?"
         if found and all(addresses.is_loopback(each) for each in found):
             hint = (
                 f"{found[0]} is this machine itself: if process 0 runs on another, name that one, with an "
                 "address that this machine reaches."
             )
-        return f"nothing yet at {', '.join(found) or host}, port {port}: {what}. {hint}"
+        return f"nothing yet at {', '.join(found) or host}, port {port}: {reason(error)}. {hint}"
 
     async def _attend(self, port: int, deadline: float) -> None:
         host, coordinator = addresses.split(self.coordinator)
@@ -87,14 +88,15 @@ class Worker(Rendezvous):
                     text = f"{said['refused'].rstrip('.')}."
                     raise Refused(text, said["status"], said.get("busy", False))
                 if "where" in said:
-                    self.names = {int(k): name for k, (*_, name) in said["where"].items()}
-                    self.address = said["where"][str(self.me.index)][0]
+                    self.where = said["where"]
+                    self.names = {int(k): name for k, (*_, name) in self.where.items()}
+                    self.address = self.where[str(self.me.index)][0]
                     token = said["token"]
-                    relay.say(writer, unreached=await self._unreached(said["where"]))
-                elif time.monotonic() > deadline:
+                    relay.say(writer, unreached=await self._unreached())
+                elif time.monotonic() > deadline + 2:  # process 0 has more to say
                     raise Refused(
                         f"not all {self.me.count} processes met at the coordinator {self.coordinator} in "
-                        f"time (SSL_AUDIO_CONNECT): process 0 waits for {said.get('missing')}.",
+                        f"time (SSL_AUDIO_CONNECT): missing {said.get('missing')}.",
                         AGAIN,
                     )
             kept = True
@@ -120,8 +122,10 @@ class Worker(Rendezvous):
             ) from None
 
     async def _until_lost(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while await reader.readline():
-                pass
-        writer.close()
-        self._gone(0)
+        try:
+            with contextlib.suppress(OSError, ValueError):
+                while await reader.readline():
+                    pass
+            self._gone(0)
+        finally:
+            writer.close()

@@ -12,6 +12,7 @@ import time
 import network
 import pytest
 from network import Network, Spread
+from processes import records, training
 from reference import ROOT
 
 MISSING = network.missing()
@@ -153,13 +154,43 @@ def test_a_cut_of_half_a_heartbeat_is_survived(hasty):
 
 
 def test_workers_cut_from_each_other_but_not_from_process_0(hasty):
-    env = hasty | {"SSL_AUDIO_STEP_TIMEOUT": "20"}
     with Network({"a": [0], "b": [0], "c": [0]}) as net:
-        with Spread(net, "abc", [MEMBER, "sum"], env, "a") as run:
+        with Spread(net, "abc", [MEMBER, "sum"], hasty, "a") as run:
             until_step(run, 3)
+            began = time.monotonic()
             net.cut_between("b", "c")
             assert run.end(120) == [75, 75, 75], everything(run)
-            assert "process 2 (c, pid" in run.said(1) or "process 1 (b, pid" in run.said(2)
+            assert time.monotonic() - began < 2 * 8 + 20 + BUSY
+            for index in range(3):  # all learn which two do not reach each other
+                one = re.search(
+                    r"process 1 \(b, pid \d+\) does not reach process 2 \(c", run.said(index)
+                )
+                other = re.search(
+                    r"process 2 \(c, pid \d+\) does not reach process 1 \(b", run.said(index)
+                )
+                assert one or other, everything(run)
+
+
+def test_a_training_cut_in_two_goes_on_with_the_same_losses(environment, tmp_path):
+    env = environment | {"SSL_AUDIO_HEARTBEAT": "12"}
+    with Network({"a": [0], "b": [0]}) as net:
+        with Spread(net, "ab", training(tmp_path / "whole"), env, "a") as run:
+            assert run.end() == [0, 0], everything(run)
+        cut = tmp_path / "cut"
+        with Spread(net, "ab", training(cut), env, "a") as run:
+            assert run.wait_until(lambda: len(records(cut)) >= 7), everything(run)
+            began = time.monotonic()
+            net.cut_between("a", "b")
+            assert run.end(120) == [75, 75], everything(run)
+            assert time.monotonic() - began < 12 * 13 / 12 + 2 * BUSY
+            for index in range(2):
+                assert re.search(rf"process {1 - index} \({'ba'[index]}, pid", run.said(index))
+                assert "The same command goes on from the last checkpoint." in run.said(index)
+        net.mend()
+        with Spread(net, "ab", training(cut), env, "a") as run:
+            assert run.end() == [0, 0], everything(run)
+            assert "resumed at step" in run.said(0)
+    assert records(cut) == records(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -211,14 +242,14 @@ def test_a_stray_process_is_told_and_harms_nothing(hasty):
 
 
 def test_noise_on_the_port_is_ignored(hasty):
-    noise = (
-        "import os, socket, time\n"
-        "kept = []\n"
-        "for text in (b'GET / HTTP/1.1\\r\\n\\r\\n', os.urandom(100), b'[' * 60000, b'{}\\n', b'[]\\n', b'1\\n',"
-        ' b\'{"member": {"index": 1}}\\n\', b\'{"relay": "x"}\\n\', b\'{"member": 3, "port": {}}\\n\', b\'\'):\n'
-        "    one = socket.create_connection(('a', 8476)); one.sendall(text); kept.append(one)\n"
-        "time.sleep(5)\n"
-    )
+    noise = """
+import os, socket, time
+texts = [b"GET / HTTP/1.1\\r\\n\\r\\n", os.urandom(100), b"[" * 60000 + b"\\n", b"{}\\n", b"[]\\n", b"1\\n",
+    b"", b'{"member": {"index": 1}}\\n', b'{"relay": "x"}\\n', b'{"member": 3, "port": {}}\\n']
+kept = [socket.create_connection(("a", 8476)) for _ in texts]
+[one.sendall(text) for one, text in zip(kept, texts)]
+time.sleep(5)
+"""
     with Network({"a": [0], "b": [0]}) as net:
         with Spread(net, "a", [MEMBER, "sum", "", "3"], hasty, "a",
                     own={"a": {"SSL_AUDIO_PROCESSES": "2"}}) as run:  # fmt: skip
