@@ -31,7 +31,7 @@ log = logging.getLogger("ssl_audio")
 
 FACTS, VERDICT = "ssl_audio/facts/", "ssl_audio/verdict"
 TOKEN, COMPILED = "ssl_audio/token", "ssl_audio/compiled"
-# What another start can cure, as JAX reports it: these in the text of a RuntimeError.
+# What another start can cure, as JAX reports it: these in the text of its error.
 PASSING = "UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|[Gg]loo|onnection|timed out|Timeout"
 _watch: Watch | None = None  # of the run under way in this process
 _rendezvous: Rendezvous | None = None  # with the other processes, for as long as this one lives
@@ -348,7 +348,7 @@ def _status(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
         return 130
-    passing = isinstance(error, RuntimeError) and re.search(PASSING, str(error))
+    passing = isinstance(error, jax.errors.JaxRuntimeError) and re.search(PASSING, str(error))
     return AGAIN if passing or isinstance(error, (ConnectionError, TimeoutError)) else 1
 
 

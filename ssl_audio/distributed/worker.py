@@ -67,7 +67,7 @@ class Worker(Rendezvous):
         hint = "Does process 0 run there, and does a firewall leave the port open?"
         if found and all(addresses.is_loopback(each) for each in found):
             hint = (
-                f"{found[0]} is this machine itself: if process 0 runs on another, name that one, with an "
+                f"{found[0]} is this machine itself: where process 0 runs on another, name that one, with an "
                 "address that this machine reaches."
             )
         return f"nothing yet at {', '.join(found) or host}, port {port}: {reason(error)}. {hint}"
