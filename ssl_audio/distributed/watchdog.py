@@ -16,7 +16,8 @@ from typing import Any
 
 AGAIN = getattr(os, "EX_TEMPFAIL", 75)  # exit status: the same command may well succeed
 GOES_ON = "The same command goes on from the last checkpoint."
-BEAT, FAILED = "ssl_audio/beat/", "ssl_audio/failed/"
+STATE = "ssl_audio/watch/"
+BEAT, FAILED = f"{STATE}beat/", f"{STATE}failed/"
 LOOKS, QUIET = 12, 4  # looks per heartbeat; the part of it after which a silence is reported
 
 
@@ -100,10 +101,11 @@ class Watch(threading.Thread):
         if self.over.is_set() or self.posted or self.beats.get(other) == "done":
             return
         if self.index == 0:
-            for failed, (reason, status) in self._failures().items():
-                if failed == other:
-                    self._leave(f"{self.name_of(other)} ended: {reason}", status)
-            if _numbered(self.client.key_value_dir_get(BEAT)).get(other) == "done":
+            beats, failures = self._read()
+            if other in failures:
+                reason, status = failures[other]
+                self._leave(f"{self.name_of(other)} ended: {reason}", status)
+            if beats.get(other) == "done":
                 return
         reason = "it was killed, or its connection was closed"
         if other:
@@ -138,9 +140,13 @@ class Watch(threading.Thread):
         thread.start()
         thread.join(max(1.0, self.interval))  # process 0 may have gone, and never answers then
 
-    def _failures(self) -> dict[int, tuple[str, int]]:
-        found = _numbered(self.client.key_value_dir_get(FAILED))
-        return {who: tuple(json.loads(text)) for who, text in found.items()}
+    def _read(self) -> tuple[dict[int, str], dict[int, tuple[str, int]]]:
+        found = dict(self.client.key_value_dir_get(STATE))  # in one exchange: a link may be slow
+        beats, failures = (
+            {int(key.removeprefix(what)): text for key, text in found.items() if what in key}
+            for what in (BEAT, FAILED)
+        )
+        return beats, {who: tuple(json.loads(text)) for who, text in failures.items()}
 
     def _exchange(self) -> None:
         beat = 0
@@ -148,8 +154,8 @@ class Watch(threading.Thread):
             beat += 1
             try:
                 self._set(f"{beat} {self.number}")
-                beats = _numbered(self.client.key_value_dir_get(BEAT))
-                failures = self._failures()
+                self.answered = time.monotonic()
+                beats, failures = self._read()
             except Exception:  # whatever it is, the heartbeat decides
                 continue
             self.answered = now = time.monotonic()
@@ -241,7 +247,3 @@ class Watch(threading.Thread):
 
     def _say(self, what: str) -> None:
         print(f"process {self.index}: {what}", file=sys.stderr, flush=True)
-
-
-def _numbered(found: list[tuple[str, str]]) -> dict[int, str]:
-    return {int(key.rpartition("/")[2]): value for key, value in found}
