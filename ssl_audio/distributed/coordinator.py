@@ -42,10 +42,18 @@ class Coordinator(Rendezvous):
 
     async def _meet(self, seconds: float, heartbeat: float) -> None:
         self._keep(relay.serve(self._greet, self.door))
-        deadline = time.monotonic() + seconds
+        deadline, told = time.monotonic() + seconds, False
         while missing := [k for k in range(1, self.me.count) if k not in self.peers]:
             for peer in list(self.peers.values()):
                 relay.say(peer.writer, missing=missing)
+            if not told and time.monotonic() > deadline - seconds + PATIENCE:
+                told = True
+                some = _some(missing)
+                print(
+                    f"process 0: waits for {some} at {self.coordinator}.",
+                    file=sys.stderr,
+                    flush=True,
+                )
             if time.monotonic() > deadline:
                 await self._end_all(Refused(self._late(missing, seconds), AGAIN))
             self.changed.clear()
@@ -100,7 +108,6 @@ class Coordinator(Rendezvous):
         return where
 
     def _late(self, missing: list[int], seconds: float) -> str:
-        some = ", ".join(map(str, missing[:8])) + (" …" if len(missing) > 8 else "")
         host = addresses.split(self.coordinator)[0]
         known = [host] if addresses.literal(host) else addresses.resolve(host)
         hint = ""
@@ -114,7 +121,7 @@ class Coordinator(Rendezvous):
         away = f" Refused: {'; '.join(self.refused[:4])}." if self.refused else ""
         return (
             f"not all {self.me.count} processes met at the coordinator {self.coordinator} within "
-            f"{seconds:g} s (SSL_AUDIO_CONNECT): missing {some}. Were they started, with the same "
+            f"{seconds:g} s (SSL_AUDIO_CONNECT): missing {_some(missing)}. Were they started, with the same "
             f"coordinator? Does a firewall close its port?{hint}{away}"
         )
 
@@ -196,3 +203,7 @@ class Coordinator(Rendezvous):
             )
             return text, {"status": 1, "busy": True}
         return None
+
+
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (" …" if len(numbers) > 8 else "")

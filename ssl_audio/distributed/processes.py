@@ -123,11 +123,10 @@ def joined(settings: Mapping[str, str], shared: str | os.PathLike = "") -> Itera
     global _watch
     heartbeat = _seconds("SSL_AUDIO_HEARTBEAT", 60)
     timeout = _seconds("SSL_AUDIO_STEP_TIMEOUT", 1800)
-    if _rendezvous is None:
-        _watch = Watch(None, 0, {}, heartbeat, timeout)
-    else:
-        others = _rendezvous.names, heartbeat, timeout, _rendezvous.unreached
-        _watch = Watch(_client(), index(), *others)
+    names = {number: f"process {number}" for number in range(count())}
+    _watch = Watch(_client(), index(), names, heartbeat, timeout)
+    if _rendezvous is not None:  # else the caller has called `jax.distributed.initialize`
+        _watch.names, _watch.unreached = _rendezvous.names, _rendezvous.unreached
     _watch.start()
     try:
         seconds = _seconds("SSL_AUDIO_CONNECT", 300)
@@ -339,7 +338,8 @@ def _lost(other: int) -> None:
     if _watch is not None:
         return _watch.lost(other)
     assert _rendezvous is not None
-    _end(f"process {index()}: {_rendezvous.names[other]} has ended before the run began.", AGAIN)
+    name = _rendezvous.names[other]
+    _end(f"process {index()}: {name} has ended without a word. {GOES_ON}", AGAIN)
 
 
 def _status(error: BaseException) -> int:

@@ -103,11 +103,12 @@ class Rendezvous:
         self.kept.close()
 
     async def _cancel(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0.01)  # for the transports to close
+        for _ in range(3):  # a connection that is just being accepted has no task yet
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.sleep(0.02)
 
     def meet(self, seconds: float, heartbeat: float) -> None:
         """Wait for all processes.

@@ -30,8 +30,12 @@ class Watch(threading.Thread):
       names: what to call each process, by number.
       heartbeat: s without a sign of life after which a process counts as dead.
       step_timeout: s that a step may take, compilation included; 0: as long as it likes.
+
+    Attributes:
       unreached: returns which processes this one cannot reach; asked when a step takes long.
     """
+
+    unreached: Callable[[], list[str]] = list
 
     def __init__(
         self,
@@ -40,11 +44,10 @@ class Watch(threading.Thread):
         names: Mapping[int, str],
         heartbeat: float,
         step_timeout: float,
-        unreached: Callable[[], list[str]] = list,
     ):
         super().__init__(name="watch", daemon=True)
         self.client, self.index, self.names = client, index, names
-        self.heartbeat, self.step_timeout, self.unreached = heartbeat, step_timeout, unreached
+        self.heartbeat, self.step_timeout = heartbeat, step_timeout
         self.interval = min(heartbeat, step_timeout or heartbeat) / LOOKS
         self.number, self.begun = 0, 0.0  # the step under way, and since when; 0: none is
         self.heard: dict[int, float] = {}  # process: when its counter last moved

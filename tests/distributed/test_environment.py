@@ -2,6 +2,7 @@
 
 import pytest
 
+from ssl_audio.distributed import processes
 from ssl_audio.distributed.environment import (
     World,
     address,
@@ -165,3 +166,17 @@ def test_neighbouring_jobs_and_steps_have_ports_of_their_own():
 )
 def test_the_first_node_of_a_list(nodes, first):
     assert first_node(nodes) == first
+
+
+def test_what_jax_has_to_ask_a_tpu_pod_for_is_added(monkeypatch):
+    from jax._src import clusters
+
+    def found(coordinator, count, index, devices, how, seconds):
+        return coordinator or "10.0.0.1:8476", 4, 2, devices
+
+    monkeypatch.setattr(
+        clusters.ClusterEnv, "auto_detect_unset_distributed_params", staticmethod(found)
+    )
+    assert processes._complete(World("TPU"), 1) == World("TPU", "10.0.0.1:8476", 4, 2)
+    whole = World("Slurm", "n1:1", 2, 0)
+    assert processes._complete(whole, 1) is whole

@@ -31,6 +31,17 @@ class Store:
             time.sleep(30)
 
 
+STARTED = []  # watches, and events that end what moves counters
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """Stop all threads of a test."""
+    yield
+    while STARTED:
+        STARTED.pop().set()
+
+
 @pytest.fixture
 def ended(monkeypatch):
     """Return where the exit status appears, in place of the end of this process."""
@@ -47,17 +58,22 @@ def ended(monkeypatch):
 
 
 def watching(store, index, heartbeat=1.2, **more):
-    watch = Watch(store, index, NAMES, heartbeat, 0, **more)
+    watch = Watch(store, index, NAMES, heartbeat, 0)
+    vars(watch).update(more)
     watch.start()
+    STARTED.append(watch.over)
     return watch
 
 
 def alive(store, *others, until=lambda: False):
     """Move the counters of other processes."""
 
+    over = threading.Event()
+    STARTED.append(over)
+
     def move():
         for beat in range(10_000):
-            if until():
+            if until() or over.is_set():
                 return
             for other in others:
                 store.values[f"{watchdog.BEAT}{other}"] = f"{beat} 7"
