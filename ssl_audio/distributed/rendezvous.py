@@ -103,12 +103,12 @@ class Rendezvous:
         self.kept.close()
 
     async def _cancel(self) -> None:
-        for _ in range(3):  # a connection that is just being accepted has no task yet
+        for _ in range(3):
+            await asyncio.sleep(0.02)  # for the tasks that have just been made to begin
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-            await asyncio.sleep(0.02)
 
     def meet(self, seconds: float, heartbeat: float) -> None:
         """Wait for all processes.
