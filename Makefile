@@ -1,7 +1,7 @@
 # make demo: set up, pretrain SSAMBA-tiny on audio, probe it.   make test: set up, pass the tests.
 # make quick: the unit tests only.   make check: lint and types.   make docs: the documentation, in site/.
 # make fuzz: feed ten thousand damaged files to all that reads a stranger's, at most ten minutes.
-# make test-cluster: runs of several processes, killed and restarted; and Slurm, where apt can install it.
+# make test-cluster: runs of several processes, killed, restarted, cut off the network; and Slurm, where apt can install it.
 # Needs only Python 3.11 or newer; choose one with PYTHON=python3.12.
 
 PYTHON ?= python3
@@ -37,7 +37,7 @@ fuzz: $(VENV)/installed
 
 test-cluster: $(VENV)/installed
 	$(BIN)/pip install --quiet kubernetes-validate
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python -m pytest -rs -m cluster tests/cluster
 	$(BIN)/python -m pytest tests/test_launch.py tests/distributed/test_environment.py
 	PYTHON=$(abspath $(BIN))/python bash tests/cluster/slurm.sh
 

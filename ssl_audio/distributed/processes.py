@@ -1,12 +1,15 @@
 """Processes: the only file that knows there may be several. `initialize` precedes any device query."""
 
+import atexit
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
 import logging
 import os
 import pathlib
+import re
 import signal
 import socket
 import sys
@@ -18,50 +21,81 @@ from typing import Any, NoReturn
 import jax
 
 from ssl_audio import versions
+from ssl_audio.distributed import addresses
+from ssl_audio.distributed.coordinator import Coordinator
 from ssl_audio.distributed.environment import World, detect
-from ssl_audio.distributed.watchdog import AGAIN, Watch
+from ssl_audio.distributed.rendezvous import Member, Rendezvous
+from ssl_audio.distributed.watchdog import AGAIN, GOES_ON, Watch
+from ssl_audio.distributed.worker import Worker
 
 log = logging.getLogger("ssl_audio")
 
-FACTS, VERDICT, COUNT = "ssl_audio/facts/", "ssl_audio/verdict/", "ssl_audio/count/"
+FACTS, VERDICT = "ssl_audio/facts/", "ssl_audio/verdict"
 TOKEN, COMPILED = "ssl_audio/token", "ssl_audio/compiled"
 TOLD = "ssl_audio/told/"
 _told = itertools.count()
+# What another start can cure, as JAX reports it: these in the text of its error.
+PASSING = "UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|[Gg]loo|onnection|timed out|Timeout"
 _watch: Watch | None = None  # of the run under way in this process
+_rendezvous: Rendezvous | None = None  # with the other processes, for as long as this one lives
 
 
-def initialize() -> None:
+def initialize(run: str = "") -> None:
     """Join the other processes of this job, if the environment names any (see `environment.py`).
 
     Environment: SSL_AUDIO_CONNECT, s to wait for all of them (300); SSL_AUDIO_HEARTBEAT, s without a
-    sign of life after which a process counts as dead and all others end (60).
+    sign of life after which a process counts as dead and all others end (60); SSL_AUDIO_ADDRESS, the
+    address by which the others reach this one, where it is not the one by which it reaches process 0.
+
+    Args:
+      run: what is run, such as the workdir: who names another is turned away.
 
     Raises:
       ValueError: the environment contradicts itself.
-      SystemExit: not all came in time.
+      SystemExit: not all came in time (status 75), or they cannot work together (1).
     """
+    global _rendezvous
     world = detect(os.environ)
     if world is None or jax.distributed.is_initialized():
         return
     seconds, heartbeat = _seconds("SSL_AUDIO_CONNECT", 300), _seconds("SSL_AUDIO_HEARTBEAT", 60)
+    world = _complete(world, seconds)
+    assert world.index is not None and world.count is not None and world.coordinator
+    try:
+        own = addresses.own(os.environ.get("SSL_AUDIO_ADDRESS", ""))
+        me = Member(world.index, world.count, world.job, run, own)
+        _rendezvous = (Worker if me.index else Coordinator)(me, world.coordinator)
+        _rendezvous.meet(seconds, heartbeat)
+    except addresses.Refused as refused:
+        if _rendezvous is not None:
+            _rendezvous.close()
+            _rendezvous = None
+        again = " The same command may be given again." if refused.status == AGAIN else ""
+        print(f"process {world.index} ({world.how}): {refused}{again}", file=sys.stderr, flush=True)
+        raise SystemExit(refused.status) from None
+    _rendezvous.lost = _lost
+    atexit.register(_rendezvous.expect_end)  # before JAX leaves the others, in order
     with _deadline(seconds, world):
         jax.distributed.initialize(
-            coordinator_address=world.coordinator,
+            coordinator_address=_rendezvous.service,
+            coordinator_bind_address=_rendezvous.service,
             num_processes=world.count,
             process_id=world.index,
             local_device_ids=world.devices,
+            cluster_detection_method="deactivate",
             initialization_timeout=int(seconds)
             + 60,  # ours comes first: JAX aborts, naming nothing
-            heartbeat_timeout_seconds=max(1, round(heartbeat)),
+            # Ours comes first here too; this one ends a process whose interpreter is stuck.
+            heartbeat_timeout_seconds=round(2 * heartbeat) + 10,
             shutdown_timeout_seconds=int(seconds),
         )
-        _same_count(seconds)
+    _reach_by(_rendezvous.address)
     log.info("%s", describe(world.how))
 
 
-def start() -> None:
-    """Join the other processes, and leave the messages to the first."""
-    initialize()
+def start(run: str | os.PathLike = "") -> None:
+    """Join the other processes of a run, and leave the messages to the first."""
+    initialize(str(run))
     if not is_lead():
         log.setLevel(logging.WARNING)
 
@@ -92,7 +126,10 @@ def joined(settings: Mapping[str, str], shared: str | os.PathLike = "") -> Itera
     global _watch
     heartbeat = _seconds("SSL_AUDIO_HEARTBEAT", 60)
     timeout = _seconds("SSL_AUDIO_STEP_TIMEOUT", 1800)
-    _watch = Watch(_client(), index(), count(), heartbeat, timeout)
+    names = {number: f"process {number}" for number in range(count())}
+    _watch = Watch(_client(), index(), names, heartbeat, timeout)
+    if _rendezvous is not None:  # else the caller has called `jax.distributed.initialize`
+        _watch.names, _watch.unreached = _rendezvous.names, _rendezvous.unreached
     _watch.start()
     try:
         seconds = _seconds("SSL_AUDIO_CONNECT", 300)
@@ -103,14 +140,12 @@ def joined(settings: Mapping[str, str], shared: str | os.PathLike = "") -> Itera
     except BaseException as error:
         if count() == 1:
             raise
-        _watch.fail(f"{type(error).__name__}: {error}")
+        what, status = f"{type(error).__name__}: {error}", _status(error)
+        _watch.fail(what, status)
         if is_lead():
             _watch.outlast()
-        status = error.code if isinstance(error, SystemExit) else 1
-        _end(
-            f"process {index()}: {type(error).__name__}: {error}",
-            status if isinstance(status, int) else 1,
-        )
+        again = f" {GOES_ON}" if status == AGAIN else ""
+        _end(f"process {index()}: {what}{again}", status)
     finally:
         _watch.close()
         _watch = None
@@ -250,7 +285,8 @@ class Stop:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         if error is not None and _watch is not None:
-            _watch.fail(f"{kind.__name__}: {error}")  # before anything waits for the others
+            # Before anything waits for the others.
+            _watch.fail(f"{kind.__name__}: {error}", _status(error))
 
     def _ask(self, number, _) -> None:
         self.asked = True
@@ -282,23 +318,61 @@ def _client() -> Any:
 
 
 def _coordinator() -> str:
-    return _state().coordinator_address or "not known yet"
+    return _rendezvous.coordinator if _rendezvous else _state().coordinator_address or "not known"
 
 
-def _same_count(seconds: float) -> None:
-    """End the process unless all believe in the same number: the first device query would hang."""
-    state = _state()
-    client, mine, here = _client(), state.num_processes, state.process_id
-    client.key_value_set(f"{COUNT}{here}", str(mine))
-    for other in range(1, mine) if here == 0 else [0]:
-        theirs = _wait(client, f"{COUNT}{other}", seconds, f"process {other}")
-        if theirs != str(mine):
-            time.sleep(1 if here == 0 else 0)  # the end of process 0 ends the others
-            _end(
-                f"process {here}: was started for {mine} processes, process {other} for {theirs}. Start all "
-                "with the same number.",
-                1,
-            )
+def _complete(world: World, seconds: float) -> World:
+    """Return a world with what JAX has to ask a TPU pod for."""
+    if None not in (world.coordinator, world.count, world.index):
+        return world
+    from jax._src import clusters
+
+    found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+        world.coordinator, world.count, world.index, world.devices, None, int(seconds)
+    )
+    if None in found[:3]:
+        raise ValueError(
+            f"{world.how}: JAX does not find the other processes; unset SSL_AUDIO_CLUSTER."
+        )
+    coordinator, number, index, devices = found
+    devices = None if devices is None else tuple(devices)
+    return dataclasses.replace(
+        world, coordinator=coordinator, count=number, index=index, devices=devices
+    )
+
+
+def _reach_by(address: str) -> None:
+    """Let the CPU's collectives use an address of this machine, not its name, which may be 127.0.1.1."""
+    from jax._src import xla_bridge
+    from jax._src.lib import _jax
+    from jax.extend import backend
+
+    def make() -> Any:
+        collectives = None  # as JAX is set
+        if jax.config.jax_cpu_collectives_implementation == "gloo":  # pyright: ignore[reportAttributeAccessIssue]
+            collectives = _jax.make_gloo_tcp_collectives(_client(), hostname=address)
+        return xla_bridge.make_cpu_client(collectives)
+
+    backend.register_backend_factory("cpu", make, priority=0, fail_quietly=False)
+
+
+def _lost(other: int) -> None:
+    """End this process: the connection to another one, or to process 0, has closed."""
+    if _watch is not None:
+        return _watch.lost(other)
+    assert _rendezvous is not None
+    name = _rendezvous.names[other]
+    _end(f"process {index()}: {name} has ended without a word. {GOES_ON}", AGAIN)
+
+
+def _status(error: BaseException) -> int:
+    """Return the exit status after an error: 75 where another start can cure it."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    passing = isinstance(error, jax.errors.JaxRuntimeError) and re.search(PASSING, str(error))
+    return AGAIN if passing or isinstance(error, (ConnectionError, TimeoutError)) else 1
 
 
 def _end(message: str, status: int) -> NoReturn:
@@ -311,12 +385,9 @@ def _deadline(seconds: float, world: World) -> Iterator[None]:
     """End the process with a message unless the body ends in time: JAX would abort without one."""
 
     def give_up():
-        count = "all" if world.count is None else f"all {world.count}"
         _end(
-            f"process {'?' if world.index is None else world.index} ({world.how}): not {count} "
-            f"processes met at the coordinator {_coordinator()} within {seconds:g} s "
-            "(SSL_AUDIO_CONNECT). Process 0 listens there: does it run, does the name resolve, does a "
-            "firewall close the port? Were all processes started, with the same number of processes?",
+            f"process {world.index} ({world.how}): all met at {world.coordinator}, but JAX did not connect "
+            f"them within {seconds:g} s (SSL_AUDIO_CONNECT). The same command may be given again.",
             AGAIN,
         )
 
@@ -333,7 +404,7 @@ def _wait(client, key: str, seconds: float, who: str) -> str:
     try:
         return client.blocking_key_value_get(key, int(1000 * seconds))
     except RuntimeError as error:
-        raise RuntimeError(f"{who} joined, but reported nothing for {seconds:g} s.") from error
+        raise TimeoutError(f"{who} joined, but reported nothing for {seconds:g} s.") from error
 
 
 def _code() -> dict[str, str]:

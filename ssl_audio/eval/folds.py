@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ssl_audio.eval.classify import Predictions
     from ssl_audio.train.run import Run
 
-    processes.start()
+    processes.start(args.workdir)
     workdir = pathlib.Path(args.workdir).resolve()
     results: dict[int, Any] = {}
     options = None

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> Mapping[str, float]:
     from ssl_audio.distributed import processes
     from ssl_audio.train.loop import train
 
-    processes.start()
+    processes.start(args.workdir)
     same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
     with slots.trusting(args.trust), processes.joined(same, shared=args.workdir):
         return train(options, args.workdir, profile=args.profile)

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
     from ssl_audio.train.run import Run
 
     root, done = pathlib.Path(args.workdir).resolve(), []
-    processes.start()
+    processes.start(args.workdir)
     trust = set(args.trust)  # of the runs of before, which this very command wrote
     for number in range((args.rounds - 1) * len(names) + 1):
         stage = names[number % len(names)]

@@ -26,8 +26,7 @@ def training(workdir, *options, config="ssast"):
     """Return the arguments of python for a run of 20 steps."""
     file = f"{ROOT}/configs/{config}.py:runlocal"
     return [
-        "-m",
-        "ssl_audio.train",
+        f"{ROOT}/tests/cluster/smooth.py",
         "--config",
         file,
         *OPTIONS,

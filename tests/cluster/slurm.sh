@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # launch/slurm/pretrain.sbatch on a real Slurm: two nodes that are both this machine. Needs root, and Debian's
 # slurm-wlm and munge, which it installs where apt-get can. Called by `make test-cluster`.
-# Shows: two tasks on two nodes run to the end; `scancel --signal=TERM` and `scontrol requeue` stop and
+# Shows: two runs as two steps of one job do not meet; two tasks on two nodes run to the end; `scancel --signal=TERM` and `scontrol requeue` stop and
 # resume them; the losses are those of an undisturbed run. Stops the daemons that it started.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -10,6 +10,13 @@ if ! command -v slurmctld >/dev/null || ! command -v munged >/dev/null; then
   apt-get install -y -q slurm-wlm munge || { echo "SKIPPED: no Slurm here, and apt-get cannot install it"; exit 0; }
 fi
 [ "$(id -u)" -eq 0 ] || { echo "SKIPPED: the daemons need root"; exit 0; }
+
+if [ -z "${SSL_AUDIO_TEST_HOSTS:-}" ]; then # both nodes are this machine: only here their names are known
+  hosts=$(mktemp)
+  { cat /etc/hosts; echo "127.0.0.1 n1 n2"; } >"$hosts"
+  export SSL_AUDIO_TEST_HOSTS="$hosts"
+  exec unshare --mount bash -c 'mount --bind "$SSL_AUDIO_TEST_HOSTS" /etc/hosts && exec bash "$0"' "$0"
+fi
 
 work=$(mktemp -d)
 host=$(hostname -s)
@@ -48,7 +55,7 @@ export SLURM_CONF="$work/slurm.conf"
 
 started=()
 finish() {
-  [ $? -eq 0 ] || tail -n 40 "$work"/*.log "$work"/slurm-*.out 2>/dev/null || true
+  [ $? -eq 0 ] || tail -n 40 "$work"/*.log "$work"/slurm-*.out "$work"/step-*.out 2>/dev/null || true
   scancel --user=root 2>/dev/null || true
   [ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true
 }
@@ -75,8 +82,6 @@ for _ in $(seq 60); do
 done
 [ "$(sinfo -h -t idle -o %D)" = 2 ] || { echo "the nodes are not idle"; sinfo; exit 1; }
 
-# Both nodes are this machine, under names that only Slurm knows.
-export JAX_COORDINATOR_ADDRESS=127.0.0.1:$((base + 3))
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=4 PYTHON="$python" SSL_AUDIO_HEARTBEAT=30
 export SSL_AUDIO_CACHE="${SSL_AUDIO_CACHE:-$work/xla}"
 export XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -105,6 +110,27 @@ until_done() {
 losses() { # without what depends on the machine's speed
   sed -E 's/, "(clips_per_second|input_wait|flops_utilisation)": [^,}]*//g' "$work/$1/metrics.jsonl"
 }
+
+# Two runs as two steps of one job: each has a port of its own.
+cat >"$work/steps.sh" <<'STEPS'
+#!/usr/bin/env bash
+ids=()
+for name in one two; do
+  srun --overlap --nodes=2 --ntasks=2 --ntasks-per-node=1 --mem=0 --output="$1/step-$name.out" \
+    "$PYTHON" tests/cluster/member.py sum "$1/$name" 30 &
+  ids+=($!)
+done
+for id in "${ids[@]}"; do wait "$id" || exit 1; done
+STEPS
+job=$(sbatch --parsable --nodes=2 --ntasks-per-node=1 --mem=0 --output="$work/slurm-steps.out" \
+  "$work/steps.sh" "$work")
+until_done "$job"
+for name in one two; do
+  [ "$(grep -c '^step 30 8.0' "$work/step-$name.out")" -eq 2 ]
+done
+ports=$(sed -n 's/.*coordinator n1:\([0-9]*\).*/\1/p' "$work"/step-*.out | sort -u | wc -l)
+[ "$ports" -eq 2 ]
+echo "PASSED: two steps of one job, two runs"
 
 job=$(submit whole)
 until_done "$job"

@@ -35,7 +35,7 @@ def test_an_orderly_end(hasty, tmp_path):
 
 def test_a_folder_that_not_all_see_is_refused(hasty, tmp_path):
     status, first, second = together(hasty, "other folder", str(tmp_path / "run"))
-    assert status == [75, 1]
+    assert status == [1, 1]
     assert "run_of_its_own: process 1 on" in second and "does not see what process 0" in second
     assert "does not see what process 0 writes there" in first
 
@@ -52,7 +52,7 @@ def test_different_settings_are_refused_with_the_difference(hasty):
 @pytest.mark.parametrize("which", [0, 1])
 def test_an_error_of_one_is_told_to_the_others(hasty, which):
     status, *said = together(hasty, f"fail {which}")
-    assert (status[which], status[1 - which]) == (1, 75)
+    assert status == [1, 1], "the same command would fail again"
     assert f"process {which}: OSError: the disk has gone" in said[which]
     told = rf"process {which} \(\S+, pid \d+\) ended: OSError: the disk has gone"
     assert re.search(told, said[1 - which])
@@ -72,13 +72,11 @@ def test_a_dead_process_ends_the_other_which_names_it(hasty, victim):
         time.sleep(2)
         run.kill(victim)
         began = time.monotonic()
-        assert run.end(60)[1 - victim] not in (0, None)
-        assert time.monotonic() - began < 6 + 6, "the heartbeat, and what a busy machine adds"
+        assert run.end(60)[1 - victim] == 75
+        assert time.monotonic() - began < 6, "the connection tells, and what a busy machine adds"
         said = run.said(1 - victim)
-    if victim == 1:
-        assert re.search(r"no sign of life from process 1 \(\S+, pid \d+\)", said)
-    else:
-        assert "leader task" in said and "coordinator" in said
+    assert re.search(rf"ends: process {victim} \(\S+, pid \d+\) has ended without a word", said)
+    assert "The same command goes on from the last checkpoint." in said
 
 
 def test_a_process_that_does_not_come(hasty):
@@ -100,5 +98,7 @@ def test_other_numbers_of_processes_are_refused(hasty):
     ]
     with Processes(command, hasty, 2, 1) as run:
         assert run.end(60) == [1, 1]
-        assert "process 0: was started for 2 processes, process 1 for 3" in run.said(0)
-        assert "process 1: was started for 3 processes, process 0 for 2" in run.said(1)
+        for said in (run.said(0), run.said(1)):
+            assert re.search(
+                r"process 0 \(.*\) was started for 2 processes, process 1 \(.*\) for 3", said
+            )
