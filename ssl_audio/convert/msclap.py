@@ -141,7 +141,7 @@ def _htsat(state: State, audio: Options, asked: Options) -> tuple[dict[str, Any]
     top = dict(sampling_rate=rate, hop_length=asked.get("hop_size", 320), fft_window_size=size)
     top["nb_max_samples"] = round(asked.get("duration", 7) * rate)
     theirs = {n: v for n, v in theirs.items() if not UNUSED.search(n)}
-    parts, samples = clap.htsat_parts(clap.to_transformers(theirs), audio, Options(top))
+    parts, samples, _ = clap.htsat_parts(clap.to_transformers(theirs), audio, Options(top))
     frontend = parts["frontend"] | dict(low=low, high=high, sixteen_bit=False)
     if bank is not None:
         # The published model lays the bands out for 32 kHz, whatever the rate of its audio.

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-POOLS = ("mean", "rows", "stats")
+POOLS = ("mean", "rows", "stats")  # over patch columns
+SPECIAL = "special"  # the tokens that are no patches
 
 Features = np.ndarray  # [K, T', rows * D]: layers, patch columns in time, the column's tokens
 

@@ -1,9 +1,12 @@
 """Log-mel frames to tokens at half the rate, by convolutions over time and frequency (Zipformer)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float, Spec
+from ssl_audio.arrays import Array, Float, Int, Spec
+from ssl_audio.frontend.base import before
 from ssl_audio.layers.norms import BiasNorm, swoosh_l, swoosh_r
 from ssl_audio.structs import Tokens
 
@@ -21,9 +24,11 @@ class Subsample(nn.Module):
     width: int
     channels: tuple[int, int, int] = (8, 32, 128)
 
+    takes_count: ClassVar[bool] = True
+
     @nn.compact
-    def __call__(self, spec: Spec) -> Tokens:
-        """Return tokens on a grid of one row."""
+    def __call__(self, spec: Spec, count: Int[Array, "B"] | None = None) -> Tokens:
+        """Return tokens on a grid of one row; `count`: frames of each clip before its padding."""
         grid = self.grid(*spec.shape[1:])
         x = spec[..., None]
         layers = zip(self.channels, ((1, 1), (2, 2), (1, 2)), ((0, 1), (0, 0), (0, 0)), strict=True)
@@ -34,7 +39,11 @@ class Subsample(nn.Module):
         x = jnp.swapaxes(x, 2, 3).reshape(*x.shape[:2], -1)
         x = BiasNorm(name="norm")(nn.Dense(self.width, name="out")(x))
         index = jnp.broadcast_to(jnp.arange(grid[1], dtype=jnp.int32)[None], x.shape[:2])
-        return Tokens(x=x, index=index, grid=grid)
+        found = Tokens(x=x, index=index, grid=grid)
+        if count is None:
+            return found
+        # Attention to nothing is not a number.
+        return found.replace(valid=before(jnp.maximum((count - 7) // 2, 1), grid[1]))
 
     def _next(self, x: Float[Array, "B T F C"]) -> Float[Array, "B T F C"]:
         count = x.shape[-1]
