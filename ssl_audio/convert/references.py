@@ -78,7 +78,7 @@ class Speech(Reference):
         """Tell of windows, and of padding that reaches a clip's features."""
         if clip == "longer":
             return "ours: mean of windows of 30 s, half apart; theirs: the clip whole"
-        if together and clip != "long":  # the longest has no padding
+        if together:
             if self.model.config.feat_extract_norm == "group":
                 return "ours: as the clip alone; theirs: padding counts in the norm and is attended"
             if self.model.config.model_type == "data2vec-audio":
@@ -137,8 +137,11 @@ class Clap(Reference):
         # Of clips none of which is longer it marks one, at random.
         longer = [[len(clip) > self.extractor.nb_max_samples] for clip in clips]
         inputs["is_longer"] = torch.tensor(longer)
-        found = self.model.get_audio_features(**inputs)
-        vectors = getattr(found, "pooler_output", found)
+        if hasattr(self.model, "get_audio_features"):
+            found = self.model.get_audio_features(**inputs)
+            vectors = getattr(found, "pooler_output", found)
+        else:
+            vectors = self.model(**inputs).audio_embeds
         vectors = vectors / vectors.norm(dim=-1, keepdim=True)
         return [(None, vector) for vector in vectors.numpy()]
 
@@ -152,14 +155,15 @@ class Clap(Reference):
         return ""
 
 
-# model_type → our family, the class here.
-KINDS: Mapping[str, tuple[str, type[Reference]]] = {
-    "audio-spectrogram-transformer": ("hf_ast", Ast),
-    "clap": ("clap", Clap),
-    "data2vec-audio": ("hf_data2vec", Speech),
-    "hubert": ("hf_hubert", Speech),
-    "wav2vec2": ("hf_wav2vec2", Speech),
-    "wavlm": ("hf_wavlm", Speech),
+# model_type → our family, the class here, that of transformers.
+KINDS: Mapping[str, tuple[str, type[Reference], str]] = {
+    "audio-spectrogram-transformer": ("hf_ast", Ast, "ASTModel"),
+    "clap": ("clap", Clap, "ClapModel"),
+    "clap_audio_model": ("clap", Clap, "ClapAudioModelWithProjection"),
+    "data2vec-audio": ("hf_data2vec", Speech, "Data2VecAudioModel"),
+    "hubert": ("hf_hubert", Speech, "HubertModel"),
+    "wav2vec2": ("hf_wav2vec2", Speech, "Wav2Vec2Model"),
+    "wavlm": ("hf_wavlm", Speech, "WavLMModel"),
 }
 
 
@@ -196,8 +200,10 @@ def load(folder: pathlib.Path) -> tuple[str, Reference]:
     except ImportError as error:
         raise RuntimeError(f"--check: {error}: pip install 'ssl_audio[torch]'") from None
     transformers.logging.set_verbosity_error()
-    family, made = KINDS[kind]
-    model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).float().eval()
+    family, made, name = KINDS[kind]
+    model = (
+        getattr(transformers, name).from_pretrained(folder, local_files_only=True).float().eval()
+    )
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
     return family, made(model, extractor)
 
