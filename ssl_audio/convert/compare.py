@@ -27,7 +27,8 @@ class Row:
     Attributes:
       clip, seconds: its name and length.
       company: "alone", or "in a batch" with all others.
-      frames: of the features along time; None: there are none.
+      frames: of the features along time; infinite where there is another number of them; None:
+        there are none.
       vector: of the clip's vector.
       why: what ours is where it is defined in another way; "": it is defined alike.
     """
@@ -65,12 +66,12 @@ def compare(
       FileNotFoundError, ValueError, RuntimeError: see `references.load`, `files.read`,
         `convert.from_state_dict`.
     """
-    import torch
-
     from ssl_audio.inference.load import load as open_model
     from ssl_audio.storage import exported
 
     family, reference = load(folder)
+    import torch  # it is there, or there were no reference
+
     state, options = read(folder)
     if (
         options.get("preprocessor", {}).get("sampling_rate", 16_000) != 16_000
@@ -85,7 +86,7 @@ def compare(
     clips = {name: sound[:count] for name, count in lengths.items()}
     with tempfile.TemporaryDirectory() as out:
         exported.write(out, converted.params, converted.config)
-        model = open_model(out)
+        model = dataclasses.replace(open_model(out), batch_size=2)
     rows = []
     with torch.no_grad(), jax.default_matmul_precision("highest"):
         for together in (False, True):
@@ -139,6 +140,7 @@ def table(title: str, rows: Sequence[Row], left: Sequence[str]) -> str:
     ]
     for row in rows:
         frames = "none" if row.frames is None else f"{row.frames:.1e}"
+        frames = "another number" if row.frames == float("inf") else frames
         end = row.why or ("**above the limit**" if row.wrong else "same definition")
         lines.append(
             f"| {row.clip}, {row.seconds:g} s | {row.company} | {frames} | {row.vector:.1e} | {end} |"

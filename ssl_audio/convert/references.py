@@ -58,13 +58,11 @@ class Speech(Reference):
 
     def run(self, clips: Sequence[np.ndarray]) -> list[Found]:
         """Return the last hidden states of a clip's tokens, and their mean."""
-        # As published: checkpoints with group norms were trained without a mask.
-        masked = self.model.config.feat_extract_norm == "layer"
         inputs = self.extractor(
             list(clips),
             sampling_rate=self.rate,
             padding=True,
-            return_attention_mask=masked,
+            return_attention_mask=not self._group_norm,
             return_tensors="pt",
         )
         hidden = self.model(**inputs).last_hidden_state.numpy()
@@ -79,11 +77,16 @@ class Speech(Reference):
         if clip == "longer":
             return "ours: mean of windows of 30 s, half apart; theirs: the clip whole"
         if together:
-            if self.model.config.feat_extract_norm == "group":
+            if self._group_norm:
                 return "ours: as the clip alone; theirs: padding counts in the norm and is attended"
             if self.model.config.model_type == "data2vec-audio":
                 return "ours: as the clip alone; theirs: padding reaches it by the position convolutions"
         return ""
+
+    @property
+    def _group_norm(self) -> bool:
+        """Whether the convolutions have group norms: as published, trained without a mask."""
+        return getattr(self.model.config, "feat_extract_norm", "layer") == "group"
 
 
 class Ast(Reference):

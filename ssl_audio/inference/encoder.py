@@ -16,6 +16,7 @@ import numpy as np
 from ssl_audio.heads.readout import frame_tokens, special_tokens
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.pooling import (
+    PADS,
     SPECIAL,
     Collector,
     OverlapMean,
@@ -28,7 +29,6 @@ from ssl_audio.storage import written
 
 FINAL = -1  # the layer that means: after the last norm
 MEAN_OF_SPECIALS = -2  # in `stream`: the mean of the special tokens after it, in every column
-PADS = ("columns", "training", "none")
 LONG = 10.24  # s; of longer windows fewer are encoded together, of as many seconds in all
 PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 
@@ -118,7 +118,7 @@ class Encoder(Model):
           ValueError: audio that is empty, not finite, or of another shape or type; no such layer,
             pool or pad; no special tokens.
         """
-        layer, rows, pool = self._readout(layer, pool)
+        layer, rows, pool = self.readout(layer, pool)
         single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
         clips = self.clips([waveform] if single else waveform, sample_rate)
         pooled = dict(self.stream(clips, (layer,), lambda _: Pooled(rows, pool), pad=pad))
@@ -188,8 +188,12 @@ class Encoder(Model):
             blocks = f"0 to {self.num_layers - 1}, or " if self.num_layers else ""
             raise ValueError(f"layer: got {layer!r}; wanted {blocks}-1 for the final one.")
 
-    def _readout(self, layer: int, pool: str) -> tuple[int, int, str]:
-        """Return the layer to stream, the rows of its columns and how they are pooled."""
+    def readout(self, layer: int, pool: str) -> tuple[int, int, str]:
+        """Return the layer to stream, the rows of its columns and how `Pooled` pools them.
+
+        Raises:
+          ValueError: no such layer or pool; no special tokens.
+        """
         self.check_layer(layer)
         if pool != SPECIAL:
             check_pool(pool)

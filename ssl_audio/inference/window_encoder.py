@@ -85,10 +85,11 @@ class WindowEncoder(Encoder):
             collector.add(vectors[None])
             yield number, collector.result()
 
-    def _readout(self, layer: int, pool: str) -> tuple[int, int, str]:
+    def readout(self, layer: int, pool: str) -> tuple[int, int, str]:
+        """Return as `Encoder.readout`; there are no special tokens."""
         if pool == SPECIAL:
             raise ValueError("pool: 'special', but this tower's vector of a window is all it has.")
-        return super()._readout(layer, pool)
+        return super().readout(layer, pool)
 
     @property
     def _size(self) -> int:
