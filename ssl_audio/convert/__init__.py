@@ -14,7 +14,17 @@ if TYPE_CHECKING:  # --help needs the names of the families only
     from ssl_audio.convert.base import Converted, State
 
 # Not families.
-SHARED = ("__main__", "base", "command", "compare", "export", "files", "options", "patches")
+SHARED = (
+    "__main__",
+    "base",
+    "clap_names",
+    "command",
+    "compare",
+    "export",
+    "files",
+    "options",
+    "patches",
+)
 SHARED += ("references", "trace", "vit")
 # Other names of families: those that share a file, and "hf_" at either end.
 SPEECH = ("wav2vec2", "hubert", "wavlm", "data2vec")

@@ -24,6 +24,7 @@ from ssl_audio.convert.base import (
     plain_names,
     stored_norm,
 )
+from ssl_audio.convert.clap_names import AUDIO, TEXT, to_laion, to_transformers
 from ssl_audio.convert.minilm import QKV, bert_parts, bert_state, text_config, trace
 from ssl_audio.convert.options import PREPROCESSOR, Options
 from ssl_audio.data.entries import clips
@@ -31,26 +32,11 @@ from ssl_audio.tokens.folded import fold
 
 log = logging.getLogger(__name__)
 
-AUDIO, TEXT = "audio_model.audio_encoder.", "text_model."
 # What a model does without: tables that are counted anew, heads that CLAP never asks, and the front end
 # of LAION's files, which is `frontend/mel.py`.
 UNUSED = re.compile(
     r"(relative_position_index|attn_mask|position_ids|token_type_ids|num_batches_tracked)$"
     r"|^(audio|text)_transform\.|\.(tscam_conv|head|spectrogram_extractor|logmel_extractor)\."
-)
-# LAION's names and those of transformers, within a name; qkv apart.
-LAION = (
-    ("audio_branch.", AUDIO),
-    ("text_branch.", TEXT),
-    ("audio_encoder.bn0.", "audio_encoder.batch_norm."),
-    (".norm1.", ".layernorm_before."),
-    (".norm2.", ".layernorm_after."),
-    (".mlp.fc1.", ".intermediate.dense."),
-    (".mlp.fc2.", ".output.dense."),
-    (".attn.proj.", ".attention.output.dense."),
-    (".attn.relative", ".attention.self.relative"),
-    ("_projection.0.", "_projection.linear1."),
-    ("_projection.2.", "_projection.linear2."),
 )
 FILLS = {"repeatpad": "repeatpad", "repeat": "repeat", "pad": "zeros"}  # theirs → ours
 FUSION = {"near": ("local_att", 0), "far": ("global_att", 1)}  # ours → theirs and its first layer
@@ -386,36 +372,3 @@ def _options(options: Mapping[str, Any]) -> tuple[Options, Options, Options]:
 
 def _scalars(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in options.items() if isinstance(v, (int, float, str))}
-
-
-def to_transformers(state: State) -> dict[str, np.ndarray]:
-    """Return LAION's arrays under the names of transformers."""
-    found = {}
-    for name, value in state.items():
-        for theirs, hf in LAION:
-            name = name.replace(theirs, hf)
-        if ".attn.qkv." in name:
-            for part, third in zip(QKV, np.split(value, 3), strict=True):
-                found[name.replace(".attn.qkv.", f".attention.self.{part}.")] = third
-        else:
-            found[name] = value
-    return found
-
-
-def to_laion(state: State) -> dict[str, np.ndarray]:
-    """Return arrays under the names of transformers as LAION has them."""
-    found = {}
-    for name, value in state.items():
-        if not name.startswith(TEXT):
-            query = ".attention.self.query."
-            if any(f".attention.self.{part}." in name for part in QKV[1:]):
-                continue
-            if query in name:
-                thirds = [state[name.replace("query", part)] for part in QKV]
-                name, value = name.replace(query, ".attn.qkv."), np.concatenate(thirds)
-            for theirs, hf in reversed(LAION[2:]):
-                name = name.replace(hf, theirs)
-        for theirs, hf in LAION[:2]:
-            name = name.replace(hf, theirs)
-        found[name] = value
-    return found

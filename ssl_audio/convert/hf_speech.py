@@ -93,7 +93,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             lengths = jnp.sum(attention_mask, axis=1)
             valid = tokenizer.tokenizer.valid(lengths, tokens.x.shape[1])
             published = built.encoder
-            if hasattr(published.positions, "masked"):
+            if getattr(published.positions, "masked", False):
                 published = published.clone(positions=published.positions.clone(masked=False))
             masked = published.apply(encoder, tokens.replace(valid=valid))
             found["last_hidden_state_attnmask"] = masked.tokens.x
@@ -300,4 +300,4 @@ def _positions(state: State, asked: Options) -> dict[str, Any]:
     asked.found("num_conv_pos_embeddings", depth, f"{POSITIONS}layers.*")
     size = asked.found("conv_pos_kernel_size", kernel.shape[2], f"{name} {kernel.shape}")
     check_groups("num_conv_pos_embedding_groups", groups, kernel, name)
-    return dict(kind="convolutions", depth=depth, size=size, groups=groups)
+    return dict(kind="convolutions", depth=depth, size=size, groups=groups, masked=True)

@@ -73,7 +73,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
                 std=0.5,
             ),
             tokenizer=dict(kind="subsample", width=len(embed), channels=channels),
-            encoder=encoder,
+            encoder=encoder | dict(masked=True),
         ),
         data=clips(SECONDS * 16_000),
     )
@@ -89,7 +89,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         tokens = built.tokenizer.apply({"params": params["tokenizer"]}, fbank)
         lengths = (fbank_lens - 7) // 2
         valid = before(lengths, tokens.x.shape[1])
-        encoded = built.encoder.apply(
+        published = built.encoder.clone(masked=False)
+        encoded = published.apply(
             {"params": params["encoder"]}, tokens.replace(valid=valid), layers=True
         )
         found = {"embed": tokens.x, "embed_lens": lengths, "encoder_out": encoded.tokens.x}

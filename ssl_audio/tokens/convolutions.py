@@ -64,13 +64,13 @@ class Convolutions(nn.Module):
       size: taps of each.
       groups: of channels; each sees only its own.
       masked: what a convolution makes of padding is 0 for the next one, as where a clip ends without
-        padding. The published code has it only before the first.
+        padding. False: only before the first, as where the published code is given a padded batch.
     """
 
     depth: int = 5
     size: int = 19
     groups: int = 16
-    masked: bool = True
+    masked: bool = False
 
     @nn.compact
     def __call__(self, tokens: Tokens, special: int = 0) -> tuple[Float[Array, "B N D"], float]:

@@ -35,15 +35,15 @@ class Subsample(nn.Module):
         for i, (channels, stride, pad) in enumerate(layers):
             padding = tuple((n, n) for n in pad)
             x = swoosh_r(nn.Conv(channels, (3, 3), stride, padding=padding, name=f"conv_{i}")(x))
+        valid = None
+        if count is not None:  # attention to nothing is not a number
+            valid = before(jnp.maximum((count - 7) // 2, 1), x.shape[1])
+            x = jnp.where(valid[..., None, None], x, 0)
         x = x + self._next(x)
         x = jnp.swapaxes(x, 2, 3).reshape(*x.shape[:2], -1)
         x = BiasNorm(name="norm")(nn.Dense(self.width, name="out")(x))
         index = jnp.broadcast_to(jnp.arange(grid[1], dtype=jnp.int32)[None], x.shape[:2])
-        found = Tokens(x=x, index=index, grid=grid)
-        if count is None:
-            return found
-        # Attention to nothing is not a number.
-        return found.replace(valid=before(jnp.maximum((count - 7) // 2, 1), grid[1]))
+        return Tokens(x=x, index=index, grid=grid, valid=valid)
 
     def _next(self, x: Float[Array, "B T F C"]) -> Float[Array, "B T F C"]:
         count = x.shape[-1]

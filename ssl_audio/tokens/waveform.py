@@ -86,7 +86,7 @@ class Waveform(nn.Module):
         if count is None:
             return found
         some = jnp.maximum(count, self.patch[1])  # attention to nothing is not a number
-        return found.replace(valid=self.valid(some, grid[1]))
+        return dataclasses.replace(found, valid=self.valid(some, grid[1]))
 
     @property
     def stride(self) -> tuple[int, int]:

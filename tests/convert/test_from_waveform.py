@@ -3,13 +3,18 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import golden_files
 
 import ssl_audio
+from ssl_audio.config import build
 from ssl_audio.convert import from_state_dict
 from ssl_audio.convert.base import plain_names
 from ssl_audio.convert.files import read
+from ssl_audio.inference.encoder import Encoder
 from ssl_audio.storage import exported
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -160,3 +165,19 @@ def test_a_config_that_contradicts_the_feature_extractor_is_refused(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(extractor))
     with pytest.raises(ValueError, match="contradict each other: num_mel_bins is 64 and 32"):
         read(tmp_path)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("path", golden_files("spear_zipformer.npz"))
+def test_padding_of_spear_is_heard_by_no_token(path):
+    data = dict(np.load(path, allow_pickle=False))
+    state = {k: v for k, v in data.items() if k.startswith("param/")}
+    options = json.loads(str(data.get("meta/config_json", data.get("config_json"))))
+    model = from_state_dict("spear", state, **options)
+    objective = build(model.config["objective"], "objectives")
+    encoder = Encoder(objective, model.params, model.config, 2)
+    clip = sound(16_000, 0.7)
+    batch = {"audio": jnp.asarray(clip[None]), "length": jnp.array([len(clip)])}
+    exact = jax.jit(objective.predictors()["encode"])(model.params, {}, batch)
+    assert next(encoder._cut(clip))[0] > exact.tokens.x.shape[1]
+    assert off(encoder.frames(clip, 16_000)[0], np.asarray(exact.tokens.x[0])) < 1e-5

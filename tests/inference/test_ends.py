@@ -31,7 +31,7 @@ def speech(norm="group", seconds=1, batch_size=2):
             tokenizer=dict(kind="waveform:Projected", tokenizer=convolutions, width=16),
             encoder=dict(
                 kind="stack", width=16, depth=1, block=block, final_norm=None,
-                positions=dict(kind="convolutions", depth=2, size=5, groups=4),
+                positions=dict(kind="convolutions", depth=2, size=5, groups=4, masked=True),
             ),
         ),
         data=dict(entries=dict(audio=dict(samples=seconds * RATE))),
@@ -81,7 +81,7 @@ def test_group_norms_and_position_convolutions_know_where_a_clip_ends():
     untold = apply(params, padded)
     assert np.abs(untold.x[:, : short.x.shape[1]] - short.x).max() > 1e-2
 
-    places = Convolutions(depth=2, size=3, groups=2)
+    places = Convolutions(depth=2, size=3, groups=2, masked=True)
     params = jax.jit(places.init)(jax.random.key(1), short)
     wanted, _ = places.apply(params, short)
     hidden = told.replace(x=jnp.where(told.valid[..., None], told.x, 0))
