@@ -33,6 +33,8 @@ class Zipformer(nn.Module):
       query, value, place: sizes per head of queries and keys, values, and positional queries.
       positions: values that encode a distance.
       output_rate: frames that become one after the last stack.
+      masked: frames are averaged as if a clip ended where its padding begins. False: padding fills up
+        the last run, as where the published code is given a padded batch.
       remat: see `Stack`.
     """
 
@@ -47,6 +49,7 @@ class Zipformer(nn.Module):
     place: int = 4
     positions: int = 48
     output_rate: int = 1
+    masked: bool = False
     remat: str = "dots"
 
     def __post_init__(self):
@@ -75,7 +78,7 @@ class Zipformer(nn.Module):
             given = x = _resized(x, width)
             mask = None if valid is None else valid[:, ::rate]
             if rate > 1:
-                x = Downsample(rate, name=f"down_{i}")(x)
+                x = Downsample(rate, name=f"down_{i}")(self._ended(x, valid))
             bias = _distances(x.shape[1], self.positions)
             layer = Layer(
                 hidden=self.hidden[i],
@@ -100,13 +103,21 @@ class Zipformer(nn.Module):
             outputs.append(_resized(each, self.width))
         x = self._combined(found)
         if self.output_rate > 1:
-            x = Downsample(self.output_rate, name="down_output")(x)
+            x = Downsample(self.output_rate, name="down_output")(self._ended(x, valid))
             valid = None if valid is None else valid[:, :: self.output_rate]
             columns = x.shape[1]
             index = jnp.broadcast_to(jnp.arange(columns, dtype=jnp.int32)[None], x.shape[:2])
             tokens = Tokens(x, index, (1, columns), valid)
         stacked = jnp.concatenate(outputs, axis=0) if layers else None
         return Encoded(tokens=dataclasses.replace(tokens, x=x), layers=stacked)
+
+    def _ended(self, x: Array, valid: Array | None) -> Array:
+        """Return frames with the last valid one in the place of all after it."""
+        if valid is None or not self.masked:
+            return x
+        last = jnp.maximum(jnp.sum(valid, axis=1, keepdims=True) - 1, 0)
+        place = jnp.minimum(jnp.arange(x.shape[1])[None], last)
+        return jnp.take_along_axis(x, place[..., None], axis=1)
 
     def _combined(self, found: list[Array]) -> Array:
         parts, have = [], 0

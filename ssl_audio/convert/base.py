@@ -24,18 +24,32 @@ class Converted:
       params: its parameters, numpy arrays.
       outputs: (params, **inputs) → dict of arrays, traceable.
       unused: arrays of the state dict that the model does without, kept for the way back.
+      left: names of those that belong to a head without a place here.
     """
 
     config: dict[str, Any]
     params: dict[str, Any]
     outputs: Callable[..., Mapping[str, Any]]
     unused: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    left: tuple[str, ...] = ()
 
     def forward(self, **inputs: Any) -> dict[str, np.ndarray]:
         """Run the model at full float32 precision, under the reference's names for in- and outputs."""
         with jax.default_matmul_precision("highest"):
             found = jax.jit(self.outputs)(self.params, **inputs)
         return {name: np.asarray(value) for name, value in found.items()}
+
+
+class UnknownHead(ValueError):
+    """A state dict has all that a model needs, and beside it modules that the model has no place for.
+
+    Attributes:
+      names: of their arrays.
+    """
+
+    def __init__(self, message: str, names: list[str]):
+        super().__init__(message)
+        self.names = names
 
 
 def fill(
@@ -56,6 +70,7 @@ def fill(
       Our parameters, float32, and the arrays that found no place.
 
     Raises:
+      UnknownHead: the only keys that nothing wants belong to modules that nothing here is part of.
       ValueError: keys are missing, not wanted by anything, or of another shape; all are listed.
     """
     leaves, tree = jax.tree.flatten(shapes)
@@ -73,6 +88,7 @@ def fill(
             for name, place in places.items()
             if name in state and state[name].shape != place.shape
         ],
+        wanted=places,
     )
     flat = np.empty(ends[-1], np.float32)
     for name, place in places.items():
@@ -162,14 +178,28 @@ def samples(frames: int) -> int:
     return Fbank.window + (frames - 1) * Fbank.hop
 
 
-def check_keys(*, missing: Iterable[str], left: Iterable[str], differ: Iterable[str] = ()) -> None:
-    """Raise ValueError, listing all, if there is any key at fault."""
+def check_keys(
+    *,
+    missing: Iterable[str],
+    left: Iterable[str],
+    differ: Iterable[str] = (),
+    wanted: Iterable[str] = (),
+) -> None:
+    """Raise ValueError, listing all, if there is any key at fault.
+
+    `UnknownHead` where the only ones are in other modules than those of the keys `wanted`.
+    """
     if any((missing := list(missing), left := list(left), differ := list(differ))):
         shapes = f"; other shapes: {', '.join(differ)}" if differ else ""
-        raise ValueError(
+        message = (
             f"state dict: missing keys: {', '.join(missing) or 'none'}; "
             f"unexpected keys: {', '.join(left) or 'none'}{shapes}."
         )
+        inside = {name.partition(".")[0] for name in wanted}
+        outside = [name for name in left if name.partition(".")[0] not in inside]
+        if inside and outside == left and not missing and not differ:
+            raise UnknownHead(message, left)
+        raise ValueError(message)
 
 
 def need(state: State, *names: str) -> list[np.ndarray]:

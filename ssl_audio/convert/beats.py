@@ -38,6 +38,7 @@ from ssl_audio.tokens.order import in_time
 FRONTEND = dict(  # of the released models
     kind="fbank", taper=0.85, scale=32768.0, remove_mean=False, mean=15.41663, std=6.55582
 )
+FRAMES = 1024  # of a clip: they were trained on the 10 s of AudioSet
 PATCH, PROJECT, PREDICTOR = "patch_embedding.weight", "post_extract_proj", "predictor"
 POSITIONS = "encoder.pos_conv.0"
 ATTENTION = {f"self_attn.{n}_proj": n for n in ("q", "k", "v", "out")}
@@ -70,7 +71,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.finish()
     config = dict(
         objective=objective,
-        data=clips(samples(objective["tokenizer"]["tokenizer"]["patch"][1])),
+        data=clips(samples(FRAMES)),
+        inference=dict(pad="none"),
         reference=style(state),
     )
     built, params, left = build(config, lambda p: to_state_dict(p, config), state)
@@ -118,10 +120,12 @@ def encoded(built: Any, params: Any, fbank: Any, padding: Any = None) -> dict[st
 
 def encoder(state: State, asked: Options) -> dict[str, Any]:
     """Return the configs of tokenizer and encoder."""
-    kernel, project = need(state, PATCH, f"{PROJECT}.weight")
+    kernel, first = need(state, PATCH, "encoder.layers.0.fc2.bias")
     size = asked.found("input_patch_size", kernel.shape[2], f"{PATCH} {kernel.shape}")
     inner = asked.found("embed_dim", len(kernel), f"{PATCH} {kernel.shape}")
-    width = asked.found("encoder_embed_dim", len(project), f"{PROJECT}.weight {project.shape}")
+    width = asked.found("encoder_embed_dim", len(first), f"encoder.layers.0.fc2 {first.shape}")
+    if inner != width:  # else the published code has an identity
+        need(state, f"{PROJECT}.weight")
     asked.found("encoder_layers", count(state, "encoder.layers."), "encoder.layers.*")
     asked.only("conv_bias", False)
     direction = f"{POSITIONS}.{WEIGHT_NORM[weight_norm(state, POSITIONS)][1]}"
@@ -132,7 +136,10 @@ def encoder(state: State, asked: Options) -> dict[str, Any]:
     tokenizer = dict(kind="patchify", width=inner, patch=(size,) * 2, stride=(size,) * 2)
     return dict(
         tokenizer=dict(
-            kind="waveform:Projected", tokenizer=tokenizer | dict(bias=False), width=width
+            kind="waveform:Projected",
+            tokenizer=tokenizer | dict(bias=False),
+            width=width,
+            linear=f"{PROJECT}.weight" in state,
         ),
         encoder=stack(state, asked, "encoder.layers.", width)
         | dict(positions=dict(kind="convolutions:Convolution", size=taps, groups=groups)),
@@ -187,7 +194,8 @@ def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarra
     # Ours is flat with mel bins as the slow axis, theirs has frames as rows.
     state = {PATCH: kernel.T.reshape(-1, 1, *size).swapaxes(2, 3)}
     state |= norm("layer_norm", tokenizer["norm"])
-    state |= dense(PROJECT, tokenizer["project"])
+    if "project" in tokenizer:
+        state |= dense(PROJECT, tokenizer["project"])
     state |= position_conv(POSITIONS, encoder["positions"], known.get("weight_norm", "old"))
     state |= layers("encoder.layers.", encoder, known.get("tables", 1))
     state |= norm("encoder.layer_norm", encoder.get("first_norm") or encoder["final_norm"])

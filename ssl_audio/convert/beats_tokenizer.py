@@ -41,7 +41,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.finish()
     config = dict(
         objective=objective,
-        data=clips(samples(objective["tokenizer"]["tokenizer"]["patch"][1])),
+        data=clips(samples(beats.FRAMES)),
+        inference=dict(pad="none"),
         reference=beats.style(state),
     )
     built, params, left = build(

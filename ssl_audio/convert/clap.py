@@ -3,6 +3,7 @@
 Wu et al. 2023 (arXiv:2211.06687). LAION's names are turned into those of transformers first, and back.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -23,41 +24,34 @@ from ssl_audio.convert.base import (
     plain_names,
     stored_norm,
 )
+from ssl_audio.convert.clap_names import AUDIO, TEXT, to_laion, to_transformers
 from ssl_audio.convert.minilm import QKV, bert_parts, bert_state, text_config, trace
-from ssl_audio.convert.options import Options
+from ssl_audio.convert.options import PREPROCESSOR, Options
 from ssl_audio.data.entries import clips
 from ssl_audio.tokens.folded import fold
 
-AUDIO, TEXT = "audio_model.audio_encoder.", "text_model."
+log = logging.getLogger(__name__)
+
 # What a model does without: tables that are counted anew, heads that CLAP never asks, and the front end
 # of LAION's files, which is `frontend/mel.py`.
 UNUSED = re.compile(
     r"(relative_position_index|attn_mask|position_ids|token_type_ids|num_batches_tracked)$"
     r"|^(audio|text)_transform\.|\.(tscam_conv|head|spectrogram_extractor|logmel_extractor)\."
 )
-# LAION's names and those of transformers, within a name; qkv apart.
-LAION = (
-    ("audio_branch.", AUDIO),
-    ("text_branch.", TEXT),
-    ("audio_encoder.bn0.", "audio_encoder.batch_norm."),
-    (".norm1.", ".layernorm_before."),
-    (".norm2.", ".layernorm_after."),
-    (".mlp.fc1.", ".intermediate.dense."),
-    (".mlp.fc2.", ".output.dense."),
-    (".attn.proj.", ".attention.output.dense."),
-    (".attn.relative", ".attention.self.relative"),
-    ("_projection.0.", "_projection.linear1."),
-    ("_projection.2.", "_projection.linear2."),
-)
+FILLS = {"repeatpad": "repeatpad", "repeat": "repeat", "pad": "zeros"}  # theirs → ours
 FUSION = {"near": ("local_att", 0), "far": ("global_att", 1)}  # ours → theirs and its first layer
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
     """Convert a state dict of ClapModel, or of LAION's `.pt` files (HTSAT and RoBERTa).
 
+    Also ClapAudioModelWithProjection, ClapTextModelWithProjection and ClapAudioModel: one tower.
+
     Options are those of ClapConfig: audio_config and text_config (or audio and text), projection_dim,
     also in a mapping `top`; of preprocessor_config.json: sampling_rate, hop_length, fft_window_size,
-    frequency_min, frequency_max, nb_max_samples. Needed only where the arrays do not tell: spec_size
+    nb_frequency_bins, feature_size, frequency_min, frequency_max, max_length_s, nb_max_samples,
+    truncation, padding. Short clips are never marked as longer ones, as by LAION; transformers marks
+    one of a batch, at random, if none is longer. Needed only where the arrays do not tell: spec_size
     (256), and the text tower's heads (width / 64). `forward(input_features=[B, C, T, F], input_ids=[B, W],
     attention_mask=, is_longer=[B, 1])` gives both embeddings, logits and all on the way; "aff_out" has
     the longer clips first.
@@ -71,38 +65,46 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     style = "laion" if any(name.startswith("audio_branch.") for name in state) else "transformers"
     if style == "laion":
         state = to_transformers(state)
-    options = dict(options) | dict(options.get("config") or {})
-    audio, text = (
-        Options(dict(options.get(f"{name}_config") or options.get(name) or {}))
-        for name in ("audio", "text")
+    bare = any(name.startswith("audio_encoder.") for name in state)
+    if bare:
+        state = {
+            f"audio_model.{n}" if n.startswith("audio_encoder.") else n: v for n, v in state.items()
+        }
+    audio, text, top = _options(options)
+    there = [n for n in ("audio", "text") if any(k.startswith(f"{n}_model.") for k in state)]
+    if not there:
+        need(state, "audio_projection.linear2.weight")
+    config: dict[str, Any] = dict(
+        objective=dict(kind="contrastive", towers={}, per_direction=True),
+        data=dict(entries={}),
+        reference=dict(names=style) | (dict(bare=True) if bare else {}),
     )
-    top = Options(dict(options.get("top") or {}) | _scalars(options))
-    (shared,) = need(state, "audio_projection.linear2.weight")
-    out = top.found("projection_dim", len(shared), f"audio_projection {shared.shape}")
-    projector = dict(kind="projectors:Laion", out=out)
-    parts, samples = htsat_parts(state, audio, top)
-    words = bert_parts(state, text, TEXT, pooler=True)
-    for asked in (audio, text):
+    towers, samples = config["objective"]["towers"], 1
+    if len(there) == 1:
+        config["objective"]["edges"] = ()
+    for name, asked in (("audio", audio), ("text", text)):
         asked.only("projection_hidden_act", "relu")
         asked.get("projection_dim")
-    config: dict[str, Any] = dict(
-        objective=dict(
-            kind="contrastive",
-            towers=dict(
-                audio=dict(kind="towers:Tower", **parts, projector=projector),
-                text=dict(kind="towers:Tower", length="text_length", **words, projector=projector),
-            ),
-            per_direction=True,
-        ),
-        data=clips(samples, rate=parts["frontend"]["rate"], fill="repeatpad"),
-        reference=dict(names=style),
-    )
-    most = words["tokenizer"]["length"] - words["tokenizer"]["first"]
-    if found := text_config(top, min(77, most)):
-        config["data"]["entries"]["text"] = found
+        projector = None
+        if name in there and not (bare and f"{name}_projection.linear2.weight" not in state):
+            (shared,) = need(state, f"{name}_projection.linear2.weight")
+            out = top.found("projection_dim", len(shared), f"{name}_projection {shared.shape}")
+            projector = dict(kind="projectors:Laion", out=out)
+        if name in there:
+            towers[name] = dict(kind="towers:Tower", projector=projector)
+    if "audio" in there:
+        parts, samples, fill = htsat_parts(state, audio, top, laion=style == "laion")
+        towers["audio"] |= parts
+        config["data"] = clips(samples, rate=parts["frontend"]["rate"], fill=fill)
+    if "text" in there:
+        words = bert_parts(state, text, TEXT, pooler=True)
+        towers["text"] |= dict(words, length="text_length")
+        most = words["tokenizer"]["length"] - words["tokenizer"]["first"]
+        if found := text_config(top, min(77, most)):
+            config["data"]["entries"]["text"] = found
     for asked in (audio, text, top):
         asked.finish()
-    hidden = dict(config, reference=dict(names="transformers"))
+    hidden = dict(config, reference=config["reference"] | dict(names="transformers", bare=False))
     blank = {
         "audio": jax.ShapeDtypeStruct((1, samples), np.float32),
         "text": jax.ShapeDtypeStruct((1, 1), np.int32),
@@ -112,25 +114,28 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
     def outputs(
         params,
-        input_features,
-        input_ids,
+        input_features=None,
+        input_ids=None,
         attention_mask=None,
         is_longer=None,
         text_position_ids=None,
     ):
         del text_position_ids  # counted from the mask
         longer = None if is_longer is None else jnp.asarray(is_longer)[:, 0] > 0
-        found = _trace_audio(towers["audio"], params["audio"], input_features, longer)
-        words = trace(towers["text"], params["text"], input_ids, attention_mask)
-        found |= {f"text/{n.removeprefix('inter_')}": v for n, v in words.items()}
-        found["text/pooler"] = found.pop("text/pooled")
-        vectors = {"audio": found["audio/pooler_output"], "text": found["text/pooler"]}
+        found, vectors = {}, {}
+        if "audio" in towers:
+            found |= _trace_audio(towers["audio"], params["audio"], input_features, longer)
+            vectors["audio"] = found["audio/pooler_output"]
+        if "text" in towers:
+            words = trace(towers["text"], params["text"], input_ids, attention_mask)
+            found |= {f"text/{n.removeprefix('inter_')}": v for n, v in words.items()}
+            vectors["text"] = found["text/pooler"] = found.pop("text/pooled")
         z = {}
         for name, vector in vectors.items():
             plain = towers[name].project(params[name], vector)
             found[f"{name}/projection_unnormalized"] = plain
             z[name] = found[f"{name}_embeds"] = losses.unit(plain)
-        if len(z["audio"]) == len(z["text"]):
+        if len(z) == 2 and len(z["audio"]) == len(z["text"]):
             scores, scale = z["audio"] @ z["text"].T, jnp.exp(params["logit_scale"][0])
             found["logits_per_audio"] = scale[0] * scores
             found["logits_per_text"] = scale[1] * scores.T
@@ -149,18 +154,34 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
 def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return parameters of ours under the names of transformers, or of LAION if they came so."""
-    state = htsat_state(params["audio"]) | bert_state(params["text"], TEXT)
-    for name in ("audio", "text"):
+    known = config.get("reference", {})
+    state = htsat_state(params["audio"]) if "audio" in params else {}
+    if known.get("bare"):
+        state = {name.removeprefix("audio_model."): value for name, value in state.items()}
+    if "text" in params:
+        state |= bert_state(params["text"], TEXT)
+    for name in {"audio", "text"} & params.keys():
         for ours, theirs in (("first", "linear1"), ("second", "linear2")):
-            part = params[name]["projector"][ours]["dense"]
-            state |= dense(f"{name}_projection.{theirs}", part)
-    scale = params["logit_scale"]
-    state |= {"logit_scale_a": scale[0, 0].reshape(()), "logit_scale_t": scale[0, 1].reshape(())}
-    return to_laion(state) if config.get("reference", {}).get("names") == "laion" else state
+            if "projector" in params[name]:
+                part = params[name]["projector"][ours]["dense"]
+                state |= dense(f"{name}_projection.{theirs}", part)
+    if "logit_scale" in params:
+        a, t = params["logit_scale"][0]
+        state |= {"logit_scale_a": a.reshape(()), "logit_scale_t": t.reshape(())}
+    return to_laion(state) if known.get("names") == "laion" else state
 
 
-def htsat_parts(state: State, audio: Options, top: Options) -> tuple[dict[str, Any], int]:
-    """Return frontend, tokenizer, encoder and pool of the audio tower, and the samples of a clip."""
+def htsat_parts(
+    state: State, audio: Options, top: Options, *, laion: bool = True
+) -> tuple[dict[str, Any], int, str]:
+    """Return the parts of the audio tower, the samples of a clip, and how shorter ones are filled.
+
+    Args:
+      state: under the names of transformers.
+      audio: options of the audio model.
+      top: all others, those of the feature extractor among them.
+      laion: it is LAION's own, heard as LAION's code hears.
+    """
     patch, bins, inner, table = need(
         state,
         f"{AUDIO}patch_embed.proj.weight",
@@ -194,8 +215,22 @@ def htsat_parts(state: State, audio: Options, top: Options) -> tuple[dict[str, A
         audio.only("fusion_type", "aff_2d")
         fusion = dict(kind="folded:AttentionalFusion", reduction=width // len(state[down]))
         audio.found("aff_block_r", fusion["reduction"], f"{down} {state[down].shape}")
+    fusing = top.get("truncation", "fusion" if fused else "rand_trunc") == "fusion"
+    top.only("truncation", "fusion", "rand_trunc")
+    if fusing and not fused:
+        log.warning(
+            "truncation='fusion' for a model without fusion, which transformers cannot run: taken "
+            "as 'rand_trunc'."
+        )
+        fusing = False
     hop = top.get("hop_length", 480)
     rate = top.get("sampling_rate", 48_000)
+    lines = top.get("fft_window_size", 1024) // 2 + 1
+    top.found("nb_frequency_bins", lines, "fft_window_size")
+    top.found("feature_size", mels, f"batch_norm {bins.shape}")
+    top.only("padding_value", 0.0)
+    top.only("top_db", None)
+    top.only("padding", "repeatpad", *FILLS)
     frontend = dict(
         kind="mel",
         rate=rate,
@@ -204,10 +239,11 @@ def htsat_parts(state: State, audio: Options, top: Options) -> tuple[dict[str, A
         window=top.get("fft_window_size", 1024),
         low=float(top.get("frequency_min", 50)),
         high=float(top.get("frequency_max", 14_000)),
-        # With feature fusion the published models hear mel bands of another kind.
-        scale="htk" if fused else "slaney",
-        area=not fused,
-        sixteen_bit=True,
+        # Clips that are to be fused are heard in mel bands of another kind.
+        scale="htk" if fusing else "slaney",
+        area=not fusing,
+        # LAION's code rounds to 16 bits first, transformers does not.
+        sixteen_bit=laion,
     )
     tokenizer = dict(
         kind="folded", width=width, size=size, patch=side, stride=stride[0], fusion=fusion
@@ -223,11 +259,12 @@ def htsat_parts(state: State, audio: Options, top: Options) -> tuple[dict[str, A
         bias=audio.get("qkv_bias", True),
         eps=audio.get("layer_norm_eps", 1e-5),
     )
-    samples = min(top.get("nb_max_samples", 10 * rate), (size * (size // mels) - 1) * hop)
+    most = top.get("nb_max_samples", top.get("max_length_s", 10) * rate)
+    samples = min(most, (size * (size // mels) - 1) * hop)
     parts = dict(
         frontend=frontend, tokenizer=tokenizer, encoder=encoder, pool=dict(kind="pools:Mean")
     )
-    return parts, samples
+    return parts, samples, FILLS[top.get("padding", "repeatpad")]
 
 
 def htsat_state(params: Any) -> dict[str, np.ndarray]:
@@ -310,38 +347,28 @@ def _flat(x: Any) -> Any:
     return x.reshape(len(x), -1, x.shape[-1])
 
 
+def _options(options: Mapping[str, Any]) -> tuple[Options, Options, Options]:
+    """Return the options of the audio model, of the text model, and all others."""
+    options = dict(options) | dict(options.get("config") or {})
+    top = dict(options.get("top") or {})
+    extractor = {PREPROCESSOR: options.pop(PREPROCESSOR, None)}
+    alone = {f"clap_{name}_model": name for name in ("audio", "text")}.get(
+        str(options.get("model_type"))
+    )
+    if alone:  # the config of one tower, as of ClapAudioModelWithProjection
+        shared = {k: options[k] for k in ("projection_dim", "tokenizer") if k in options}
+        inner = {k: v for k, v in options.items() if k not in shared}
+        return (
+            Options(inner if alone == "audio" else {}),
+            Options(inner if alone == "text" else {}),
+            Options(top | shared | extractor),
+        )
+    audio, text = (
+        Options(dict(options.get(f"{name}_config") or options.get(name) or {}))
+        for name in ("audio", "text")
+    )
+    return audio, text, Options(top | _scalars(options) | extractor)
+
+
 def _scalars(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in options.items() if isinstance(v, (int, float, str))}
-
-
-def to_transformers(state: State) -> dict[str, np.ndarray]:
-    """Return LAION's arrays under the names of transformers."""
-    found = {}
-    for name, value in state.items():
-        for theirs, hf in LAION:
-            name = name.replace(theirs, hf)
-        if ".attn.qkv." in name:
-            for part, third in zip(QKV, np.split(value, 3), strict=True):
-                found[name.replace(".attn.qkv.", f".attention.self.{part}.")] = third
-        else:
-            found[name] = value
-    return found
-
-
-def to_laion(state: State) -> dict[str, np.ndarray]:
-    """Return arrays under the names of transformers as LAION has them."""
-    found = {}
-    for name, value in state.items():
-        if not name.startswith(TEXT):
-            query = ".attention.self.query."
-            if any(f".attention.self.{part}." in name for part in QKV[1:]):
-                continue
-            if query in name:
-                thirds = [state[name.replace("query", part)] for part in QKV]
-                name, value = name.replace(query, ".attn.qkv."), np.concatenate(thirds)
-            for theirs, hf in reversed(LAION[2:]):
-                name = name.replace(hf, theirs)
-        for theirs, hf in LAION[:2]:
-            name = name.replace(hf, theirs)
-        found[name] = value
-    return found

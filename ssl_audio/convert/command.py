@@ -1,6 +1,7 @@
 """Convert a checkpoint: ssl-audio convert --from ssast --checkpoint F.pth --out DIR
 
-Then `ssl_audio.load(DIR)`, or config.warm_start.NAME.path=DIR.
+Then `ssl_audio.load(DIR)`, or config.warm_start.NAME.path=DIR. A folder of transformers can be compared
+with what it becomes, from waveform to vector: ssl-audio convert --check FOLDER (writes nothing).
 """
 
 from __future__ import annotations
@@ -24,16 +25,23 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `ssl-audio convert`."""
     made = startup.parser("convert", __doc__)
-    made.add_argument("--from", required=True, choices=families(), dest="family")
-    made.add_argument(
-        "--checkpoint", required=True, help=".npz, .safetensors, .pth (needs torch) or a HF folder"
-    )
-    made.add_argument("--out", required=True, help="folder to write")
+    made.add_argument("--from", choices=families(), dest="family")
+    made.add_argument("--checkpoint", help=".npz, .safetensors, .pth (needs torch) or a HF folder")
+    made.add_argument("--out", help="folder to write")
     made.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="e.g. tstride=10"
     )
+    made.add_argument("--strict", action="store_true", help="refuse a head that has no place here")
     made.add_argument(
-        "--check", action="store_true", help="compare with the original, as far as it is installed"
+        "--check",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="compare with the original, as far as it is installed; alone, with the folder of a model "
+        "of transformers: convert it in memory and compare on sound (needs the extra torch)",
+    )
+    made.add_argument(
+        "--audio", action="append", default=[], metavar="FILE", help="sound for --check FOLDER"
     )
     return made
 
@@ -41,6 +49,15 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, convert, write and print a summary."""
     args = parser().parse_args(argv)
+    named = {"--from": args.family, "--checkpoint": args.checkpoint, "--out": args.out}
+    if args.check:
+        if given := [name for name, value in named.items() if value is not None]:
+            parser().error(f"--check {args.check}: compares a folder by itself, without {given[0]}")
+        return _compare(args)
+    if missing := [name for name, value in named.items() if value is None]:
+        parser().error(f"the following arguments are required: {', '.join(missing)}")
+    if args.audio:
+        parser().error("--audio is the sound for --check FOLDER")
     from ssl_audio.convert.files import read
     from ssl_audio.storage import atomic, exported
 
@@ -48,12 +65,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     state, options = read(args.checkpoint)
     options |= dict(map(_option, args.option))
     with opened.naming(args.checkpoint):
-        model = from_state_dict(args.family, state, **options)
+        model = from_state_dict(args.family, state, strict=args.strict, **options)
     exported.write(args.out, model.params, model.config, unused=model.unused)
     print(_table(model))
+    if model.left:
+        print(f"left out, no place for this head: {', '.join(model.left)}")
     print(f"{args.out}: {args.family} → {model.config['objective']['kind']}")
-    if args.check:
+    if args.check is not None:
         check(args.family, state, model)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    """Print the table of differences.
+
+    Raises:
+      SystemExit: with 1, if one is too large.
+    """
+    import pathlib
+
+    from ssl_audio.convert import compare
+
+    title, rows, left = compare.compare(
+        pathlib.Path(args.check), args.audio, dict(map(_option, args.option)), strict=args.strict
+    )
+    print(compare.table(title, rows, left))
+    if any(row.wrong for row in rows):
+        raise SystemExit(1)
 
 
 def check(family: str, state: State, model: Converted) -> None:

@@ -5,15 +5,20 @@ import importlib.util
 import pathlib
 from typing import Any
 
+import ml_dtypes  # it also makes numpy, and so safetensors, know bfloat16
 import numpy as np
 
+from ssl_audio.convert.options import DESCRIPTIVE
 from ssl_audio.storage import opened
 from ssl_audio.storage.exported import read_arrays
 
+WANTED = "the JSON object of a Hugging Face folder"
 TORCH = (".pth", ".pt", ".bin", ".ckpt")
 SAFE = (2, 6)  # the first torch whose weights_only is to be relied on
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
-CONFIGS = ("config.json", "preprocessor_config.json", "sentence_bert_config.json")
+INDEX = ".index.json"  # after the name of weights that are cut in shards
+CONFIGS = ("config.json", "sentence_bert_config.json")
+EXTRACTORS = ("preprocessor_config.json", "processor_config.json")  # the first there is counts
 OPTIONS = ("config", "meta/config_json", "config_json")  # of an .npz
 
 # Models inside Python packages: package → (folder, SHA-256 of the weights). The packager is a third
@@ -32,13 +37,15 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     Args:
       path: `.npz` (its keys are the names; or they begin with `param/`, and a JSON text beside them,
         one of OPTIONS, holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch),
-        a folder with config.json and model.safetensors, or `package:NAME` (see `packaged`).
+        a folder with config.json and weights (WEIGHTS), whole or in shards with an index, or
+        `package:NAME` (see `packaged`).
 
     Returns:
-      Reference name → array, and options.
+      Reference name → array, and options; settings of a feature extractor under `preprocessor`.
+      Arrays of bfloat16 are float32.
 
     Raises:
-      FileNotFoundError: there is no such file, or no weights in the folder.
+      FileNotFoundError: there is no such file, or no weights in the folder, or a shard is missing.
       ValueError: the file is damaged or of an unknown kind.
       RuntimeError: it takes torch to read it.
     """
@@ -52,9 +59,11 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     if path.suffix == ".npz":
         return _npz(path)
     if path.suffix == ".safetensors":
-        return read_arrays(path)[0], {}
+        return _singles(read_arrays(path)[0]), {}
     if path.suffix in TORCH:
         return _torch(path), {}
+    if path.name.endswith(INDEX):
+        return _shards(path), {}
     kinds = ", ".join((".npz", ".safetensors", *TORCH))
     raise ValueError(f"{path}: wanted a folder or a file that ends in one of {kinds}.")
 
@@ -80,16 +89,68 @@ def packaged(name: str) -> pathlib.Path:
 
 
 def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    files = [path / name for name in WEIGHTS if (path / name).is_file()]
+    wanted = [f"{name}{end}" for name in WEIGHTS for end in ("", INDEX)]
+    files = [path / name for name in wanted if (path / name).is_file()]
     if not files:
-        raise FileNotFoundError(f"{path}: none of {', '.join(WEIGHTS)} in this folder.")
+        raise FileNotFoundError(f"{path}: none of {', '.join(wanted)} in this folder.")
     options: dict[str, Any] = {}
     for name in CONFIGS:
         if (path / name).is_file():
-            options |= opened.json_file(path / name, "the config of a Hugging Face folder")
+            options |= opened.json_file(path / name, WANTED)
+    if extractor := _extractor(path, options):
+        options["preprocessor"] = extractor
     if (path / "tokenizer.json").is_file():
         options["tokenizer"] = str(path / "tokenizer.json")
     return read(files[0])[0], options
+
+
+def _extractor(path: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a folder's feature extractor; none: {}.
+
+    Raises:
+      ValueError: one contradicts the model's config.
+    """
+    for name in EXTRACTORS:
+        if not (path / name).is_file():
+            continue
+        found = opened.json_file(path / name, WANTED)
+        found = found.get("feature_extractor", found if name == EXTRACTORS[0] else {})
+        differ = [k for k in found.keys() & config.keys() if found[k] != config[k]]
+        if differ := sorted(set(differ) - DESCRIPTIVE):
+            pairs = ", ".join(f"{k} is {found[k]!r} and {config[k]!r}" for k in differ)
+            raise ValueError(f"{path}: {name} and config.json contradict each other: {pairs}.")
+        return found
+    return {}
+
+
+def _shards(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Return the arrays of all files that an index names, which lie beside it."""
+    places = opened.json_file(path, WANTED).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
+        raise ValueError(
+            f"{path}: no weight_map; wanted names of arrays and the files they are in."
+        )
+    if astray := [n for n in places.values() if pathlib.PurePath(n).name != n or "\\" in n]:
+        raise ValueError(f"{path}: names {astray[0]!r}; wanted names of files beside it.")
+    if kinds := [n for n in places.values() if not n.endswith((".safetensors", *TORCH))]:
+        raise ValueError(f"{path}: names {kinds[0]!r}; wanted .safetensors or one of torch's.")
+    files = sorted(set(places.values()))
+    if missing := [name for name in files if not (path.parent / name).is_file()]:
+        raise FileNotFoundError(
+            f"{path}: {len(missing)} of its {len(files)} files are missing: {', '.join(missing)}."
+        )
+    found: dict[str, np.ndarray] = {}
+    for name in files:
+        found |= read(path.parent / name)[0]
+    if missing := sorted(places.keys() - found.keys()):
+        raise ValueError(f"{path}: its files lack {', '.join(missing[:8])}.")
+    return found
+
+
+def _singles(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return arrays with those of bfloat16, which numpy cannot compute with, as float32."""
+    half = np.dtype(ml_dtypes.bfloat16)
+    return {n: v.astype(np.float32) if v.dtype == half else v for n, v in arrays.items()}
 
 
 def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -3,6 +3,7 @@
 Their keys were renamed in transformers 5; both kinds are read, and each is written as it was read.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from ssl_audio.convert.base import (
     need,
     norm,
     plain_names,
-    samples,
     unstacked,
 )
 from ssl_audio.convert.options import Options
@@ -26,6 +26,8 @@ from ssl_audio.data.entries import clips
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.heads.readout import special_tokens
 from ssl_audio.tokens.patchify import grid as grid_of
+
+log = logging.getLogger(__name__)
 
 PREFIX = "audio_spectrogram_transformer."
 
@@ -58,7 +60,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     Options are those of the model's config.json: num_attention_heads (default: width / 64),
     frequency_stride, time_stride (10), num_mel_bins (128), max_length (1024), layer_norm_eps (1e-12),
     hidden_size, num_hidden_layers, intermediate_size, patch_size, qkv_bias, num_labels; beside it, of
-    preprocessor_config.json: mean, std. `forward(input_values=[B, T, F])` takes normalised log-mel.
+    preprocessor_config.json: mean, std, do_normalize, sampling_rate. At another rate than 16 kHz a
+    frame has 400 samples, as in transformers alone; with torchaudio=true 25 ms, as where torchaudio is
+    installed beside it. `forward(input_values=[B, T, F])` takes normalised log-mel.
 
     Raises:
       ValueError: see `ssl_audio.convert.from_state_dict`.
@@ -98,15 +102,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     eps = asked.get("layer_norm_eps", 1e-12)
     layer_norm = dict(kind="norms:LayerNorm", eps=eps)
     heads = asked.heads("num_attention_heads", width)
+    frontend = _frontend(asked, bins, frames)
     objective: dict[str, Any] = dict(
-        frontend=dict(
-            kind="fbank",
-            bins=bins,
-            frames=frames,
-            mean=asked.get("mean", STATS["audioset"]["mean"]),
-            std=asked.get("std", STATS["audioset"]["std"]),
-            remove_mean=False,
-        ),
+        frontend=frontend,
         tokenizer=dict(kind="patchify", width=width, patch=patch, stride=stride),
         encoder=dict(
             kind="stack",
@@ -136,7 +134,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
     config = dict(
         objective=objective,
-        data=clips(samples(frames)),
+        data=clips(frontend["window"] + (frames - 1) * frontend["hop"], rate=frontend["rate"]),
+        inference=dict(pad="training"),
         reference=dict(prefix=prefix, names=style),
     )
     built, params, left = build(config, lambda p: to_state_dict(p, config), state)
@@ -152,6 +151,35 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         return found
 
     return Converted(config, params, outputs, left)
+
+
+def _frontend(asked: Options, bins: int, frames: int) -> dict[str, Any]:
+    """Return the config of the front end, as the feature extractor says."""
+    asked.only("feature_size", 1)
+    asked.only("padding_value", 0.0)  # in the log-mel, before it is normalised
+    rate = asked.get("sampling_rate", 16_000)
+    window, hop = (rate // 40, rate // 100) if asked.get("torchaudio", False) else (400, 160)
+    if rate != 16_000:
+        log.warning(
+            "sampling_rate=%d: frames of %d samples, %d apart. transformers takes 400 and 160 by "
+            "itself, and 25 and 10 ms where torchaudio is installed: see the option torchaudio.",
+            rate, window, hop,
+        )  # fmt: skip
+    mean = asked.get("mean", STATS["audioset"]["mean"])
+    std = asked.get("std", STATS["audioset"]["std"])
+    if not asked.get("do_normalize", True):
+        mean, std = 0.0, 0.5
+    return dict(
+        kind="fbank",
+        rate=rate,
+        bins=bins,
+        hop=hop,
+        window=window,
+        frames=frames,
+        mean=mean,
+        std=std,
+        remove_mean=False,
+    )
 
 
 def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -38,6 +38,7 @@ PREFIXES = ("wav2vec2.", "hubert.", "wavlm.", "data2vec_audio.")  # of models wi
 OTHERS = ("mask_", "num_ctc", "num_adapter", "num_feat", "adapter_", "tdnn_", "ctc_", "feat_")
 CONV = "feature_extractor.conv_layers."
 POSITIONS = "encoder.pos_conv_embed."
+SECONDS = 30  # of a clip that is heard whole
 NAMES = {f"attention.{n}_proj": n for n in "qkv"} | {"attention.out_proj": "out"}
 
 
@@ -51,8 +52,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     num_conv_pos_embedding_groups (16), num_buckets, max_bucket_distance (800); for pretraining:
     num_codevector_groups, num_codevectors_per_group, codevector_dim, proj_codevector_dim,
     contrastive_logits_temperature, num_negatives, diversity_loss_weight; of
-    preprocessor_config.json: do_normalize, sampling_rate. `forward(input_values=[B, S])` takes audio
-    as the feature extractor gives it; `attention_mask` [B, S] adds last_hidden_state_attnmask; with
+    preprocessor_config.json: do_normalize, sampling_rate. Clips up to 30 s are heard whole, and
+    padding, where clips have any, does not change them. `forward(input_values=[B, S])` takes audio as
+    the feature extractor gives it; `attention_mask` [B, S] adds last_hidden_state_attnmask; with
     mask_time_indices [B, N] and sampled_negative_indices a pretraining model gives its losses.
 
     Raises:
@@ -71,13 +73,10 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     for name in [name for name in asked.given if name.startswith(OTHERS)]:
         asked.get(name)
     asked.finish()
-    tokenizer = objective["tokenizer"]["tokenizer"]
-    config["data"] = clips(_field(tokenizer) * 4)
+    # Trained on crops of some 15 s and used on whole utterances.
+    config["data"] = clips(SECONDS * objective["frontend"]["rate"])
     unused = () if contrast else (f"{prefix}masked_spec_embed",)
-    heads = ("lm_head.", "classifier.", "projector.") if prefix and not contrast else ()
-    built, params, left = build(
-        config, lambda p: to_state_dict(p, config), state, unused=(*unused, *heads)
-    )
+    built, params, left = build(config, lambda p: to_state_dict(p, config), state, unused=unused)
 
     def outputs(params, input_values, attention_mask=None, **masks):
         spec = input_values[:, :, None]
@@ -93,7 +92,10 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         if attention_mask is not None:
             lengths = jnp.sum(attention_mask, axis=1)
             valid = tokenizer.tokenizer.valid(lengths, tokens.x.shape[1])
-            masked = built.encoder.apply(encoder, tokens.replace(valid=valid))
+            published = built.encoder
+            if getattr(published.positions, "masked", False):
+                published = published.clone(positions=published.positions.clone(masked=False))
+            masked = published.apply(encoder, tokens.replace(valid=valid))
             found["last_hidden_state_attnmask"] = masked.tokens.x
         if masks:
             found |= _losses(built, params, tokens, features, **masks)
@@ -172,6 +174,9 @@ def _encoder(state: State, asked: Options) -> dict[str, Any]:
     asked.only("feat_proj_layer_norm", True)
     asked.only("conv_pos_batch_norm", False)
     asked.only("add_adapter", False)
+    asked.only("adapter_attn_dim", None)
+    asked.only("feature_size", 1)
+    asked.get("padding_value")  # between clips of a batch, where ours hear nothing
     asked.only("hidden_act", "gelu")
     asked.only("feat_extract_activation", "gelu")
     width = asked.found("hidden_size", len(project), f"projection.weight {project.shape}")
@@ -295,12 +300,4 @@ def _positions(state: State, asked: Options) -> dict[str, Any]:
     asked.found("num_conv_pos_embeddings", depth, f"{POSITIONS}layers.*")
     size = asked.found("conv_pos_kernel_size", kernel.shape[2], f"{name} {kernel.shape}")
     check_groups("num_conv_pos_embedding_groups", groups, kernel, name)
-    return dict(kind="convolutions", depth=depth, size=size, groups=groups)
-
-
-def _field(tokenizer: Mapping[str, Any]) -> int:
-    """Return the samples that one token sees."""
-    field, step = 1, 1
-    for size, stride in zip(tokenizer["kernels"], tokenizer["strides"], strict=True):
-        field, step = field + (size - 1) * step, step * stride
-    return field
+    return dict(kind="convolutions", depth=depth, size=size, groups=groups, masked=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import losses
-from ssl_audio.convert import clap, cnn14
+from ssl_audio.convert import clap, clap_names, cnn14
 from ssl_audio.convert.base import (
     Converted,
     State,
@@ -118,8 +118,8 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     if "pool" in audio:
         state = cnn14.cnn14_state(audio, audio["pool"]["dense"], f"{AUDIO}base.")
     else:
-        theirs = clap.to_laion(clap.htsat_state(audio))
-        state = {n.replace(clap.LAION[0][0], HTSAT, 1): v for n, v in theirs.items()}
+        theirs = clap_names.to_laion(clap.htsat_state(audio))
+        state = {n.replace(clap_names.LAION[0][0], HTSAT, 1): v for n, v in theirs.items()}
     state |= (bert_state if "norm" in text["tokenizer"] else _gpt2_state)(text, f"{TEXT}base.")
     for prefix, tower in ((AUDIO, audio), (TEXT, text)):
         at, projector = f"{prefix}projection", tower["projector"]
@@ -131,7 +131,7 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def _htsat(state: State, audio: Options, asked: Options) -> tuple[dict[str, Any], int]:
     """Return the parts of an audio tower of HTSAT, and the samples of a clip."""
-    laion = clap.LAION[0][0]
+    laion = clap_names.LAION[0][0]
     theirs = {n.replace(HTSAT, laion, 1): v for n, v in state.items() if n.startswith(HTSAT)}
     rate, low = asked.get("sample_rate"), float(asked.get("fmin", 50))
     high, size = float(asked.get("fmax", 8_000)), asked.get("window_size", 1024)
@@ -141,7 +141,7 @@ def _htsat(state: State, audio: Options, asked: Options) -> tuple[dict[str, Any]
     top = dict(sampling_rate=rate, hop_length=asked.get("hop_size", 320), fft_window_size=size)
     top["nb_max_samples"] = round(asked.get("duration", 7) * rate)
     theirs = {n: v for n, v in theirs.items() if not UNUSED.search(n)}
-    parts, samples = clap.htsat_parts(clap.to_transformers(theirs), audio, Options(top))
+    parts, samples, _ = clap.htsat_parts(clap_names.to_transformers(theirs), audio, Options(top))
     frontend = parts["frontend"] | dict(low=low, high=high, sixteen_bit=False)
     if bank is not None:
         # The published model lays the bands out for 32 kHz, whatever the rate of its audio.

@@ -5,6 +5,20 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+PREPROCESSOR = "preprocessor"  # the option that holds a feature extractor's settings
+# Settings that say who reads a file, or how batches are made of clips, not what one clip becomes.
+DESCRIPTIVE = frozenset(
+    {
+        "auto_map",
+        "feature_extractor_type",
+        "image_processor_type",
+        "padding_side",
+        "processor_class",
+        "return_attention_mask",
+        "transformers_version",
+    }
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -13,10 +27,15 @@ class Options:
 
     Published configs hold much that says nothing about the arrays (how the file was made, what was
     trained with it). What nobody asks for is therefore ignored, unless it looks like a misspelling.
+    The settings of a feature extractor, options under `preprocessor`, all change what a model hears:
+    of these nothing is ignored.
     """
 
     def __init__(self, given: Mapping[str, Any]):
-        self.given = {k: _tuples(v) for k, v in given.items() if v is not None}
+        given = dict(given)
+        extractor = dict(given.pop(PREPROCESSOR, None) or {})
+        self.given = {k: _tuples(v) for k, v in (extractor | given).items() if v is not None}
+        self.heard = {k for k, v in extractor.items() if v is not None} - DESCRIPTIVE
         self.asked: set[str] = set()
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -60,8 +79,16 @@ class Options:
         return heads
 
     def finish(self) -> None:
-        """Raise ValueError for an unused option whose name resembles that of a known one."""
-        for name in sorted(self.given.keys() - self.asked):
+        """Raise ValueError for what nobody asked for: settings of a feature extractor, misspellings."""
+        left = self.given.keys() - self.asked
+        if unread := sorted(self.heard & left):
+            settings = ", ".join(f"{name}={self.given[name]!r}" for name in unread)
+            raise ValueError(
+                f"feature extractor: {settings}: a setting that this family does not know; wanted "
+                "those that its docstring names. Without it features might differ: take it out of "
+                "the file of the feature extractor, if it does not matter."
+            )
+        for name in sorted(left - DESCRIPTIVE):
             if close := difflib.get_close_matches(name, self.asked, 1, cutoff=0.8):
                 raise ValueError(f"option '{name}': not known. Did you mean '{close[0]}'?")
             log.info("option %s: ignored", name)

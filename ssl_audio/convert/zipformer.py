@@ -15,7 +15,6 @@ from ssl_audio.convert.base import (
     dense,
     need,
     plain_names,
-    samples,
     unstacked,
 )
 from ssl_audio.convert.options import Options
@@ -23,6 +22,7 @@ from ssl_audio.data.entries import clips
 from ssl_audio.frontend.base import before
 
 STACKS = "encoder.encoders."
+SECONDS = 30  # of a clip that is heard whole: trained on speech and sound of up to that length
 LAYER = {  # ours → theirs, of a layer's linear maps
     "weights": "self_attn_weights.in_proj",
     "places": "self_attn_weights.linear_pos",
@@ -73,9 +73,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
                 std=0.5,
             ),
             tokenizer=dict(kind="subsample", width=len(embed), channels=channels),
-            encoder=encoder,
+            encoder=encoder | dict(masked=True),
         ),
-        data=clips(samples(16 * max(encoder["rates"]))),
+        data=clips(SECONDS * 16_000),
     )
     for name in ("encoder_unmasked_dim", "swoosh", "causal", "chunk_size", "left_context_frames"):
         asked.get(name)
@@ -89,7 +89,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         tokens = built.tokenizer.apply({"params": params["tokenizer"]}, fbank)
         lengths = (fbank_lens - 7) // 2
         valid = before(lengths, tokens.x.shape[1])
-        encoded = built.encoder.apply(
+        published = built.encoder.clone(masked=False)
+        encoded = published.apply(
             {"params": params["encoder"]}, tokens.replace(valid=valid), layers=True
         )
         found = {"embed": tokens.x, "embed_lens": lengths, "encoder_out": encoded.tokens.x}

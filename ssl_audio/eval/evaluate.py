@@ -22,7 +22,7 @@ from ssl_audio.data.source import Source
 from ssl_audio.eval import base, few_shot
 from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.probe import Probe
-from ssl_audio.inference.pooling import POOLS
+from ssl_audio.inference.pooling import POOLS, SPECIAL
 from ssl_audio.storage import atomic
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
         default="-1",
         help="0, 1, …; -1: after the last norm; best: chosen in training",
     )
-    made.add_argument("--pool", choices=POOLS, default="mean")
+    made.add_argument("--pool", choices=(*POOLS, SPECIAL), default="mean")
     made.add_argument("--seed", type=int, default=0, help="of the random initialisation")
     made.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
     made.add_argument(

@@ -13,7 +13,7 @@ from ssl_audio.data.reading import reading
 from ssl_audio.data.source import Source
 from ssl_audio.frontend.fbank import Fbank
 from ssl_audio.inference.encoder import Encoder
-from ssl_audio.inference.pooling import Pooled, check_pool, pooling
+from ssl_audio.inference.pooling import Pooled, pooling
 
 # From audio, clip after clip, to (number, [K, p]) in any order.
 Extract = Callable[[Iterable[np.ndarray]], Iterator[tuple[int, np.ndarray]]]
@@ -78,12 +78,11 @@ def _read(
 
 def encoded(encoder: Encoder, layers: Sequence[int], pool: str) -> Extract:
     """Return the extraction of an encoder's pooled features, of each of `layers`."""
-    check_pool(pool)
-    for layer in layers:
-        encoder.check_layer(layer)
+    how = [encoder.readout(layer, pool) for layer in layers]
+    read, (rows, *_), (pooled, *_) = zip(*how, strict=True)
 
     def extract(clips):
-        yield from encoder.stream(clips, layers, lambda _: Pooled(encoder.rows, pool))
+        yield from encoder.stream(clips, read, lambda _: Pooled(rows, pooled))
 
     return extract
 

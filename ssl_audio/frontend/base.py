@@ -57,6 +57,11 @@ def before(count: Int[Array, "B"], frames: int) -> Bool[Array, "B T"]:
     return jnp.arange(frames)[None, :] < count[:, None]
 
 
+def counted(frontend: Frontend, spec: Spec, length: Int[Array, "B"]) -> Int[Array, "B"]:
+    """Return the frames of each clip of `length` samples in its features, before the padding."""
+    return jnp.sum(frontend.valid(length, spec.shape[1]), axis=1)
+
+
 def framed(audio: Wave, frames: int, window: int, hop: int) -> Float[Array, "B T W"]:
     """Return overlapping frames, put together from slices one hop long: far faster than a gather."""
     parts = -(-window // hop)

@@ -18,7 +18,7 @@ from ssl_audio.data.banks import Bank
 from ssl_audio.data.decode import decode
 from ssl_audio.data.text import Text
 from ssl_audio.inference import windows
-from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.window_encoder import WindowEncoder
 from ssl_audio.objectives.features import Features
@@ -66,21 +66,17 @@ class AudioTextModel(Model):
         fields = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(Encoder)}
         return WindowEncoder(**fields, tower=tower, tower_params=params)
 
-    def embed(
-        self, waveform: Any, sample_rate: int, *, layer: int = FINAL, pool: str = "mean"
-    ) -> np.ndarray:
+    def embed(self, waveform: Any, sample_rate: int, **how: Any) -> np.ndarray:
         """Return the encoder's features of a clip, before the projection; see `Encoder.embed`."""
-        return self.encoder.embed(waveform, sample_rate, layer=layer, pool=pool)
+        return self.encoder.embed(waveform, sample_rate, **how)
 
-    def frames(
-        self, waveform: Any, sample_rate: int, *, layer: int = FINAL
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def frames(self, waveform: Any, sample_rate: int, **how: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the encoder's features along time; see `Encoder.frames`.
 
         Raises:
           ValueError: as `Encoder.frames`; the audio tower has no patches.
         """
-        return self.encoder.frames(waveform, sample_rate, layer=layer)
+        return self.encoder.frames(waveform, sample_rate, **how)
 
     @property
     def rate(self) -> int:

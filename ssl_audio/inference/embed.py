@@ -26,7 +26,7 @@ from ssl_audio.data.decode import blocks, printable
 from ssl_audio.data.listing import AudioFiles, audio_files
 from ssl_audio.data.reading import check_share, reading
 from ssl_audio.data.source import Clip, Example, Files, SourceInfo
-from ssl_audio.inference.pooling import POOLS, Features, Pooled
+from ssl_audio.inference.pooling import PADS, POOLS, SPECIAL, Features, Pooled
 from ssl_audio.storage import atomic, columns
 from ssl_audio.storage.partial_results import Parts
 
@@ -96,7 +96,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
     made.add_argument("--output", required=True, help="a file .npz or .parquet")
     made.add_argument("--layer", type=int, default=-1, help="0, 1, …; -1: after the last norm")
-    made.add_argument("--pool", choices=POOLS, default="mean")
+    made.add_argument("--pool", choices=(*POOLS, SPECIAL), default="mean")
+    made.add_argument(
+        "--pad", choices=PADS, help="what becomes of a clip's end; default: the model's"
+    )
     made.add_argument("--frames", action="store_true", help="also features of each patch column")
     made.add_argument(
         "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
@@ -116,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.batch_size is not None and args.batch_size < 1:
         parser().error(f"--batch-size {args.batch_size}: wanted at least 1")
+    if args.frames and args.pool == SPECIAL:
+        parser().error("--pool special is of tokens that are no frames; run it without --frames")
     output = _possible(pathlib.Path(args.output))
     from ssl_audio.inference.load import load
 
@@ -123,10 +128,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.batch_size is None:
         args.batch_size = encoder.batch_size
     encoder = dataclasses.replace(encoder, batch_size=args.batch_size)
-    encoder.check_layer(args.layer)
+    encoder.readout(args.layer, args.pool)
     source = Paths(tuple(args.paths), encoder.rate, args.channels)
     ids = [source.meta(i)["id"] for i in range(len(source))]
-    names = ("layer", "pool", "frames", "batch_size", "channels")
+    names = ("layer", "pool", "frames", "batch_size", "channels", "pad")
     settings = {"checkpoint": _digest(encoder), **{name: getattr(args, name) for name in names}}
     parts = Parts(output.with_name(f"{output.name}.parts"), settings)
 
@@ -167,14 +172,16 @@ def _embed(
     if len(left) < len(ids):
         log.info("%d of %d files were finished before", len(ids) - len(left), len(ids))
 
+    layer, rows, pool = encoder.readout(args.layer, args.pool)
+
     def collect(number: int) -> Pooled:
         if args.frames:
-            return _Kept(encoder.rows, args.pool, parts, ids[read[number]])
-        return Pooled(encoder.rows, args.pool)
+            return _Kept(rows, pool, parts, ids[read[number]])
+        return Pooled(rows, pool)
 
     clips = reading(source, read, bad=bad, max_bad_share=args.max_bad_share, numbers=left)
     try:
-        for number, pooled in encoder.stream(clips, (args.layer,), collect):
+        for number, pooled in encoder.stream(clips, (layer,), collect, pad=args.pad):
             id = ids[read[number]]
             if id in bad:
                 continue

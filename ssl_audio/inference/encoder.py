@@ -13,13 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.heads.readout import frame_tokens
+from ssl_audio.heads.readout import frame_tokens, special_tokens
 from ssl_audio.inference.model import Model, check_finite
-from ssl_audio.inference.pooling import Collector, OverlapMean, Pooled, Whole, check_pool
+from ssl_audio.inference.pooling import (
+    PADS,
+    SPECIAL,
+    Collector,
+    OverlapMean,
+    Pooled,
+    Whole,
+    check_pool,
+)
 from ssl_audio.inference.windows import Clip, Window, batches, cover, every
 from ssl_audio.storage import written
 
 FINAL = -1  # the layer that means: after the last norm
+MEAN_OF_SPECIALS = -2  # in `stream`: the mean of the special tokens after it, in every column
+LONG = 10.24  # s; of longer windows fewer are encoded together, of as many seconds in all
 PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 
 log = logging.getLogger(__name__)
@@ -29,11 +39,16 @@ log = logging.getLogger(__name__)
 class Encoder(Model):
     """A pretrained encoder: waveforms of any rate and length in, features out.
 
-    A clip is padded at its end, in the log-mel domain, to whole patch columns and no further.
+    How a clip ends is up to `pad`. "columns": it is padded, in the log-mel domain, to whole patch
+    columns and no further. "none": what does not fill a column is dropped, as encoders of waveforms
+    do. "training": it is padded to the length of the training clips, and the padding counts as part
+    of it, as in some published models.
+
     Longer audio than the training clips is cut in windows of their length, half a window apart,
     and averaged where they overlap. One program is compiled per number of columns: at most as
     many as a training clip has. If those are more than 64, clips are padded to a multiple of their
-    64th part, and the padding's columns dropped.
+    64th part, and the padding's columns dropped; a tokenizer that takes the clips' lengths hides
+    this padding from all other tokens.
 
     The same clip gives the same bits, whichever other clips are embedded with it.
 
@@ -43,9 +58,16 @@ class Encoder(Model):
       config: of the run.
       extra: state that other predictors need beside the parameters.
       batch_size: clips (or windows) encoded together; always that many, the last ones repeated.
+        Of windows above 10.24 s as many fewer as they are longer.
     """
 
     batch_size: int = 16
+
+    @property
+    def pad(self) -> str:
+        """How a clip's end is treated by default: one of "columns", "training" and "none"."""
+        said = self.config.get("inference", {}).get("pad")
+        return said or ("none" if self._takes_count else "columns")
 
     @property
     def encoder(self) -> "Encoder":
@@ -73,7 +95,13 @@ class Encoder(Model):
         return self._shapes.tokens.grid[0]
 
     def embed(
-        self, waveform: Any, sample_rate: int, *, layer: int = FINAL, pool: str = "mean"
+        self,
+        waveform: Any,
+        sample_rate: int,
+        *,
+        layer: int = FINAL,
+        pool: str = "mean",
+        pad: str | None = None,
     ) -> np.ndarray:
         """Return one feature vector per clip: [D'] for [S], [B, D'] for [B, S] or a list of [S].
 
@@ -82,25 +110,28 @@ class Encoder(Model):
           sample_rate: of the waveform, Hz.
           layer: -1: after the last norm; 0 to L-1: the residual stream after that block.
           pool: "mean" over all tokens, D' = D; "rows": mean over time of each frequency row,
-            D' = rows * D; "stats": that and the standard deviation, D' = 2 * rows * D.
+            D' = rows * D; "stats": that and the standard deviation, D' = 2 * rows * D; "special":
+            the mean of the special tokens (cls, distillation) after the last norm, D' = D.
+          pad: what becomes of a clip's end, see the class; None: the model's own.
 
         Raises:
           ValueError: audio that is empty, not finite, far outside [-1, 1], or of another shape or type;
-            no such layer or pool; features that are not finite.
+            no such layer, pool or pad; no special tokens; features that are not finite.
         """
-        check_pool(pool)
-        self.check_layer(layer)
+        layer, rows, pool = self.readout(layer, pool)
         single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
         clips = self.clips([waveform] if single else waveform, sample_rate)
-        pooled = dict(self.stream(clips, (layer,), lambda _: Pooled(self.rows, pool)))
+        pooled = dict(self.stream(clips, (layer,), lambda _: Pooled(rows, pool), pad=pad))
         found = np.stack([pooled[i][0] for i in range(len(pooled))])
         check_finite(found)
         return found[0] if single else found
 
     def frames(
-        self, waveform: Any, sample_rate: int, *, layer: int = FINAL
+        self, waveform: Any, sample_rate: int, *, layer: int = FINAL, pad: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the features of each patch column of one clip [S], and their times.
+
+        `pad` as in `embed`; with "training" there are columns of padding after the clip's.
 
         Returns:
           Features [T', rows * D], low frequencies first, and the centre of each column, ms [T'].
@@ -109,7 +140,7 @@ class Encoder(Model):
           ValueError: as `embed`.
         """
         self.check_layer(layer)
-        (found,) = self.stream(self.clips([waveform], sample_rate), (layer,))
+        (found,) = self.stream(self.clips([waveform], sample_rate), (layer,), pad=pad)
         check_finite(found[1])
         return found[1][0], self.times(found[1].shape[1])
 
@@ -124,6 +155,8 @@ class Encoder(Model):
         clips: Iterable[Clip],
         layers: Sequence[int] = (FINAL,),
         collect: Callable[[int], Collector] = lambda _: Whole(),
+        *,
+        pad: str | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Yield (number, what its collector made of it) of each clip, as batches fill up.
 
@@ -133,16 +166,20 @@ class Encoder(Model):
           layers: which layers' features to give.
           collect: makes the collector of a clip's features, given its number; default: all of them
             in one array [K, T', rows * D].
+          pad: see `embed`.
         """
-        layers = tuple(layers)
+        layers, pad = tuple(layers), pad or self.pad
+        if pad not in PADS:
+            raise ValueError(f"pad: got {pad!r}, wanted one of {', '.join(PADS)}.")
+        cut = functools.partial(self._cut, pad=pad)
         clip_features: dict[int, tuple[OverlapMean, Collector]] = {}
-        for columns, group in batches(clips, self._cut, self.batch_size):
+        for columns, group in batches(clips, cut, self._together):
             encoded = self._encode(columns, layers, [window.audio for _, window in group])
             for (number, window), features in zip(group, encoded, strict=False):
                 if number not in clip_features:
                     collector = collect(number)
                     clip_features[number] = OverlapMean(collector), collector
-                total = None if window.samples is None else self._columns(window.samples)
+                total = None if window.samples is None else self._columns(window.samples, pad)
                 first = window.start // self._hop
                 if clip_features[number][0].add(first, features, total):
                     yield number, clip_features.pop(number)[1].result()
@@ -152,6 +189,31 @@ class Encoder(Model):
         if not isinstance(layer, int) or not FINAL <= layer < self.num_layers:
             blocks = f"0 to {self.num_layers - 1}, or " if self.num_layers else ""
             raise ValueError(f"layer: got {layer!r}; wanted {blocks}-1 for the final one.")
+
+    def readout(self, layer: int, pool: str) -> tuple[int, int, str]:
+        """Return the layer to stream, the rows of its columns and how `Pooled` pools them.
+
+        Raises:
+          ValueError: no such layer or pool; no special tokens.
+        """
+        self.check_layer(layer)
+        if pool != SPECIAL:
+            check_pool(pool)
+            return layer, self.rows, pool
+        if self._shapes.special is None:
+            raise ValueError("pool: 'special', but this encoder has no special tokens.")
+        if layer != FINAL:
+            raise ValueError(f"pool: 'special' is of layer {FINAL}, after the last norm, alone.")
+        return MEAN_OF_SPECIALS, 1, "mean"
+
+    @property
+    def _takes_count(self) -> bool:
+        return getattr(self.objective.tokenizer, "takes_count", False)
+
+    def _together(self, columns: int) -> int:
+        """Return how many pieces of so many columns are encoded together."""
+        seconds = self._samples(columns) / self.rate
+        return max(1, int(self.batch_size * min(1, LONG / seconds)))
 
     @functools.cached_property
     def _frames(self) -> int:
@@ -200,34 +262,46 @@ class Encoder(Model):
         size, step = self._column
         return (columns - 1) * step + size
 
+    @property
+    def _rest(self) -> int:
+        """Most frames after the last column that must be heard: a waveform's count in its norms."""
+        return self._column[1] - 1 if self._takes_count else 0
+
     def _samples(self, columns: int) -> int:
         frontend = self.objective.frontend
-        return (self._span(columns) - 1) * frontend.hop + frontend.window
+        return (self._span(columns) + self._rest - 1) * frontend.hop + frontend.window
 
     def _sized(self, columns: int) -> Any:
         """Return the objective for clips of so many columns."""
-        frontend = dataclasses.replace(self.objective.frontend, frames=self._span(columns))
+        frames = self._span(columns) + self._rest
+        frontend = dataclasses.replace(self.objective.frontend, frames=frames)
         return dataclasses.replace(self.objective, frontend=frontend)
 
-    def _columns(self, samples: int) -> int:
+    def _columns(self, samples: int, pad: str | None = None) -> int:
         """Return the columns of so much audio; the last one may be part padding."""
         frontend, (size, step) = self.objective.frontend, self._column
+        pad = pad or self.pad
         frames = 1 + (samples - frontend.window) // frontend.hop
-        return 1 + max(0, -(-(frames - size) // step))
+        if pad == "none":
+            return 1 + max(0, (frames - size) // step)
+        columns = 1 + max(0, -(-(frames - size) // step))
+        if frames <= self._frames:  # a training clip may end in less than a column, too
+            columns = min(columns, self._most)
+        return max(columns, self._most) if pad == "training" else columns
 
-    def _cut(self, clip: Clip) -> Iterator[tuple[int, Window]]:
+    def _cut(self, clip: Clip, pad: str | None = None) -> Iterator[tuple[int, Window]]:
         """Yield a clip's windows and the columns that each is padded to."""
         most, window_samples = self._most, self.objective.frontend.window
 
         def starts(samples: int) -> list[int]:
-            columns = every(max(1, most // 2), self._columns(samples) - most)
+            columns = every(max(1, most // 2), self._columns(samples, pad) - most)
             return [column * self._hop for column in columns]
 
         for window in cover(clip, self._samples(most), starts):
             # Less than one analysis window would leave no frame at all, and all such clips alike.
             audio = np.pad(window.audio, (0, max(0, window_samples - len(window.audio))))
             grain = -(-most // PROGRAMS)
-            padded = min(most, -(-self._columns(len(audio)) // grain) * grain)
+            padded = min(most, -(-self._columns(len(audio), pad) // grain) * grain)
             yield padded, window._replace(audio=audio[: self._samples(padded)])
 
     def _encode(self, columns: int, layers: tuple[int, ...], group: list[np.ndarray]) -> np.ndarray:
@@ -238,7 +312,7 @@ class Encoder(Model):
             number = sum(known == layers for _, known in self._compiled)
             most = -(-self._most // -(-self._most // PROGRAMS))
             log.info("compiling for %d patch columns: %d of at most %d", columns, number, most)
-        group = group + group[-1:] * (self.batch_size - len(group))
+        group = group + group[-1:] * (self._together(columns) - len(group))
         length = np.array([len(piece) for piece in group], np.int32)
         audio = np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group])
         return np.asarray(_program(objective, layers)(self._on_device, audio, length))
@@ -253,6 +327,9 @@ def _program(objective: Any, layers: tuple[int, ...]) -> Any:
         encoded = encode(params, {}, {"audio": audio, "length": length})
 
         def features(layer):
+            if layer == MEAN_OF_SPECIALS:
+                x = special_tokens(encoded)[:, None]
+                return jnp.repeat(x, encoded.tokens.grid[1], axis=1)
             x = encoded.tokens.x if layer == FINAL else encoded.layers[layer]
             return frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x)))
 

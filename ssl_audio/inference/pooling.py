@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-POOLS = ("mean", "rows", "stats")
+PADS = ("columns", "training", "none")  # ways to end a clip: see `Encoder`
+POOLS = ("mean", "rows", "stats")  # over patch columns
+SPECIAL = "special"  # of the tokens that are no patches: `Encoder.readout`
 
 Features = np.ndarray  # [K, T', rows * D]: layers, patch columns in time, the column's tokens
 

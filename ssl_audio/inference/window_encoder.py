@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_audio.inference import windows
 from ssl_audio.inference.encoder import FINAL, Encoder
-from ssl_audio.inference.pooling import Collector, Whole
+from ssl_audio.inference.pooling import SPECIAL, Collector, Whole
 from ssl_audio.storage import written
 
 
@@ -68,14 +68,28 @@ class WindowEncoder(Encoder):
         clips: Iterable[windows.Clip],
         layers: Sequence[int] = (FINAL,),
         collect: Callable[[int], Collector] = lambda _: Whole(),
+        *,
+        pad: str | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """Yield (number, what its collector made of it) of each clip, as `Encoder.stream`."""
+        """Yield (number, what its collector made of it) of each clip, as `Encoder.stream`.
+
+        Raises:
+          ValueError: `pad` is given: clips are filled as in training.
+        """
+        if pad is not None:
+            raise ValueError(f"pad: got {pad!r}, but this tower fills clips as in training.")
         fill = written.entry(self.config, "audio").get("fill", "zeros")
         found = windows.vectors(clips, self._size, fill, self._pool, self.batch_size)
         for number, _, vectors in found:
             collector = collect(number)
             collector.add(vectors[None])
             yield number, collector.result()
+
+    def readout(self, layer: int, pool: str) -> tuple[int, int, str]:
+        """Return as `Encoder.readout`; there are no special tokens."""
+        if pool == SPECIAL:
+            raise ValueError("pool: 'special', but this tower's vector of a window is all it has.")
+        return super().readout(layer, pool)
 
     @property
     def _size(self) -> int:

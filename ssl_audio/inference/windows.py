@@ -89,7 +89,7 @@ def centred(audio: Any, size: int, hop: int) -> Any:
 def batches(
     clips: Iterable[Clip],
     cut: Callable[[Clip], Iterable[tuple[int, Any]]],
-    batch_size: int,
+    batch_size: int | Callable[[int], int],
 ) -> Iterator[tuple[int, list[tuple[int, Any]]]]:
     """Yield (key, [(number of the clip, window)]), as batches of one key fill up; at the end the others.
 
@@ -98,13 +98,14 @@ def batches(
     Args:
       clips: read as they are needed.
       cut: a clip → its windows, each with a key: those of equal keys can be encoded together.
-      batch_size: most windows of a batch.
+      batch_size: most windows of a batch, or a function of their key that says how many.
     """
+    most = batch_size if callable(batch_size) else lambda key: batch_size
     waiting: dict[int, list[tuple[int, Any]]] = {}
     for number, clip in enumerate(clips):
         for key, window in cut(clip):
             waiting.setdefault(key, []).append((number, window))
-            if len(waiting[key]) == batch_size:
+            if len(waiting[key]) == most(key):
                 yield key, waiting.pop(key)
     for key in sorted(waiting):
         yield key, waiting.pop(key)

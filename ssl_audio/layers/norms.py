@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float
+from ssl_audio.arrays import Array, Bool, Float
 from ssl_audio.slots import Norm
 
 
@@ -19,12 +19,14 @@ class LayerNorm(nn.Module):
         return scaled(self, standard(x, self.eps))
 
 
-def standard(x: Float[Array, "*B D"], eps: float, axis: int = -1) -> Float[Array, "*B D"]:
-    """Subtract the mean along an axis and divide by the deviation."""
+def standard(
+    x: Float[Array, "*B D"], eps: float, axis: int = -1, where: Bool[Array, "*B E"] | None = None
+) -> Float[Array, "*B D"]:
+    """Subtract the mean along an axis and divide by the deviation, both of the values `where` says."""
     # Not E[x²] - E[x]²: it cancels badly on a residual stream that doubles at every pair.
     x = x.astype(jnp.float32)
-    x = x - jnp.mean(x, axis, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis, keepdims=True) + eps)
+    x = x - jnp.mean(x, axis, keepdims=True, where=where)
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis, keepdims=True, where=where) + eps)
 
 
 def scaled(module: nn.Module, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -40,9 +42,12 @@ class TimeNorm(nn.Module):
     eps: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        """Normalise the sequences; padding counts."""
-        return scaled(self, standard(x, self.eps, axis=1))
+    def __call__(
+        self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None
+    ) -> Float[Array, "B N D"]:
+        """Normalise the sequences by what is valid in them; None: padding counts."""
+        where = None if valid is None else valid[..., None]
+        return scaled(self, standard(x, self.eps, axis=1, where=where))
 
 
 class RMSNorm(nn.Module):

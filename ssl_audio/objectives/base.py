@@ -5,8 +5,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from ssl_audio.frontend.base import counted
 from ssl_audio.slots import AnyFrontend, AnyObjective, Backbone, Tokenizer
-from ssl_audio.structs import Encoded, Loss
+from ssl_audio.structs import Encoded, Loss, Tokens
 
 Params = Any
 Extra = Any
@@ -71,13 +72,19 @@ class Encoding(Objective):
         """Offer "encode"."""
         return {"encode": self.encode}
 
+    def tokenized(self, variables: Any, batch: Batch) -> Tokens:
+        """Return the tokens of unmasked audio; padding is marked where the tokenizer can tell."""
+        spec = self.frontend(batch["audio"], batch["length"])
+        if not getattr(self.tokenizer, "takes_count", False):
+            return self.tokenizer.apply(variables, spec)
+        return self.tokenizer.apply(variables, spec, counted(self.frontend, spec, batch["length"]))
+
     def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
         """Encode unmasked audio; `layers` of the result is filled."""
         del extra
-        spec = self.frontend(batch["audio"], batch["length"])
         # A module without parameters has no entry in a checkpoint.
         weights = {name: {"params": params.get(name, {})} for name in ("tokenizer", "encoder")}
-        tokens: Any = self.tokenizer.apply(weights["tokenizer"], spec)
+        tokens: Any = self.tokenized(weights["tokenizer"], batch)
         return self.encoder.apply(weights["encoder"], tokens, layers=True)
 
 

@@ -11,6 +11,7 @@ from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.backbones import stretches
 from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
+from ssl_audio.frontend.base import counted
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.slots import AnyFrontend, Backbone, Head, Masking, Tokenizer
 from ssl_audio.structs import Encoded, Loss
@@ -67,10 +68,11 @@ class Tagging(Objective):
         """Return fresh parameters; there is no other state."""
         keys = jax.random.split(key, 3)
         spec = self._spec(batch, None)
+        length = batch["length"]
         tokens, tokenizer = self.tokenizer.init_with_output(keys[0], spec)
         encoder = self.encoder.init(keys[1], self._cut(tokens), layers=True)
         encoded = self._encode(
-            {"tokenizer": tokenizer["params"], "encoder": encoder["params"]}, spec, None
+            {"tokenizer": tokenizer["params"], "encoder": encoder["params"]}, spec, length, None
         )
         logits, head = self.head.init_with_output(keys[2], encoded)
         if "label" in batch and batch["label"].shape[-1] != logits.shape[-1]:
@@ -104,7 +106,7 @@ class Tagging(Objective):
     def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
         """Encode audio; `layers` of the result is filled."""
         del extra
-        return self._encode(params, self._spec(batch, None), None)
+        return self._encode(params, self._spec(batch, None), batch["length"], None)
 
     def logits(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B C"]:
         """Return class logits."""
@@ -113,11 +115,13 @@ class Tagging(Objective):
 
     def _logits(self, params, batch, key):
         keys = (None, None) if key is None else jax.random.split(key)
-        encoded = self._encode(params, self._spec(batch, keys[0]), keys[1])
+        encoded = self._encode(params, self._spec(batch, keys[0]), batch["length"], keys[1])
         return self.head.apply({"params": params["head"]}, encoded)
 
-    def _encode(self, params, spec, key) -> Encoded:
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec)
+    def _encode(self, params, spec, length, key) -> Encoded:
+        takes_count = getattr(self.tokenizer, "takes_count", False)
+        count = (counted(self.frontend, spec, length),) if takes_count else ()
+        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec, *count)
         rngs = None
         if key is not None:
             mask_key, place_key, key = jax.random.split(key, 3)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.augment import SpecAugment
-from ssl_audio.frontend.base import Frontend, before
+from ssl_audio.frontend.base import Frontend, before, counted
 from ssl_audio.slots import Backbone, Pool, Projector, Tokenizer
 from ssl_audio.structs import Encoded
 
@@ -73,7 +73,12 @@ class Tower:
         if length is None:
             length = jnp.full(batch[name].shape[:1], batch[name].shape[1], jnp.int32)
         spec = self.frontend(batch[name], length)
-        return (self.spec_augment(spec, key) if key is not None and self.spec_augment else spec,)
+        count = ()
+        if getattr(self.tokenizer, "takes_count", False):
+            count = (counted(self.frontend, spec, length),)
+        if key is not None and self.spec_augment:
+            spec = self.spec_augment(spec, key)
+        return spec, *count
 
     def encode(
         self, params: Mapping[str, Any], batch: Mapping[str, Any], name: str, key: Any = None

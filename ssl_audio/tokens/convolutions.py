@@ -63,11 +63,14 @@ class Convolutions(nn.Module):
       depth: number of convolutions.
       size: taps of each.
       groups: of channels; each sees only its own.
+      masked: what a convolution makes of padding is 0 for the next one, as where a clip ends without
+        padding. False: only before the first, as where the published code is given a padded batch.
     """
 
     depth: int = 5
     size: int = 19
     groups: int = 16
+    masked: bool = False
 
     @nn.compact
     def __call__(self, tokens: Tokens, special: int = 0) -> tuple[Float[Array, "B N D"], float]:
@@ -87,6 +90,8 @@ class Convolutions(nn.Module):
             )
             x = standard(conv(x), 1e-5)
             x = nn.gelu(x, approximate=False)
+            if self.masked and tokens.valid is not None:
+                x = jnp.where(tokens.valid[..., None], x, 0)
         return x, 0.0
 
 

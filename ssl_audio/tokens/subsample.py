@@ -1,9 +1,12 @@
 """Log-mel frames to tokens at half the rate, by convolutions over time and frequency (Zipformer)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float, Spec
+from ssl_audio.arrays import Array, Float, Int, Spec
+from ssl_audio.frontend.base import before
 from ssl_audio.layers.norms import BiasNorm, swoosh_l, swoosh_r
 from ssl_audio.structs import Tokens
 
@@ -21,20 +24,26 @@ class Subsample(nn.Module):
     width: int
     channels: tuple[int, int, int] = (8, 32, 128)
 
+    takes_count: ClassVar[bool] = True
+
     @nn.compact
-    def __call__(self, spec: Spec) -> Tokens:
-        """Return tokens on a grid of one row."""
+    def __call__(self, spec: Spec, count: Int[Array, "B"] | None = None) -> Tokens:
+        """Return tokens on a grid of one row; `count`: frames of each clip before its padding."""
         grid = self.grid(*spec.shape[1:])
         x = spec[..., None]
         layers = zip(self.channels, ((1, 1), (2, 2), (1, 2)), ((0, 1), (0, 0), (0, 0)), strict=True)
         for i, (channels, stride, pad) in enumerate(layers):
             padding = tuple((n, n) for n in pad)
             x = swoosh_r(nn.Conv(channels, (3, 3), stride, padding=padding, name=f"conv_{i}")(x))
+        valid = None
+        if count is not None:  # attention to nothing is not a number
+            valid = before(jnp.maximum((count - 7) // 2, 1), x.shape[1])
+            x = jnp.where(valid[..., None, None], x, 0)
         x = x + self._next(x)
         x = jnp.swapaxes(x, 2, 3).reshape(*x.shape[:2], -1)
         x = BiasNorm(name="norm")(nn.Dense(self.width, name="out")(x))
         index = jnp.broadcast_to(jnp.arange(grid[1], dtype=jnp.int32)[None], x.shape[:2])
-        return Tokens(x=x, index=index, grid=grid)
+        return Tokens(x=x, index=index, grid=grid, valid=valid)
 
     def _next(self, x: Float[Array, "B T F C"]) -> Float[Array, "B T F C"]:
         count = x.shape[-1]

@@ -5,12 +5,14 @@ Called by objectives in the place of `Patchify`; `Projected` also wraps that.
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int, Spec
+from ssl_audio.frontend.base import before
 from ssl_audio.layers.norms import LayerNorm, TimeNorm
 from ssl_audio.slots import Tokenizer
 from ssl_audio.structs import Tokens
@@ -22,9 +24,9 @@ class Waveform(nn.Module):
     Attributes:
       widths, kernels, strides: channels, taps and stride of each convolution.
       bias: of the convolutions.
-      norm: "group": the first convolution's channels are normalised over time, each by itself;
-        "layer": every convolution's output is normalised over channels. The first makes a token
-        depend on how long the clip is, padding included, as in the published base models.
+      norm: "group": the first convolution's channels are normalised over time, each by itself, so
+        that a token depends on the whole clip, as in the published base models; "layer": every
+        convolution's output is normalised over channels.
       gradient: factor on the gradient that reaches the convolutions.
     """
 
@@ -34,6 +36,8 @@ class Waveform(nn.Module):
     bias: bool = False
     norm: str = "group"
     gradient: float = 1.0
+
+    takes_count: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,8 +50,14 @@ class Waveform(nn.Module):
             raise ValueError(f"Waveform: norm '{self.norm}'; wanted group or layer.")
 
     @nn.compact
-    def __call__(self, spec: Spec) -> Tokens:
-        """Return tokens of samples [B, T, 1], on a grid of one row."""
+    def __call__(self, spec: Spec, count: Int[Array, "B"] | None = None) -> Tokens:
+        """Return tokens of samples [B, T, 1], on a grid of one row.
+
+        Args:
+          spec: samples.
+          count: those of each clip before its padding, which then changes no valid token. None:
+            padding, if there is any, counts as sound, in "group" norms also for other tokens.
+        """
         grid = self.grid(*spec.shape[1:])
         x = spec
         layers = zip(self.widths, self.kernels, self.strides, strict=True)
@@ -65,12 +75,18 @@ class Waveform(nn.Module):
             if self.norm == "layer":
                 x = LayerNorm(1e-5, name=f"norm_{i}")(x)
             elif i == 0:
-                x = TimeNorm(name="norm_0")(x)
+                some = None if count is None else jnp.maximum((count - size) // stride + 1, 1)
+                valid = None if some is None else before(some, x.shape[1])
+                x = TimeNorm(name="norm_0")(x, valid)
             x = nn.gelu(x, approximate=False)
         if self.gradient != 1:
             x = self.gradient * x + jax.lax.stop_gradient((1 - self.gradient) * x)
         index = jnp.broadcast_to(jnp.arange(grid[1], dtype=jnp.int32)[None], x.shape[:2])
-        return Tokens(x=x, index=index, grid=grid)
+        found = Tokens(x=x, index=index, grid=grid)
+        if count is None:
+            return found
+        some = jnp.maximum(count, self.patch[1])  # attention to nothing is not a number
+        return dataclasses.replace(found, valid=self.valid(some, grid[1]))
 
     @property
     def stride(self) -> tuple[int, int]:
@@ -104,8 +120,7 @@ class Waveform(nn.Module):
     @nn.nowrap
     def valid(self, samples: Int[Array, "B"], count: int) -> Bool[Array, "B N"]:
         """Return which of `count` tokens see nothing but the first `samples` of each clip."""
-        number = (samples - self.patch[1]) // self.stride[1] + 1
-        return jnp.arange(count)[None] < number[:, None]
+        return before((samples - self.patch[1]) // self.stride[1] + 1, count)
 
 
 class Projected(nn.Module):
@@ -115,27 +130,45 @@ class Projected(nn.Module):
       tokenizer: template; its width may differ from the encoder's.
       width: D.
       eps: of the LayerNorm.
+      linear: map them; False: the inner tokenizer has the encoder's width already.
     """
 
     tokenizer: Tokenizer
     width: int
     eps: float = 1e-5
+    linear: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.linear and self.tokenizer.width != self.width:
+            raise ValueError(
+                f"Projected: linear=False leaves {self.tokenizer.width} values per token; wanted "
+                f"{self.width}."
+            )
 
     def setup(self):
         """Declare the parameters."""
         self.norm = LayerNorm(self.eps)
-        self.project = nn.Dense(self.width)
+        if self.linear:
+            self.project = nn.Dense(self.width)
 
-    def __call__(self, spec: Spec) -> Tokens:
-        """Return tokens of width D."""
-        tokens, _, x = self.parts(spec)
+    def __call__(self, spec: Spec, count: Int[Array, "B"] | None = None) -> Tokens:
+        """Return tokens of width D; `count`: of inner tokenizers that know where clips end."""
+        tokens, _, x = self.parts(spec, count)
         return dataclasses.replace(tokens, x=x)
 
-    def parts(self, spec: Spec) -> tuple[Tokens, Float[Array, "B N C"], Float[Array, "B N D"]]:
+    def parts(
+        self, spec: Spec, count: Int[Array, "B"] | None = None
+    ) -> tuple[Tokens, Float[Array, "B N C"], Float[Array, "B N D"]]:
         """Return the inner tokenizer's tokens, these normalised, and these mapped to width D."""
-        tokens = self.tokenizer(spec)
+        tokens = self.tokenizer(spec) if count is None else self.tokenizer(spec, count)
         normalised = self.norm(tokens.x)
-        return tokens, normalised, self.project(normalised)
+        return tokens, normalised, self.project(normalised) if self.linear else normalised
+
+    @property
+    def takes_count(self) -> bool:
+        """Whether the inner tokenizer takes the lengths of clips."""
+        return getattr(self.tokenizer, "takes_count", False)
 
     @property
     def patch(self) -> tuple[int, int]:

@@ -42,3 +42,28 @@ def ssast(width=64, depth=2, rows=2, columns=4, patch=(16, 16), classes=0):
         state["p_input_fdim"] = np.array(rows * patch[0])
         state["p_input_tdim"] = np.array(columns * patch[1])
     return state
+
+
+def beats(width=16, inner=8, depth=1, patch=16):
+    """Return one of BEATs; of equal widths it has no projection between them."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "patch_embedding.weight": (inner, 1, patch, patch),
+        "layer_norm.weight": (inner,),
+        "layer_norm.bias": (inner,),
+        "encoder.pos_conv.0.weight_g": (1, 1, 16),
+        "encoder.pos_conv.0.weight_v": (width, width // 4, 16),
+        "encoder.pos_conv.0.bias": (width,),
+        "encoder.layer_norm.weight": (width,),
+        "encoder.layer_norm.bias": (width,),
+    }
+    if inner != width:
+        shapes |= {"post_extract_proj.weight": (width, inner), "post_extract_proj.bias": (width,)}
+    for i in range(depth):
+        at = f"encoder.layers.{i}"
+        for name in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes |= {f"{at}.{name}.weight": (width,), f"{at}.{name}.bias": (width,)}
+        linear = {f"self_attn.{n}_proj": (width, width) for n in ("q", "k", "v", "out")}
+        for name, shape in (linear | {"fc1": (32, width), "fc2": (width, 32)}).items():
+            shapes |= {f"{at}.{name}.weight": shape, f"{at}.{name}.bias": shape[:1]}
+    return {k: rng.normal(0, 0.3, s).astype(np.float32) for k, s in shapes.items()}

@@ -1,0 +1,140 @@
+"""How clips end: whole tokens, padding that nobody hears, the training length, special tokens."""
+
+import dataclasses
+
+import encoders
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_audio.config import build
+from ssl_audio.inference.encoder import Encoder
+from ssl_audio.tokens.convolutions import Convolutions
+from ssl_audio.tokens.waveform import Waveform
+
+RATE = 16_000
+
+
+def noise(samples, seed=0):
+    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+def speech(norm="group", seconds=1, batch_size=2):
+    """Return an encoder of waveforms with the published strides."""
+    block = dict(kind="post_norm", mixer=dict(kind="attention", heads=2), mlp=2.0)
+    convolutions = dict(kind="waveform", widths=(8,) * 7, norm=norm)
+    config = dict(
+        objective=dict(
+            kind="features",
+            frontend=dict(kind="raw"),
+            tokenizer=dict(kind="waveform:Projected", tokenizer=convolutions, width=16),
+            encoder=dict(
+                kind="stack", width=16, depth=1, block=block, final_norm=None,
+                positions=dict(kind="convolutions", depth=2, size=5, groups=4, masked=True),
+            ),
+        ),
+        data=dict(entries=dict(audio=dict(samples=seconds * RATE))),
+    )  # fmt: skip
+    objective = build(config["objective"], "objectives")
+    empty = Encoder(objective, {}, config, batch_size)
+    return dataclasses.replace(empty, params=encoders.drawn(objective, empty.blank()))
+
+
+@pytest.mark.parametrize(
+    "samples, tokens", [(RATE, 49), (RATE + 79, 49), (RATE + 80, 50), (300, 1)]
+)
+def test_tokens_are_those_of_whole_fields(samples, tokens):
+    encoder = speech()
+    assert (
+        encoder._columns(samples)
+        == tokens
+        == encoder.objective.tokenizer.grid(max(samples, 400), 1)[1]
+    )
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_padding_is_heard_by_no_token(norm):
+    encoder = speech(norm, seconds=2)  # 99 tokens: clips are padded to pairs of them
+    clip = noise(4887)
+    batch = {"audio": jnp.asarray(clip[None]), "length": jnp.array([len(clip)])}
+    exact = jax.jit(encoder.objective.predictors()["encode"])(encoder.params, {}, batch)
+    frames, _ = encoder.frames(clip, RATE)
+    assert frames.shape == exact.tokens.x.shape[1:]
+    assert next(encoder._cut(clip))[0] == len(frames) + 1
+    assert np.abs(frames - exact.tokens.x[0]).max() < 1e-5
+    together = encoder.embed([clip, noise(9_000)], RATE)
+    assert np.array_equal(together[0], encoder.embed(clip, RATE))
+    assert np.isfinite(encoder.embed(noise(100), RATE)).all()
+
+
+def test_group_norms_and_position_convolutions_know_where_a_clip_ends():
+    tokenizer = Waveform(widths=(4, 4), kernels=(4, 2), strides=(2, 2))
+    clip = jnp.asarray(noise(40))[None, :, None]
+    padded = jnp.pad(clip, ((0, 0), (0, 60), (0, 0)))
+    params = jax.jit(tokenizer.init)(jax.random.key(0), clip)
+    apply = jax.jit(tokenizer.apply)
+    short = apply(params, clip)
+    told = apply(params, padded, jnp.array([40]))
+    assert told.valid[0].sum() == short.x.shape[1]
+    assert np.abs(told.x[:, : short.x.shape[1]] - short.x).max() < 1e-6
+    untold = apply(params, padded)
+    assert np.abs(untold.x[:, : short.x.shape[1]] - short.x).max() > 1e-2
+
+    places = Convolutions(depth=2, size=3, groups=2, masked=True)
+    params = jax.jit(places.init)(jax.random.key(1), short)
+    wanted, _ = places.apply(params, short)
+    hidden = told.replace(x=jnp.where(told.valid[..., None], told.x, 0))
+    got, _ = places.apply(params, hidden)
+    assert np.abs(got[:, : wanted.shape[1]] - wanted).max() < 1e-6
+    leaking, _ = places.clone(masked=False).apply(params, hidden)
+    assert np.abs(leaking[:, : wanted.shape[1]] - wanted).max() > 1e-3
+
+
+def test_long_windows_are_encoded_fewer_at_a_time():
+    assert speech(seconds=41, batch_size=16)._together(10) == 16
+    encoder = speech(seconds=41, batch_size=16)
+    assert encoder._together(encoder._most) == 3
+    assert dataclasses.replace(encoder, batch_size=1)._together(encoder._most) == 1
+
+
+def test_a_clip_of_the_training_length_is_one_window():
+    """Its 22 frames more than fill 2 columns of 8; the grid of training has 2."""
+    encoder = encoders.encoder(frames=22)
+    for frames, columns in ((16, 2), (17, 2), (22, 2), (23, 3)):
+        samples = 400 + (frames - 1) * 160
+        assert encoder._columns(samples) == columns
+        assert len(list(encoder._cut(noise(samples)))) == columns - 1
+
+
+def test_pad_training_hears_the_silence_too():
+    encoder = encoders.encoder()
+    clip = noise(4000)
+    frames, times = encoder.frames(clip, RATE, pad="training")
+    assert len(frames) == len(times) == 8
+    batch = encoder.blank() | {"length": np.array([4000], np.int32)}
+    batch["audio"][0, :4000] = clip
+    batch = jax.tree.map(jnp.asarray, batch)
+    wanted = jax.jit(encoder.objective.predictors()["encode"])(encoder.params, {}, batch)
+    got = encoder.embed(clip, RATE, pad="training")
+    assert np.abs(got - wanted.tokens.x[0].mean(0)).max() < 1e-5
+    assert np.abs(got - encoder.embed(clip, RATE)).max() > 1e-3
+    special = encoder.embed(clip, RATE, pad="training", pool="special")
+    assert np.abs(special - wanted.special[0].mean(0)).max() < 1e-5
+    assert encoder.embed([clip, noise(30_000)], RATE, pool="special").shape == (2, 32)
+    default = dataclasses.replace(
+        encoder, config={**encoder.config, "inference": {"pad": "training"}}
+    )
+    assert default.pad == "training" and np.array_equal(default.embed(clip, RATE), got)
+
+
+def test_what_is_not_there_is_refused():
+    encoder, clip = encoders.encoder(), noise(4000)
+    with pytest.raises(ValueError, match="pad: got 'zeros', wanted one of columns, training, none"):
+        encoder.embed(clip, RATE, pad="zeros")
+    with pytest.raises(ValueError, match="'special' is of layer -1"):
+        encoder.embed(clip, RATE, pool="special", layer=0)
+    with pytest.raises(ValueError, match="this encoder has no special tokens"):
+        speech().embed(clip, RATE, pool="special")
+    with pytest.raises(ValueError, match="pool: got 'sum'"):
+        encoder.embed(clip, RATE, pool="sum")
