@@ -308,6 +308,16 @@ class Renumbered:
         return {**example, "label": found}
 
 
+def by_names(source: Any, labels: tuple[str, ...]) -> Any:
+    """Return a source whose labels have the numbers of these names; one without names as it is.
+
+    Raises:
+      ValueError: see `Renumbered`.
+    """
+    same = not labels or source.info.labels in ((), labels)
+    return source if same else Renumbered(source, labels)
+
+
 def digest(metas: Iterable[Example]) -> str:
     """Return what differs between collections, wherever they lie: a digest of the metadata of all clips."""
     found = hashlib.sha256(b"[")

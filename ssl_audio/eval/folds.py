@@ -54,7 +54,7 @@ def _fold(options: Any, workdir: pathlib.Path, done: pathlib.Path) -> dict[str, 
     from ssl_audio.train.loop import train
     from ssl_audio.train.run import Run
 
-    run = config.make(Run, options)
+    run = config.make(Run, options).numbered()
     test = run.evals.get("test")
     if not isinstance(test, classify.Classify):
         raise ValueError("config.evals.test: wanted kind='classify', to score the fold with.")
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     whole = Predictions(
         *(np.concatenate([vars(part)[name] for part in found]) for name in vars(found[0]))
     )
-    info = config.make(Run, options).evals["test"].source.info
+    info = config.make(Run, options).numbered().evals["test"].source.info
     names = info.labels or tuple(map(str, range(whole.labels.shape[1])))
     classify.report(whole, names, workdir, multilabel=info.multilabel)
     text = table(results)

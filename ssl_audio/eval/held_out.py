@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.data.source import by_names
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.eval import inputs
 from ssl_audio.structs import TrainState
@@ -46,8 +47,11 @@ class HeldOut:
             )
         for source in self.data.sources.values():
             inputs.check_readable(source)
-            if "label" in spec:
-                inputs.check_names(source, training)
+
+    def numbered(self, labels: tuple[str, ...]) -> "HeldOut":
+        """Return the evaluator with the numbers that training has given these names of classes."""
+        sources = {name: by_names(s, labels) for name, s in self.data.sources.items()}
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, sources=sources))
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the means of loss and metrics. Masks depend on the batch's number alone."""

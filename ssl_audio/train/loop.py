@@ -55,6 +55,7 @@ def _train(
 ) -> Mapping[str, float]:
     run = config.make(Run, options)
     check_clips(run, config.plain(options))
+    run = run.numbered()
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
     every = functools.partial(config.duration, total=total, epoch=epoch)

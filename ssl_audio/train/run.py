@@ -56,6 +56,22 @@ class Run:
     eval_every: int | str = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
 
+    def numbered(self) -> "Run":
+        """Return a run whose evaluators number the classes as its training does, by their names.
+
+        Raises:
+          ValueError: one has classes that the training lacks.
+        """
+        labels = self.data.labels if "label" in self.data.spec() else ()
+        evals = dict(self.evals)
+        for name, evaluator in self.evals.items() if labels else ():
+            if hasattr(evaluator, "numbered"):
+                try:
+                    evals[name] = evaluator.numbered(labels)
+                except (ValueError, OSError) as error:
+                    raise ValueError(f"config.evals.{name}: {error}") from error
+        return dataclasses.replace(self, evals=evals)
+
     def check(self) -> None:
         """Open what the evaluators will read, and compare it with what is trained; nothing is computed.
 

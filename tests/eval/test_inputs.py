@@ -1,16 +1,20 @@
 """What an evaluator needs is asked of its clips before step 1."""
 
-import re
+import dataclasses
 
 import numpy as np
 import pytest
 import soundfile
 
-from ssl_audio import config
+from ssl_audio import config, config_files
 from ssl_audio.data.source import Folder, Manifest
 from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.eval import inputs
 from ssl_audio.eval.classify import Classify
+from ssl_audio.eval.held_out import HeldOut
+from ssl_audio.train.run import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 def folder(root, *labels):
@@ -38,21 +42,27 @@ def training(source, **entries):
 LABEL = {"kind": "entries:Labels", "classes": 3}
 
 
-def test_classes_that_differ_are_listed(tmp_path):
+def run(train, **evals):
+    made = config_files.load("finetune:runlocal")
+    made = config.make(Run, made)
+    return dataclasses.replace(made, data=train, evals=evals)
+
+
+def test_classes_are_numbered_by_the_names_of_training(tmp_path):
     train = training(folder(tmp_path / "train", "cat", "cow", "dog"), label=LABEL)
-    inputs.check(folder(tmp_path / "same", "cat", "cow", "dog"), 3, train)
-    fewer = folder(tmp_path / "fewer", "cat", "dog")  # here a dog would be number 1
-    with pytest.raises(
-        ValueError, match=re.escape("data.sources.a. Only here: none; only there: cow")
-    ):
-        inputs.check(fewer, 3, train)
-    with pytest.raises(ValueError, match="Only here: ox; only there: cow"):
-        inputs.check(folder(tmp_path / "other", "cat", "dog", "ox"), 3, train)
-    inputs.check(fewer, 3, training(train.sources["a"]))  # nothing learns labels
-    (tmp_path / "few.csv").write_text("path,label\nfewer/dog/0.wav,dog\n")
-    inputs.check(Manifest(str(tmp_path / "few.csv"), labels=("cat", "cow", "dog")), 3, train)
-    with pytest.raises(ValueError, match="the order differs"):
-        inputs.check(Manifest(str(tmp_path / "few.csv"), labels=("cow", "cat", "dog")), 3, train)
+    fewer = Classify(folder(tmp_path / "fewer", "cat", "dog"), 1600, 3)  # here a dog is number 1
+    found = run(train, test=fewer, loss=HeldOut(training(fewer.source, label=LABEL))).numbered()
+    assert [found.evals["test"].source.meta(i)["label"] for i in range(2)] == [0, 2]
+    (held_out,) = found.evals["loss"].data.sources.values()
+    assert held_out.meta(1)["label"] == 2 and held_out.info.labels == ("cat", "cow", "dog")
+    other = Classify(folder(tmp_path / "other", "cat", "ox"), 1600, 3)
+    with pytest.raises(ValueError, match="config.evals.test: other: classes 'ox' are not among"):
+        run(train, test=other).numbered()
+    unlabelled = run(training(train.sources["a"]), test=other)  # nothing learns labels
+    assert unlabelled.numbered().evals == unlabelled.evals
+    missing = Classify(Manifest(str(tmp_path / "none.csv")), 1600, 3)
+    with pytest.raises(ValueError, match="config.evals.test: .*none.csv"):
+        run(train, test=missing).numbered()
 
 
 def test_labels_that_are_missing_or_too_many_and_clips_that_cannot_be_read(tmp_path):
