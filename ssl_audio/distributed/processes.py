@@ -25,7 +25,7 @@ from ssl_audio.distributed import addresses
 from ssl_audio.distributed.coordinator import Coordinator
 from ssl_audio.distributed.environment import World, detect
 from ssl_audio.distributed.rendezvous import Member, Rendezvous
-from ssl_audio.distributed.watchdog import AGAIN, GOES_ON, Watch
+from ssl_audio.distributed.watchdog import AGAIN, GOES_ON, INTERRUPTED, Watch
 from ssl_audio.distributed.worker import Worker
 
 log = logging.getLogger("ssl_audio")
@@ -370,7 +370,7 @@ def _status(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
-        return 130
+        return INTERRUPTED
     passing = isinstance(error, jax.errors.JaxRuntimeError) and re.search(PASSING, str(error))
     return AGAIN if passing or isinstance(error, (ConnectionError, TimeoutError)) else 1
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 AGAIN = getattr(os, "EX_TEMPFAIL", 75)  # exit status: the same command may well succeed
+INTERRUPTED = 130  # exit status after Ctrl-C
 GOES_ON = "The same command goes on from the last checkpoint."
 STATE = "ssl_audio/watch/"
 BEAT, FAILED = f"{STATE}beat/", f"{STATE}failed/"
@@ -96,7 +97,8 @@ class Watch(threading.Thread):
         if "RuntimeError" in reason:
             self.over.wait(1.25 * self.heartbeat)
         self.posted = True
-        self._post(self.index, reason, status)
+        # Whoever pressed Ctrl-C here found nothing that has to be mended.
+        self._post(self.index, reason, AGAIN if status == INTERRUPTED else status)
 
     def lost(self, other: int) -> None:
         """Note that the connection to a process has closed, as happens when that process ends."""

@@ -183,3 +183,10 @@ def test_a_step_that_waits_for_one_that_cannot_be_reached(ended, capfd):
 )
 def test_what_another_start_can_cure_ends_with_75(error, status):
     assert processes._status(error) == status
+
+
+@pytest.mark.parametrize(("status", "posted"), [(1, 1), (75, 75), (130, 75)])
+def test_how_a_process_ends_is_told(status, posted):
+    store = Store()
+    Watch(store, 1, NAMES, 60, 0).fail("OSError: the disk has gone", status)
+    assert store.values[f"{watchdog.FAILED}1"] == f'["OSError: the disk has gone", {posted}]'
