@@ -88,7 +88,8 @@ def row(
     lengths = [(length(path), path) for path in listed]
     far = [(ours, path) for ours, path in lengths if ours is not None]
     far = [(o, p) for o, p in far if (stated := probed(p)) is None or abs(o - stated) > NEAR]
-    wrong = [path for ours, path in far if abs(ours - decoded(path)) > NEAR]
+    # Nothing decoded: FFmpeg does not know the format, and there is nothing to compare with.
+    wrong = [path for ours, path in far if (theirs := decoded(path)) and abs(ours - theirs) > NEAR]
     cosines = [
         float(v @ w / np.linalg.norm(v) / np.linalg.norm(w))
         for id, v in mine.items()

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 import logging
@@ -20,8 +19,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from ssl_audio import versions
-from ssl_audio.distributed import addresses
+from ssl_audio.distributed import addresses, facts
 from ssl_audio.distributed.coordinator import Coordinator
 from ssl_audio.distributed.environment import World, detect
 from ssl_audio.distributed.rendezvous import Member, Rendezvous
@@ -201,13 +199,13 @@ def agree(settings: Mapping[str, str], seconds: float) -> None:
     client = _client()
     if client is None:
         return
-    facts = {**settings, **_code(), "number of processes": str(count())}
-    client.key_value_set(f"{FACTS}{index()}", json.dumps(facts))
+    mine = {**settings, **facts.code(), "number of processes": str(count())}
+    client.key_value_set(f"{FACTS}{index()}", json.dumps(mine))
     if is_lead():
         found = []
         for other in range(1, count()):
             theirs = json.loads(_wait(client, f"{FACTS}{other}", seconds, f"process {other}"))
-            found += [f"process {other}: {line}" for line in differences(facts, theirs)]
+            found += [f"process {other}: {line}" for line in facts.differences(mine, theirs)]
         client.key_value_set(VERDICT, json.dumps(found))
     else:
         found = json.loads(_wait(client, VERDICT, seconds, "process 0"))
@@ -240,15 +238,6 @@ def _see(folder: pathlib.Path, seconds: float) -> None:
             )
         time.sleep(0.1)
     client.key_value_set(f"{TOKEN}/{index()}", "seen")
-
-
-def differences(lead: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Return "name: got X, process 0 has Y" for whatever is not the same."""
-    return [
-        f"{name}: got {other.get(name, 'nothing')}, process 0 has {lead.get(name, 'nothing')}"
-        for name in sorted(lead.keys() | other.keys())
-        if lead.get(name) != other.get(name)
-    ]
 
 
 def is_lead() -> bool:
@@ -405,17 +394,3 @@ def _wait(client, key: str, seconds: float, who: str) -> str:
         return client.blocking_key_value_get(key, int(1000 * seconds))
     except RuntimeError as error:
         raise TimeoutError(f"{who} joined, but reported nothing for {seconds:g} s.") from error
-
-
-def _code() -> dict[str, str]:
-    """Return what computes a run: a digest of every file of the package, and the versions beside it."""
-    root = pathlib.Path(__file__).parent.parent
-    digests = {
-        f"code of {path.relative_to(root).as_posix()}": hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()[:8]
-        for path in sorted(root.rglob("*.py"))
-    }
-    return digests | {
-        f"version of {name}": version for name, version in versions.versions().items()
-    }
