@@ -7,7 +7,7 @@ python="${BIN:?set by make}/python"
 work="${1:-runs/demo}"
 data="${SSL_AUDIO_DATA:-synthetic}"
 
-if ! "$python" -m ssl_audio train --config "configs/ssamba.py:laptop,data=$data" --workdir "$work"; then
+if ! "$python" -m ssl_audio.train --config "configs/ssamba.py:laptop,data=$data" --workdir "$work"; then
   echo "The demo goes on in $work, with the same sounds. To begin another: make demo DEMO=runs/other" >&2
   exit 1
 fi

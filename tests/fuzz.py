@@ -102,7 +102,9 @@ class Targets:
         exported.write(work / "plain", self.encoder.params, self.encoder.config)
         tone = 0.3 * np.sin(np.arange(8000) * 0.1)
         self.sounds: list[tuple[str, bytes]] = []
-        for ending in soundfile.available_formats():
+        os.chdir(work)
+        # Written in memory, the resource fork of SD2 goes to a file "._" in the working directory.
+        for ending in sorted(set(soundfile.available_formats()) - {"SD2"}):
             for subtype in (*list(soundfile.available_subtypes(ending))[:3], None):
                 content = io.BytesIO()
                 try:

@@ -23,6 +23,7 @@ _READ = 1 << 24  # bytes of a file up to which it is read, not mapped, to be loo
 _STREAMED = 0x7FFF_0000
 _SHORTER = re.compile(r"(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)")
 _FACT = re.compile(r"fact\s*: 4\s+frames\s*: (\d+)")
+_FORK = re.compile("resource fork|data offset")
 _SLACK = 64  # samples by which encoders may overstate a length
 _BLOCK = 4096  # samples at most of a block of ADPCM or GSM
 # Each sample has a place of its own (or, in FLAC, each frame a number): seeking gives the same bits.
@@ -161,8 +162,8 @@ class SndfileReader:
                 own, lead = content[part.start : part.stop], 0
                 if not part.counted:
                     own, lead = led_in(content, part)
-                stream = io.BytesIO(own)
-            with _File(stream) as file:
+                own = bytes(own)
+            with _opened(own) as file:
                 if (file.samplerate, file.channels) != (self.rate, self.channels):
                     raise DecodeError(
                         f"several streams one after the other, of {self.rate} Hz x {self.channels} and "
@@ -173,10 +174,7 @@ class SndfileReader:
                 yield from drop(self._read_on(file, 0, wanted), lead)
 
     def _open(self) -> "_File":
-        if isinstance(self._source, bytes):
-            return _File(io.BytesIO(self._source))
-        name: Any = os.fsencode(self._source)  # it need not be UTF-8
-        return _File(name)
+        return _opened(self._source)
 
     @contextlib.contextmanager
     def _content(self) -> Iterator[memoryview]:
@@ -194,11 +192,67 @@ class SndfileReader:
                 yield content
 
 
+def _opened(source: str | os.PathLike | bytes) -> "_File":
+    """Open a file, or its content, whatever lies beside it."""
+    if isinstance(source, bytes):
+        made: Any = io.BytesIO(source)
+    else:
+        made = os.fsencode(source)  # it need not be UTF-8
+    try:
+        return _File(made)
+    except soundfile.LibsndfileError as error:
+        if not _FORK.search(error.error_string):
+            raise
+        with contextlib.ExitStack() as stack:
+            stream = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+            stack.enter_context(stream)
+            tagged: Any = _Tagged(stream)
+            found = _File(tagged)
+            found.closes = stack.pop_all()
+            return found
+
+
+class _Tagged:
+    """A stream behind an empty ID3 tag.
+
+    For an MP3 that begins without a tag, libsndfile first looks for "._NAME" beside it (in memory: for "._"
+    in the working directory) as if it were Sound Designer II. macOS leaves such files on foreign disks.
+    """
+
+    _tag = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
+
+    def __init__(self, stream: Any):
+        self._stream, self._at = stream, 0
+        self._size = len(self._tag) + stream.seek(0, os.SEEK_END)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, count: int) -> bytes:
+        found = self._tag[self._at : self._at + count]
+        self._stream.seek(max(0, self._at - len(self._tag)))
+        found += self._stream.read(count - len(found))
+        self._at += len(found)
+        return found
+
+
 class _File(soundfile.SoundFile):
     """A file that is read on and on: `read` does not seek, which fails in a FLAC without a length."""
 
+    closes: contextlib.ExitStack | None = None  # what is closed with it
+
     def seekable(self) -> bool:
         return False
+
+    def close(self) -> None:
+        super().close()
+        if self.closes is not None:
+            self.closes.close()
 
 
 def _check_size(log: str) -> None:

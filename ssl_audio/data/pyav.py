@@ -102,6 +102,7 @@ class AvReader:
     def _frames(self) -> Iterator[Any]:
         """Yield the decoded frames."""
         import av
+        import av.error
 
         with self._file() as file, self._container(file) as container:
             tracks = container.streams.audio
@@ -146,6 +147,7 @@ class AvReader:
 
     def _container(self, file: Any) -> Any:
         import av
+        import av.error
 
         try:
             return av.open(file, metadata_errors="ignore")

@@ -106,7 +106,7 @@ def scenes(
     encoder: Encoder, audio: np.ndarray, *, layer: int = FINAL, pool: str = "mean"
 ) -> np.ndarray:
     """Return one vector per clip: [n, D'] for [n, S] at the encoder's rate."""
-    return encoder.embed(audio, encoder.rate, layer=layer, pool=pool)
+    return encoder.embed(list(audio), encoder.rate, layer=layer, pool=pool)
 
 
 def timestamps(
@@ -127,7 +127,7 @@ def timestamps(
       ValueError: as `Encoder.embed`.
     """
     encoder.check_layer(layer)
-    clips = np.stack(encoder.clips(audio, encoder.rate))
+    clips = np.stack(encoder.clips(list(audio), encoder.rate))
     step = np.diff(encoder.times(2))[0]  # ms
     passes = int(np.ceil(step / SPACING - 1e-6))  # what is twice 50 ms but for rounding is two
     starts = [round(k * step / passes * encoder.rate / 1000) for k in range(passes)]

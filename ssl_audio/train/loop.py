@@ -53,9 +53,8 @@ def train(
 def _train(
     options: Any, workdir: pathlib.Path, profile: tuple[int, int] | None
 ) -> Mapping[str, float]:
-    run = config.make(Run, options)
+    run = config.make(Run, options).numbered()
     check_clips(run, config.plain(options))
-    run = run.numbered()
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
     every = functools.partial(config.duration, total=total, epoch=epoch)
@@ -242,12 +241,8 @@ def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path
     count = sum(x.size for x in jax.tree.leaves(state.params))
     log.info("%s", run.data.describe())
     log.info(
-        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)",
-        type(run.objective).__name__,
-        count / 1e6,
-        jax.device_count(),
-        jax.default_backend(),
-        processes.count(),
-    )
+        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)", type(run.objective).__name__,
+        count / 1e6, jax.device_count(), jax.default_backend(), processes.count(),
+    )  # fmt: skip
     how = f"resumed at step {start}" if start else "from scratch"
     log.info("%s, up to step %d, into %s", how, total, workdir)

@@ -50,8 +50,8 @@ def test_shards_are_read_like_the_whole(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "not readable as JSON"),
-        ("[]", "got list, wanted a JSON object"),
+        ("{", "got damaged JSON"),
+        ("[]", r"got \[\], wanted the JSON object"),
         ("{}", "no weight_map"),
         ('{"weight_map": {"a": "../secret.safetensors"}}', "names '../secret.safetensors'"),
         ('{"weight_map": {"a": "run.py"}}', "names 'run.py'; wanted .safetensors"),

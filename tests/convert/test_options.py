@@ -113,7 +113,7 @@ def test_damaged_files_are_told_as_such(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(content[:100])
     (tmp_path / "empty").mkdir()
     for name in ("cut.npz", "cut.safetensors"):
-        with pytest.raises(ValueError, match=f"{name}: not a readable"):
+        with pytest.raises(ValueError, match=f"{name}: (not a readable|got what cannot be read)"):
             read(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="none of model.safetensors"):
         read(tmp_path / "empty")

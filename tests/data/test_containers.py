@@ -78,6 +78,23 @@ def test_two_mp3s_one_after_the_other_are_both_read():
     np.testing.assert_array_equal(decode(joined, RATE), np.tile(whole, 2))
 
 
+def test_files_that_macos_leaves_beside_an_mp3_do_not_hide_it(tmp_path, monkeypatch):
+    """libsndfile 1.2.2 takes "._NAME" for a resource fork, and "._" for that of what is in memory."""
+    content = encoded(sound(), "MP3")
+    wanted, part = decode(content, RATE), decode(content, RATE, 0.5, 1.0)
+    path = tmp_path / "a.mp3"
+    path.write_bytes(content)
+    (tmp_path / "._a.mp3").write_bytes(b"")
+    (tmp_path / "._").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(soundfile.LibsndfileError):  # or all of this can go
+        soundfile.SoundFile(path)
+    for source in (path, content):
+        np.testing.assert_array_equal(decode(source, RATE), wanted)
+        np.testing.assert_array_equal(decode(source, RATE, 0.5, 1.0), part)
+    np.testing.assert_array_equal(decode(content + content, RATE), np.tile(wanted, 2))
+
+
 def test_a_short_mp3_without_a_xing_header_is_whole():
     file = encoded(sound(0.3), "MP3")
     first = file.index(b"\xff\xf3")  # MPEG 2, layer III

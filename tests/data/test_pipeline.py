@@ -1,7 +1,6 @@
 import dataclasses
 import itertools
 import logging
-import sys
 
 import numpy as np
 import pytest
@@ -243,13 +242,16 @@ class Pictured(Numbers):
         return {**super().__getitem__(i), "image": i}
 
 
-def test_an_entry_of_another_package_is_one_more_class(monkeypatch):
-    monkeypatch.setitem(sys.modules, "my_lab", sys.modules[__name__])
+def test_an_entry_of_another_package_is_one_more_class():
     kinds = {
         "audio": {"kind": "entries:Audio", "samples": 64},
-        "seen": {"kind": "my_lab:Picture", "size": 4},
+        "seen": {"kind": f"{__name__}:Picture", "size": 4},
     }
-    options = {"kind": "pipeline", "sources": {"n": {"kind": "my_lab:Pictured"}}, "batch_size": 20}
+    options = {
+        "kind": "pipeline",
+        "sources": {"n": {"kind": f"{__name__}:Pictured"}},
+        "batch_size": 20,
+    }
     pipeline = config.build({**options, "entries": kinds}, "data")
     (batch,) = take(pipeline.batches(), 1)
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == pipeline.spec()

@@ -1,6 +1,7 @@
 """Folders of strangers: no verb and no function imports what their files name (docs/security.md)."""
 
 import ast
+import dataclasses
 import json
 import sys
 
@@ -151,6 +152,8 @@ def api(folder):
 
 @pytest.mark.parametrize("which", api(""))
 def test_no_function_imports_what_a_folder_names(which, stranger):
+    if which == "resume":  # a workdir without a checkpoint holds no run
+        encoders.save(encoders.encoder(), stranger, 1)
     name(stranger, where="evals.test.source")
     if which == "load best":
         (stranger / "model.safetensors").unlink()
@@ -234,14 +237,16 @@ def test_a_users_own_run_goes_on_with_the_same_config(tmp_path, monkeypatch):
         "@dataclasses.dataclass(frozen=True)\nclass Mine(Random):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    from ssl_audio.train import record
+    from ssl_audio.train import changes
 
     mine = encoders.options()
     mine["objective"]["masking"] = {"kind": "own_lab:Mine", "count": 4}
     workdir = tmp_path / "run"
-    for _ in range(2):
-        with slots.trusting(slots.packages(mine)):
-            record.write_config(mine, workdir, lead=True)
+    encoders.save(dataclasses.replace(encoders.encoder(), config=mine), workdir, 1)
+    with pytest.raises(ValueError, match="--trust own_lab"):
+        changes.begin(mine, workdir, {})
+    with slots.trusting(slots.packages(mine)):
+        changes.begin(mine, workdir, {})
     assert slots.packages(mine) == {"own_lab"}
     saved = json.loads((workdir / "config.json").read_text())
     saved["data"]["sources"]["a"] = {"kind": "payload:Boom"}

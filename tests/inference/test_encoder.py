@@ -267,4 +267,4 @@ def test_a_model_shows_itself_in_a_line(encoder, run):
         assert len(repr(model)) < 300
         assert "MaskedSpectrogram" in repr(model) and "parameters" in repr(model)
         assert "rate 16000 Hz, window 0.64 s, width 32" in repr(model)
-    assert f"from {run}" in repr(load(run)) and "step 2" in repr(load(run, 2))
+    assert f"from {run}" in repr(load(run)) and "step 3" in repr(load(run, 3))

@@ -97,8 +97,8 @@ def call(run, folder, *more):
 def test_a_row_that_is_not_finite_is_reported_and_not_written(run, folder, monkeypatch, capsys):
     original = Encoder.stream
 
-    def stream(self, clips, *args):
-        for number, found in original(self, clips, *args):
+    def stream(self, clips, *args, **more):
+        for number, found in original(self, clips, *args, **more):
             yield number, found * np.nan if number == 1 else found
 
     monkeypatch.setattr(Encoder, "stream", stream)

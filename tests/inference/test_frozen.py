@@ -75,7 +75,7 @@ def test_stages_take_turns_and_learn_from_the_one_before(tmp_path, monkeypatch):
         seen.append(config.plain(options)["objective"])
 
     monkeypatch.setattr(loop, "train", train)
-    monkeypatch.setattr(processes, "start", lambda: None)
+    monkeypatch.setattr(processes, "start", lambda *_: None)
     given = ["--config", f"{ROOT}/configs/openbeats.py:runlocal", "--workdir", str(tmp_path)]
     done = stages.main([*given, "--config.seed=7"])
     assert [path.name for path in done] == ["0_encoder", "0_tokenizer", "1_encoder"]
@@ -94,6 +94,6 @@ def test_a_run_that_was_stopped_stops_the_turns(tmp_path, monkeypatch):
         (workdir / "checkpoints/2").mkdir(parents=True)
 
     monkeypatch.setattr(loop, "train", train)
-    monkeypatch.setattr(processes, "start", lambda: None)
+    monkeypatch.setattr(processes, "start", lambda *_: None)
     given = ["--config", f"{ROOT}/configs/openbeats.py:runlocal", "--workdir", str(tmp_path)]
     assert len(stages.main(given)) == 1

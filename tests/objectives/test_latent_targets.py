@@ -259,5 +259,5 @@ def test_waveform_encoders_embed_and_keep_time():
     params, _ = jax.jit(objective.init)(jax.random.key(0), batch())
     found = Encoder(objective, params, dict(objective=options, data=clips(SAMPLES)), 2)
     x, times = found.frames(np.sin(np.arange(3000) / 9.0), 16_000)
-    assert x.shape == (1 + -(-(3000 - 324) // 256), WIDTH) and found.num_layers == 2
+    assert x.shape == (1 + (3000 - 324) // 256, WIDTH) and found.num_layers == 2
     assert np.allclose(np.diff(times), 16) and times[0] == pytest.approx(10.1, abs=0.1)

@@ -41,7 +41,7 @@ def test_verbs_try_their_output_first(tmp_path, monkeypatch, verb, arguments):
     """RUN is an empty folder: whoever looks into it first complains of something else."""
     for module in ("ssl_audio.inference.load.load", "ssl_audio.storage.checkpoint.load_params"):
         monkeypatch.setattr(
-            module, lambda *_: type("Model", (), {"encoder": type("E", (), {"rate": 16_000})})
+            module, lambda *_, **__: type("Model", (), {"encoder": type("E", (), {"rate": 16_000})})
         )
     with pytest.raises(ValueError, match="^/proc/none.*: cannot be written: "):
         verb.main([a.replace("RUN", str(tmp_path)) for a in arguments])

@@ -102,7 +102,7 @@ def test_a_damaged_file_is_named_and_nothing_is_taken_for_whole(tmp_path, conten
         before = file.read_bytes()
         file.write_bytes(damage)
         with pytest.raises(
-            ValueError, match=f"{file.name}: damaged; remove the folder|other settings"
+            ValueError, match=f"{file.name}: got .* Remove .* to start anew|other settings"
         ):
             Parts(tmp_path, SETTINGS)
         file.write_bytes(before)

@@ -10,7 +10,7 @@ from reference import ROOT
 from ssl_audio import config
 from ssl_audio.train import preview
 
-FRAMES, BINS, CLIPS, SAMPLES = 64, 128, 8, 16_000
+FRAMES, BINS, CLIPS, SAMPLES = 64, 128, 8, 10_480
 
 
 def options(name="ssast", **sharding):
