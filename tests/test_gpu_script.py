@@ -1,4 +1,4 @@
-"""experiments/gpu: its parts at tiny sizes on a CPU, what survives a crash, and whole steps lowered for CUDA."""
+"""experiments/gpu: parts at tiny sizes on a CPU, what survives a crash, whole steps lowered for CUDA."""
 
 import json
 import os
@@ -92,6 +92,7 @@ def test_the_script_writes_a_table(tmp_path):
     command = ["bash", ROOT / "experiments/gpu/run.sh", "--dry", "--only", "machine"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert not done.returncode, done.stdout + done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.txt", "results.jsonl", "table.md"]
-    last = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])
+    names = ["log.txt", "results.json", "results.jsonl", "table.md"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    (last,) = json.loads((tmp_path / "results.json").read_text())
     assert last["copy_tb_s"] > 0 and "### machine (cpu)" in (tmp_path / "table.md").read_text()

@@ -1,8 +1,8 @@
 """Compile the kernels and training steps for an H100 on a machine without one; print what the compiler says.
 
-    python -m experiments.gpu.ahead [--steps] [--out FILE.json]
+    python -m experiments.gpu.ahead [--sass] [--steps] [--out FILE.json]
 
-Needs `pip install "jax[cuda13]"` (which brings ptxas), no GPU and no driver. Nothing runs.
+Needs `pip install "jax[cuda13]" nvidia-cuda-nvdisasm`, no GPU and no driver. Nothing runs.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from typing import Any
 # Before jax is imported: it must not look for a GPU; ptxas shall report what each kernel takes.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MOSAIC_GPU_DUMP_PTXAS"] = "1"
+if "--sass" in sys.argv:
+    os.environ["MOSAIC_GPU_DUMP_SASS"] = "1"
 
 import jax
 import jax.numpy as jnp
@@ -84,8 +87,40 @@ def compile_for(where: NamedSharding, function: Callable, *arguments: Any, **opt
         arguments_gb=memory.argument_size_in_bytes / 1e9,
         registers=[int(n) for n in re.findall(r"Used (\d+) registers", text())],
         spilled_bytes=sum(int(n) for n in re.findall(r"(\d+) bytes spill", text())),
+        loops=loops(text()),
         calls={name: calls.count(name) for name in sorted(set(calls))},
     )
+
+
+def loops(sass: str) -> list[list[dict[str, int]]]:
+    """Return for each disassembled kernel the instructions of its innermost loops, of 40 or more."""
+    found = []
+    for kernel in re.split(r"//-+ \.text\.", sass)[1:]:
+        labels, instructions, spans = dict[str, int](), list[str](), list[tuple[int, int]]()
+        for line in kernel.partition("//--------------------- SYMBOLS")[0].splitlines():
+            if label := re.match(r"\s*\.(L_x_\d+):", line):
+                labels[label[1]] = len(instructions)
+            elif text := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ )?\s*([A-Z].*?);", line):
+                back = re.search(r"\bBRA\b.*\.(L_x_\d+)", text[1])
+                if back and back[1] in labels:
+                    spans.append((labels[back[1]], len(instructions)))
+                instructions.append(text[1])
+        inner = [
+            (a, b)
+            for a, b in spans
+            if b - a >= 40 and not any(a <= c and d <= b and (c, d) != (a, b) for c, d in spans)
+        ]
+        found.append(
+            [
+                dict(
+                    instructions=b - a + 1,
+                    exp2=sum(i.startswith("MUFU.EX2") for i in instructions[a : b + 1]),
+                    shared=sum(i.startswith(("LDS", "STS")) for i in instructions[a : b + 1]),
+                )
+                for a, b in inner
+            ]
+        )
+    return found
 
 
 @contextlib.contextmanager
@@ -172,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--sass", action="store_true", help="count the instructions of loops")
     parser.add_argument("--steps", action="store_true", help="also whole steps: minutes each")
     parser.add_argument("--out", help="also write the rows to this file")
     args = parser.parse_args()

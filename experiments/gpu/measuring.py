@@ -1,4 +1,4 @@
-"""What the parts share: results that outlive a crash, timing of asynchronous calls, and the device's ceilings."""
+"""What the parts share: results that outlive a crash, timing of asynchronous calls, the ceilings."""
 
 import contextlib
 import dataclasses
@@ -188,7 +188,7 @@ class Programs:
 
 
 def ceilings(dry: bool) -> dict[str, float]:
-    """Return what the device reaches in a large copy, TB/s read and written, and bfloat16 product, TFLOP/s."""
+    """Return what a large copy (TB/s, read and written) and bfloat16 product (TFLOP/s) reach."""
     size, width = (2**20, 256) if dry else (2**30, 8192)
     x = jax.random.normal(jax.random.key(0), (size // 4,), jnp.float32)
     add = jax.jit(lambda x: x + 1)

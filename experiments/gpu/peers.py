@@ -10,7 +10,7 @@ import numpy as np
 
 
 def in_jax() -> dict[str, Callable[..., Any]]:
-    """Return name → f(inputs, z) like `selective_scan` in one direction: jax-linear-attention 0.1.0's Mamba-1."""
+    """Return name → f(inputs, z), a scan in one direction: Mamba-1 of jax-linear-attention 0.1.0."""
     try:
         mamba1 = importlib.import_module("jla.ops.mosaic_gpu.mamba1").mamba1
     except ImportError as error:

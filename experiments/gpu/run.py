@@ -21,6 +21,7 @@ PARTS = {
     "machine": 60,
     "check": 110,
     "scan": 90,
+    "attention": 50,
     "steps-ssast": 90,
     "steps-ssamba": 120,
     "curve": 150,
@@ -108,9 +109,9 @@ def note(out: pathlib.Path, part: str, text: str) -> None:
 
 def run_part(name: str, out: pathlib.Path, dry: bool) -> None:
     """Run a part in this process."""
-    from experiments.gpu import measuring, scan, steps
+    from experiments.gpu import attention, measuring, scan, steps
 
-    limit = 90.0 if name in ("machine", "check", "scan") else 140.0
+    limit = 90.0 if name in ("machine", "check", "scan", "attention") else 140.0
     limit *= DRY if dry else 1
     results = measuring.Results(out / "results.jsonl", name, dry, limit)
     if not dry and results.device.lower() == "cpu":
@@ -123,7 +124,8 @@ def run_part(name: str, out: pathlib.Path, dry: bool) -> None:
     elif kind == "steps":
         steps.steps(encoder, results)
     else:
-        run = {"check": scan.check, "scan": scan.scan, "curve": steps.curve, "trace": steps.trace}
+        run = {"check": scan.check, "scan": scan.scan, "attention": attention.attention}
+        run |= {"curve": steps.curve, "trace": steps.trace}
         run[kind](results)
 
 
@@ -154,9 +156,12 @@ def machine() -> dict[str, Any]:
 
 def write(out: pathlib.Path) -> None:
     """Write results.json and table.md from results.jsonl, and print the table."""
+    from experiments.gpu.measuring import lines
     from experiments.gpu.table import table
 
-    text = table(out / "results.jsonl", list(PARTS))
+    rows = [line for line in lines(out / "results.jsonl") if "begun" not in line]
+    (out / "results.json").write_text(json.dumps(rows, indent=1))
+    text = table(rows, list(PARTS))
     (out / "table.md").write_text(text)
     print(text, flush=True)
 

@@ -18,8 +18,8 @@ SHAPES = [(2, 64, 128, 16), (3, 205, 300, 16), (2, 513, 384, 16), (1, 1, 3, 1), 
 SHAPES += [(1, 4101, 128, 16), (5, 7, 1536, 16)]
 # Shape, dtype of u, B and C, directions that run in one launch.
 CASES = [(shape, "float32", (False, True)) for shape in SHAPES]
-CASES += [(shape, "bfloat16", (False, True)) for shape in SHAPES[:3]]
-CASES += [(SHAPES[1], "float32", (False,)), (SHAPES[1], "bfloat16", (True,))]
+CASES += [(shape, "bfloat16", (False, True)) for shape in SHAPES[:2]]
+CASES += [(SHAPES[1], "bfloat16", (True,))]
 TINY = [((1, 6, 5, 3), "float32", (False, True)), ((2, 3, 8, 4), "bfloat16", (True,))]
 EXACT = 2e-5  # relative L2 error of what stays in 32 bits
 SHORT = 4e-3  # of gradients rounded to bfloat16

@@ -1,4 +1,4 @@
-"""Parts `steps`, `curve` and `trace`: whole training steps of SSAST-base and SSAMBA-base, and longer inputs."""
+"""Parts `steps`, `curve` and `trace`: training steps of SSAST-base and SSAMBA-base, longer inputs."""
 
 import functools
 import pathlib
@@ -25,14 +25,12 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "cudnn attention, remat none": ({"remat": "none"}, {"implementation": "cudnn"}),
         "plain attention": ({}, {"implementation": "plain"}),
     },
-    "ssamba": {
-        "pallas_gpu scan": ({}, {"scan": "pallas_gpu"}),
-        "pallas_gpu scan, remat none": ({"remat": "none"}, {"scan": "pallas_gpu"}),
-    },
+    "ssamba": {"pallas_gpu scan": ({}, {"scan": "pallas_gpu"})},
 }
 # What no step of 64 sequences of 512 tokens can go below, ms on an H200; README.md says why. Products
 # are counted and related to the measured rate; `elementwise` is in proportion to the measured copy.
 SCANS = {"ssast": 0.0, "ssamba": 33.9}
+ATTENTION = {"ssast": 3.4, "ssamba": 0.0}  # beyond its products at that rate
 ELEMENTWISE = {"ssast": 5.6, "ssamba": 22.5}
 COPY = 4.3  # TB/s, for which ELEMENTWISE was worked out
 CLIPS = 32  # each is encoded twice: 64 sequences
@@ -132,7 +130,8 @@ def _rates(name: str, step: Step, ms: float, measured: Mapping[str, float]) -> d
     work = step.arithmetic()
     share = step.batch["length"].shape[0] / CLIPS
     least = work / measured["matmul_tflop_s"] * 1e-9
-    least += share * (SCANS[name] + ELEMENTWISE[name] * COPY / measured["copy_tb_s"])
+    least += share * (SCANS[name] + ATTENTION[name])
+    least += share * (ELEMENTWISE[name] * COPY / measured["copy_tb_s"])
     top = flops.peak(jax.devices()[0].device_kind)
     return dict(
         tflop=work / 1e12,
@@ -169,7 +168,7 @@ def curve(results: Results) -> None:
 def _longer(
     name: str, mixer: Mapping[str, Any], length: int, dry: bool
 ) -> tuple[Callable, Callable]:
-    """Return what compiles the gradients of an encoder for inputs of a length, and what makes its arguments."""
+    """Return what compiles the gradients of an encoder for a length, and what makes its arguments."""
     size, depth = ("mini", 2) if dry else ("base", None)
     built = patch_encoders.encoder(name, size, (ROWS, length // ROWS), depth) | {
         "dtype": "bfloat16"
