@@ -202,6 +202,18 @@ def training_steps(compile: Callable[..., dict]) -> list[dict[str, Any]]:
     return found
 
 
+def longer_inputs(compile: Callable[..., dict]) -> list[dict[str, Any]]:
+    """Return a row for each encoder and length of the token curve."""
+    found = []
+    for name, variants in steps.VARIANTS.items():
+        _, mixer = variants[next(iter(variants))]
+        for length in steps.LENGTHS:
+            function, shapes = steps.longer(name, mixer, length, False)
+            found.append(dict(encoder=name, tokens=length) | compile(function, *shapes))
+            print(json.dumps(found[-1]), flush=True)
+    return found
+
+
 def main() -> None:
     """Parse the command line, compile, print a JSON line for each program."""
     parser = argparse.ArgumentParser(
@@ -212,7 +224,9 @@ def main() -> None:
     parser.add_argument("--out", help="also write the rows to this file")
     args = parser.parse_args()
     compile = functools.partial(compile_for, target())
-    rows = kernels(compile) + (training_steps(compile) if args.steps else [])
+    rows = kernels(compile)
+    if args.steps:
+        rows += training_steps(compile) + longer_inputs(compile)
     if args.out:
         with open(args.out, "w") as file:
             json.dump(dict(jax=jax.__version__, rows=rows), file, indent=1)

@@ -25,5 +25,9 @@ if [[ -n ${WHEELS:-} ]]; then
     echo "run.sh: the wheels in $WHEELS could not be installed: nothing to compare with." >&2
   fi
 fi
+# Where the package nvidia-cuda-nvcc is missing, jax 0.11.2 takes "None" for the folder of the compiler.
+if [[ -z ${CUDA_ROOT:-} && -x /usr/local/cuda/bin/ptxas ]] && ! "$python" -m pip show -q nvidia-cuda-nvcc >/dev/null 2>&1; then
+  export CUDA_ROOT=/usr/local/cuda
+fi
 mkdir -p "$out"
 "$python" -m experiments.gpu.run --out "$out" "$@" 2>&1 | tee "$out/log.txt"

@@ -148,15 +148,15 @@ def curve(results: Results) -> None:
     for length in lengths:
         for name, variants in VARIANTS.items():
             _, mixer = variants[next(iter(variants))]
-            one = functools.partial(_longer, name, mixer, length, results.dry)
+            one = functools.partial(longer, name, mixer, length, results.dry)
             calls[length, name] = functools.cache(one)
-            jobs[f"{name} {length}"] = lambda c=calls[length, name]: c()[0]()
+            jobs[f"{name} {length}"] = lambda c=calls[length, name]: compiled(c()[0], *c()[1])
     programs = Programs(results, {}, jobs)
     for (length, name), made in calls.items():
         with results.measurement(tokens=length, encoder=name) as row:
             if row is not None:
-                program, (_, arguments) = programs[f"{name} {length}"], made()
-                arguments = arguments()
+                program, (_, shapes) = programs[f"{name} {length}"], made()
+                arguments = drawn(shapes)
                 row.update(batch=arguments[1].shape[0], **program.fields())
                 found = timed(
                     lambda p=program, a=arguments: p.call(*a), seconds=1.0, dry=results.dry
@@ -165,10 +165,16 @@ def curve(results: Results) -> None:
                 row["tokens_per_s"] = row["batch"] * length / row["ms"] * 1e3
 
 
-def _longer(
+def drawn(shapes: Any) -> Any:
+    """Return arrays of noise, without a program to compile for their initialisation."""
+    key = jax.random.key(0)
+    return jax.tree.map(lambda s: 0.02 * jax.random.normal(key, s.shape, s.dtype), shapes)
+
+
+def longer(
     name: str, mixer: Mapping[str, Any], length: int, dry: bool
-) -> tuple[Callable, Callable]:
-    """Return what compiles the gradients of an encoder for a length, and what makes its arguments."""
+) -> tuple[Callable[..., Any], tuple[Any, Any]]:
+    """Return the gradients of an encoder, a function of its parameters and tokens, and their shapes."""
     size, depth = ("mini", 2) if dry else ("base", None)
     built = patch_encoders.encoder(name, size, (ROWS, length // ROWS), depth) | {
         "dtype": "bfloat16"
@@ -192,15 +198,7 @@ def _longer(
         return jax.value_and_grad(loss, argnums=(0, 1))(params, x)
 
     spec = jax.ShapeDtypeStruct(shape, jnp.float32)
-    params = jax.eval_shape(init, spec)
-
-    def arguments():
-        # Random values in every parameter, without a program to compile for their initialisation.
-        key = jax.random.key(0)
-        made = jax.tree.map(lambda s: 0.02 * jax.random.normal(key, s.shape, s.dtype), params)
-        return made, jax.random.normal(key, shape)
-
-    return functools.partial(compiled, gradients, params, spec), arguments
+    return gradients, (jax.eval_shape(init, spec), spec)
 
 
 def trace(results: Results) -> None:
