@@ -11,7 +11,7 @@ from reference import ROOT
 
 sys.path.insert(0, str(ROOT))  # as PYTHONPATH does in run.sh
 
-from experiments.gpu import measuring, run, scan, steps  # noqa: E402
+from experiments.gpu import ahead, measuring, run, scan, steps  # noqa: E402
 from ssl_audio.layers.scan import pallas_gpu  # noqa: E402
 
 pytestmark = pytest.mark.entry
@@ -60,6 +60,32 @@ def test_a_whole_step_lowers_for_cuda(encoder, monkeypatch):
     assert {name: text.count(name) for name in calls[encoder]} == calls[encoder]
 
 
+def test_two_blocks_of_the_backward_kernel_fit_a_multiprocessor():
+    shape = (1, 64, scan.BASE["channels"], scan.BASE["states"])
+    directions = [scan.operands(shape, "bfloat16")] * 2
+    y = jax.ShapeDtypeStruct(shape[:3], "float32")
+    cotangents = [(y, jax.ShapeDtypeStruct((1, *shape[2:]), "float32"))] * 2
+
+    def both(directions, cotangents):
+        return scan.both("pallas_gpu", directions, cotangents, (False, True))
+
+    with ahead.shared_memory() as taken:
+        jax.eval_shape(both, directions, cotangents)
+    forward, backward = taken
+    assert forward < backward <= ahead.SHARED
+    assert 2 * (backward + 1024) <= 228 * 1024  # the system takes 1 KiB of each
+
+
+def test_instructions_of_inner_loops_are_counted():
+    body = [
+        f"/*{n:04x}*/ {'MUFU.EX2 R1, R1' if n % 4 else 'LDS.128 R4, [R2]'} ;" for n in range(44)
+    ]
+    text = ["//---- .text.kernel ----", ".L_x_1:", "/*0000*/ MOV R1, R2 ;", ".L_x_2:", *body]
+    text += ["/*0100*/ @P0 BRA `(.L_x_2) ;", "/*0110*/ @!P1 BRA `(.L_x_1) ;", "/*0120*/ EXIT ;"]
+    found = ahead.loops("ptxas info: Used 9 registers\n" + "\n".join(text))
+    assert found == [[dict(instructions=45, exp2=33, shared=11)]]
+
+
 def test_what_killed_the_process_is_recorded_and_passed_over(tmp_path):
     path = tmp_path / "results.jsonl"
     results = measuring.Results(path, "scan")
@@ -87,10 +113,13 @@ def test_what_killed_the_process_is_recorded_and_passed_over(tmp_path):
     assert [line["ms"] for line in measuring.lines(tmp_path / "next.jsonl")] == [1.0, 4.0]
 
 
-def test_the_script_writes_a_table(tmp_path):
+def test_the_script_writes_a_table_and_wants_a_gpu(tmp_path):
     environment = dict(os.environ, PYTHON=sys.executable, OUT=str(tmp_path), JAX_PLATFORMS="cpu")
-    command = ["bash", ROOT / "experiments/gpu/run.sh", "--dry", "--only", "machine"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = ["bash", str(ROOT / "experiments/gpu/run.sh"), "--only", "machine"]
+    options: dict = dict(env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, **options)
+    assert done.returncode == run.NO_GPU and "jax sees no GPU but cpu" in done.stdout
+    done = subprocess.run([*command, "--dry"], **options)
     assert not done.returncode, done.stdout + done.stderr
     names = ["log.txt", "results.json", "results.jsonl", "table.md"]
     assert sorted(p.name for p in tmp_path.iterdir()) == names

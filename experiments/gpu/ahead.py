@@ -13,17 +13,10 @@ import json
 import math
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-
-# Before jax is imported: it must not look for a GPU; ptxas shall report what each kernel takes.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["MOSAIC_GPU_DUMP_PTXAS"] = "1"
-if "--sass" in sys.argv:
-    os.environ["MOSAIC_GPU_DUMP_SASS"] = "1"
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +58,8 @@ def target() -> NamedSharding:
         raise RuntimeError(
             "no compiler for CUDA here: pip install 'jax[cuda13]'; no GPU is needed."
         )
+    jax.config.update("jax_platforms", "cpu")  # it must not look for a GPU
+    os.environ["MOSAIC_GPU_DUMP_PTXAS"] = "1"  # read when a kernel is compiled
     topology = topologies.get_topology_desc(
         "h100", platform="cuda", target_config=H100, topology="1x1x1"
     )
@@ -223,6 +218,8 @@ def main() -> None:
     parser.add_argument("--steps", action="store_true", help="also whole steps: minutes each")
     parser.add_argument("--out", help="also write the rows to this file")
     args = parser.parse_args()
+    if args.sass:
+        os.environ["MOSAIC_GPU_DUMP_SASS"] = "1"
     compile = functools.partial(compile_for, target())
     rows = kernels(compile)
     if args.steps:

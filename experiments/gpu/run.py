@@ -30,6 +30,7 @@ PARTS = {
 TOTAL = 410  # s
 LEAST = 15  # s worth starting a part for
 RESTARTS = 3  # of a part
+NO_GPU = 2  # exit status of a part
 DRY = 10  # times as long, since little machines try the script
 PACKAGES = "jax jaxlib jax-cuda13-plugin flax optax numpy torch nvidia-cudnn-cu13".split()
 
@@ -92,6 +93,8 @@ def run_in_process(name: str, args: argparse.Namespace, end: float) -> None:
             except ProcessLookupError:
                 pass
             process.wait()
+        if status == NO_GPU:
+            sys.exit(NO_GPU)
         if status == 0:
             return
         note(
@@ -109,13 +112,16 @@ def note(out: pathlib.Path, part: str, text: str) -> None:
 
 def run_part(name: str, out: pathlib.Path, dry: bool) -> None:
     """Run a part in this process."""
+    import jax
+
     from experiments.gpu import attention, measuring, scan, steps
 
     limit = 90.0 if name in ("machine", "check", "scan", "attention") else 140.0
     limit *= DRY if dry else 1
     results = measuring.Results(out / "results.jsonl", name, dry, limit)
-    if not dry and results.device.lower() == "cpu":
-        raise SystemExit("jax sees no GPU: install jax[cuda13], or try --dry.")
+    if not dry and jax.default_backend() != "gpu":
+        print(f"jax sees no GPU but {results.device}: install 'jax[cuda13]', or try --dry.")
+        sys.exit(NO_GPU)
     kind, _, encoder = name.partition("-")
     if kind == "machine":
         with results.measurement() as row:
