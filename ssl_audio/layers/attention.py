@@ -6,6 +6,7 @@ mixers that a residual block can hold (others: t5.py, relative.py, windows.py, m
 
 import functools
 import logging
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -318,17 +319,29 @@ def _cudnn(q, k, v, terms):
         x = jnp.broadcast_to(x, (*(x.shape[:-3] if alike else lead), x.shape[-3], count, keys))
         return x.reshape(-1, *x.shape[-3:])
 
+    # The backward pass is refused for odd numbers of tokens, such as 512 and a special one: one more
+    # then stands at the end, beyond the lengths that the kernel is told.
+    lengths = {}
+    if count % 2 or keys % 2:
+        full = functools.partial(jnp.full, math.prod(lead), dtype=jnp.int32)
+        lengths = dict(query_seq_lengths=full(count), key_value_seq_lengths=full(keys))
+
+    def even(x, *axes):
+        return jnp.pad(x, [(0, x.shape[a] % 2 if a in axes else 0) for a in range(x.ndim)])
+
     visible = _visible(terms, count, keys, rank)
     ordered = isinstance(terms.first, int) and terms.first == 0  # the kernel skips what comes later
     mask = terms.mask if ordered else visible
     mixed = jax.nn.dot_product_attention(
-        *(x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)),
-        bias=None if terms.bias is None else flat(_added(terms, rank)).astype(q.dtype),
-        mask=None if mask is None else flat(_ranked(mask, rank)),
+        *(even(x.reshape(-1, *x.shape[-3:]), 1) for x in (q, k, v)),
+        bias=None if terms.bias is None else even(flat(_added(terms, rank)), 2, 3).astype(q.dtype),
+        mask=None if mask is None else even(flat(_ranked(mask, rank)), 2, 3),
         scale=1.0,
         is_causal=ordered,
         implementation="cudnn",
-    ).reshape(q.shape)
+        **lengths,
+    )
+    mixed = mixed[:, :count].reshape(q.shape)
     if terms.mask is None:
         return mixed
     return jnp.where(jnp.swapaxes(jnp.any(visible, -1), -1, -2)[..., None], mixed, 0)

@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from ssl_audio.config import build
-from ssl_audio.data.entries import audio
-from ssl_audio.data.places import sources
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.presets import patch_encoders
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.tokens.patchify import grid
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
+
+# Readers of sound files and ml_collections are imported in functions only: a machine without them can
+# still build an objective and run its training step.
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 # A short run of a Transformer needs them to tell masked patches apart; a scan knows its order without.
 LAPTOP_POSITIONS = {"ssast": "sincos"}
@@ -72,8 +73,10 @@ def run(
     checkpoint: Checkpoint,
     record: Record,
     accumulate: int = 1,
-) -> ConfigDict:
+) -> "ConfigDict":
     """Return a whole run; its usual options are written out, for the reader."""
+    from ml_collections import ConfigDict
+
     defaults = dict(
         kind="pipeline",
         mixup=0.0,
@@ -103,6 +106,8 @@ def few_steps(config: Any, samples: int) -> Any:
 
     Synthetic sounds become few and short; other data stays.
     """
+    from ml_collections import ConfigDict
+
     rate = config.data.get("rate", 16_000)
     sound = dict(kind="synthetic", size=32, seconds=1.0) | (
         {} if rate == 16_000 else dict(rate=rate)
@@ -129,12 +134,15 @@ def short(
     batch: int = 8,
     steps: int = 500,
     optim: Optim = LAPTOP_OPTIM,
-) -> ConfigDict:
+) -> "ConfigDict":
     """Return a run for two cores: short crops, AdamW with a cosine.
 
     Clips shorter than a crop are lengthened by others, and every source is drawn equally often. Crops
     are as long as the frontend's frames unless `samples` says otherwise.
     """
+    from ssl_audio.data.entries import audio
+    from ssl_audio.data.places import sources
+
     frontend = objective["frontend"]
     rate = frontend.get("rate", 16_000)
     found = sources(places, rate)
@@ -169,8 +177,11 @@ def pretrain(
     steps: int | str,
     optim: Optim,
     seconds: float = 10.0,
-) -> ConfigDict:
+) -> "ConfigDict":
     """Return a pretraining run as published: whole clips, cut at the end or padded."""
+    from ssl_audio.data.entries import audio
+    from ssl_audio.data.places import sources
+
     rate = objective.get("frontend", {}).get(
         "rate", 16_000
     )  # codes are learned from a teacher's features
@@ -190,7 +201,7 @@ def pretrain(
     )
 
 
-def laptop(*, encoder: str, places: str) -> ConfigDict:
+def laptop(*, encoder: str, places: str) -> "ConfigDict":
     """Return a pretraining run for two cores: see `short`; four layers."""
     frames = 128
     objective = masked_spectrogram(

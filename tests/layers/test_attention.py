@@ -94,13 +94,16 @@ def test_every_form_equals_the_formula(bias, causal, valid, pairs):
 
 @every
 def test_what_cudnn_is_given(monkeypatch, bias, causal, valid, pairs):
-    """All pairs written out, as its kernel wants them. JAX's other implementation stands in for it."""
+    """All pairs written out and an even length, as its kernel wants them; JAX's other stands in for it."""
     fused = jax.nn.dot_product_attention
+    even = LENGTH + 1
 
     def stand_in(q, k, v, *, bias, mask, implementation, **options):
-        assert implementation == "cudnn" and q.ndim == 4
+        assert implementation == "cudnn" and q.ndim == 4 and q.shape[1] == k.shape[1] == even
+        for name in ("query_seq_lengths", "key_value_seq_lengths"):
+            np.testing.assert_array_equal(options[name], [LENGTH] * 2)
         for x in (bias, mask):
-            assert x is None or (x.ndim == 4 and x.shape[2:] == (LENGTH, LENGTH))
+            assert x is None or (x.ndim == 4 and x.shape[2:] == (even, even))
         assert bias is None or bias.dtype == q.dtype
         return fused(q, k, v, bias=bias, mask=mask, implementation="xla", **options)
 
@@ -109,6 +112,21 @@ def test_what_cudnn_is_given(monkeypatch, bias, causal, valid, pairs):
     got = attend(*qkv(dtype=jnp.float16), **options, implementation="cudnn")
     y, _, _ = naive(*qkv(dtype=jnp.float16), **options)
     np.testing.assert_allclose(got, y, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("length", [LENGTH, LENGTH + 1])
+def test_cudnn_takes_gradients_at_any_length(length, monkeypatch):
+    """JAX's own checks, which an odd length does not pass; nothing runs."""
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91200)
+    q = jax.ShapeDtypeStruct((2, length, 3, 64), jnp.bfloat16)
+
+    def loss(*qkv):
+        return jnp.sum(attend(*qkv, implementation="cudnn").astype(jnp.float32))
+
+    found = jax.eval_shape(jax.grad(loss, argnums=(0, 1, 2)), q, q, q)
+    assert [x.shape for x in found] == [q.shape] * 3
 
 
 @pytest.mark.gpu

@@ -86,7 +86,8 @@ def scan_together(
 def _pad(u, delta, A, B, C, state):
     u, delta = (pad_to(x, {1: TOKENS, 2: LANES}) for x in (u, delta))
     A, state = (pad_to(jnp.swapaxes(x, -1, -2), {-2: STATES, -1: LANES}) for x in (A, state))
-    B, C = (pad_to(x, {1: TOKENS, 2: STATES}) for x in (B, C))
+    # Small arrays; to unpack 16 bits would cost every thread an instruction for each of their values.
+    B, C = (pad_to(x.astype(jnp.float32), {1: TOKENS, 2: STATES}) for x in (B, C))
     return u, delta, A, B, C, state
 
 
@@ -134,13 +135,12 @@ def _backward(reverse, interpret, residuals, cotangents):
         ],
     )
 
-    def gradients(B, C, du, ddelta, dA, mixes, dstate):
+    def gradients(du, ddelta, dA, mixes, dstate):
         # A partial sum per block of channels; B before C at each token.
         mixes = mixes.sum(1).reshape(batch, length, 2, states)
-        of_B, of_C = mixes[:, :, 0].astype(B.dtype), mixes[:, :, 1].astype(C.dtype)
-        return du, ddelta, dA.sum(0), of_B, of_C, dstate
+        return du, ddelta, dA.sum(0), mixes[:, :, 0], mixes[:, :, 1], dstate
 
-    return ([gradients(*kept[3:5], *made) for kept, made in zip(residuals, found, strict=True)],)
+    return ([gradients(*made) for made in found],)
 
 
 _scan = jax.custom_vjp(_primal, nondiff_argnums=(0, 1))
@@ -268,10 +268,12 @@ def _forward_kernel(place, inputs, outputs, buffers, scratch):
         def token(j, h):
             i = place.token(j)
             step, x = _row(delta_block, slot, i), _row(u_block, slot, i)
+            # Read before the exponentials, which would keep the compiler from joining the reads.
+            into, out_of = ([_row(mix, slot, i, r) for r in states] for mix in (B_block, C_block))
             entering, out, advanced = step * x, None, []
             for r in states:
-                h_r = jnp.exp2(step * rates[r]) * h[r] + entering * _row(B_block, slot, i, r)
-                term = h_r * _row(C_block, slot, i, r)
+                h_r = jnp.exp2(step * rates[r]) * h[r] + entering * into[r]
+                term = h_r * out_of[r]
                 out = term if out is None else out + term
                 advanced.append(h_r)
             y[place.example, first + i, place.lanes] = out
