@@ -84,8 +84,9 @@ def test_files_that_macos_leaves_beside_an_mp3_do_not_hide_it(tmp_path, monkeypa
     wanted, part = decode(content, RATE), decode(content, RATE, 0.5, 1.0)
     path = tmp_path / "a.mp3"
     path.write_bytes(content)
-    (tmp_path / "._a.mp3").write_bytes(b"")
-    (tmp_path / "._").write_bytes(b"")
+    for name in ("._a.mp3", "._", ".AppleDouble/a.mp3"):  # the last is how file servers keep them
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(soundfile.LibsndfileError):  # or all of this can go
         soundfile.SoundFile(path)
