@@ -221,7 +221,7 @@ def _part(path: pathlib.Path) -> dict[str, Any]:
 
 def _check_rate(rate: int) -> None:
     if cause := rate_fault(rate):
-        raise ValueError(f"--rate: got {cause}.")
+        raise ValueError(f"--rate: got {cause}")
 
 
 def _claim(root: pathlib.Path, settings: dict[str, Any]) -> None:
