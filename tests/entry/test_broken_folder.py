@@ -477,7 +477,7 @@ def test_numbers_of_prepare_are_checked(option, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["ssast:size=huge"], "config argument 'size=huge'"),
+        (["ssast:size=huge"], "size 'huge': wanted one of tiny"),
         (["ssast:runlocal", "--config.objectiv.x=1"], "no 'objectiv'. Did you mean 'objective'?"),
         (["ssast:runlocal", "--config.objective.encoder.block={'a': 1}"], "config.objective.encoder.block"),
         (["ssast:runlocal", f"--config.objective.encoder.depth={HUGE}"], "encoder.depth"),
