@@ -5,12 +5,15 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
 import functools
 import os
 import pathlib
+import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ssl_audio import config, slots, startup
@@ -110,7 +113,7 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
       ValueError: no such config, or it does not take what it was given.
     """
     from absl import flags
-    from ml_collections import config_flags
+    from ml_collections import ConfigDict, config_flags
 
     name, _, given = place.partition(":")
     given = ",".join(filter(None, (given, argument)))
@@ -119,11 +122,18 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     anew: Any = dict(lock_config=False, accept_new_attributes=True)
     # Flags of our own, not absl's global ones: a program may call this twice.
     first, values = flags.FlagValues(), flags.FlagValues()
-    file, line = [f"--config={locate(name)}:{given}"], ["", *overrides]
+    path = locate(name)
+    file, line = [f"--config={path}:{given}"], ["", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=first, sys_argv=file, **anew)
     try:
-        first(["", *file])
+        with _naming(path):
+            first(["", *file])
         made: Any = first["config"].value
+        if not isinstance(made, ConfigDict):
+            got = f"its get_config gives {type(made).__name__}" if made is not None else "no config"
+            raise ValueError(
+                f"{path}: {got}, wanted a function get_config that returns a ConfigDict"
+            )
         _to_tuples(made)
         for override in overrides:
             _make_room(made, override.partition("=")[0].split(".")[1:-1])
@@ -135,8 +145,39 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
             message = _unknown(str(error.args[0]), name, given)
         if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
             message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
+        if found := _WHOLE.search(message):
+            place, value = found.groups()
+            message = (
+                f"{place}: got {value!r}, wanted options of its own: write {place}.OPTION=VALUE"
+            )
         raise ValueError(message) from error
     return values["config"].value
+
+
+# What ml_collections says of a text in the place of a mapping.
+_WHOLE = re.compile(r"flag (--[^ =]+)=.*Failed to parse '(.*?)' as a ConfigDict")
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Name the file in what goes wrong in the code of a config, apart from what `load` knows to say."""
+    try:
+        yield
+    except SystemExit as error:
+        raise ValueError(f"{path}: its code ends the program ({error.code})") from error
+    except (
+        SyntaxError, NameError, ArithmeticError, AttributeError, ImportError, IndexError, OSError, TypeError
+    ) as error:  # fmt: skip
+        if os.environ.get("SSL_AUDIO_TRACEBACK"):
+            raise
+        raise ValueError(f"{path}: {_line(error, path)}{type(error).__name__}: {error}") from error
+
+
+def _line(error: BaseException, path: pathlib.Path) -> str:
+    """Return in which line of a file an error arose, or ""."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if f.filename.endswith(path.name)]
+    return f"line {lines[-1]}: " if lines and not isinstance(error, SyntaxError) else ""
 
 
 # Options of a run that a config may leave out, and an override bring in.

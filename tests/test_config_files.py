@@ -1,5 +1,7 @@
 """`--config NAME|FILE`, overrides, and `ssl-audio configs`."""
 
+import re
+
 import pytest
 from published import CONFIGS
 from reference import ROOT
@@ -137,6 +139,7 @@ def test_an_override_may_add_an_entry():
         ([f"--config={SSAST}", "--config.optim.lr=fast"], "fast"),
         ([f"--config={SSAST}", "--confg.optim.lr=1"], "--confg.optim.lr=1"),
         ([f"--config={SSAST}:data=/no/such/folder"], "a folder that exists"),
+        ([f"--config={SSAST}", "--config.objective=foo"], "--config.objective.OPTION=VALUE"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -155,3 +158,22 @@ def test_a_missing_workdir_and_help(capsys):
     with pytest.raises(SystemExit) as stop:
         config_files.parse(parser, ["--help"])
     assert stop.value.code == 0 and "  kept as it is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def get_config(:", "SyntaxError"),
+        ("def get_config(arg=''):\n    return missing", "line 2: NameError: name 'missing'"),
+        ("def get_config(arg=''):\n    return 1 / 0", "line 2: ZeroDivisionError"),
+        ("import no_such_module", "line 1: ModuleNotFoundError"),
+        ("raise SystemExit(0)", "its code ends the program"),
+        ("def get_config(arg=''):\n    pass", "wanted a function get_config that returns"),
+        ("def get_config(arg=''):\n    return {}", "gives dict, wanted"),
+    ],
+)
+def test_a_config_file_with_a_mistake_is_named(tmp_path, code, words):
+    path = tmp_path / "own.py"
+    path.write_text(code)
+    with pytest.raises(ValueError, match=f"own.py: .*{re.escape(words)}"):
+        config_files.load(str(path))

@@ -3,9 +3,12 @@
 Libraries read the first stream of several and believe guesses; `libsndfile.py` asks here first.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+# Sizes that streaming writers leave in a header they could not go back to.
+STREAMED = 0x7FFF_0000
 Content = bytes | memoryview  # of a file, perhaps mapped into memory
 
 
@@ -109,6 +112,30 @@ def _ogg_length(content: Content, pages: list[_Page]) -> tuple[int | None, int |
     return ends[-1] - skip, rate, max(0, tail)
 
 
+def nist_samples(content: Content) -> int | None:
+    """Return how many samples per channel the header of a NIST SPHERE file states; None: not stated."""
+    found = re.search(rb"\nsample_count -i (\d+)", bytes(content[:4096]))
+    return int(found[1]) if found else None
+
+
+def check_whole(content: Content) -> None:
+    """Raise DecodeError where an Ogg, RIFF or Core Audio file ends before what its container states."""
+    if bytes(content[:4]) == b"OggS":
+        ogg_parts(content)
+    if bytes(content[:4]) == b"RIFF" and bytes(content[8:12]) in (b"WAVE", b"AVI "):
+        size = int.from_bytes(bytes(content[4:8]), "little")
+        if len(content) < 0.99 * size < 0.99 * STREAMED:
+            raise DecodeError(f"truncated: {len(content)} of {size} bytes")
+    at = 8 if bytes(content[:4]) == b"caff" else len(content)
+    while at + 12 <= len(content):
+        size = int.from_bytes(bytes(content[at + 4 : at + 12]), "big", signed=True)
+        if size < 0:  # up to the end
+            return
+        at += 12 + size
+    if at > len(content):
+        raise DecodeError(f"truncated: {at - len(content)} bytes of a chunk are missing")
+
+
 def voc_blocks(content: Content) -> int:
     """Return how many blocks of sound or silence a Creative Voice file has."""
     at, found = int.from_bytes(bytes(content[20:22]), "little"), 0
@@ -164,6 +191,13 @@ def mpeg_parts(content: Content) -> list[Part]:
         frame = _frame(content, at)
         if frame is None or at + frame.size > len(content):
             at = _next_frame(content, at)
+            continue
+        if (
+            bytes(content[at + 36 : at + 40]) == b"VBRI"
+        ):  # Fraunhofer's header, a frame without sound
+            close(at)
+            at += frame.size
+            start, frames, samples, stated, trim = at, 0, 0, None, 0
             continue
         xing = _xing(content, at, frame)
         full = stated is not None and frames >= stated and _more(content, at, 3)

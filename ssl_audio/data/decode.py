@@ -176,9 +176,10 @@ def _named(source: Content) -> Iterator[None]:
 
 
 def _cause(error: Exception) -> str:
-    return str(
-        getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
-    ).strip()
+    cause = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+    if "File does not exist or is not a regular file" in str(cause):  # of text that is named .mp3
+        return "Format not recognised."
+    return str(cause).strip()
 
 
 def _samples(rate: int, start: float, end: float | None) -> tuple[int, int | None]:

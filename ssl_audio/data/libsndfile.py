@@ -14,14 +14,21 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ssl_audio.data.containers import DecodeError, Part, led_in, mpeg_parts, ogg_parts, voc_blocks
+from ssl_audio.data.containers import (
+    STREAMED,
+    DecodeError,
+    Part,
+    led_in,
+    mpeg_parts,
+    nist_samples,
+    ogg_parts,
+    voc_blocks,
+)
 
 BLOCK = 1 << 17  # samples of all channels that are read at once
 _NO_LENGTH = 1 << 60  # libsndfile states more frames than this where a header has none
 _READ = 1 << 24  # bytes of a file up to which it is read, not mapped, to be looked through
-# Sizes that streaming writers leave in a header they could not go back to.
-_STREAMED = 0x7FFF_0000
-_SHORTER = re.compile(r"(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)")
+_SHORTER = re.compile(r"(?:data|SSND|BODY|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 _FACT = re.compile(r"fact\s*: 4\s+frames\s*: (\d+)")
 _FORK = re.compile("resource fork|data offset")
 _SLACK = 64  # samples by which encoders may overstate a length
@@ -76,13 +83,16 @@ class SndfileReader:
                 stated = int(fact[1]) if stated - _BLOCK < int(fact[1]) < stated else stated
             _check_size(file.extra_info)
         if self._format == "VOC":
-            with self._content() as content:
+            with content_of(self._source) as content:
                 if (count := voc_blocks(content)) > 1:
                     raise Unsupported(f"{count} blocks in a VOC file: libsndfile reads one.")
+        if self._format == "NIST":
+            with content_of(self._source) as content:
+                stated = nist_samples(content) or stated
         self._parts: list[Part] = []
         self._apart = False
         if self._format in ("OGG", "MP3"):
-            with self._content() as content:
+            with content_of(self._source) as content:
                 self._parts = (ogg_parts if self._format == "OGG" else mpeg_parts)(content)
             samples = [self._samples(part) for part in self._parts]
             self.frames = None if None in samples or not samples else sum(filter(None, samples))
@@ -158,7 +168,7 @@ class SndfileReader:
 
     def _read_parts(self) -> Iterator[np.ndarray]:
         for part in self._parts:
-            with self._content() as content:
+            with content_of(self._source) as content:
                 own, lead = content[part.start : part.stop], 0
                 if not part.counted:
                     own, lead = led_in(content, part)
@@ -176,20 +186,22 @@ class SndfileReader:
     def _open(self) -> "_File":
         return _opened(self._source)
 
-    @contextlib.contextmanager
-    def _content(self) -> Iterator[memoryview]:
-        if isinstance(self._source, bytes):
-            yield memoryview(self._source)
+
+@contextlib.contextmanager
+def content_of(source: str | os.PathLike | bytes) -> Iterator[memoryview]:
+    """Give the bytes of a file, mapped if it is large."""
+    if isinstance(source, bytes):
+        yield memoryview(source)
+        return
+    with open(source, "rb") as file:
+        if os.path.getsize(source) <= _READ:
+            yield memoryview(file.read())
             return
-        with open(self._source, "rb") as file:
-            if os.path.getsize(self._source) <= _READ:
-                yield memoryview(file.read())
-                return
-            with (
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-                memoryview(mapped) as content,
-            ):
-                yield content
+        with (
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as content,
+        ):
+            yield content
 
 
 def _opened(source: str | os.PathLike | bytes) -> "_File":
@@ -256,8 +268,10 @@ class _File(soundfile.SoundFile):
 
 
 def _check_size(log: str) -> None:
+    if "Seems to be a truncated file" in log:
+        raise DecodeError("truncated: a block is longer than the file")
     for stated, found in _SHORTER.findall(log):
-        if int(found) < 0.99 * int(stated) < 0.99 * _STREAMED:
+        if int(found) < 0.99 * int(stated) < 0.99 * STREAMED:
             raise DecodeError(f"truncated: {found} of {stated} bytes")
 
 

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from ssl_audio import config, startup
 from ssl_audio.data import shards, tfds
-from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.channels import CHANNELS
+from ssl_audio.data.decode import DecodeError, rate_fault
 from ssl_audio.data.reading import check_share
 from ssl_audio.data.source import FIELDS, Example, Source, digest
 from ssl_audio.storage import atomic, opened
@@ -64,6 +65,7 @@ def prepare(
     _check("max_bad_share", max_bad_share, 0 <= max_bad_share <= 1, "a share from 0 to 1")
     root = pathlib.Path(output).expanduser()
     metas = [source.meta(i) for i in range(len(source))]
+    _check_rate(metas[0]["rate"])
     settings = {
         "version": 1,
         "name": source.info.name,
@@ -74,6 +76,8 @@ def prepare(
         "shard_size": shard_size,
         "compress": compress,
     }
+    if (channels := getattr(source, "channels", CHANNELS[0])) != CHANNELS[0]:
+        settings["channels"] = channels  # shards from before this was kept are of the default
     _claim(root, settings)
     if (root / shards.INDEX).is_file():
         return shards.Shards(str(root))
@@ -156,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, prepare, and say what came of it."""
     args = parser().parse_args(argv)
     if args.rate is not None:
-        _check("rate", args.rate, 1 <= args.rate <= 2**20, "a sampling rate, Hz")
+        _check_rate(args.rate)
     source = _source(args.source, args.root, args.rate, args.set)
     if args.tfds:
         made = tfds.write(source, args.tfds, args.output, max_bad_share=args.max_bad_share)
@@ -215,6 +219,11 @@ def _part(path: pathlib.Path) -> dict[str, Any]:
     return found
 
 
+def _check_rate(rate: int) -> None:
+    if cause := rate_fault(rate):
+        raise ValueError(f"--rate: got {cause}")
+
+
 def _claim(root: pathlib.Path, settings: dict[str, Any]) -> None:
     root.mkdir(parents=True, exist_ok=True)
     path = root / SETTINGS
@@ -225,9 +234,9 @@ def _claim(root: pathlib.Path, settings: dict[str, Any]) -> None:
         atomic.write(path, json.dumps(settings, indent=1))
         return
     before = opened.json_file(path, "the settings that `ssl-audio prepare` writes")
-    differ = [key for key in settings if before.get(key) != settings[key]]
+    differ = [key for key in {**settings, **before} if before.get(key) != settings.get(key)]
     if differ:
-        changes = ", ".join(f"{key} {before.get(key)} -> {settings[key]}" for key in differ)
+        changes = ", ".join(f"{key} {before.get(key)} -> {settings.get(key)}" for key in differ)
         raise ValueError(
             f"{root} was begun with other settings or clips ({changes}): choose another folder"
         )

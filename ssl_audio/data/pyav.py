@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.data.containers import DecodeError
-from ssl_audio.data.libsndfile import BLOCK, drop
+from ssl_audio.data.containers import DecodeError, check_whole
+from ssl_audio.data.libsndfile import BLOCK, content_of, drop
 
 INSTALL = "install ssl_audio[av]"
 # Formats whose stated length is one, not a guess from the bit rate.
@@ -54,6 +54,8 @@ class AvReader:
 
     def __init__(self, source: str | os.PathLike | bytes, wanted: int = 0):
         self._source, self._wanted = source, wanted
+        with content_of(source) as content:
+            check_whole(content)
         first = next(self._frames(), None)
         if first is None:
             raise DecodeError("its audio track is empty")

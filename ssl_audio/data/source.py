@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ssl_audio.data import rows
+from ssl_audio.data.channels import check_channels
 from ssl_audio.data.decode import decode, printable, read
 from ssl_audio.data.listing import EXTENSIONS, audio_files
+
+log = logging.getLogger(__name__)
 
 Example = dict[str, Any]
 Label = int | tuple[int, ...]
@@ -108,6 +112,7 @@ class Files(abc.ABC):
 
     @functools.cached_property
     def _found(self) -> tuple[SourceInfo, list[Clip]]:
+        check_channels(self.channels)
         return self.scan()
 
     @property
@@ -170,6 +175,13 @@ class Folder(Files):
         folders = [id.split("/")[:-1] for id in ids]
         tops = {some[0].lower() if some else "" for some in folders}
         depth = int(tops <= set(SPLITS))
+        parts = {top for top in tops if SPLITS.get(top) in ("train", "test")}
+        if not depth and {SPLITS[top] for top in parts} == {"train", "test"}:
+            others = sorted(top or "files beside them" for top in tops - set(SPLITS))
+            log.warning(
+                "%s: %s look like parts of the data, but are taken for classes, as there is also %s: keep "
+                "those elsewhere if they are parts", root, ", ".join(sorted(parts)), ", ".join(others[:5]),
+            )  # fmt: skip
         names = [some[depth] if len(some) > depth else None for some in folders]
         labels = tuple(sorted({name for name in names if name is not None}, key=rows.natural))
         number = {label: i for i, label in enumerate(labels)}
@@ -228,8 +240,13 @@ class Manifest(Files):
         clips = []
         for (line, row), some in zip(table, names, strict=True):
             where = f"{path}, line {line}"
-            if not row.get("path"):
+            file = row.get("path")
+            if not file:
                 raise ValueError(f"{where}: no 'path'; the columns are {', '.join(map(str, row))}")
+            if not isinstance(file, str):
+                raise ValueError(f"{where}: path: wanted a text, got {file!r}")
+            if file != file.strip() and not (root / file).exists():
+                file = file.strip()
             for label in some:
                 if label not in number:
                     raise ValueError(f"{where}: label {label!r} is not one of {labels}")
@@ -245,8 +262,8 @@ class Manifest(Files):
             span = "" if start is None and end is None else f"#{start or 0.0:g}"
             clips.append(
                 Clip(
-                    path=str(root / str(row["path"])),
-                    id=str(row.get("id") or f"{row['path']}{span}"),
+                    path=str(root / file),
+                    id=str(row.get("id") or f"{file}{span}"),
                     label=numbers if multi else (numbers[0] if numbers else None),
                     fold=rows.number(row, "fold", int, where),
                     split=str(row["split"]).strip() if row.get("split") else None,
@@ -368,7 +385,7 @@ def _texts(value: Any) -> str | tuple[str, ...] | None:
 def _label(value: Any, where: str) -> list[str]:
     if isinstance(value, (list, tuple, dict)):
         raise ValueError(f"{where}: label: got {value!r}, wanted one; write several as 'labels'")
-    name = "" if value is None else str(value).strip()
+    name = rows.text(value)
     return [name] if name else []
 
 

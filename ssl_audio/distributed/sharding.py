@@ -162,6 +162,8 @@ def spec(shapes: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> dict[str, jax.
 
 def check_batch(batch_size: int, mesh: jax.sharding.Mesh, accumulate: int = 1) -> None:
     """Raise ValueError unless the batch divides evenly over devices and accumulation steps."""
+    if accumulate < 1:
+        raise ValueError(f"config.accumulate: wanted at least 1, got {accumulate}.")
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
     if batch_size % parts:
         below = batch_size // parts * parts

@@ -166,7 +166,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     else:
         options |= dict(SETS[args.data][0]) | (dict(root=args.root) if args.root else {})
     if args.folds:
-        options["folds"] = tuple(int(fold) for fold in args.folds.split(","))
+        folds = args.folds.split(",")
+        if not all(fold.strip().isdecimal() for fold in folds):
+            parser().error(f"--folds: got {args.folds!r}, wanted numbers, as 5 or 1,2")
+        options["folds"] = tuple(map(int, folds))
     if args.split:
         options["split"] = args.split
     source = config.build(options, "data", path="--set")

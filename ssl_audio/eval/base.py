@@ -88,6 +88,15 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
     return Split({str(f): folds == f for f in np.unique(folds)}, folds)
 
 
+def untaught(labels: np.ndarray, split: Split) -> dict[str, list[int]]:
+    """Return, by name of the outer fold, the labels of its test clips that no training clip has."""
+    missing = {
+        fold: sorted({int(y) for y in labels[test]} - {int(y) for y in labels[~test]})
+        for fold, test in split.tests.items()
+    }
+    return {fold: found for fold, found in missing.items() if found}
+
+
 def strata(labels: np.ndarray, seed: int) -> np.ndarray:
     """Return folds 1 to 5 [n] that share out each label evenly, at random."""
     rng = np.random.default_rng(seed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from ssl_audio.storage import atomic
 
 if TYPE_CHECKING:
     from ssl_audio.inference.encoder import Encoder
+
+log = logging.getLogger(__name__)
 
 # Name → (source, protocol when none is named)
 SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
@@ -99,7 +102,14 @@ def evaluate(
     if shots and set(views.values()) != {POOLED}:
         raise ValueError("shots: wanted classifiers of one vector per clip.")
     layers = [*range(encoder.num_layers), FINAL] if layer == "best" else [int(layer)]
-    base.split([source.meta(i) for i in range(len(source))], protocol, seed)  # before the long work
+    metas = [source.meta(i) for i in range(len(source))]
+    split = base.split(metas, protocol, seed)  # before the long work
+    for fold, missing in base.untaught(np.array([m["label"] for m in metas]), split).items():
+        names = [source.info.labels[y] if source.info.labels else str(y) for y in missing]
+        log.warning(
+            "%s, %s: none of the training clips is of the class %s, so its test clips count as wrong",
+            source.info.name, fold, ", ".join(names),
+        )  # fmt: skip
     records = []
     for kind in kinds:
         model = features.untrained(encoder, seed) if kind == "random" else encoder

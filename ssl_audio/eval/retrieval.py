@@ -4,12 +4,15 @@ On unit vectors as numpy arrays; called by `audio_text.py`. The rank of an item 
 that score higher plus half of those that score the same, so that equal captions neither help nor harm.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 KS = (1, 5, 10)
+
+log = logging.getLogger(__name__)
 
 
 def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -59,7 +62,8 @@ def modality_gap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[s
     """Return how far two modalities lie apart (SLAP, arXiv:2506.17815, section 4).
 
     "centroid_distance" between the means of unit vectors [n, D]; "separability": the accuracy of a
-    logistic regression that tells them apart, on a random fifth that it has not seen; 0.5 is no gap.
+    logistic regression that tells them apart, on a random fifth that it has not seen; 0.5 is no gap. It
+    is left out of fewer than five.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
@@ -67,6 +71,9 @@ def modality_gap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[s
     distance = float(np.linalg.norm(first.mean(axis=0) - second.mean(axis=0)))
     x = np.concatenate([first, second])
     y = np.repeat([0, 1], [len(first), len(second)])
+    if min(len(first), len(second)) < 5:
+        log.warning("modality gap: no separability, as there are fewer than 5 clips")
+        return {"centroid_distance": distance}
     split: Any = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=y)
     accuracy = LogisticRegression(max_iter=1000).fit(split[0], split[2]).score(split[1], split[3])
     return {"centroid_distance": distance, "separability": float(accuracy)}

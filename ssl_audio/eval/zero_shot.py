@@ -72,8 +72,12 @@ class ZeroShot:
         accuracy (clips with one label) or mAP (several); text_to_audio_mAP: over labels, of all clips;
         centroid_distance, separability, spread: see `retrieval`.
         """
-        numbers, audio = self.vectors(model)
         names = self.source.info.labels
+        if len(names) < 2:
+            raise ValueError(
+                f"{self.source.info.name}: zero-shot needs two classes or more, got {', '.join(names)}."
+            )
+        numbers, audio = self.vectors(model)
         prompts = model.embed_labels(names, self.templates, bank(self.bank) if self.bank else None)
         hot = np.stack([self._label(int(i)) for i in numbers])
         found = zero_shot(audio, prompts, hot, multilabel=self.source.info.multilabel)

@@ -163,8 +163,14 @@ class AudioTextModel(Model):
         The prompts are the templates with the label filled in, or the "test" sentences of a bank.
 
         Raises:
-          ValueError: the bank has no sentence about a label.
+          ValueError: the bank has no sentence about a label; labels or templates that are none.
         """
+        if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"labels: got {labels!r}, wanted a list of names, as ['dog', 'rain'].")
+        if not bank and (odd := [text for text in templates if "{}" not in text]):
+            raise ValueError(
+                f"templates: got {odd[0]!r}, wanted texts with {{}} for the label, as {TEMPLATES}."
+            )
         prompts: list[list[str]] = []
         for label in labels:
             plain = label.replace("_", " ")

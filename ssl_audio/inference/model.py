@@ -94,6 +94,10 @@ class Model:
         Raises:
           ValueError: no such predictor, unusable audio, or a missing entry.
         """
+        if not isinstance(name, str):
+            raise ValueError(
+                f"predict: name: got {type(name).__name__}, wanted one of what it offers: {self._list}."
+            )
         self.check_offers(name)
         if waveform is None:
             return self._ask(name, dict(entries))
@@ -132,8 +136,11 @@ class Model:
             )
         if not len(waveforms):
             raise ValueError("waveform: no clips.")
+        lengths = {len(w) if np.ndim(w) == 1 else 0 for w in waveforms}
         if not isinstance(waveforms, (list, tuple)):
             self._check_axes(np.shape(waveforms), float(sample_rate))
+        elif len(lengths) == 1 and lengths != {0}:
+            self._check_axes((len(waveforms), *lengths), float(sample_rate))
         return [
             resample(
                 _mono(w, f"waveform {i}" if len(waveforms) > 1 else "waveform"),

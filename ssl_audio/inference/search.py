@@ -103,7 +103,12 @@ def build(
 
     folder, faiss = pathlib.Path(folder), _faiss()
     atomic.check_folder(folder)
-    files = {_version(path): path for path in _files(places)}
+    files = {}
+    for path in _files(places):
+        try:
+            files[_version(path)] = path
+        except OSError as error:  # such as a link to nowhere
+            log.warning("skipped: %s: %s", printable(path), error.strerror)
     parts = Parts(folder / "parts", {"checkpoint": checkpoint})
     todo = [version for version in files if version not in parts.finished]
     read: list[str] = []

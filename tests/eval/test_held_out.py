@@ -8,6 +8,7 @@ import pytest
 
 from ssl_audio import config
 from ssl_audio.distributed import sharding
+from ssl_audio.eval import base
 from ssl_audio.eval.held_out import HeldOut
 from ssl_audio.structs import TrainState
 
@@ -71,3 +72,9 @@ def test_mistakes_are_refused(setting):
     odd = HeldOut(dataclasses.replace(evaluator().data, batch_size=9))
     with pytest.raises(ValueError, match="9 is not divisible by 8 devices"):
         run(odd, setting)
+
+
+def test_classes_that_training_lacks_are_found():
+    split = base.Split({"test": np.array([False, False, True, True])}, np.zeros(4, int))
+    assert base.untaught(np.array([0, 1, 1, 2]), split) == {"test": [2]}
+    assert base.untaught(np.array([0, 1, 1, 0]), split) == {}

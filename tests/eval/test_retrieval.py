@@ -49,3 +49,9 @@ def test_the_gap_between_modalities():
     assert apart["centroid_distance"] > 20 > 1 > together["centroid_distance"]
     assert retrieval.pair_accuracy(first, first, -first) == 1
     assert retrieval.pair_accuracy(first, second, second) == 0.5
+
+
+def test_few_clips_have_no_separability(caplog):
+    few = np.eye(4)
+    assert set(retrieval.modality_gap(few, few)) == {"centroid_distance"}
+    assert "fewer than 5" in caplog.text

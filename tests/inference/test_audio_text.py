@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from ssl_audio import load
-from ssl_audio.data.source import Manifest
+from ssl_audio.data.source import Folder, Manifest
 from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.eval import audio_text
 from ssl_audio.inference import kmeans, search
@@ -67,6 +67,32 @@ def test_labels_in_words(encoder, tmp_path):
         encoder.classify(sound(0, 1.0), ["rain"])
     with pytest.raises(ValueError, match="wanted a text or a list"):
         encoder.embed_text([])
+
+
+@pytest.mark.parametrize(
+    ("labels", "templates", "message"),
+    [
+        ("dog", ["a {}"], "labels: got 'dog', wanted a list"),
+        ([1, 2], ["a {}"], "labels: got .*wanted a list"),
+        (["dog", "rain"], ["a sound"], "templates: got 'a sound', wanted texts with {}"),
+        (["dog", "rain"], "a {}", "templates: got 'a', wanted texts with {}"),
+    ],
+)
+def test_labels_and_templates_that_are_none(encoder, labels, templates, message):
+    with pytest.raises(ValueError, match=message):
+        encoder.classify(sound(0, 1.0), labels, RATE, templates=templates)
+
+
+def test_a_list_of_tiny_clips_is_stereo_with_its_channels_last(encoder):
+    with pytest.raises(ValueError, match="channels come last"):
+        encoder.embed_audio(np.stack([sound(0, 0.1)] * 2, axis=-1).tolist(), RATE)
+
+
+def test_one_class_is_no_test(encoder, tmp_path):
+    (tmp_path / "dog").mkdir()
+    soundfile.write(tmp_path / "dog/a.wav", sound(0, 0.5), RATE)
+    with pytest.raises(ValueError, match="two classes or more, got dog"):
+        audio_text.evaluate(encoder, Folder(str(tmp_path)))
 
 
 def test_a_tower_without_patches_gives_features_by_windows(encoder):
@@ -196,6 +222,7 @@ def test_search(model, encoder, tmp_path, capsys):
     for seed in range(5):
         soundfile.write(place / f"{seed}.wav", sound(seed, 0.4 + seed / 2), RATE, subtype="FLOAT")
     (place / "broken.wav").write_bytes(b"nothing")
+    (place / "gone.wav").symlink_to("/no/such/file.wav")
     with pytest.raises(ValueError, match="no index there"):
         search.Index(where)
     first = search.main(["index", "--checkpoint", str(model), "--index", str(where), str(place)])

@@ -56,6 +56,11 @@ def test_a_predictor_is_asked_with_waveforms(model):
     assert model.predict("separate", noise(8820), 44_100).shape == (3, 3200)
 
 
+def test_a_predictor_is_named_first(model):
+    with pytest.raises(ValueError, match="predict: name: got ndarray, wanted one of"):
+        model.predict(noise(3000), RATE)
+
+
 def test_every_clip_is_heard_alone_and_whole(model):
     clips = [noise(n, seed) for seed, n in enumerate((500, 700, 500))]
     several = model.predict("separate", clips, sample_rate=RATE)
