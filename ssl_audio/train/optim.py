@@ -1,6 +1,7 @@
 """From the `optim` part of a config to optax: schedules, decay masks, per-path rates, averaging."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any, cast
@@ -66,6 +67,16 @@ class Optim:
     def __post_init__(self):
         if self.average and self.average_every:
             raise ValueError("average and average_every exclude each other: choose one.")
+        for name in ("lr", "eps", "weight_decay", "gamma", "clip", "layer_decay", "patience"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
+        for name in ("b1", "b2", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}: wanted 0 to 1, and less than 1, got {getattr(self, name)}"
+                )
+        if self.warmup_hold < 1:
+            raise ValueError(f"warmup_hold: wanted at least 1, got {self.warmup_hold}")
 
     def rate(self, total: int, epoch: int | None = None) -> optax.Schedule:
         """Return step → learning rate."""
