@@ -169,6 +169,8 @@ def parse_arg(arg: str | None, **defaults: Any) -> Arguments:
 def duration(value: int | float | str, *, total: int, epoch: int | None = None) -> int:
     """Return a number of steps from 3000, "5%" (of `total`) or "10ep" (of `epoch` steps each)."""
     if isinstance(value, (int, float)):
+        if not 0 <= value < LARGEST:
+            raise ValueError(f"duration {value!r}: wanted 0 or more.")
         return int(value)
     match = re.fullmatch(r"([\d.]+)\s*(%|ep|steps?)?", value.strip())
     if not match:

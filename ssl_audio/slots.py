@@ -10,12 +10,14 @@ import dataclasses
 import functools
 import pathlib
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 PACKAGE = "ssl_audio"
+LONGEST = 200  # letters of a kind
 _KIND = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?", re.ASCII)
 _trusted: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
     "trusted", default=frozenset()
@@ -70,10 +72,12 @@ def of(hint: Any) -> Slot | None:
 def check_form(kind: Any, path: str) -> None:
     """Raise TypeError or ValueError, naming the option, unless this can be the name of a class."""
     if not isinstance(kind, str):
-        raise TypeError(f"{path}.kind: got {kind!r}, wanted the name of a class, as 'fbank'.")
-    if not _KIND.fullmatch(kind):
+        got = reprlib.repr(kind)
+        raise TypeError(f"{path}.kind: got {got}, wanted the name of a class, as 'fbank'.")
+    if len(kind) > LONGEST or not _KIND.fullmatch(kind):
+        got = repr(kind) if len(kind) <= LONGEST else f"{kind[:60]!r}… ({len(kind)} letters)"
         raise ValueError(
-            f"{path}.kind: got {kind!r}, wanted the name of a class: 'fbank' or 'norms:LayerNorm'."
+            f"{path}.kind: got {got}, wanted the name of a class: 'fbank' or 'norms:LayerNorm'."
         )
 
 
@@ -147,6 +151,7 @@ def check_trusted(config: Any, where: str) -> None:
       TypeError, ValueError: a kind is not the name of a class, or not to be trusted.
     """
     for path, kind in _kinds(config, "config"):
+        path = path if path.isprintable() and len(path) <= 400 else f"{path[:400]!r}…"
         owner = package(kind) if isinstance(kind, str) else ""
         try:
             check_form(kind, path)

@@ -5,12 +5,13 @@ One class per kind of model; each says where its library and ours define a quant
 
 import abc
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from ssl_audio.storage import opened
 
 Found = tuple[np.ndarray | None, np.ndarray]  # frames [T, D], vector [D] of a clip
 
@@ -183,7 +184,7 @@ def load(folder: pathlib.Path) -> tuple[str, Reference]:
         raise FileNotFoundError(
             f"--check {folder}: no config.json; wanted the folder of a model of transformers."
         )
-    kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+    kind = opened.json_file(file, "the config of a model of transformers").get("model_type")
     if kind not in KINDS:
         raise ValueError(
             f"--check {folder}: model_type {kind!r} cannot be compared from the waveform on: the "
@@ -204,11 +205,11 @@ def load(folder: pathlib.Path) -> tuple[str, Reference]:
         raise RuntimeError(f"--check: {error}: pip install 'ssl_audio[torch]'") from None
     transformers.logging.set_verbosity_error()
     family, made, name = KINDS[kind]
-    model = (
-        getattr(transformers, name).from_pretrained(folder, local_files_only=True).float().eval()
-    )
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-    return family, made(model, extractor)
+    # Neither file may name code: of attention (`kernels` would fetch and run it) or beside the weights.
+    own = dict(local_files_only=True, trust_remote_code=False)
+    found = getattr(transformers, name).from_pretrained(folder, attn_implementation="eager", **own)
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **own)
+    return family, made(found.float().eval(), extractor)
 
 
 def _torchaudio() -> bool:

@@ -63,9 +63,9 @@ class Pipeline:
         for name in ("batch_size", "rate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        for name in ("threads", "workers"):
+        for name in ("seed", "workers", "threads"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}: wanted 0 or more, got {getattr(self, name)}")
+                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
         for name in ("mixup", "max_bad_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: wanted 0 to 1, got {getattr(self, name)}")

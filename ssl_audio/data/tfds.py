@@ -5,6 +5,7 @@ installed, for `prepare.py` to turn into shards.
 """
 
 import functools
+import json
 import pathlib
 import re
 from collections.abc import Iterator
@@ -105,7 +106,8 @@ class Tfds:
 
         folder = _version_folder(self.name, self.data_dir)
         for path in sorted(folder.glob("*.json")):
-            _check_classes(opened.json_file(path, "JSON that TFDS writes"), path)
+            with opened.reading(path, "JSON that TFDS writes"):
+                _check_classes(opened.json_file(path, "JSON that TFDS writes"), path)
         try:
             return tensorflow_datasets.builder_from_directory(folder)
         except ImportError as error:
@@ -223,7 +225,15 @@ def _version_folder(name: str, data_dir: str) -> pathlib.Path:
 
 
 def _check_classes(value: Any, path: pathlib.Path) -> None:
-    """Raise ValueError when a dataset's JSON names a class of another package: TFDS would import it."""
+    """Raise ValueError when a dataset's JSON names a class of another package: TFDS would import it.
+
+    JSON inside a text counts too: TFDS parses the contents of features that are written so.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return  # a description or the like
     if isinstance(value, dict):
         for key in ("pythonClassName", "python_class_name", "type"):
             name = value.get(key)

@@ -13,7 +13,7 @@ import numpy as np
 from ssl_audio import config, slots, startup
 from ssl_audio.distributed import sharding
 from ssl_audio.inference.model import Model
-from ssl_audio.storage import checkpoint, opened
+from ssl_audio.storage import checkpoint, opened, written
 from ssl_audio.versions import __version__
 
 # Predictor → the interface of models that offer it. The first that a model offers counts; one that
@@ -74,6 +74,7 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
         raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
     if not offered:
         raise ValueError(f"{path}: {type(objective).__name__} has no predictors.")
+    _check_window(objective, options, str(path))
     which = "" if step is None else f", step {step}"
     model = interface(objective)(
         objective, params, options, extra=_extra(path, step, objective), origin=f"{path}{which}"
@@ -116,6 +117,22 @@ def interface(objective: Any) -> type[Model]:
             f"{type(objective).__name__}.interface: {named} is no subclass of {Model.__qualname__}."
         )
     return found
+
+
+def _check_window(objective: Any, options: Mapping[str, Any], where: str) -> None:
+    """Warn of a folder that `convert` wrote with a window of fractions of a second, as it once did.
+
+    Such models hear whole clips. Those with a fixed number of frames, and runs, have the window they have.
+    """
+    frontend, samples = getattr(objective, "frontend", None), written.entry(options, "audio")
+    fixed = "steps" in options or getattr(frontend, "frames", None) is not None
+    rate, samples = getattr(frontend, "rate", None), samples.get("samples")
+    if not fixed and rate and samples and samples < rate:
+        log.warning(
+            "%s: its window is %.2g s, for what an earlier version converted: features of longer clips are "
+            "means over windows so short, and far from the published model's. Convert it again.",
+            where, samples / rate,
+        )  # fmt: skip
 
 
 def _check_finite(params: Any, where: str) -> None:

@@ -49,9 +49,7 @@ class Checkpoint:
 
     def __post_init__(self):
         if self.keep < 1:
-            raise ValueError(
-                f"keep: wanted at least 1, got {self.keep}: a run must be able to go on."
-            )
+            raise ValueError(f"keep: wanted at least 1, to be able to go on; got {self.keep}")
 
 
 class Checkpoints:
@@ -155,7 +153,7 @@ class Checkpoints:
         for step in reversed(steps(self.workdir)):
             folder = self.workdir / "checkpoints" / str(step)
             # One process reads it all, and all do the same.
-            reason = processes.from_lead(lambda folder=folder: _damage(folder))
+            reason = processes.from_lead(lambda step=step: damage(self.workdir, step))
             try:
                 if reason:
                     raise Damaged(reason)
@@ -253,10 +251,10 @@ def _seal(checkpoints: pathlib.Path) -> None:
         sealed.seal(folder)
 
 
-def _damage(folder: pathlib.Path) -> str:
-    """Return what is wrong with a checkpoint as far as its files tell, or nothing."""
+def damage(path: pathlib.Path, step: int) -> str:
+    """Return what is wrong with a workdir's checkpoint as far as its files tell, or nothing."""
     try:
-        sealed.check(folder)
+        sealed.check(path / "checkpoints" / str(step))
     except Damaged as error:
         return str(error)
     return ""
@@ -391,9 +389,10 @@ def check_format(folder: pathlib.Path) -> None:
     file = folder / "meta" / "metadata"
     try:
         found = json.loads(file.read_text()).get("format", 1) if file.exists() else 1
-    except (ValueError, AttributeError):
+        newer = found > FORMAT
+    except (ValueError, TypeError, AttributeError):
         raise Damaged(f"{folder}: damaged: meta/metadata cannot be read.") from None
-    if found > FORMAT:
+    if newer:
         raise ValueError(
             f"{folder}: written in format {found}; this version of ssl_audio reads up to {FORMAT}. "
             "Use the version that wrote it, or a newer one."

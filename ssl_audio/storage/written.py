@@ -59,12 +59,15 @@ def read(path: str | os.PathLike, trust: Iterable[str] = ()) -> dict[str, Any]:
         )
     found = opened.json_file(file, WANTED)
     _check_mappings(found, file)
-    found = upgraded(found)
+    try:
+        found = upgraded(found)
+        with slots.trusting(trust):
+            slots.check_trusted(found, str(file))
+    except RecursionError:
+        raise opened.error(file, "brackets that are nested too deep", WANTED) from None
     if "samples" in entry(found, "audio"):
         with opened.naming(file):
             samples(found)
-    with slots.trusting(trust):
-        slots.check_trusted(found, str(file))
     return found
 
 

@@ -59,9 +59,12 @@ def opened(
     lock = Lock(workdir, processes.heartbeat())
     with contextlib.ExitStack() as stack:
         processes.from_lead(lambda: str(stack.enter_context(lock)))
-        if (done := checkpoint.steps(workdir)) and done[-1] > total:
+        later = [step for step in checkpoint.steps(workdir) if step > total]
+        while later and processes.from_lead(lambda: checkpoint.damage(workdir, later[-1])):
+            later.pop()  # it is named, and passed over, when the run goes on
+        if later:
             raise ValueError(
-                f"config.steps: {total}, but the run in {workdir} is at step {done[-1]}; "
+                f"config.steps: {total}, but the run in {workdir} is at step {later[-1]}; "
                 "wanted no fewer."
             )
         run.check()
@@ -74,6 +77,16 @@ def opened(
             if error.errno is None or error.filename is not None:
                 raise
             raise OSError(error.errno, error.strerror, str(workdir)) from error
+
+
+def earlier(workdir: pathlib.Path) -> dict[str, Any]:
+    """Return the config of the run in a workdir, on all processes; a workdir without a checkpoint: {}."""
+
+    def read() -> str:
+        begun = checkpoint.steps(workdir) and written.is_run(workdir)
+        return json.dumps(written.read(workdir) if begun else {})
+
+    return json.loads(processes.from_lead(read))
 
 
 def begin(options: Any, workdir: pathlib.Path, collections: Collections) -> None:
@@ -161,8 +174,8 @@ def _note(workdir: pathlib.Path, step: int, found: Mapping[str, tuple[Any, Any]]
         log.info("changed at step %d: %s: %r, now %r", step, path, old, new)
     line = {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "step": step, "changed": found}
     path = workdir / HISTORY
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    atomic.write(path, before + json.dumps(line) + "\n")
+    before = path.read_bytes() if path.exists() else b""  # as it is, also where it is damaged
+    atomic.write(path, before + json.dumps(line).encode() + b"\n")
 
 
 def _renamed(

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ssl_audio.train.run import Run
@@ -12,12 +13,16 @@ SLACK = 0.02  # share of a clip's frames that a published recipe may cut off, be
 log = logging.getLogger("ssl_audio")
 
 
-def check_clips(run: Run, options: Mapping[str, Any]) -> None:
+def check_clips(
+    run: Run, options: Mapping[str, Any], before: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Refuse lengths and rates of clips that contradict the frontend's, which would win without a word.
 
     Args:
       run: what `options` describe.
       options: the config, to tell what it says from what is a default.
+      before: that of the run which it goes on with: what it was begun with (by version 0.1, which
+        looked at nothing) is fixed, and only warned of. Its front ends are compared later.
 
     Raises:
       ValueError: another rate; clips whose end no frontend would hear; windows of another rate.
@@ -38,9 +43,7 @@ def check_clips(run: Run, options: Mapping[str, Any]) -> None:
                     f"{field} is {rate} Hz, but {path}.rate {frontend.rate} Hz: set both, and {path}.window "
                     f"and .hop, which count samples."
                 )
-        written = options
-        for key in path.split("."):
-            written = written.get(key, {})
+        written = _at(options, path) or {}
         kept = [key for key in ("window", "hop") if hasattr(frontend, key) and key not in written]
         usual = getattr(type(frontend), "rate", frontend.rate)
         if kept and frontend.rate != usual:
@@ -54,7 +57,12 @@ def check_clips(run: Run, options: Mapping[str, Any]) -> None:
         for field, samples in lengths.items() if frames else ():
             if samples is not None:
                 heard = crop or samples
-                _check_length(f"{field}={samples}", f"{path}.frames", frontend, heard)
+                try:
+                    _check_length(f"{field}={samples}", f"{path}.frames", frontend, heard)
+                except ValueError as error:
+                    if samples != _at(before, field):
+                        raise
+                    log.warning("the run was begun so and goes on so: %s", error)
 
 
 def frontends(objective: Any) -> Iterator[tuple[str, Any]]:
@@ -64,6 +72,13 @@ def frontends(objective: Any) -> Iterator[tuple[str, Any]]:
     for name, tower in getattr(objective, "towers", {}).items():
         if tower.frontend is not None:
             yield f"objective.towers.{name}.frontend", tower.frontend
+
+
+def _at(options: Any, path: str) -> Any:
+    """Return what a config says at a path; None: nothing."""
+    for key in path.split("."):
+        options = options.get(key) if isinstance(options, Mapping) else None
+    return options
 
 
 def _check_length(what: str, field: str, frontend: Any, samples: int) -> None:

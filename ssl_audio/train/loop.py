@@ -54,7 +54,7 @@ def _train(
     options: Any, workdir: pathlib.Path, profile: tuple[int, int] | None
 ) -> Mapping[str, float]:
     run = config.make(Run, options).numbered()
-    check_clips(run, config.plain(options))
+    check_clips(run, config.plain(options), changes.earlier(workdir))
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
     every = functools.partial(config.duration, total=total, epoch=epoch)

@@ -67,12 +67,14 @@ class Optim:
     def __post_init__(self):
         if self.average and self.average_every:
             raise ValueError("average and average_every exclude each other: choose one.")
-        for name in ("lr", "weight_decay", "clip"):
+        for name in ("lr", "eps", "weight_decay", "gamma", "clip", "layer_decay", "patience"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: wanted 0 or more, got {getattr(self, name)}")
+                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
         for name in ("b1", "b2", "average"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted 0 to below 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name}: wanted 0 to 1, and less than 1, got {getattr(self, name)}"
+                )
         if self.warmup_hold < 1:
             raise ValueError(f"warmup_hold: wanted at least 1, got {self.warmup_hold}")
 

@@ -43,6 +43,10 @@ class Record:
     tensorboard: bool = True
     progress: bool = True
 
+    def __post_init__(self):
+        if self.clips < 0:
+            raise ValueError(f"clips: wanted at least 0, got {self.clips}")
+
 
 class Recorder:
     """The metrics of a run; a context manager. Writes only where `lead` is True.
@@ -231,13 +235,14 @@ def keep_until(path: pathlib.Path, step: int) -> None:
     """Drop the records after `step`, and a last line cut off by a kill: a resumed run repeats them."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    kept = [line for line in lines if _step(line) <= step]
     atomic.write(path, "".join(line + "\n" for line in kept))
 
 
 def at(path: pathlib.Path, step: int) -> dict[str, float]:
     """Return all that a metrics.jsonl says of a step."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines() if path.exists() else []
     found: dict[str, float] = {}
     for line in lines:
         if _step(line) == step:
@@ -247,9 +252,10 @@ def at(path: pathlib.Path, step: int) -> dict[str, float]:
 
 
 def _step(line: str) -> float:
+    """Return the step of a record; infinity for a line that is none, so that it is dropped."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")
 
 

@@ -56,6 +56,10 @@ class Run:
     eval_every: int | str = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        if self.accumulate < 1:
+            raise ValueError(f"config.accumulate: wanted at least 1, got {self.accumulate}")
+
     def numbered(self) -> "Run":
         """Return a run whose evaluators number the classes as its training does, by their names.
 
