@@ -144,7 +144,7 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
         if isinstance(error, KeyError):
             message = _unknown(str(error.args[0]), name, given)
         if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
-            message = message.strip().splitlines()[-1]
+            message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
         if found := _WHOLE.search(message):
             place, value = found.groups()
             message = (
