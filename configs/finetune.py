@@ -95,7 +95,7 @@ def get_config(arg=""):
         raise ValueError(f"task '{a.task}': wanted one of {', '.join(TASKS)}.")
     task = dict(TASKS[a.task])
     if a.runlocal:
-        a.refuse("root fold size", "runlocal is a small model on synthetic sounds")
+        a.refuse("root size", "runlocal is a small model on synthetic sounds")
     elif "folds" not in task:
         a.refuse("fold", f"task {a.task} has none")
     if not a.pretrained:

@@ -141,15 +141,15 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
         values(line)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         message = str(error)
-        if isinstance(error, KeyError):
-            message = _unknown(str(error.args[0]), name, given)
-        if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
-            message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
         if found := _WHOLE.search(message):
             place, value = found.groups()
             message = (
                 f"{place}: got {value!r}, wanted options of its own: write {place}.OPTION=VALUE"
             )
+        if isinstance(error, KeyError):
+            message = _unknown(str(error.args[0]), name, given)
+        if "Traceback" in message and not os.environ.get("SSL_AUDIO_TRACEBACK"):
+            message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
         raise ValueError(message) from error
     return values["config"].value
 

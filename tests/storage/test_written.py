@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 from published import CONFIGS, GOLDEN
@@ -10,6 +11,11 @@ from ssl_audio import config
 from ssl_audio.storage import written
 
 OLD = GOLDEN / "version_0_1"  # config.json of a run of each config, written by version 0.1
+# What configs say otherwise since then: clips of `runlocal` as long as what is heard of them, a window of
+# audio towers that is written out.
+SINCE = re.compile(
+    r"(data\.entries\.audio|evals\.test)\.samples |objective\.towers\.audio\.frontend\.window "
+)
 STEMS = sorted(path.stem for path in OLD.glob("*.json"))
 
 
@@ -22,7 +28,11 @@ def test_there_is_an_old_run_of_every_config_of_then():
 @pytest.mark.parametrize("stem", STEMS)
 def test_an_old_config_becomes_what_the_config_of_today_gives(stem, tmp_path):
     (tmp_path / "config.json").write_text((OLD / f"{stem}.json").read_text())
-    assert config.text(written.read(tmp_path)) == (GOLDEN / f"{stem}_config.txt").read_text()
+    then = config.text(written.read(tmp_path)).splitlines()
+    now = (GOLDEN / f"{stem}_config.txt").read_text().splitlines()
+    assert [line for line in then if not SINCE.match(line)] == [
+        line for line in now if not SINCE.match(line)
+    ]
 
 
 def test_what_is_not_a_kind_stays():
