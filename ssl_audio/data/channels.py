@@ -66,8 +66,14 @@ class Mixer:
 
 
 def lost() -> int:
-    """Return how many files of this process have lost much by averaging so far."""
+    """Return how many files of this process have lost much by averaging since `forget`."""
     return len(_lost)
+
+
+def forget() -> None:
+    """Begin to count anew, for a command that says how many there were."""
+    with _lock:
+        _lost.clear()
 
 
 def loudest(blocks: Iterable[np.ndarray]) -> int:

@@ -127,7 +127,7 @@ def timestamps(
       ValueError: as `Encoder.embed`.
     """
     encoder.check_layer(layer)
-    clips = np.stack(encoder.clips(list(audio), encoder.rate))
+    clips = np.stack([encoder.clips([clip], encoder.rate)[0] for clip in audio])
     step = np.diff(encoder.times(2))[0]  # ms
     passes = int(np.ceil(step / SPACING - 1e-6))  # what is twice 50 ms but for rounding is two
     starts = [round(k * step / passes * encoder.rate / 1000) for k in range(passes)]

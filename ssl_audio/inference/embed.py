@@ -135,6 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = {"checkpoint": _digest(encoder), **{name: getattr(args, name) for name in names}}
     parts = Parts(output.with_name(f"{output.name}.parts"), settings)
 
+    channels.forget()
     bad = _embed(encoder, source, ids, parts, args)
     done = [id for id in ids if id in parts.finished]
     if not done:
