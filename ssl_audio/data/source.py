@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ssl_audio.data import rows
+from ssl_audio.data import names as spelling
+from ssl_audio.data import tables
 from ssl_audio.data.channels import check_channels
 from ssl_audio.data.decode import decode, printable, read
 from ssl_audio.data.listing import EXTENSIONS, audio_files
@@ -183,7 +184,7 @@ class Folder(Files):
                 "those elsewhere if they are parts", root, ", ".join(sorted(parts)), ", ".join(others[:5]),
             )  # fmt: skip
         names = [some[depth] if len(some) > depth else None for some in folders]
-        labels = tuple(sorted({name for name in names if name is not None}, key=rows.natural))
+        labels = tuple(sorted({name for name in names if name is not None}, key=spelling.natural))
         number = {label: i for i, label in enumerate(labels)}
         clips = [
             Clip(
@@ -224,22 +225,22 @@ class Manifest(Files):
         if not path.is_file():
             raise ValueError(f"Manifest.path: no such file: {path}")
         root = folder(self.root, "Manifest.root") if self.root else path.parent
-        table = rows.read(path, need=("path",))
-        unused = rows.tell_unused(table, COLUMNS, str(path))
-        multi = any(row.values.get("labels") not in (None, "") for row in table)
-        if multi and any(row.values.get("label") not in (None, "") for row in table):
+        table = list(tables.read(path, need=("path",)))
+        unused = tables.tell_unused(table, COLUMNS, str(path))
+        multi = any(row.get("labels") not in (None, "") for row in table)
+        if multi and any(row.get("label") not in (None, "") for row in table):
             raise ValueError(f"{path}: both 'label' and 'labels' are filled in; keep one of them")
         names = (
-            rows.several(table, "labels", self.labels, str(path))
+            spelling.several(table, "labels", self.labels, str(path))
             if multi
-            else [_label(row.values.get("label"), f"{path}, line {row.line}") for row in table]
+            else [_label(row.get("label"), row.where) for row in table]
         )
-        present = sorted({name for some in names for name in some}, key=rows.natural)
+        present = sorted({name for some in names for name in some}, key=spelling.natural)
         labels = self.labels or tuple(present)
         number = {label: i for i, label in enumerate(labels)}
         clips = []
-        for (line, row), some in zip(table, names, strict=True):
-            where = f"{path}, line {line}"
+        for row, some in zip(table, names, strict=True):
+            where = row.where
             file = row.get("path")
             if not file:
                 raise ValueError(f"{where}: no 'path'; the columns are {', '.join(map(str, row))}")
@@ -251,9 +252,7 @@ class Manifest(Files):
                 if label not in number:
                     raise ValueError(f"{where}: label {label!r} is not one of {labels}")
             numbers = tuple(sorted({number[label] for label in some}))
-            start, end, weight = (
-                rows.number(row, key, float, where) for key in ("start", "end", "weight")
-            )
+            start, end, weight = (row.number(key, float) for key in ("start", "end", "weight"))
             for key, value in (("weight", weight), ("start", start), ("end", end)):
                 if value is not None and value < 0:
                     raise ValueError(f"{where}: {key}: wanted 0 or more, got {value:g}")
@@ -265,7 +264,7 @@ class Manifest(Files):
                     path=str(root / file),
                     id=str(row.get("id") or f"{file}{span}"),
                     label=numbers if multi else (numbers[0] if numbers else None),
-                    fold=rows.number(row, "fold", int, where),
+                    fold=row.number("fold", int),
                     split=str(row["split"]).strip() if row.get("split") else None,
                     text=_texts(row.get("text")),
                     rewrites=_several(row, "rewrites", where),
@@ -385,7 +384,7 @@ def _texts(value: Any) -> str | tuple[str, ...] | None:
 def _label(value: Any, where: str) -> list[str]:
     if isinstance(value, (list, tuple, dict)):
         raise ValueError(f"{where}: label: got {value!r}, wanted one; write several as 'labels'")
-    name = rows.text(value)
+    name = spelling.text(value)
     return [name] if name else []
 
 

@@ -4,6 +4,7 @@ Process 0 listens at the coordinator's port for all of the run. JAX's coordinati
 anybody and whose loss aborts a process, is on its loopback and reached through here. For `processes.py`.
 """
 
+import abc
 import asyncio
 import dataclasses
 import logging
@@ -58,7 +59,7 @@ class Member:
         return ", ".join(parts) or "a run without a name"
 
 
-class Rendezvous:
+class Rendezvous(abc.ABC):
     """Stays open for all of a run; `lost` is called with the number of a process whose connection ended.
 
     Attributes:
@@ -118,8 +119,8 @@ class Rendezvous:
         """
         asyncio.run_coroutine_threadsafe(self._meet(seconds, heartbeat), self.loop).result()
 
-    async def _meet(self, seconds: float, heartbeat: float) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    async def _meet(self, seconds: float, heartbeat: float) -> None: ...
 
     def unreached(self) -> list[str]:
         """Return which other processes this one does not reach, and why."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_audio import config, startup
-from ssl_audio.data.rows import natural
+from ssl_audio.data.names import natural
 from ssl_audio.data.source import Source
 from ssl_audio.eval import base, few_shot
 from ssl_audio.eval.knn import Knn

@@ -11,7 +11,7 @@ from ssl_audio.data import entries
 from ssl_audio.data import text as texts
 from ssl_audio.data.banks import bank
 from ssl_audio.data.captions import TEMPLATES
-from ssl_audio.data.tables import table
+from ssl_audio.data.tables import read
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.presets import patch_encoders, runs
 from ssl_audio.presets.text import bert, published
@@ -221,7 +221,7 @@ def labels(root: str) -> tuple[str, ...]:
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise ValueError(f"root={root}: neither meta/esc50.csv nor meta.csv there.")
-    rows = [r for r in table(found) if r.get("esc10", "True") == "True"]
+    rows = [r for r in read(found) if r.get("esc10", "True") == "True"]
     return tuple(sorted({row["category"] for row in rows}))
 
 

@@ -76,8 +76,8 @@ def test_several_labels(tmp_path, kind):
         ("", "no rows"),
         ("path,label\n", "no rows"),
         ("file,label\na.wav,1\n", "line 1: no column 'path'; the columns are file, label"),
-        ("path,fold\na.wav,1\na.wav,one\n", "line 3: fold: wanted a whole number, got 'one'"),
-        ("path,start\na.wav,x\n", "line 2: start: wanted a finite number"),
+        ("path,fold\na.wav,1\na.wav,one\n", "line 3: fold: got 'one', wanted a whole number"),
+        ("path,start\na.wav,x\n", "line 2: start: got 'x', wanted a finite number"),
         ("path,label\n,x\n", "line 2: no 'path'"),
     ],
 )

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder
-from ssl_audio.data.tables import Row, rows_of
+from ssl_audio.data.tables import Row, read
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Audioset(Files):
 
     @functools.cached_property
     def _classes(self) -> list[Row]:
-        rows = rows_of(folder(self.root, "Audioset.root") / "class_labels_indices.csv")
+        rows = read(folder(self.root, "Audioset.root") / "class_labels_indices.csv")
         return sorted(rows, key=lambda row: row.whole("index"))
 
     @functools.cached_property
@@ -76,5 +76,5 @@ class Audioset(Files):
         columns = ("YTID", "start_seconds", "end_seconds", "positive_labels")
         return [
             (row["YTID"], row.numbers("positive_labels", row["positive_labels"].split(","), number))
-            for row in rows_of(path, columns, comments=True)
+            for row in read(path, columns, comments=True)
         ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder
-from ssl_audio.data.tables import table
+from ssl_audio.data.tables import read
 from ssl_audio.storage import opened
 
 SPLITS = ("train", "test", "test_5s")
@@ -136,7 +136,7 @@ def curate(
 
 def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".csv":
-        yield from table(path)
+        yield from read(path)
         return
     try:
         import pyarrow.parquet

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
-from ssl_audio.data.tables import table
+from ssl_audio.data.tables import read
 
 _CITATION = (
     "K. J. Piczak. ESC: Dataset for Environmental Sound Classification. ACM Multimedia 2015. "
@@ -34,7 +34,7 @@ class Esc(Files):
         found = next((path for path in tables if path.is_file()), None)
         if found is None:
             raise ValueError(f"Esc.root: neither meta/esc50.csv nor meta.csv in {root}")
-        rows = table(found)
+        rows = list(read(found))
         if self.subset == "esc10":
             rows = [row for row in rows if row.get("esc10", "True") == "True"]
         names = {row.whole("target"): row["category"] for row in rows}

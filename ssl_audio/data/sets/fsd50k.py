@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
-from ssl_audio.data.tables import table
+from ssl_audio.data.tables import read
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Fsd50k(Files):
     def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
         root = folder(self.root, "Fsd50k.root")
         truth = folder(root / "FSD50K.ground_truth", "Fsd50k.root")
-        rows = table(truth / "vocabulary.csv", ("number", "name", "mid"))
+        rows = read(truth / "vocabulary.csv", ("number", "name", "mid"))
         names = [row["name"] for row in sorted(rows, key=lambda row: row.whole("number"))]
         number = {name: i for i, name in enumerate(names)}
         clips = []
         for part in ("dev", "eval"):
-            for row in table(truth / f"{part}.csv"):
+            for row in read(truth / f"{part}.csv"):
                 clips.append(
                     Clip(
                         path=str(root / f"FSD50K.{part}_audio" / f"{row['fname']}.wav"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
-from ssl_audio.data.tables import table
+from ssl_audio.data.tables import read
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Urbansound8k(Files):
         place = root / "metadata" / "UrbanSound8K.csv"
         if not place.is_file():
             raise ValueError(f"Urbansound8k.root: no metadata/UrbanSound8K.csv in {root}")
-        rows = table(place)
+        rows = list(read(place))
         names = {row.whole("classID"): row["class"] for row in rows}
         targets = sorted(names)
         clips = [

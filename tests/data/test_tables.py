@@ -74,12 +74,13 @@ def test_tabs_separate_a_tsv(tmp_path):
         ("Path,label\na.wav,dog\n", "no column 'path'.*is 'path' meant"),
         ("path,label,label \na.wav,dog,cat\n", "column 'label' is there twice"),
         ("path,label\na.wav,Chatter, babble\n", "line 2: 3 fields, but 2 columns"),
-        ('path,label\na.wav,"dog\n', "line 2: not a row of a table"),
+        ("\n\npath,start\na.wav,x\n", "line 4: start: got 'x'"),
+        ('path,label\na.wav,"dog\n', "line 2: got what is no CSV"),
         ("path,label,labels\na.wav,dog,cat\n", "both 'label' and 'labels'"),
         ("path,start\na.wav,-1\n", "line 2: start: wanted 0 or more"),
         ("path,start,end\na.wav,2,1\n", "line 2: end: wanted more than start"),
-        ("path,end\na.wav,nan\n", "line 2: end: wanted a finite number"),
-        ("path,fold\na.wav,1.5\n", "line 2: fold: wanted a whole number"),
+        ("path,end\na.wav,nan\n", "line 2: end: got .nan., wanted a finite number"),
+        ("path,fold\na.wav,1.5\n", "line 2: fold: got .1.5., wanted a whole number"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, text, message):
