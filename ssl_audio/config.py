@@ -15,7 +15,7 @@ import traceback
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ssl_audio import slots
 from ssl_audio.slots import Slot
@@ -172,7 +172,7 @@ def duration(value: int | float | str, *, total: int, epoch: int | None = None) 
         if not 0 <= value < LARGEST:
             raise ValueError(f"duration {value!r}: wanted 0 or more.")
         return int(value)
-    match = re.fullmatch(r"([\d.]+)\s*(%|ep|steps?)?", value.strip())
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(%|ep|steps?)?", value.strip())
     if not match:
         raise ValueError(f"duration {value!r}: write 3000, '5%' or '10ep'.")
     number, unit = float(match[1]), match[2]
@@ -183,6 +183,10 @@ def duration(value: int | float | str, *, total: int, epoch: int | None = None) 
             raise ValueError(f"duration {value!r}: the length of an epoch is not known here.")
         return max(1, round(number * epoch))
     return int(number)
+
+
+# The annotation of a field that holds one: refused, with the field's name, when the config is built.
+Duration = Annotated[int | float | str, duration]
 
 
 def text(config: Any) -> str:
@@ -213,6 +217,8 @@ def plain(config: Any) -> Any:
 
 def _value(value: Any, hint: Any, path: str, *, fits: Any = dataclasses.MISSING) -> Any:
     """Return a value of a config as its field's annotation wants it; `fits`: the field's default."""
+    if duration in getattr(hint, "__metadata__", ()):
+        return _duration(value, path)
     slot = slots.of(hint)
     if isinstance(value, Mapping):
         if "kind" in value:
@@ -254,6 +260,16 @@ def _value(value: Any, hint: Any, path: str, *, fits: Any = dataclasses.MISSING)
             raise TypeError(f"{path}: wanted {wanted}, got {value!r}.")
         if isinstance(value, str) and _arguments(hint, tuple):
             raise TypeError(f"{path}: wanted a list, got {value!r}.")
+    return value
+
+
+def _duration(value: Any, path: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError(f"{path}: wanted a duration, as 3000, '5%' or '10ep', got {value!r}.")
+    try:
+        duration(value, total=1, epoch=1)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return value
 
 

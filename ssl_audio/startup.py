@@ -30,6 +30,17 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def share(text: str) -> float:
+    """Return a number from 0 to 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"wanted a share from 0 to 1, got {text!r}")
+    return value
+
+
 def logs() -> None:
     """Show our own messages from INFO on, those of libraries from WARNING on, without decoration."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)

@@ -97,6 +97,8 @@ class Stack(nn.Module):
             raise ValueError(f"stack: width is {self.width}; wanted 1 or more.")
         if self.depth % self.block.layers:
             raise ValueError(f"depth {self.depth} is not a multiple of {self.block.layers}.")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is {self.drop_path}; wanted 0 to 1, and less than 1.")
         if self.remat not in REMAT:
             raise ValueError(f"remat '{self.remat}': wanted one of {', '.join(REMAT)}.")
 

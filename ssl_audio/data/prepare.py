@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tfds", metavar="NAME", help="write this TFDS dataset, not shards")
     made.add_argument("--rate", type=int, help="Hz; default: 16000, of shards their own")
     made.add_argument("--seconds", type=float, default=0.0, help="cut longer clips in pieces")
-    made.add_argument("--max-bad-share", type=float, default=0.01)
+    made.add_argument("--max-bad-share", type=startup.share, default=0.01)
     made.add_argument("--shard-size", type=int, default=512, help="clips per file")
     made.add_argument("--workers", type=int, default=0, help="threads; 0: one per processor")
     made.add_argument("--uncompressed", action="store_true", help="larger, twice as fast to read")

@@ -235,7 +235,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--pool", choices=(*POOLS, SPECIAL), default="mean")
     made.add_argument("--seed", type=int, default=0, help="of the random initialisation")
-    made.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
+    made.add_argument(
+        "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
+    )
     made.add_argument(
         "--classifier",
         metavar="NAME,…",

@@ -104,7 +104,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
     )
-    made.add_argument("--max-bad-share", type=float, default=0.01, help="of unreadable files")
+    made.add_argument(
+        "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
+    )
     startup.add_trust(made)
     made.add_argument(
         "--batch-size",

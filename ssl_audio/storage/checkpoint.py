@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ssl_audio.config import Duration
 from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.storage import exported, items, links, sealed, written
@@ -42,9 +43,9 @@ class Checkpoint:
         highest are kept beside, for `load(…, step="best")`. "-held_out/loss": where it was lowest.
     """
 
-    every: int | str = "5%"
+    every: Duration = "5%"
     keep: int = 2
-    keep_every: int | str = 0
+    keep_every: Duration = 0
     best: str = ""
 
     def __post_init__(self):

@@ -56,6 +56,8 @@ def opened(
       ValueError: another run is at work there, or has gone further than `total` steps; what `Run.check`
         and `begin` raise.
     """
+    if total < 1:
+        raise ValueError(f"config.steps: {run.steps!r} is {total}, wanted at least 1.")
     lock = Lock(workdir, processes.heartbeat())
     with contextlib.ExitStack() as stack:
         processes.from_lead(lambda: str(stack.enter_context(lock)))

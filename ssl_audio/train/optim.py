@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_audio.config import duration
+from ssl_audio.config import Duration, duration
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.objectives.base import Phase
 
@@ -50,19 +50,19 @@ class Optim:
     weight_decay: float = 0.0
     coupled: bool = False
     decay: str = r"(kernel|proj)$"
-    warmup: int | str = 0
+    warmup: Duration = 0
     warmup_hold: int = 1
     schedule: str = "constant"
-    steps_at: tuple = ()
+    steps_at: tuple[Duration, ...] = ()
     gamma: float = 0.5
-    plateau: int | str = 0
+    plateau: Duration = 0
     patience: int = 2
     clip: float = 0.0
     rates: dict = dataclasses.field(default_factory=dict)
     layer_decay: float = 1.0
     average: float = 0.0
-    average_every: int | str = 0
-    average_from: int | str = 0
+    average_every: Duration = 0
+    average_from: Duration = 0
 
     def __post_init__(self):
         if self.average and self.average_every:

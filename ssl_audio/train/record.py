@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.config import Duration
 from ssl_audio.storage import atomic, opened
 from ssl_audio.train import flops
 
@@ -37,8 +38,8 @@ class Record:
       progress: show the progress bar.
     """
 
-    every: int | str = 50
-    figures: int | str = "10%"
+    every: Duration = 50
+    figures: Duration = "10%"
     clips: int = 4
     tensorboard: bool = True
     progress: bool = True

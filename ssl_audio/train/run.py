@@ -46,14 +46,14 @@ class Run:
     objective: Objective
     data: Data
     optim: Optim
-    steps: int | str
+    steps: config.Duration
     seed: int = 0
     accumulate: int = 1
     sharding: Sharding = Sharding()
     checkpoint: Checkpoint = Checkpoint()
     record: Record = Record()
     evals: dict[str, Evaluator] = dataclasses.field(default_factory=dict)
-    eval_every: int | str = "20%"
+    eval_every: config.Duration = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
