@@ -37,7 +37,7 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"wanted a share from 0 to 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a share from 0 to 1")
     return value
 
 
