@@ -5,8 +5,10 @@ A part is one file, whole or absent: a line of JSON that says what lies where, t
 
 import json
 import pathlib
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -153,8 +155,9 @@ class Parts:
         if isinstance(path, Remote):
             if path not in self._copies:
                 if not self._copies:
-                    self._scratch = tempfile.TemporaryDirectory(prefix="ssl_audio-")
-                copy = pathlib.Path(self._scratch.name, path.name)
+                    self._scratch = pathlib.Path(tempfile.mkdtemp(prefix="ssl_audio-"))
+                    weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+                copy = self._scratch / path.name
                 path.download(copy)
                 self._copies[path] = copy
             path = self._copies[path]
