@@ -187,8 +187,9 @@ class Preparation:
                 check()
                 clips = range(number * size, min((number + 1) * size, total))
                 done = self._root / f"{number:05d}.json"
-                found = self._kept(done)
-                if found:
+                kept = self._kept(done)
+                if kept:
+                    found = kept
                     bar.update(len(clips))
                 else:
                     reads = _read(self._source, clips, pool, bar)
@@ -200,7 +201,8 @@ class Preparation:
                     _list(skipped, bad)
                 bar.set_postfix(skipped=len(bad))
                 check_share(bad, total, self._max_bad_share)
-                atomic.write(done, json.dumps(found))
+                if not kept:
+                    atomic.write(done, json.dumps(found))
         return last - first, len(bad)
 
     def _kept(self, done: Any) -> dict[str, Any] | None:
