@@ -16,8 +16,6 @@ import pytest
 import soundfile
 from reference import ROOT
 
-from ssl_audio.distributed import over_ray
-
 RATE = 16_000
 # Two machines of one processor each; then the verb, as `ssl-audio VERB …`.
 DRIVER = """
@@ -44,27 +42,6 @@ class Slow(Folder):
         time.sleep(0.05)
         return super().__getitem__(i)
 """
-
-
-def test_what_a_part_takes_of_a_machine():
-    def nodes(*some):
-        return [{"Alive": alive, "Resources": found} for alive, found in some]
-
-    head, small, large = {"memory": 1.0}, {"CPU": 8.0}, {"CPU": 20.0}
-    gpus = {"CPU": 32.0, "GPU": 4.0}
-    assert over_ray.shares(nodes((True, head), (True, small), (True, large)), False) == (8, 0, 3)
-    assert over_ray.shares(nodes((True, small), (False, large)), True) == (8, 0, 1)
-    assert over_ray.shares(nodes((True, small), (True, gpus)), True) == (8, 1, 4)
-    assert over_ray.shares(nodes((True, small), (True, gpus)), False) == (8, 0, 5)
-    assert over_ray.shares(nodes((True, head)), False) == (1, 0, 1)
-
-
-def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
-    from ssl_audio.data import prepare
-
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'ssl_audio\[ray\]'"):
-        prepare.main(["--source=synthetic", f"--output={tmp_path / 'out'}", "--engine=ray"])
 
 
 @pytest.fixture(scope="module")
