@@ -36,7 +36,7 @@ fuzz: $(VENV)/installed
 	$(BIN)/python tests/fuzz.py
 
 test-cluster: $(VENV)/installed
-	$(BIN)/pip install --quiet kubernetes-validate
+	$(BIN)/pip install --quiet kubernetes-validate ray s3fs 'moto[server]'
 	$(BIN)/python -m pytest -rs -m cluster tests/cluster
 	$(BIN)/python -m pytest tests/test_launch.py tests/distributed/test_environment.py
 	PYTHON=$(abspath $(BIN))/python bash tests/cluster/slurm.sh

@@ -72,6 +72,7 @@ setup(
         "s3": ["s3fs"],  # in Amazon's
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
+        "ray": ["ray>=2.40"],  # parts of prepare, embed and search index on a Ray cluster
         "search": SEARCH,
         "tensorboard": ["tensorboard"],
         "text": TEXT,

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -63,7 +64,9 @@ def test_scripts_parse_and_end_in_the_same_verb(path):
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", path], check=True)
     text = path.read_text()
-    assert len(text.splitlines()) <= 60 and "-m ssl_audio.train" in text
+    # Work in parts is no training run; what submits it hands all options on.
+    last = {"parts.sbatch": "-m ssl_audio ", "parts.sh": "parts.sbatch"}
+    assert len(text.splitlines()) <= 60 and last.get(path.name, "-m ssl_audio.train") in text
 
 
 def stub(folder, body):
@@ -122,6 +125,57 @@ def test_local_numbers_its_processes_and_passes_on_signals_and_failures(tmp_path
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
     assert all((tmp_path / f"{i}.end").exists() for i in range(2))
+
+
+SBATCH = """
+printf '%s\\n' "$*" >>LOG
+[[ "$*" == *--array* ]] && echo "17;here" || echo 18
+"""
+SRUN = '[[ "$1" == --cpus-per-task=* ]] && shift; exec "$@"'
+
+
+def test_slurm_does_the_parts_as_an_array_and_then_the_merge(tmp_path):
+    """With a Slurm that only writes down what it is asked; then its tasks as Slurm would start them."""
+    log, bin = tmp_path / "log", tmp_path / "bin"
+    bin.mkdir()
+    for name, body in (("sbatch", SBATCH.replace("LOG", str(log))), ("srun", SRUN)):
+        (bin / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (bin / name).chmod(0o755)
+    slurm = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    slurm |= {"PATH": f"{bin}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    slurm |= {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "MALLOC_TOP_PAD_": "0"}
+    command = ["prepare", "--source=synthetic", "--set=size=7", "--set=seconds=0.1"]
+    command += ["--shard-size=2", "--output", "a folder"]
+
+    def run(*arguments, **more):
+        return subprocess.run(
+            list(map(str, arguments)),
+            env=slurm | more,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    script = LAUNCH / "slurm/parts.sbatch"
+    for wrong in (["0", *command], ["prepare"], ["3"], []):
+        done = run(LAUNCH / "slurm/parts.sh", *wrong)
+        assert done.returncode == 2 and "N VERB OPTIONS" in done.stderr and not log.exists()
+    done = run(LAUNCH / "slurm/parts.sh", "--mem=8G", "3", *command)
+    assert done.stdout == "parts: job 17; merge: job 18, when all of them have ended well\n"
+    asked = " ".join(["3", *command])
+    assert log.read_text().splitlines() == [
+        f"--parsable --mem=8G --array=1-3 {script} {asked}",
+        "--parsable --mem=8G --dependency=afterok:17 --kill-on-invalid-dep=yes "
+        f"--output=slurm-%j.out {script} {asked}",
+    ]
+    for task in (1, 3):
+        done = run("bash", script, "3", *command, SLURM_ARRAY_TASK_ID=str(task))
+        assert done.returncode == 0 and f"part {task}/3 in a folder" in done.stdout, done.stderr
+    done = run("bash", script, "3", *command)
+    assert done.returncode == 1 and "part 2/3 is missing" in done.stderr
+    run("bash", script, "3", *command, SLURM_ARRAY_TASK_ID="2")
+    done = run("bash", script, "3", *command)
+    assert done.returncode == 0 and "7 clips in a folder" in done.stdout, done.stderr
 
 
 def wait_for(path: pathlib.Path, seconds: float = 20) -> None:

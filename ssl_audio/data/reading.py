@@ -116,8 +116,9 @@ def reading(
     bad: dict[str, str],
     max_bad_share: float,
     numbers: Sequence[int] | None = None,
+    total: int | None = None,
 ) -> Iterator[Any]:
-    """Yield the audio of a source under a progress bar; note in `read` which clips it was.
+    """Yield the audio of a source under a progress bar of `total` clips; note in `read` which clips it was.
 
     A clip that comes in pieces ends early where it cannot be read on, and is in `bad` then.
     """
@@ -138,10 +139,11 @@ def reading(
             log.warning("skipped %s: %s", id, error)
 
     numbers = range(len(source)) if numbers is None else numbers
+    total = len(source) if total is None else total
     with (
         tqdm(
-            total=len(source),
-            initial=len(source) - len(numbers),
+            total=total,
+            initial=total - len(numbers),
             unit="clip",
             desc=desc or None,
             dynamic_ncols=True,
@@ -156,4 +158,4 @@ def reading(
             yield audio if isinstance(audio, np.ndarray) else pieces(audio, example["id"])
             bar.update()
         check_share(bad, len(source), max_bad_share)
-        bar.update(len(source) - bar.n)
+        bar.update(total - bar.n)

@@ -216,8 +216,11 @@ def content(path: pathlib.Path) -> tuple[int, str]:
         return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_records(path: pathlib.Path, records: Iterable[np.ndarray], *, compress: bool) -> None:
-    """Write waveforms [S] in [-1, 1] as int16 to an ArrayRecord file, whole or not at all."""
+def write_records(path: Any, records: Iterable[np.ndarray], *, compress: bool) -> tuple[int, str]:
+    """Write waveforms [S] in [-1, 1] as int16 to an ArrayRecord file or object, whole or not at all.
+
+    Returns its `content`.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     with atomic.path(path) as partial:
@@ -227,6 +230,7 @@ def write_records(path: pathlib.Path, records: Iterable[np.ndarray], *, compress
         for audio in records:
             writer.write(to_int16(audio).tobytes())
         writer.close()
+        return content(partial)
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:

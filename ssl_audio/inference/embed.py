@@ -15,7 +15,7 @@ import itertools
 import json
 import logging
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +27,10 @@ from ssl_audio.data.listing import AudioFiles, audio_files
 from ssl_audio.data.reading import check_share, reading
 from ssl_audio.data.source import Clip, Example, Files, SourceInfo
 from ssl_audio.inference.pooling import PADS, POOLS, SPECIAL, Features, Pooled
-from ssl_audio.storage import atomic, columns
-from ssl_audio.storage.partial_results import Parts
+from ssl_audio.storage import atomic, columns, division
+from ssl_audio.storage.division import Division, Part
+from ssl_audio.storage.partial_results import Joined, Parts
+from ssl_audio.storage.remote import Remote, place
 
 if TYPE_CHECKING:
     from ssl_audio.inference.encoder import Encoder
@@ -113,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         help="windows encoded together; fewer take less memory",
     )
+    division.add_options(made)
     return made
 
 
@@ -123,7 +126,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser().error(f"--batch-size {args.batch_size}: wanted at least 1")
     if args.frames and args.pool == SPECIAL:
         parser().error("--pool special is of tokens that are no frames; run it without --frames")
-    output = _possible(pathlib.Path(args.output))
+    division.check(parser(), args)
+    run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line asks, or the part of it that `args.part` names."""
+    output = _possible(place(args.output))
+    folder = output.with_name(f"{output.name}.parts")
+    if args.engine:
+        return division.spread(__name__, args, folder, gpu=True)
+    if args.merge and not (folder / division.NAME).is_file() and output.is_file():
+        print(f"{output}: merged before, and no part is left")
+        return
     from ssl_audio.inference.load import load
 
     encoder = load(args.checkpoint, args.step, trust=args.trust).encoder
@@ -135,30 +150,102 @@ def main(argv: Sequence[str] | None = None) -> None:
     ids = [source.meta(i)["id"] for i in range(len(source))]
     names = ("layer", "pool", "frames", "batch_size", "channels", "pad")
     settings = {"checkpoint": _digest(encoder), **{name: getattr(args, name) for name in names}}
-    parts = Parts(output.with_name(f"{output.name}.parts"), settings)
+    if args.part or args.merge:
+        listed = hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]
+        whole = {**settings, "files": len(ids), "list": listed}
+        work = Division(folder, whole, args.part.of if args.part else None)
+        if args.part:
+            return _do(encoder, source, ids, work, settings, args)
+        if not work.merged:
+            _join(encoder, source, ids, work, settings, output, args)
+        return work.remove()
 
+    parts = Parts(folder, settings)
     channels.forget()
-    bad = _embed(encoder, source, ids, parts, args)
-    done = [id for id in ids if id in parts.finished]
+    bad = _embed(encoder, source, ids, range(len(ids)), parts, args)
+    _write(encoder, source, ids, parts, bad, channels.lost(), output, args.frames)
+    parts.remove()
+
+
+def _do(
+    encoder: Encoder,
+    source: Paths,
+    ids: Sequence[str],
+    work: Division,
+    settings: Mapping[str, Any],
+    args: argparse.Namespace,
+) -> None:
+    """Do the part `args.part`, unless that was done."""
+    part: Part = args.part
+    with work.work(part) as check:
+        if check is None:
+            print(f"part {part}: done before")
+            return
+        parts, numbers = Parts(work.at(part), settings), part.share(len(ids))
+        channels.forget()
+        bad = _embed(encoder, source, ids, numbers, parts, args, check)
+        files = sum(ids[i] in parts.finished for i in numbers)
+        check()
+        work.finish(part, {"files": files, "bad": bad, "lost": channels.lost()})
+    print(f"part {part}: {files} files embedded, {len(bad)} skipped")
+
+
+def _join(
+    encoder: Encoder,
+    source: Paths,
+    ids: Sequence[str],
+    work: Division,
+    settings: Mapping[str, Any],
+    output: pathlib.Path | Remote,
+    args: argparse.Namespace,
+) -> None:
+    """Write what all parts found, in the order in which one machine would."""
+    records, some = work.records(), []
+    for part, record in zip(work.parts, records, strict=True):
+        parts = Parts(work.at(part), settings)
+        if len(parts.finished) != record["files"]:
+            raise ValueError(
+                f"{work.at(part)}: {len(parts.finished)} files, but part {part} had {record['files']}: "
+                f"remove this folder and do the part again."
+            )
+        some.append(parts)
+    bad = {id: cause for record in records for id, cause in record["bad"].items()}
+    check_share(bad, len(ids), args.max_bad_share)
+    lost = sum(record["lost"] for record in records)
+    _write(encoder, source, ids, Joined(some), bad, lost, output, args.frames)
+
+
+def _write(
+    encoder: Encoder,
+    source: Paths,
+    ids: Sequence[str],
+    parts: Parts | Joined,
+    bad: Mapping[str, str],
+    lost: int,
+    output: pathlib.Path | Remote,
+    frames: bool,
+) -> None:
+    """Write the tables and say what is in them; `lost`: files in which averaging channels loses much."""
+    finished = parts.finished
+    done = [id for id in ids if id in finished]
     if not done:
         raise ValueError(f"none of the {len(ids)} files could be read.")
     if output.suffix == ".npz":
         with atomic.file(output) as file:
-            columns.write_npz(file, _columns(encoder, parts, done, args.frames))
+            columns.write_npz(file, _columns(encoder, parts, done, frames))
     else:
-        if args.frames:
+        if frames:
             with atomic.file(output.with_suffix(".frames.parquet")) as file:
                 columns.write_parquet(file, _frame_rows(encoder, parts, done))
         with atomic.file(output) as file:
             columns.write_parquet(file, _clip_rows(parts, done))
     width = len(parts.vector(done[0]))
-    parts.remove()
     print(f"{output}: embedding {len(done)} x {width}; {len(bad)} of {len(ids)} files skipped")
     for cause in bad.values():
         print(f"skipped {cause}")
     if source.info.left_out:
         print(f"left out: {source.info.left_out}")
-    if lost := channels.lost():
+    if lost:
         print(
             f"averaging channels loses more than {channels.MOST_LOST:g} dB in {lost} of these files: "
             "--channels loudest keeps it"
@@ -166,14 +253,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _embed(
-    encoder: Encoder, source: Paths, ids: Sequence[str], parts: Parts, args: argparse.Namespace
+    encoder: Encoder,
+    source: Paths,
+    ids: Sequence[str],
+    numbers: range,
+    parts: Parts,
+    args: argparse.Namespace,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
-    """Embed what `parts` does not hold yet; return the files that could not be read, and why."""
+    """Embed which of `numbers` `parts` does not hold yet; return the files that could not be read, and why.
+
+    `check`: raises when the work is another's now.
+    """
     finished, bad = parts.finished, {}
     read: list[int] = []
-    left = [i for i, id in enumerate(ids) if id not in finished]
-    if len(left) < len(ids):
-        log.info("%d of %d files were finished before", len(ids) - len(left), len(ids))
+    left = [i for i in numbers if ids[i] not in finished]
+    if len(left) < len(numbers):
+        log.info("%d of %d files were finished before", len(numbers) - len(left), len(numbers))
 
     layer, rows, pool = encoder.readout(args.layer, args.pool)
 
@@ -182,10 +278,18 @@ def _embed(
             return _Kept(rows, pool, parts, ids[read[number]])
         return Pooled(rows, pool)
 
-    clips = reading(source, read, bad=bad, max_bad_share=args.max_bad_share, numbers=left)
+    clips = reading(
+        source,
+        read,
+        bad=bad,
+        max_bad_share=args.max_bad_share,
+        numbers=left,
+        total=len(numbers),
+    )
     try:
         for number, pooled in encoder.stream(clips, (layer,), collect, pad=args.pad):
             id = ids[read[number]]
+            check()
             if id in bad:
                 continue
             if np.isfinite(pooled[0]).all():
@@ -199,7 +303,7 @@ def _embed(
     return bad
 
 
-def _possible(path: pathlib.Path) -> pathlib.Path:
+def _possible(path: pathlib.Path | Remote) -> pathlib.Path | Remote:
     """Return the output's path, having seen that it can be written."""
     if path.suffix not in (".npz", ".parquet"):
         raise ValueError(f"--output {path}: wanted a name that ends in .npz or .parquet.")
@@ -225,7 +329,7 @@ def _digest(encoder: Encoder) -> str:
 
 
 def _columns(
-    encoder: Encoder, parts: Parts, ids: Sequence[str], frames: bool
+    encoder: Encoder, parts: Parts | Joined, ids: Sequence[str], frames: bool
 ) -> dict[str, columns.Column]:
     vectors = (parts.vector(id)[None] for id in ids)
     shape = len(ids), len(parts.vector(ids[0]))
@@ -244,13 +348,15 @@ def _columns(
     return found
 
 
-def _clip_rows(parts: Parts, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _clip_rows(parts: Parts | Joined, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     for first in range(0, len(ids), ROWS):
         some = ids[first : first + ROWS]
         yield {"id": some, "embedding": np.stack([parts.vector(id) for id in some])}
 
 
-def _frame_rows(encoder: Encoder, parts: Parts, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _frame_rows(
+    encoder: Encoder, parts: Parts | Joined, ids: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     for id in ids:
         times, first = encoder.times(parts.length(id)), 0
         for frames in parts.frames(id):

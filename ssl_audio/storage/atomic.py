@@ -1,22 +1,29 @@
 """Write files whole or not at all; the only file of the package that does so.
 
-A file takes its name only when all of it is on disk; a kill leaves `.NAME.partial` at most.
+A file takes its name only when all of it is on disk; a kill leaves `.NAME.partial` at most. An object of a
+store (`remote.py`) is made from a file that is complete on this machine.
 """
 
 import contextlib
 import errno
 import os
 import pathlib
+import tempfile
+import uuid
 from collections.abc import Iterator
 from typing import IO
 
+from ssl_audio.storage.remote import Remote
 
-def check(final: pathlib.Path) -> None:
+
+def check(final: pathlib.Path | Remote) -> None:
     """See that a file can be written, before hours are spent on what goes into it; make its folder.
 
     Raises:
       ValueError: it cannot, with the cause.
     """
+    if isinstance(final, Remote):
+        return _try_remote(final.parent)
     try:
         if final.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
@@ -26,12 +33,14 @@ def check(final: pathlib.Path) -> None:
         raise ValueError(f"{final}: cannot be written: {error.strerror or error}.") from None
 
 
-def check_folder(folder: pathlib.Path) -> None:
+def check_folder(folder: pathlib.Path | Remote) -> None:
     """See that files can be written into a folder, which need not exist yet.
 
     Raises:
       ValueError: they cannot, with the cause.
     """
+    if isinstance(folder, Remote):
+        return _try_remote(folder)
     try:
         folder = folder.absolute()
         _try(next(place for place in (folder, *folder.parents) if place.exists()))
@@ -48,12 +57,28 @@ def _try(folder: pathlib.Path) -> None:
             trial.unlink()
 
 
+def _try_remote(folder: Remote) -> None:
+    trial = folder / f".{uuid.uuid4().hex}.partial"
+    try:
+        trial.put(b"0")
+        trial.unlink()
+    except Exception as error:  # each store has its own
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder}: cannot be written: {said:.300}") from None
+
+
 @contextlib.contextmanager
-def path(final: pathlib.Path, mark: str = "") -> Iterator[pathlib.Path]:
+def path(final: pathlib.Path | Remote, mark: str = "") -> Iterator[pathlib.Path]:
     """Give a path to write to; what is there becomes `final` unless the body raises.
 
     `mark`: tells writers apart that may write the same file at the same time.
     """
+    if isinstance(final, Remote):
+        with tempfile.TemporaryDirectory(prefix="ssl_audio-") as scratch:
+            partial = pathlib.Path(scratch, final.name)
+            yield partial
+            final.upload(partial)
+        return
     partial = final.with_name(f".{final.name}{mark}.partial")
     try:
         yield partial
@@ -65,13 +90,16 @@ def path(final: pathlib.Path, mark: str = "") -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def file(final: pathlib.Path) -> Iterator[IO[bytes]]:
+def file(final: pathlib.Path | Remote) -> Iterator[IO[bytes]]:
     """Open a file to write bytes to."""
     with path(final) as partial, open(partial, "wb") as opened:
         yield opened
 
 
-def write(final: pathlib.Path, content: bytes | str) -> None:
-    """Write a file; text as UTF-8."""
-    with file(final) as opened:
-        opened.write(content.encode() if isinstance(content, str) else content)
+def write(final: pathlib.Path | Remote, content: bytes | str, mark: str = "") -> None:
+    """Write a file; text as UTF-8. `mark`: see `path`."""
+    content = content.encode() if isinstance(content, str) else content
+    if isinstance(final, Remote):
+        return final.put(content)
+    with path(final, mark) as partial:
+        partial.write_bytes(content)

@@ -15,10 +15,14 @@ import time
 import uuid
 from typing import Any
 
+from ssl_audio.storage import atomic
+from ssl_audio.storage.remote import Remote
+
 log = logging.getLogger("ssl_audio")
 
 NAME = "lock"
 POLL = 0.5  # s
+HINT = "Stop it or wait for its end, or use another --workdir."
 
 
 class Lock:
@@ -31,8 +35,9 @@ class Lock:
       ValueError: another run is at work in the workdir, with host, process and time.
     """
 
-    def __init__(self, workdir: pathlib.Path, expires: float = 60.0):
+    def __init__(self, workdir: pathlib.Path, expires: float = 60.0, hint: str = HINT):
         self.workdir, self.path, self.expires = workdir, workdir / NAME, max(expires, 1.0)
+        self.hint, self.held = hint, False
         self.mine = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -48,6 +53,7 @@ class Lock:
     def __enter__(self) -> "Lock":
         self.workdir.mkdir(parents=True, exist_ok=True)
         self._take()
+        self.held = True
         self.thread.start()
         return self
 
@@ -57,11 +63,12 @@ class Lock:
         with contextlib.suppress(OSError):
             if (_read(self.path) or {}).get("token") == self.mine["token"]:
                 self.path.unlink()
-        os.close(self.file)
+        if self.file >= 0:
+            os.close(self.file)
 
     def check(self) -> None:
         """Raise RuntimeError when another run has taken over, or the workdir is gone."""
-        if self.file < 0:  # not the first process
+        if not self.held:  # not the first process
             return
         if not self.lost and not self.workdir.is_dir():
             self.lost = "it was removed while the run was under way"
@@ -114,8 +121,7 @@ class Lock:
 
     def _refusal(self, owner: dict[str, Any] | None) -> ValueError:
         return ValueError(
-            f"{self.workdir}: another run is at work here: {_named(owner)}. Stop it or wait for its "
-            "end, or use another --workdir."
+            f"{self.workdir}: another run is at work here: {_named(owner)}. {self.hint}"
         )
 
     def _beat(self) -> None:
@@ -133,6 +139,67 @@ class Lock:
                 return
 
 
+class Lease(Lock):
+    """The same in an object store, which locks nothing: its owner writes the object anew as a sign of life.
+
+    Whoever finds one watches it for `expires` s. Of two that come at once the later writer has it.
+    """
+
+    workdir: Any  # Remote
+    path: Any
+
+    def check(self) -> None:
+        """Raise RuntimeError when another has taken over."""
+        if self.lost:
+            raise RuntimeError(f"{self.workdir}: {self.lost}. This run ends.")
+
+    def _take(self) -> None:
+        owner = first = _read(self.path)
+        began = time.monotonic()
+        if first is not None:
+            log.warning(
+                "%s: locked by %s; watching for up to %g s whether it lives",
+                self.workdir, _named(first), self.expires,
+            )  # fmt: skip
+        while owner is not None and time.monotonic() - began <= self.expires:
+            if owner != first:
+                raise self._refusal(owner)
+            time.sleep(POLL)
+            owner = _read(self.path)
+        if owner is not None:
+            log.warning("%s: taking over from %s, which died", self.workdir, _named(owner))
+        self._sign()
+        time.sleep(2 * POLL)  # longer than from another's look to its writing
+        if (owner := _read(self.path)) is None or owner["token"] != self.mine["token"]:
+            raise self._refusal(owner)
+
+    def _sign(self) -> None:
+        self.mine["sign"] = self.mine.get("sign", 0) + 1
+        atomic.write(self.path, json.dumps(self.mine))
+
+    def _beat(self) -> None:
+        while not self.over.wait(self.expires / 4):
+            with contextlib.suppress(OSError):  # a store away for a moment
+                owner = _read(self.path)
+                if owner is None or owner["token"] != self.mine["token"]:
+                    who = "nobody" if owner is None else _named(owner)
+                    self.lost = f"{who} holds it now, since this one gave no sign of life"
+                    return
+                self._sign()
+
+
+def hold(folder: pathlib.Path | Remote, expires: float = 60.0, hint: str = HINT) -> Lock:
+    """Return the lock of a folder, on a file system or in an object store."""
+    kind: Any = Lease if isinstance(folder, Remote) else Lock
+    return kind(folder, expires, hint)
+
+
+def owner(folder: pathlib.Path | Remote) -> str:
+    """Return who holds a folder or died with it, or nothing."""
+    found = _read(folder / NAME)
+    return _named(found) if found else ""
+
+
 def _hold(file: int) -> bool | None:
     """Return whether the kernel's lock of a file could be had; None: it has none here."""
     try:
@@ -146,7 +213,7 @@ def _hold(file: int) -> bool | None:
     return True
 
 
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
+def _read(path: pathlib.Path | Remote) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, FileNotFoundError):

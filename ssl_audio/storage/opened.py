@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.storage.remote import Remote
+
 # What damaged files make the standard library and NumPy raise.
 DAMAGE = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError,
@@ -48,7 +50,9 @@ def naming(where: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike, wanted: str, *more: type[Exception]) -> Iterator[None]:
+def reading(
+    path: str | os.PathLike | Remote, wanted: str, *more: type[Exception]
+) -> Iterator[None]:
     """Turn what a library raises about a damaged file into the one form of error.
 
     Args:
@@ -68,13 +72,13 @@ def reading(path: str | os.PathLike, wanted: str, *more: type[Exception]) -> Ite
         raise error(path, f"what cannot be read ({short(found)})", wanted) from None
 
 
-def text(path: str | os.PathLike, wanted: str) -> str:
+def text(path: str | os.PathLike | Remote, wanted: str) -> str:
     """Return a file's text, UTF-8 with or without a byte-order mark.
 
     Raises:
       ValueError: it is empty or not UTF-8.
     """
-    content = pathlib.Path(path).read_bytes()
+    content = (path if isinstance(path, Remote) else pathlib.Path(path)).read_bytes()
     if not content.strip():
         raise error(path, "an empty file" if not content else "nothing but blanks", wanted)
     try:
@@ -99,7 +103,7 @@ def parsed(content: str | bytes, where: Any, wanted: str, kind: type = dict) -> 
     return found
 
 
-def json_file(path: str | os.PathLike, wanted: str, kind: type = dict) -> Any:
+def json_file(path: str | os.PathLike | Remote, wanted: str, kind: type = dict) -> Any:
     """Return a file of JSON.
 
     Args:

@@ -5,13 +5,17 @@ A part is one file, whole or absent: a line of JSON that says what lies where, t
 
 import json
 import pathlib
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssl_audio.storage import atomic, opened
+from ssl_audio.storage.remote import Remote
 
 SETTINGS = "settings.json"
 BYTES = 2**25  # a part is written when this much has come together,
@@ -19,7 +23,7 @@ SHARE = 0.01  # or after this share of the time the run has taken, and at least 
 
 
 class _Place(NamedTuple):
-    path: pathlib.Path
+    path: Any
     offset: int  # bytes
     shape: tuple[int, ...]
 
@@ -34,8 +38,9 @@ class Parts:
       ValueError: the folder holds the parts of a run with other settings.
     """
 
-    def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any]):
+    def __init__(self, folder: pathlib.Path | Remote, settings: Mapping[str, Any]):
         self._folder, self._settings = folder, dict(settings)
+        self._copies: dict[Any, pathlib.Path] = {}  # of objects of a store, on this machine
         self._vectors: dict[str, tuple[int, _Place]] = {}  # by clip: of which run, and where
         self._frames: dict[tuple[int, str], list[_Place]] = {}  # by run and clip
         self._run = self._number = 0  # in the name of the next part
@@ -64,11 +69,11 @@ class Parts:
 
     def vector(self, id: str) -> np.ndarray:
         """Return a finished clip's vector [D']."""
-        return _read(self._vectors[id][1])
+        return self._read(self._vectors[id][1])
 
     def frames(self, id: str) -> Iterator[np.ndarray]:
         """Yield a finished clip's frames [n, D], piece by piece."""
-        return map(_read, self._pieces(id))
+        return map(self._read, self._pieces(id))
 
     def length(self, id: str) -> int:
         """Return how many frames a finished clip has."""
@@ -124,10 +129,10 @@ class Parts:
                 f"({changes}). Go on with its settings, or remove the folder to start anew."
             )
 
-    def _index(self, path: pathlib.Path) -> int:
+    def _index(self, path: Any) -> int:
         """Take note of what a part holds; return which run wrote it."""
         wanted = f"a part of an interrupted run. Remove {self._folder} to start anew"
-        with opened.reading(path, wanted), open(path, "rb") as file:
+        with opened.reading(path, wanted), path.open("rb") as file:
             run = int(path.stem.partition("-")[0])
             index = json.loads(file.readline())
             start, size = file.tell(), path.stat().st_size
@@ -145,7 +150,40 @@ class Parts:
     def _pieces(self, id: str) -> list[_Place]:
         return self._frames.get((self._vectors[id][0], id), [])
 
+    def _read(self, place: _Place) -> np.ndarray:
+        path = place.path
+        if isinstance(path, Remote):
+            if path not in self._copies:
+                if not self._copies:
+                    self._scratch = pathlib.Path(tempfile.mkdtemp(prefix="ssl_audio-"))
+                    weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+                copy = self._scratch / path.name
+                path.download(copy)
+                self._copies[path] = copy
+            path = self._copies[path]
+        values = np.fromfile(path, np.float32, int(np.prod(place.shape)), offset=place.offset)
+        return values.reshape(place.shape)
 
-def _read(place: _Place) -> np.ndarray:
-    values = np.fromfile(place.path, np.float32, int(np.prod(place.shape)), offset=place.offset)
-    return values.reshape(place.shape)
+
+class Joined:
+    """The finished clips of several `Parts`, read as if they were one."""
+
+    def __init__(self, some: Sequence[Parts]):
+        self._of = {id: parts for parts in some for id in parts.finished}
+
+    @property
+    def finished(self) -> set[str]:
+        """The clips whose results are complete."""
+        return set(self._of)
+
+    def vector(self, id: str) -> np.ndarray:
+        """Return a clip's vector [D']."""
+        return self._of[id].vector(id)
+
+    def frames(self, id: str) -> Iterator[np.ndarray]:
+        """Yield a clip's frames [n, D], piece by piece."""
+        return self._of[id].frames(id)
+
+    def length(self, id: str) -> int:
+        """Return how many frames a clip has."""
+        return self._of[id].length(id)

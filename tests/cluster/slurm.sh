@@ -111,6 +111,28 @@ losses() { # without what depends on the machine's speed
   sed -E 's/, "(clips_per_second|input_wait|flops_utilisation)": [^,}]*//g' "$work/$1/metrics.jsonl"
 }
 
+# prepare as an array of three parts, one of which is put back into the queue while it runs, and the merge.
+prepare=(prepare --source=synthetic --set=size=6000 --set=seconds=1.0 --shard-size=50 --workers=1)
+"$python" -m ssl_audio "${prepare[@]}" --output "$work/one" &>/dev/null
+said=$(launch/slurm/parts.sh --cpus-per-task=1 --mem=0 --chdir="$PWD" 3 "${prepare[@]}" \
+  --output "$work/many")
+parts=$(sed -n 's/parts: job \([0-9]*\);.*/\1/p' <<<"$said")
+merge=$(sed -n 's/.*merge: job \([0-9]*\),.*/\1/p' <<<"$said")
+for _ in $(seq 600); do
+  [ "$(find "$work/many" -name '0*.json' 2>/dev/null | wc -l)" -ge 3 ] && break
+  sleep 0.1
+done
+scontrol requeue "${parts}_1"
+for _ in $(seq 60); do
+  scontrol update JobId="${parts}_1" StartTime=now 2>/dev/null || true
+  [[ $(state "$merge") =~ PENDING|RUNNING|COMPLETING ]] || break
+  sleep 2
+done
+until_done "$merge"
+diff -r "$work/one" "$work/many"
+rm -f "slurm-${parts}_"*.out "slurm-$merge.out"
+echo "PASSED: prepare in three parts, one of them started twice, has the bytes of one machine"
+
 # Two runs as two steps of one job: each has a port of its own.
 cat >"$work/steps.sh" <<'STEPS'
 #!/usr/bin/env bash
