@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _TRIES = 20  # unreadable clips in a row before giving up
 _ENDLESS = 2**62
+_TOGETHER = 4  # clips at most that a thread reads before it hands them over
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,15 @@ class Pipeline:
             )
         self._check_sources()
         rows = self.batch_size // shards
+        # As many as leave work for all threads: to hand clips over one by one costs more.
+        together = rows // (max(1, self.threads) * max(1, self.workers))
+        together = min(max(1, together), _TOGETHER)
         # Two batches read ahead, others in hand or about to be given back: fewer than five were seen.
-        check_shared_memory(self.workers, self._clip_bytes() * (5 * rows + 4 * self.workers))
+        waiting = 5 * rows + 4 * self.workers * together
+        check_shared_memory(self.workers, self._clip_bytes() * waiting)
         numbers = range(start_step * rows, _ENDLESS)  # of the clips that this host reads
         draw = functools.partial(self._draw_row, rows, shard * rows)
-        clips = read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
+        clips = read_ahead(draw, numbers, self.workers, self.threads, 2 * rows, together)
         return self._batched(clips, rows)
 
     def _batched(self, clips: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:

@@ -8,11 +8,12 @@ import functools
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ssl_audio.data import open_files
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import Example, Source
 
@@ -89,13 +90,31 @@ def _attempt(source: Source, numbers: Sequence[int], k: int) -> Example | str:
 
 
 def read_ahead(
-    read: Callable[[int], Any], positions: range, workers: int, threads: int, ahead: int
-) -> Any:
-    """Return a closable iterator of read(position) in order, from threads or processes."""
+    read: Callable[[int], Any],
+    positions: range,
+    workers: int,
+    threads: int,
+    ahead: int,
+    together: int = 1,
+) -> Generator[Any, None, None]:
+    """Yield read(position) in order, from threads or processes.
+
+    Args:
+      read: called once for each position.
+      positions: which, one after the other.
+      workers: processes.
+      threads: of each process.
+      ahead: so many are read ahead.
+      together: so many one after the other are read by the same thread. Handing one over costs about as
+        much as reading a second of prepared sound; more than that, and the first come later.
+    """
     import grain  # imports jax: only those who read pay
 
+    open_files.raise_limit()
+    groups = -(-len(positions) // together)
+    ahead = max(1, ahead // together)
     options = grain.ReadOptions(threads, max(ahead, threads) if threads else 0)
-    data = grain.MapDataset.range(positions.start, positions.stop, positions.step).map(read)
+    data = grain.MapDataset.range(groups).map(functools.partial(_group, read, positions, together))
     data = data.to_iter_dataset(options)
     if workers:
         from absl import flags
@@ -105,7 +124,13 @@ def read_ahead(
         data = data.mp_prefetch(
             grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
         )
-    return iter(data)
+    with contextlib.closing(iter(data)) as found:
+        for some in found:
+            yield from some
+
+
+def _group(read: Callable[[int], Any], positions: range, together: int, number: int) -> list[Any]:
+    return [read(position) for position in positions[number * together : (number + 1) * together]]
 
 
 def reading(

@@ -13,11 +13,13 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ssl_audio.data import open_files
 from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.records import Records
 from ssl_audio.data.source import FIELDS, Example, SourceInfo, folder
 from ssl_audio.storage import atomic, opened
 
@@ -62,6 +64,7 @@ class Shards:
         try:
             audio = np.frombuffer(self._records[self._kept[i]], "<i2")
         except (RuntimeError, OSError, ValueError, IndexError) as error:
+            open_files.check(error, self.root)
             raise DecodeError(f"{self.root}: clip {meta['id']}: {error}") from error
         return {"audio": from_int16(audio), **meta}
 
@@ -98,14 +101,9 @@ class Shards:
         return local(self.root, shard["file"], edition=hashlib.sha256(text.encode()).hexdigest())
 
     @functools.cached_property
-    def _records(self) -> Any:
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-        parts: Any = [
-            _Whole(str(self._local(shard)), 0, shard["count"], shard["count"])
-            for shard in self._index["shards"]
-        ]
-        return ArrayRecordDataSource(parts)
+    def _records(self) -> Records:
+        files = self._index["shards"]
+        return Records([self._local(file) for file in files], [file["count"] for file in files])
 
 
 def checked(index: dict[str, Any], path: pathlib.Path, root: str) -> dict[str, Any]:
@@ -145,15 +143,6 @@ def checked(index: dict[str, Any], path: pathlib.Path, root: str) -> dict[str, A
     if total != lengths["id"]:
         raise opened.error(f"{path}: shards", f"{total} clips", f"the {lengths['id']} of `clips`")
     return index
-
-
-class _Whole(NamedTuple):
-    """What ArrayRecord wants to know of a file, so that it need not open each to count."""
-
-    filename: str
-    skip: int
-    take: int
-    examples_in_shard: int
 
 
 def local(
@@ -236,4 +225,4 @@ def to_int16(audio: np.ndarray) -> np.ndarray:
 
 def from_int16(audio: np.ndarray) -> np.ndarray:
     """Return int16 audio as float32 in [-1, 1)."""
-    return audio.astype(np.float32) / np.float32(32768.0)
+    return np.multiply(audio, np.float32(1 / 32768), dtype=np.float32)
