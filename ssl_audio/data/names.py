@@ -5,25 +5,31 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ssl_audio.data.tables import Row
-
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 log = logging.getLogger(__name__)
 
 
-def several(rows: Sequence[Row], key: str, known: Sequence[str], where: str) -> list[list[str]]:
-    """Return the names in a column of labels, which may have several in a row.
+def several(
+    values: Sequence[Any], places: Sequence[str], key: str, known: Sequence[str], where: str
+) -> list[list[str]]:
+    """Return the names in each cell of a column of labels, which may have several in a row.
 
     Text is split at ";" if there is one anywhere in the column, otherwise at ","; not where it is a known
     name. JSON may have lists.
 
+    Args:
+      values: the different cells, in the order of the table.
+      places: where each stands first, for messages.
+      key: of the column.
+      known: names that there may be.
+      where: the table, for messages.
+
     Raises:
       ValueError: a list that was written as text, or something else than names.
     """
-    for row in rows:
-        _check_names(row.get(key), known, f"{row.where}: {key}")
-    values = [row.get(key) for row in rows]
+    for value, place in zip(values, places, strict=True):
+        _check_names(value, known, f"{place}: {key}")
     texts = [value for value in values if isinstance(value, str)]
     odd = next((t for t in texts if "|" in t and t not in known), None)
     if odd is not None:

@@ -20,7 +20,7 @@ from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.entries import Arrays, Entry
 from ssl_audio.data.long_audio import LongAudio
 from ssl_audio.data.reading import PAGE, check_share, check_shared_memory, read_ahead
-from ssl_audio.data.source import Example, digest
+from ssl_audio.data.source import Example, coded_labels, content
 from ssl_audio.slots import AnySource, Compose
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class Pipeline:
     def collections(self) -> dict[str, dict[str, Any]]:
         """Return of each source the number of clips and a digest of their metadata."""
         return {
-            name: {"clips": size, "content": digest(self._meta(name, i) for i in range(size))}
+            name: {"clips": size, "content": content(self.sources[name])}
             for name, size in zip(self._names, self._sizes, strict=True)
         }
 
@@ -226,12 +226,7 @@ class Pipeline:
         return mixture.Draws(self._sizes, weights, chances, self.seed, self.shuffle)
 
     def _chances(self, weights: tuple[float, ...] | None) -> np.ndarray:
-        labels = [
-            self._meta(name, i).get("label")
-            for name, size in zip(self._names, self._sizes, strict=True)
-            for i in range(size)
-        ]
-        chances = mixture.balanced(labels)
+        chances = mixture.balanced([coded_labels(self.sources[name]) for name in self._names])
         if weights is not None:
             parts = np.split(chances, np.cumsum(self._sizes)[:-1])
             if not all(part.sum() for part in parts):

@@ -7,7 +7,9 @@ import contextlib
 import functools
 import logging
 import os
+import pickle
 import shutil
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from ssl_audio.data import open_files
 from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.shared_arrays import sharing
 from ssl_audio.data.source import Example, Source
 
 log = logging.getLogger(__name__)
@@ -114,7 +117,8 @@ def read_ahead(
     groups = -(-len(positions) // together)
     ahead = max(1, ahead // together)
     options = grain.ReadOptions(threads, max(ahead, threads) if threads else 0)
-    data = grain.MapDataset.range(groups).map(functools.partial(_group, read, positions, together))
+    group: Callable[[int], Any] = functools.partial(_group, read, positions, together)
+    data = grain.MapDataset.range(groups).map(_Sent(group) if workers else group)
     data = data.to_iter_dataset(options)
     if workers:
         from absl import flags
@@ -127,6 +131,32 @@ def read_ahead(
     with contextlib.closing(iter(data)) as found:
         for some in found:
             yield from some
+
+
+class _Sent:
+    """A function for worker processes: what it knows of the clips is shared with them, not copied."""
+
+    def __init__(self, function: Callable[[int], Any]):
+        import cloudpickle  # as Grain itself
+
+        with sharing():
+            self._content = cloudpickle.dumps(function)
+        self._keep: Any = function  # whose memory the workers look at
+        self._function: Any = None
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int) -> Any:
+        with self._lock:
+            if self._function is None:
+                self._function = pickle.loads(self._content)
+        return self._function(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_content": self._content, "_keep": None, "_function": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
 
 def _group(read: Callable[[int], Any], positions: range, together: int, number: int) -> list[Any]:
