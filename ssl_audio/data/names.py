@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -11,7 +11,11 @@ log = logging.getLogger(__name__)
 
 
 def several(
-    values: Sequence[Any], places: Sequence[str], key: str, known: Sequence[str], where: str
+    values: Sequence[Any],
+    place: Callable[[int], str],
+    key: str,
+    known: Collection[str],
+    where: str,
 ) -> list[list[str]]:
     """Return the names in each cell of a column of labels, which may have several in a row.
 
@@ -20,7 +24,7 @@ def several(
 
     Args:
       values: the different cells, in the order of the table.
-      places: where each stands first, for messages.
+      place: returns where the cell of a number stands first, for messages.
       key: of the column.
       known: names that there may be.
       where: the table, for messages.
@@ -28,8 +32,10 @@ def several(
     Raises:
       ValueError: a list that was written as text, or something else than names.
     """
-    for value, place in zip(values, places, strict=True):
-        _check_names(value, known, f"{place}: {key}")
+    known = frozenset(known)
+    for i, value in enumerate(values):
+        if not isinstance(value, str) or "[" in value:
+            _check_names(value, known, f"{place(i)}: {key}")
     texts = [value for value in values if isinstance(value, str)]
     odd = next((t for t in texts if "|" in t and t not in known), None)
     if odd is not None:
@@ -42,9 +48,8 @@ def several(
 
     def names(value: Any) -> list[str]:
         if isinstance(value, str):
-            return list(
-                filter(None, map(text, [value] if value.strip() in known else value.split(mark)))
-            )
+            some = [value] if value.strip() in known else value.split(mark)
+            return list(filter(None, map(str.strip, some)))
         return [
             name for some in (value if isinstance(value, list) else [value]) if (name := text(some))
         ]
@@ -52,7 +57,7 @@ def several(
     return [names(value) for value in values]
 
 
-def _check_names(value: Any, known: Sequence[str], where: str) -> None:
+def _check_names(value: Any, known: Collection[str], where: str) -> None:
     listed = isinstance(value, str) and value not in known and re.fullmatch(r"\s*\[.*\]\s*", value)
     nested = isinstance(value, dict) or (
         isinstance(value, list) and any(isinstance(name, (list, dict)) for name in value)

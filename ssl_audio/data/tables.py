@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from ssl_audio.storage import opened
 
 JSON = (".jsonl", ".ndjson", ".json")
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
 BLOCK = 16_384  # lines that are read together
 
 log = logging.getLogger(__name__)
@@ -225,13 +227,12 @@ def _delimited(
                 break
             before += 1
 
-    def together() -> Iterator[str]:
-        yield first
-        yield from lines
-
     spaced = bool(columns) or f"{mark} " in first
     reader = csv.reader(
-        lines if columns else together(), delimiter=mark, skipinitialspace=spaced, strict=True
+        lines if columns else itertools.chain([first], lines),
+        delimiter=mark,
+        skipinitialspace=spaced,
+        strict=True,
     )
     names = names or [name.strip() for name in next(iter(_some(reader, path, before, 1)[0]), [])]
     for name in need if names else ():
@@ -250,33 +251,35 @@ def _delimited(
         if not rows:
             return
         # Most tables have nothing but whole rows: to look at each of those takes longer than to read them.
-        odd = set(map(len, rows)) != {len(names)}
-        if odd or not all(any(map(str.strip, row)) for row in rows if not row[0].strip()):
+        cells = list(zip(*rows, strict=True)) if set(map(len, rows)) == {len(names)} else []
+        if not cells or not all(map(str.strip, cells[0])):
             rows, numbers = _whole(rows, numbers, names, path)
-        cells = zip(*rows, strict=True) if rows else ([] for _ in names)
+            cells = zip(*rows, strict=True) if rows else ([] for _ in names)
         yield Block(path, numbers, {n: c for n, c in zip(names, cells, strict=True) if n})
 
 
 def _some(
     reader: Any, path: pathlib.Path, before: int, most: int
-) -> tuple[list[list[str]], list[int]]:
+) -> tuple[list[list[str]], Sequence[int]]:
     """Return rows of a CSV reader and the numbers of their lines, of which `before` were not given it."""
-    rows, numbers = [], []
+    first = reader.line_num
     try:
-        for fields in itertools.islice(reader, most):
-            rows.append(fields)
-            numbers.append(before + reader.line_num)
+        rows = list(itertools.islice(reader, most))
     except csv.Error as error:
         raise opened.error(
             f"{path}, line {before + reader.line_num}",
             f"what is no CSV ({error})",
             "a row of a table",
         ) from None
-    return rows, numbers
+    if reader.line_num - first == len(rows):
+        return rows, range(before + first + 1, before + reader.line_num + 1)
+    # A cell in quotes may go over several lines; a row has the number of its last one.
+    lengths = (1 + sum(len(_LINE_END.findall(field)) for field in fields) for fields in rows)
+    return rows, [before + first + last for last in itertools.accumulate(lengths)]
 
 
 def _whole(
-    rows: list[list[str]], numbers: list[int], names: Sequence[str], path: pathlib.Path
+    rows: list[list[str]], numbers: Sequence[int], names: Sequence[str], path: pathlib.Path
 ) -> tuple[list[list[str]], list[int]]:
     """Return the rows that are not blank, each with a cell per column."""
     found = []
