@@ -6,9 +6,12 @@ Evaluation and embedding iterate `examples`; `pipeline.py` reads its batches wit
 import contextlib
 import functools
 import logging
+import multiprocessing
 import os
 import pickle
+import re
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SHARED = "/dev/shm"  # through which worker processes hand over what they read
 PAGE = 4096  # bytes
+_DEATH = re.compile(r"terminated unexpectedly with exit code (-?\d+)")
 
 
 def examples(
@@ -128,9 +132,46 @@ def read_ahead(
         data = data.mp_prefetch(
             grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
         )
-    with contextlib.closing(iter(data)) as found:
+    with contextlib.closing(iter(data)) as found, _named_death():
         for some in found:
             yield from some
+
+
+@contextlib.contextmanager
+def _named_death() -> Iterator[None]:
+    """Say what may have ended a worker process, and what to do; Grain only knows that one is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (status := _DEATH.search(str(error))) is None:
+            raise
+        number = int(status[1])
+        how = (
+            f"was ended by {signal.Signals(-number).name}" if number < 0 else f"ended with {number}"
+        )
+        hint = (
+            " (by the system where memory ran out? see dmesg)" if number == -signal.SIGKILL else ""
+        )
+        raise RuntimeError(
+            f"data.workers: a process that reads clips {how}{hint}. Nothing is lost but the steps since the "
+            "last checkpoint: the same command goes on. If it happens again, set fewer data.workers, or "
+            "data.workers=0 and read with data.threads."
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, however that happened.
+
+    Grain's wait for word from it, for ever, and hold shared memory meanwhile.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 class _Sent:
@@ -148,6 +189,7 @@ class _Sent:
     def __call__(self, number: int) -> Any:
         with self._lock:
             if self._function is None:
+                _end_with_parent()
                 self._function = pickle.loads(self._content)
         return self._function(number)
 
