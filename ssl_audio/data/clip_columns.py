@@ -144,7 +144,7 @@ def in_columns(fields: Mapping[str, Sequence[Any]], size: int) -> "Columns":
             numbers = [math.nan if value is None else value for value in given]
             made.numbers(name, np.array(numbers, np.float64))
         elif name in CELLS:
-            texts = name in ("path", "id") and kinds <= {str}
+            texts = name in ("path", "id")  # as they are, whatever they begin with
             made.cells(name, given if texts else list(map(cell, given)))
     made.end(size)
     return made.finish(values)

@@ -55,8 +55,17 @@ class Clips(Sequence[Clip]):
             return clips
         given = zip(*clips, strict=True) if clips else ([] for _ in Clip._fields)
         fields = dict(zip(Clip._fields, map(list, given), strict=True))
-        root = _root(fields["path"])
-        fields["path"] = [path[len(root) :] for path in fields["path"]]
+        paths, ids = fields["path"], fields["id"]
+        fields["start"] = [start or None for start in fields["start"]]
+        whole = not any(fields["start"]) and all(end is None for end in fields["end"])
+        named = ids[0] if ids else ""
+        root = paths[0].removesuffix(named) if named else ""
+        # Names of whole files are mostly their paths in a folder, and need not be kept twice.
+        if whole and root.endswith("/") and all(map(_ends, paths, ids, itertools.repeat(root))):
+            fields |= {"path": ids, "id": []}
+        else:
+            root = _root(paths)
+            fields["path"] = [path[len(root) :] for path in paths]
         return cls(in_columns(fields, len(clips)), root)
 
     def __len__(self) -> int:
@@ -101,6 +110,10 @@ def _ids(columns: Columns, rows: np.ndarray) -> Sequence[str]:
         ]
         spans = itertools.starmap(span, zip(*(some.tolist() for some in bounds), strict=True))
     return [id or path + span for id, path, span in zip(given, paths, spans, strict=False)]
+
+
+def _ends(path: str, id: str, root: str) -> bool:
+    return path == root + id and id[:1] not in ("", "/")
 
 
 def _root(paths: Sequence[str]) -> str:

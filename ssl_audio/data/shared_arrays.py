@@ -85,19 +85,18 @@ class SharedArrays(Mapping[str, np.ndarray]):
             self.__init__(state)
             return
         path = f"/proc/{state.process}/fd/{state.file}"
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
+        try:  # not to wait, should the number be that of a pipe by now
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                self._map(file, state)
+            finally:
+                os.close(file)
+        except (OSError, ValueError) as error:
             open_files.check(error, path)
             raise RuntimeError(
                 f"process {os.getpid()} does not reach what process {state.process} knows of the clips "
-                f"({path}: {error.strerror}): has that ended, or may it not be looked into? Set "
-                "data.workers=0."
+                f"({path}: {error}): has that ended, or may it not be looked into? Set data.workers=0."
             ) from None
-        try:
-            self._map(file, state)
-        finally:
-            os.close(file)
 
     def _shared(self) -> _Place:
         """Move the arrays to memory that others can map; once."""
@@ -120,7 +119,7 @@ class SharedArrays(Mapping[str, np.ndarray]):
     def _map(self, file: int, place: _Place) -> None:
         memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
         if memory[:_ALIGN] != place.mark:
-            raise RuntimeError(f"process {place.process} has ended, and another has its number")
+            raise ValueError("something else lies there")
         self._place = place
         self._arrays = {
             name: np.frombuffer(memory, kind, math.prod(shape), first).reshape(shape)
