@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ssl_audio.data import pyav
+from ssl_audio.data import open_files, pyav
 from ssl_audio.data.channels import Mixer, check_channels, loudest
 from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.libsndfile import Short, SndfileReader, Unsupported
@@ -172,6 +172,7 @@ def _named(source: Content) -> Iterator[None]:
     except MemoryError as error:
         raise DecodeError(f"{name}: unreadable: it asks for more memory than there is") from error
     except (OSError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:
+        open_files.check(error, name)
         raise DecodeError(f"{name}: unreadable: {_cause(error)}") from error
 
 

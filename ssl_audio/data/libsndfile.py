@@ -30,6 +30,7 @@ _NO_LENGTH = 1 << 60  # libsndfile states more frames than this where a header h
 _READ = 1 << 24  # bytes of a file up to which it is read, not mapped, to be looked through
 _SHORTER = re.compile(r"(?:data|SSND|BODY|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 _FACT = re.compile(r"fact\s*: 4\s+frames\s*: (\d+)")
+_SYSTEM = 2  # libsndfile's number of an error that the system knows more about
 _FORK = re.compile("resource fork|data offset")
 _SLACK = 64  # samples by which encoders may overstate a length
 _BLOCK = 4096  # samples at most of a block of ADPCM or GSM
@@ -213,6 +214,9 @@ def _opened(source: str | os.PathLike | bytes) -> "_File":
     try:
         return _File(made)
     except soundfile.LibsndfileError as error:
+        if error.code == _SYSTEM and not isinstance(source, bytes):
+            with open(source, "rb"):  # raises the cause, as that no more files can be opened
+                return _File(made)
         if not _FORK.search(error.error_string):
             raise
         with contextlib.ExitStack() as stack:

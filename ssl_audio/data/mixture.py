@@ -3,13 +3,17 @@
 Nothing is carried from draw to draw, so a run can resume anywhere, on any number of hosts.
 """
 
+import collections
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ssl_audio.data.source import Label
+from ssl_audio.data.clip_columns import Coded, Label
+from ssl_audio.data.shared_arrays import SharedArrays
 
 _BLOCK = 1024  # draws over which a weighted mixture keeps its proportions exactly
 
@@ -25,7 +29,7 @@ class Draws:
 
     sizes: tuple[int, ...]  # clips in each source
     weights: tuple[float, ...] | None = None  # share of each source, normalised here
-    chances: np.ndarray | None = None  # probability of each clip, normalised here
+    chances: Any = None  # probability of each clip [N]; normalised, added up and shared here
     seed: int = 0
     shuffle: bool = True
 
@@ -34,11 +38,15 @@ class Draws:
             raise ValueError(f"Draws.sizes: every source needs a clip, got {self.sizes}")
         if self.weights is not None:
             check_weights(self.weights, len(self.sizes))
+        if self.chances is not None:
+            total = np.cumsum(np.asarray(self.chances, np.float64))
+            object.__setattr__(self, "chances", SharedArrays({"ends": total / total[-1]}))
 
     def __getitem__(self, k: int) -> int:
         if self.chances is not None:
             at = np.random.default_rng((self.seed, 2, k)).random()
-            return min(int(np.searchsorted(self._cumulative, at, "right")), sum(self.sizes) - 1)
+            ends = self.chances["ends"]
+            return min(int(ends.searchsorted(at, "right")), len(ends) - 1)
         if self.weights is None:
             total = sum(self.sizes)
             return self._pass(0, total, k // total, k % total)
@@ -49,12 +57,11 @@ class Draws:
         return sum(self.sizes[:source]) + self._pass(source + 1, self.sizes[source], cycle, at)
 
     def _pass(self, stream: int, size: int, cycle: int, at: int) -> int:
-        return int(_permutation(size, self.seed, stream, cycle)[at]) if self.shuffle else at
+        return int(self._orders.get(size, self.seed, stream, cycle)[at]) if self.shuffle else at
 
     @functools.cached_property
-    def _cumulative(self) -> np.ndarray:
-        total = np.cumsum(np.asarray(self.chances, np.float64))
-        return total / total[-1]
+    def _orders(self) -> "_Orders":
+        return _Orders()
 
     @functools.cached_property
     def _edges(self) -> tuple[float, ...]:
@@ -81,23 +88,59 @@ def check_shares(weights: Mapping[str, float], names: Sequence[str]) -> None:
     check_weights([weights[name] for name in names], len(names))
 
 
-def balanced(labels: Sequence[Label | None]) -> np.ndarray:
+def balanced(labels: Sequence[Coded]) -> np.ndarray:
     """Return each clip's sampling weight [N]: over its labels, the sum of 1000 / (count + 0.01).
 
     A clip without a label has weight 0. (SSAST, AudioSet fine-tuning; the rule is PSLA's.)
+
+    Args:
+      labels: of each source, as `source.coded_labels` gives them.
+
+    Raises:
+      ValueError: no clip has a label.
     """
-    sets = [() if y is None else y if isinstance(y, tuple) else (y,) for y in labels]
-    flat = np.asarray([y for some in sets for y in some], np.int64)
-    if not flat.size:
+    counts: collections.Counter[int] = collections.Counter()
+    sets = [[_numbers(value) for value in values] for _, values in labels]
+    for (codes, _), some in zip(labels, sets, strict=True):
+        for numbers, count in zip(
+            some, np.bincount(codes, minlength=len(some)).tolist(), strict=True
+        ):
+            for number in numbers:
+                counts[number] += count
+    if not any(counts.values()):
         raise ValueError("balanced sampling: no clip has a label")
-    rarity = 1000.0 / (np.bincount(flat) + 0.01)
-    return np.asarray([sum(rarity[y] for y in some) for some in sets], np.float64)
+    rarity = {number: 1000.0 / (count + 0.01) for number, count in counts.items()}
+    weights = [
+        np.asarray([sum(rarity[number] for number in numbers) for numbers in some], np.float64)
+        for some in sets
+    ]
+    return np.concatenate([each[codes] for each, (codes, _) in zip(weights, labels, strict=True)])
 
 
-@functools.lru_cache(maxsize=32)
-def _permutation(size: int, seed: int, stream: int, cycle: int) -> np.ndarray:
-    order = np.random.default_rng((seed, 0, stream, cycle)).permutation(size)
-    return order.astype(np.uint32)
+def _numbers(label: Label | None) -> tuple[int, ...]:
+    return () if label is None else label if isinstance(label, tuple) else (label,)
+
+
+class _Orders:
+    """The order of a stream's clips in a pass: the newest two passes of each, as threads read ahead."""
+
+    def __init__(self):
+        self._kept: dict[int, dict[int, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Orders, ()  # a worker makes its own as it needs them
+
+    def get(self, size: int, seed: int, stream: int, cycle: int) -> np.ndarray:
+        """Return a permutation [size]."""
+        with self._lock:
+            some = self._kept.setdefault(stream, {})
+            if cycle not in some:
+                order = np.random.default_rng((seed, 0, stream, cycle)).permutation(size)
+                some[cycle] = order.astype(np.uint32)
+                if len(some) > 2:
+                    del some[next(iter(some))]
+            return some[cycle]
 
 
 @functools.lru_cache(maxsize=32)

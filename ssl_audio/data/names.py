@@ -2,28 +2,40 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
-
-from ssl_audio.data.tables import Row
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 log = logging.getLogger(__name__)
 
 
-def several(rows: Sequence[Row], key: str, known: Sequence[str], where: str) -> list[list[str]]:
-    """Return the names in a column of labels, which may have several in a row.
+def several(
+    values: Sequence[Any],
+    place: Callable[[int], str],
+    key: str,
+    known: Collection[str],
+    where: str,
+) -> list[list[str]]:
+    """Return the names in each cell of a column of labels, which may have several in a row.
 
     Text is split at ";" if there is one anywhere in the column, otherwise at ","; not where it is a known
     name. JSON may have lists.
 
+    Args:
+      values: the different cells, in the order of the table.
+      place: returns where the cell of a number stands first, for messages.
+      key: of the column.
+      known: names that there may be.
+      where: the table, for messages.
+
     Raises:
       ValueError: a list that was written as text, or something else than names.
     """
-    for row in rows:
-        _check_names(row.get(key), known, f"{row.where}: {key}")
-    values = [row.get(key) for row in rows]
+    known = frozenset(known)
+    for i, value in enumerate(values):
+        if not isinstance(value, str) or "[" in value:
+            _check_names(value, known, f"{place(i)}: {key}")
     texts = [value for value in values if isinstance(value, str)]
     odd = next((t for t in texts if "|" in t and t not in known), None)
     if odd is not None:
@@ -36,9 +48,8 @@ def several(rows: Sequence[Row], key: str, known: Sequence[str], where: str) -> 
 
     def names(value: Any) -> list[str]:
         if isinstance(value, str):
-            return list(
-                filter(None, map(text, [value] if value.strip() in known else value.split(mark)))
-            )
+            some = [value] if value.strip() in known else value.split(mark)
+            return list(filter(None, map(str.strip, some)))
         return [
             name for some in (value if isinstance(value, list) else [value]) if (name := text(some))
         ]
@@ -46,7 +57,7 @@ def several(rows: Sequence[Row], key: str, known: Sequence[str], where: str) -> 
     return [names(value) for value in values]
 
 
-def _check_names(value: Any, known: Sequence[str], where: str) -> None:
+def _check_names(value: Any, known: Collection[str], where: str) -> None:
     listed = isinstance(value, str) and value not in known and re.fullmatch(r"\s*\[.*\]\s*", value)
     nested = isinstance(value, dict) or (
         isinstance(value, list) and any(isinstance(name, (list, dict)) for name in value)

@@ -20,13 +20,14 @@ from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.entries import Arrays, Entry
 from ssl_audio.data.long_audio import LongAudio
 from ssl_audio.data.reading import PAGE, check_share, check_shared_memory, read_ahead
-from ssl_audio.data.source import Example, digest
+from ssl_audio.data.source import Example, coded_labels, content
 from ssl_audio.slots import AnySource, Compose
 
 log = logging.getLogger(__name__)
 
 _TRIES = 20  # unreadable clips in a row before giving up
 _ENDLESS = 2**62
+_TOGETHER = 4  # clips at most that a thread reads before it hands them over
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,15 @@ class Pipeline:
             )
         self._check_sources()
         rows = self.batch_size // shards
+        # As many as leave work for all threads: to hand clips over one by one costs more.
+        together = rows // (max(1, self.threads) * max(1, self.workers))
+        together = min(max(1, together), _TOGETHER)
         # Two batches read ahead, others in hand or about to be given back: fewer than five were seen.
-        check_shared_memory(self.workers, self._clip_bytes() * (5 * rows + 4 * self.workers))
+        waiting = 5 * rows + 4 * self.workers * together
+        check_shared_memory(self.workers, self._clip_bytes() * waiting)
         numbers = range(start_step * rows, _ENDLESS)  # of the clips that this host reads
         draw = functools.partial(self._draw_row, rows, shard * rows)
-        clips = read_ahead(draw, numbers, self.workers, self.threads, 2 * rows)
+        clips = read_ahead(draw, numbers, self.workers, self.threads, 2 * rows, together)
         return self._batched(clips, rows)
 
     def _batched(self, clips: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -175,7 +180,7 @@ class Pipeline:
     def collections(self) -> dict[str, dict[str, Any]]:
         """Return of each source the number of clips and a digest of their metadata."""
         return {
-            name: {"clips": size, "content": digest(self._meta(name, i) for i in range(size))}
+            name: {"clips": size, "content": content(self.sources[name])}
             for name, size in zip(self._names, self._sizes, strict=True)
         }
 
@@ -221,12 +226,7 @@ class Pipeline:
         return mixture.Draws(self._sizes, weights, chances, self.seed, self.shuffle)
 
     def _chances(self, weights: tuple[float, ...] | None) -> np.ndarray:
-        labels = [
-            self._meta(name, i).get("label")
-            for name, size in zip(self._names, self._sizes, strict=True)
-            for i in range(size)
-        ]
-        chances = mixture.balanced(labels)
+        chances = mixture.balanced([coded_labels(self.sources[name]) for name in self._names])
         if weights is not None:
             parts = np.split(chances, np.cumsum(self._sizes)[:-1])
             if not all(part.sum() for part in parts):

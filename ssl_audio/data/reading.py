@@ -6,20 +6,28 @@ Evaluation and embedding iterate `examples`; `pipeline.py` reads its batches wit
 import contextlib
 import functools
 import logging
+import multiprocessing
 import os
+import pickle
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ssl_audio.data import open_files
 from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.shared_arrays import sharing
 from ssl_audio.data.source import Example, Source
 
 log = logging.getLogger(__name__)
 
 SHARED = "/dev/shm"  # through which worker processes hand over what they read
 PAGE = 4096  # bytes
+_DEATH = re.compile(r"terminated unexpectedly with exit code (-?\d+)")
 
 
 def examples(
@@ -89,13 +97,32 @@ def _attempt(source: Source, numbers: Sequence[int], k: int) -> Example | str:
 
 
 def read_ahead(
-    read: Callable[[int], Any], positions: range, workers: int, threads: int, ahead: int
-) -> Any:
-    """Return a closable iterator of read(position) in order, from threads or processes."""
+    read: Callable[[int], Any],
+    positions: range,
+    workers: int,
+    threads: int,
+    ahead: int,
+    together: int = 1,
+) -> Generator[Any, None, None]:
+    """Yield read(position) in order, from threads or processes.
+
+    Args:
+      read: called once for each position.
+      positions: which, one after the other.
+      workers: processes.
+      threads: of each process.
+      ahead: so many are read ahead.
+      together: so many one after the other are read by the same thread. Handing one over costs about as
+        much as reading a second of prepared sound; more than that, and the first come later.
+    """
     import grain  # imports jax: only those who read pay
 
+    open_files.raise_limit()
+    groups = -(-len(positions) // together)
+    ahead = max(1, ahead // together)
     options = grain.ReadOptions(threads, max(ahead, threads) if threads else 0)
-    data = grain.MapDataset.range(positions.start, positions.stop, positions.step).map(read)
+    group: Callable[[int], Any] = functools.partial(_group, read, positions, together)
+    data = grain.MapDataset.range(groups).map(_Sent(group) if workers else group)
     data = data.to_iter_dataset(options)
     if workers:
         from absl import flags
@@ -105,7 +132,77 @@ def read_ahead(
         data = data.mp_prefetch(
             grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
         )
-    return iter(data)
+    with contextlib.closing(iter(data)) as found, _named_death():
+        for some in found:
+            yield from some
+
+
+@contextlib.contextmanager
+def _named_death() -> Iterator[None]:
+    """Say what may have ended a worker process, and what to do; Grain only knows that one is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (status := _DEATH.search(str(error))) is None:
+            raise
+        number = int(status[1])
+        how = (
+            f"was ended by {signal.Signals(-number).name}" if number < 0 else f"ended with {number}"
+        )
+        hint = (
+            " (by the system where memory ran out? see dmesg)" if number == -signal.SIGKILL else ""
+        )
+        raise RuntimeError(
+            f"data.workers: a process that reads clips {how}{hint}. Nothing is lost but the steps since the "
+            "last checkpoint: the same command goes on. If it happens again, set fewer data.workers, or "
+            "data.workers=0 and read with data.threads."
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, however that happened.
+
+    Grain's wait for word from it, for ever, and hold shared memory meanwhile.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
+
+
+class _Sent:
+    """A function for worker processes: what it knows of the clips is shared with them, not copied."""
+
+    def __init__(self, function: Callable[[int], Any]):
+        import cloudpickle  # as Grain itself
+
+        with sharing():
+            self._content = cloudpickle.dumps(function)
+        self._keep: Any = function  # whose memory the workers look at
+        self._function: Any = None
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int) -> Any:
+        with self._lock:
+            if self._function is None:
+                _end_with_parent()
+                self._function = pickle.loads(self._content)
+        return self._function(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_content": self._content, "_keep": None, "_function": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+
+def _group(read: Callable[[int], Any], positions: range, together: int, number: int) -> list[Any]:
+    return [read(position) for position in positions[number * together : (number + 1) * together]]
 
 
 def reading(

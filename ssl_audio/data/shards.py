@@ -17,8 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_audio.data import open_files
+from ssl_audio.data.clip_columns import FIELDS, Coded, Columns, Example, in_columns
 from ssl_audio.data.decode import DecodeError
-from ssl_audio.data.source import FIELDS, Example, SourceInfo, folder
+from ssl_audio.data.records import Records
+from ssl_audio.data.source import SourceInfo, chosen, folder
 from ssl_audio.storage import atomic, opened
 
 INDEX = "index.json"
@@ -44,68 +47,85 @@ class Shards:
     @property
     def info(self) -> SourceInfo:
         """Return what the collection is."""
-        info = self._index["info"]
-        return SourceInfo(**{**info, "labels": tuple(info["labels"])})
+        return self._index.info
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return self._clips.size
 
     def meta(self, i: int) -> Example:
         """Return all of example `i` but its audio."""
-        row, columns = self._kept[i], self._index["clips"]
-        some = {key: columns[key][row] for key in FIELDS if key in columns}
-        known = {key: tuple(v) if isinstance(v, list) else v for key, v in some.items()}
-        return {"rate": self._index["rate"]} | {k: v for k, v in known.items() if v is not None}
+        return {"rate": self._index.rate, **self._clips.meta(i)}
+
+    def coded_labels(self) -> Coded:
+        """Return the number of each clip's label [N], and the labels that they number; None: none."""
+        return self._clips.coded("label")
+
+    def digest(self) -> str:
+        """Return what differs between collections, wherever they lie."""
+        return self._clips.digest(self._index.rate, lambda columns, rows: columns.cells("id", rows))
 
     def __getitem__(self, i: int) -> Example:
         meta = self.meta(i)
         try:
-            audio = np.frombuffer(self._records[self._kept[i]], "<i2")
+            audio = np.frombuffer(self._records[self._clips.row(i)], "<i2")
         except (RuntimeError, OSError, ValueError, IndexError) as error:
+            open_files.check(error, self.root)
             raise DecodeError(f"{self.root}: clip {meta['id']}: {error}") from error
         return {"audio": from_int16(audio), **meta}
 
     @functools.cached_property
-    def _index(self) -> dict[str, Any]:
+    def _index(self) -> "_Index":
         try:
             path = local(self.root, INDEX)
         except FileNotFoundError:
             raise ValueError(
                 f"Shards.root: no {INDEX} in {self.root}: finish preparing it first"
             ) from None
-        return checked(opened.json_file(path, WANTED), path, self.root)
+        return _Index.of(checked(opened.json_file(path, WANTED), path, self.root))
 
     @functools.cached_property
-    def _kept(self) -> list[int]:
-        columns = self._index["clips"]
-        kept = [
-            row
-            for row, (split, fold) in enumerate(zip(columns["split"], columns["fold"], strict=True))
-            if (not self.split or split == self.split) and (not self.folds or fold in self.folds)
-        ]
-        if not kept:
+    def _clips(self) -> Columns:
+        clips = self._index.clips
+        kept = chosen(clips.coded("split"), lambda value: not self.split or value == self.split)
+        kept &= chosen(clips.coded("fold"), lambda value: not self.folds or value in self.folds)
+        if not kept.any():
             raise ValueError(
                 f"Shards {self.root}: no clip has split={self.split!r} and a fold in {self.folds}"
             )
-        return kept
+        return clips if kept.all() else clips.kept(np.flatnonzero(kept))
 
     def _local(self, shard: Mapping[str, Any]) -> pathlib.Path:
         """Return where a file of records lies here, of the content that the index says."""
         if "://" not in self.root or "sha256" in shard:
             return local(self.root, shard["file"], shard.get("sha256", ""), shard.get("size", 0))
         # An index of an earlier version: another index, another folder of copies.
-        text = json.dumps(self._index, sort_keys=True)
-        return local(self.root, shard["file"], edition=hashlib.sha256(text.encode()).hexdigest())
+        return local(self.root, shard["file"], edition=self._index.edition)
 
     @functools.cached_property
-    def _records(self) -> Any:
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
+    def _records(self) -> Records:
+        files = self._index.files
+        return Records([self._local(file) for file in files], [file["count"] for file in files])
 
-        parts: Any = [
-            _Whole(str(self._local(shard)), 0, shard["count"], shard["count"])
-            for shard in self._index["shards"]
-        ]
-        return ArrayRecordDataSource(parts)
+
+class _Index(NamedTuple):
+    """What an index says: the columns of its clips take a tenth of the memory of its text, parsed."""
+
+    info: SourceInfo
+    rate: int
+    files: list[dict[str, Any]]
+    clips: Columns
+    edition: str  # a digest; "": every file has one of its own
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> "_Index":
+        edition = ""
+        if not all("sha256" in file for file in found["shards"]):
+            edition = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+        info = SourceInfo(**{**found["info"], "labels": tuple(found["info"]["labels"])})
+        clips = found["clips"]
+        fields = {key: clips[key] for key in FIELDS if key in clips}
+        columns = in_columns(fields, len(clips["id"]))
+        return cls(info, found["rate"], found["shards"], columns, edition)
 
 
 def checked(index: dict[str, Any], path: pathlib.Path, root: str) -> dict[str, Any]:
@@ -145,15 +165,6 @@ def checked(index: dict[str, Any], path: pathlib.Path, root: str) -> dict[str, A
     if total != lengths["id"]:
         raise opened.error(f"{path}: shards", f"{total} clips", f"the {lengths['id']} of `clips`")
     return index
-
-
-class _Whole(NamedTuple):
-    """What ArrayRecord wants to know of a file, so that it need not open each to count."""
-
-    filename: str
-    skip: int
-    take: int
-    examples_in_shard: int
 
 
 def local(
@@ -240,4 +251,4 @@ def to_int16(audio: np.ndarray) -> np.ndarray:
 
 def from_int16(audio: np.ndarray) -> np.ndarray:
     """Return int16 audio as float32 in [-1, 1)."""
-    return audio.astype(np.float32) / np.float32(32768.0)
+    return np.multiply(audio, np.float32(1 / 32768), dtype=np.float32)

@@ -7,27 +7,26 @@ it pickles. The others: `shards.py`, `tfds.py`, `synthetic.py`, `sets/`. `pipeli
 import abc
 import dataclasses
 import functools
-import hashlib
-import json
 import logging
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from ssl_audio.data import manifest
 from ssl_audio.data import names as spelling
-from ssl_audio.data import tables
 from ssl_audio.data.channels import check_channels
+from ssl_audio.data.clip_columns import FIELDS, Coded, Example, Label, digest, distinct
+from ssl_audio.data.clips import Clip, Clips
 from ssl_audio.data.decode import decode, printable, read
 from ssl_audio.data.listing import EXTENSIONS, audio_files
 
-log = logging.getLogger(__name__)
+__all__ = ["FIELDS", "Clip", "Clips", "Coded", "Example", "Label", "digest"]
 
-Example = dict[str, Any]
-Label = int | tuple[int, ...]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class Source(Protocol):
 
     An example has `audio` (float32 mono [S], in [-1, 1]), `rate` (Hz) and `id`, and where known
     `label`, `fold`, `split`, `text` (a caption or a tuple of them), `rewrites`, `negatives`, `weight`.
-    A source may also have `open(i)`: the example with sound that is not all decoded; see `Files.open`.
+    A source may also have `open(i)`: the example with sound that is not all decoded; and, where it knows
+    them without looking at each clip, `coded_labels()` and `digest()`: see `Files`.
     """
 
     @property
@@ -65,38 +65,12 @@ class Source(Protocol):
         ...
 
 
-# What is known of a clip beside its audio: columns of a shard's index, entries of an example.
-FIELDS = ("id", "label", "fold", "split", "text", "rewrites", "negatives", "weight", "columns")
-# The columns of a manifest that mean something.
-COLUMNS = (*FIELDS[:-1], "path", "start", "end", "labels")
 # Folders that are parts of a collection, not classes → the split that their clips have.
 SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",
     "evaluation": "test", "val": "validation", "valid": "validation", "validation": "validation",
     "dev": "validation",
 }  # fmt: skip
-
-
-class Clip(NamedTuple):
-    """A segment of an audio file and its metadata. None: unknown."""
-
-    path: str
-    id: str
-    label: Label | None = None
-    fold: int | None = None
-    split: str | None = None
-    text: str | tuple[str, ...] | None = None  # a caption, or several
-    rewrites: tuple[str, ...] | None = None  # the captions in other words
-    negatives: tuple[str, ...] | None = None  # captions that nearly fit and do not
-    weight: float | None = None  # in the loss; unknown counts 1
-    columns: Mapping[str, Any] | None = None  # of a user's table, whose meaning only the user knows
-    start: float = 0.0  # seconds
-    end: float | None = None
-
-    def meta(self) -> Example:
-        """Return the known fields of an example."""
-        known = {k: getattr(self, k) for k in FIELDS}
-        return {k: v for k, v in known.items() if v is not None}
 
 
 class Files(abc.ABC):
@@ -108,13 +82,14 @@ class Files(abc.ABC):
     )
 
     @abc.abstractmethod
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:
         """Look at the disk: return what the collection is and its clips, in a fixed order."""
 
     @functools.cached_property
-    def _found(self) -> tuple[SourceInfo, list[Clip]]:
+    def _found(self) -> tuple[SourceInfo, Clips]:
         check_channels(self.channels)
-        return self.scan()
+        info, clips = self.scan()
+        return info, Clips.of(clips)
 
     @property
     def info(self) -> SourceInfo:
@@ -122,7 +97,7 @@ class Files(abc.ABC):
         return self._found[0]
 
     @property
-    def clips(self) -> list[Clip]:
+    def clips(self) -> Clips:
         """Return all clips."""
         return self._found[1]
 
@@ -144,6 +119,14 @@ class Files(abc.ABC):
             **self.meta(i),
         }
 
+    def coded_labels(self) -> Coded:
+        """Return the number of each clip's label [N], and the labels that they number; None: none."""
+        return self.clips.columns.coded("label")
+
+    def digest(self) -> str:
+        """Return what differs between collections, wherever they lie."""
+        return self.clips.digest(self.rate)
+
     def _excerpt(self, clip: Clip) -> tuple[str, int, float, float | None]:
         return clip.path, self.rate, clip.start, clip.end
 
@@ -163,7 +146,7 @@ class Folder(Files):
     name: str = ""  # default: the folder's own name
     channels: str = "average"  # or "first", "loudest"
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Folder.root")
         paths = audio_files(root)
         if not paths:
@@ -220,63 +203,14 @@ class Manifest(Files):
     name: str = ""
     channels: str = "average"  # or "first", "loudest"
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         path = pathlib.Path(self.path).expanduser()
         if not path.is_file():
             raise ValueError(f"Manifest.path: no such file: {path}")
         root = folder(self.root, "Manifest.root") if self.root else path.parent
-        table = list(tables.read(path, need=("path",)))
-        unused = tables.tell_unused(table, COLUMNS, str(path))
-        multi = any(row.get("labels") not in (None, "") for row in table)
-        if multi and any(row.get("label") not in (None, "") for row in table):
-            raise ValueError(f"{path}: both 'label' and 'labels' are filled in; keep one of them")
-        names = (
-            spelling.several(table, "labels", self.labels, str(path))
-            if multi
-            else [_label(row.get("label"), row.where) for row in table]
-        )
-        present = sorted({name for some in names for name in some}, key=spelling.natural)
-        labels = self.labels or tuple(present)
-        number = {label: i for i, label in enumerate(labels)}
-        clips = []
-        for row, some in zip(table, names, strict=True):
-            where = row.where
-            file = row.get("path")
-            if not file:
-                raise ValueError(f"{where}: no 'path'; the columns are {', '.join(map(str, row))}")
-            if not isinstance(file, str):
-                raise ValueError(f"{where}: path: wanted a text, got {file!r}")
-            if file != file.strip() and not (root / file).exists():
-                file = file.strip()
-            for label in some:
-                if label not in number:
-                    raise ValueError(f"{where}: label {label!r} is not one of {labels}")
-            numbers = tuple(sorted({number[label] for label in some}))
-            start, end, weight = (row.number(key, float) for key in ("start", "end", "weight"))
-            for key, value in (("weight", weight), ("start", start), ("end", end)):
-                if value is not None and value < 0:
-                    raise ValueError(f"{where}: {key}: wanted 0 or more, got {value:g}")
-            if end is not None and end <= (start or 0.0):
-                raise ValueError(f"{where}: end: wanted more than start, got {end:g}")
-            span = "" if start is None and end is None else f"#{start or 0.0:g}"
-            clips.append(
-                Clip(
-                    path=str(root / file),
-                    id=str(row.get("id") or f"{file}{span}"),
-                    label=numbers if multi else (numbers[0] if numbers else None),
-                    fold=row.number("fold", int),
-                    split=str(row["split"]).strip() if row.get("split") else None,
-                    text=_texts(row.get("text")),
-                    rewrites=_several(row, "rewrites", where),
-                    negatives=_several(row, "negatives", where),
-                    weight=weight,
-                    columns={key: row[key] for key in unused if key in row} or None,
-                    start=start or 0.0,
-                    end=end,
-                )
-            )
-        info = SourceInfo(self.name or path.stem, labels, multilabel=multi)
-        return info, keep(clips, str(path), self.split, self.folds)
+        found = manifest.read(path, root, self.labels)
+        info = SourceInfo(self.name or path.stem, found.labels, multilabel=found.several)
+        return info, keep(found.clips, str(path), self.split, self.folds)
 
 
 @dataclass(frozen=True)
@@ -334,15 +268,6 @@ def by_names(source: Any, labels: tuple[str, ...]) -> Any:
     return source if same else Renumbered(source, labels)
 
 
-def digest(metas: Iterable[Example]) -> str:
-    """Return what differs between collections, wherever they lie: a digest of the metadata of all clips."""
-    found = hashlib.sha256(b"[")
-    for number, meta in enumerate(metas):
-        found.update(f"{', ' if number else ''}{json.dumps(meta)}".encode())
-    found.update(b"]")
-    return found.hexdigest()
-
-
 def folder(root: str | os.PathLike, field: str) -> pathlib.Path:
     """Return `root` as a path; ValueError naming `field` unless it is a folder."""
     path = pathlib.Path(root).expanduser()
@@ -351,21 +276,44 @@ def folder(root: str | os.PathLike, field: str) -> pathlib.Path:
     return path
 
 
-def keep(clips: list[Clip], where: str, split: str = "", folds: Sequence[int] = ()) -> list[Clip]:
+def keep(clips: Sequence[Clip], where: str, split: str = "", folds: Sequence[int] = ()) -> Clips:
     """Return the clips of a split and of some folds; ValueError if none is left."""
-    kept = [
-        clip
-        for clip in clips
-        if (not split or clip.split == split) and (not folds or clip.fold in folds)
-    ]
-    if not kept:
-        splits = sorted({str(clip.split) for clip in clips})
-        have = sorted({str(clip.fold) for clip in clips})
+    all_of = Clips.of(clips)
+    splits, folds_there = (all_of.columns.coded(name) for name in ("split", "fold"))
+    kept = chosen(splits, lambda value: not split or value == split)
+    kept &= chosen(folds_there, lambda value: not folds or value in folds)
+    if not kept.any():
+        there = (
+            sorted({str(values[code]) for code in np.unique(codes).tolist()})
+            for codes, values in (splits, folds_there)
+        )
+        have, numbers = map(", ".join, there)
         raise ValueError(
             f"{where}: no clip has split={split!r} and a fold in {tuple(folds)}; "
-            f"the splits are {', '.join(splits)} and the folds {', '.join(have)}"
+            f"the splits are {have} and the folds {numbers}"
         )
-    return kept
+    return all_of if kept.all() else all_of.kept(np.flatnonzero(kept))
+
+
+def chosen(coded: Coded, wanted: Callable[[Any], bool]) -> np.ndarray:
+    """Return [N], which clips have a value that is wanted."""
+    codes, values = coded
+    return np.array([wanted(value) for value in values], bool)[codes]
+
+
+def coded_labels(source: Any) -> Coded:
+    """Return the number of each clip's label [N], and the labels that they number; None: none."""
+    if hasattr(source, "coded_labels"):
+        return source.coded_labels()
+    values, codes = distinct(source.meta(i).get("label") for i in range(len(source)))
+    return codes, values
+
+
+def content(source: Any) -> str:
+    """Return what differs between collections, wherever they lie: `digest` of the metadata of all clips."""
+    if hasattr(source, "digest"):
+        return source.digest()
+    return digest(source.meta(i) for i in range(len(source)))
 
 
 def multi_hot(label: Label, classes: int) -> np.ndarray:
@@ -373,23 +321,3 @@ def multi_hot(label: Label, classes: int) -> np.ndarray:
     target = np.zeros(classes, np.float32)
     target[list(label) if isinstance(label, tuple) else [label]] = 1.0
     return target
-
-
-def _texts(value: Any) -> str | tuple[str, ...] | None:
-    if isinstance(value, list):
-        return tuple(map(str, value)) or None
-    return str(value) if value else None
-
-
-def _label(value: Any, where: str) -> list[str]:
-    if isinstance(value, (list, tuple, dict)):
-        raise ValueError(f"{where}: label: got {value!r}, wanted one; write several as 'labels'")
-    name = spelling.text(value)
-    return [name] if name else []
-
-
-def _several(row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...] | None:
-    value = row.get(key)
-    if value is not None and not isinstance(value, list):
-        raise ValueError(f"{where}: {key}: wanted a list of texts, got {value!r}")
-    return tuple(map(str, value)) if value else None

@@ -2,18 +2,34 @@
 
 import csv
 import difflib
+import itertools
 import json
 import logging
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ssl_audio.storage import opened
 
 JSON = (".jsonl", ".ndjson", ".json")
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
+BLOCK = 16_384  # lines that are read together
+
 log = logging.getLogger(__name__)
+
+
+class _Absent:
+    """What stands in a column where a line has no cell for it."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+ABSENT: Any = _Absent()
 
 
 class Row(dict[str, Any]):
@@ -64,6 +80,26 @@ class Row(dict[str, Any]):
         return tuple(sorted({known[name] for name in names}))
 
 
+@dataclass(frozen=True)
+class Block:
+    """Lines of a table, by column; `ABSENT` where a line has no cell.
+
+    Attributes:
+      path: of the table.
+      lines: the number of each line.
+      columns: name → cells, one for each line.
+    """
+
+    path: pathlib.Path
+    lines: Sequence[int]
+    columns: Mapping[str, Sequence[Any]]
+
+    def row(self, i: int) -> Row:
+        """Return one line."""
+        cells = {key: cells[i] for key, cells in self.columns.items() if cells[i] is not ABSENT}
+        return Row(cells, self.path, self.lines[i])
+
+
 def read(
     path: pathlib.Path,
     columns: Sequence[str] = (),
@@ -71,7 +107,19 @@ def read(
     need: Sequence[str] = (),
     comments: bool = False,
 ) -> Iterator[Row]:
-    """Yield the rows of a table, at least one.
+    """Yield the rows of a table, at least one; see `blocks`."""
+    for block in blocks(path, columns, need=need, comments=comments):
+        yield from map(block.row, range(len(block.lines)))
+
+
+def blocks(
+    path: pathlib.Path,
+    columns: Sequence[str] = (),
+    *,
+    need: Sequence[str] = (),
+    comments: bool = False,
+) -> Iterator[Block]:
+    """Yield the lines of a table, at least one, many at a time.
 
     Blanks around the names of columns do not count; where a comma in the header has a blank behind it, those
     behind the commas of the rows do not either. A byte-order mark is fine.
@@ -98,9 +146,9 @@ def read(
                 if kind in JSON
                 else _delimited(lines, path, "\t" if kind == ".tsv" else ",", columns, need)
             )
-            for row in found:
-                empty = False
-                yield row
+            for block in found:
+                empty = empty and not block.lines
+                yield block
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}); save it as UTF-8, "
@@ -110,9 +158,8 @@ def read(
         raise opened.error(path, "no rows", "a table")
 
 
-def tell_unused(rows: Sequence[Row], known: Sequence[str], where: str) -> tuple[str, ...]:
+def tell_unused(columns: Iterable[str], known: Sequence[str], where: str) -> tuple[str, ...]:
     """Log which columns of a table have no meaning here, and return them."""
-    columns = dict.fromkeys(key for row in rows for key in row)
     unused = tuple(key for key in columns if key not in known)
     if unused:
         near = {key: difflib.get_close_matches(key.lower(), known, 1, 0.75) for key in unused}
@@ -124,18 +171,45 @@ def tell_unused(rows: Sequence[Row], known: Sequence[str], where: str) -> tuple[
     return unused
 
 
-def _json(file: Iterable[str], path: pathlib.Path) -> Iterator[Row]:
-    for line, text in enumerate(file, 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {line}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            got = f"{text.strip():.80}"
-            raise ValueError(f"{path}, line {line}: wanted an object, got {got}")
-        yield Row({key.strip(): value for key, value in row.items()}, path, line)
+def _json(file: Iterable[str], path: pathlib.Path) -> Iterator[Block]:
+    lines = enumerate(file, 1)
+    decoder: Any = json.JSONDecoder()
+    scan = decoder.scan_once
+    clean: set[str] = set()  # names of columns without blanks around them
+    while some := list(itertools.islice(lines, BLOCK)):
+        rows, numbers = [], []
+        for line, content in some:
+            text = content.strip(" \t\r\n")
+            if not text or text.isspace():
+                continue
+            try:
+                row, end = scan(text, 0)
+            except (ValueError, RecursionError, StopIteration):
+                end = -1
+            if end != len(text):
+                row = _parsed(content, path, line)
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {line}: wanted an object, got {text:.80}")
+            if not clean.issuperset(row):
+                row = {key.strip(): value for key, value in row.items()}
+                clean.update(row)
+            rows.append(row)
+            numbers.append(line)
+        kinds = dict.fromkeys(map(tuple, rows))
+        if len(kinds) == 1:
+            names = next(iter(kinds))
+            columns = dict(zip(names, zip(*map(dict.values, rows), strict=True), strict=True))
+        else:
+            names = dict.fromkeys(name for kind in kinds for name in kind)
+            columns = {name: [row.get(name, ABSENT) for row in rows] for name in names}
+        yield Block(path, numbers, columns)
+
+
+def _parsed(text: str, path: pathlib.Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}, line {line}: not JSON: {error}") from None
 
 
 def _delimited(
@@ -144,7 +218,7 @@ def _delimited(
     mark: str,
     columns: Sequence[str],
     need: Sequence[str],
-) -> Iterator[Row]:
+) -> Iterator[Block]:
     lines = iter(file)
     first, names, before = "", list(columns), 0
     if not columns:
@@ -153,16 +227,14 @@ def _delimited(
                 break
             before += 1
 
-    def together() -> Iterator[str]:
-        yield first
-        yield from lines
-
     spaced = bool(columns) or f"{mark} " in first
     reader = csv.reader(
-        lines if columns else together(), delimiter=mark, skipinitialspace=spaced, strict=True
+        lines if columns else itertools.chain([first], lines),
+        delimiter=mark,
+        skipinitialspace=spaced,
+        strict=True,
     )
-    fields_of = _fields(reader, path, before)
-    names = names or [name.strip() for name in next(fields_of, [])]
+    names = names or [name.strip() for name in next(iter(_some(reader, path, before, 1)[0]), [])]
     for name in need if names else ():
         if name not in names:
             other = next((m for m in (";", "\t", "|", ",") if m != mark and m in first), None)
@@ -174,28 +246,51 @@ def _delimited(
             raise ValueError(f"{where}: no column '{name}'; the columns are {columns}{hint}")
     if twice := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
         raise ValueError(f"{path}, line {before + 1}: column '{twice[0]}' is there twice")
-    for fields in fields_of:
+    while True:
+        rows, numbers = _some(reader, path, before, BLOCK)
+        if not rows:
+            return
+        # Most tables have nothing but whole rows: to look at each of those takes longer than to read them.
+        cells = list(zip(*rows, strict=True)) if set(map(len, rows)) == {len(names)} else []
+        if not cells or not all(map(str.strip, cells[0])):
+            rows, numbers = _whole(rows, numbers, names, path)
+            cells = zip(*rows, strict=True) if rows else ([] for _ in names)
+        yield Block(path, numbers, {n: c for n, c in zip(names, cells, strict=True) if n})
+
+
+def _some(
+    reader: Any, path: pathlib.Path, before: int, most: int
+) -> tuple[list[list[str]], Sequence[int]]:
+    """Return rows of a CSV reader and the numbers of their lines, of which `before` were not given it."""
+    first = reader.line_num
+    try:
+        rows = list(itertools.islice(reader, most))
+    except csv.Error as error:
+        raise opened.error(
+            f"{path}, line {before + reader.line_num}",
+            f"what is no CSV ({error})",
+            "a row of a table",
+        ) from None
+    if reader.line_num - first == len(rows):
+        return rows, range(before + first + 1, before + reader.line_num + 1)
+    # A cell in quotes may go over several lines; a row has the number of its last one.
+    lengths = (1 + sum(len(_LINE_END.findall(field)) for field in fields) for fields in rows)
+    return rows, [before + first + last for last in itertools.accumulate(lengths)]
+
+
+def _whole(
+    rows: list[list[str]], numbers: Sequence[int], names: Sequence[str], path: pathlib.Path
+) -> tuple[list[list[str]], list[int]]:
+    """Return the rows that are not blank, each with a cell per column."""
+    found = []
+    for fields, line in zip(rows, numbers, strict=True):
         if not any(field.strip() for field in fields):
             continue
         if any(field.strip() for field in fields[len(names) :]):
             raise ValueError(
-                f"{path}, line {before + reader.line_num}: {len(fields)} fields, but {len(names)} columns; "
+                f"{path}, line {line}: {len(fields)} fields, but {len(names)} columns; "
                 'write a field that holds a comma in quotes, "like, this"'
             )
-        cells = {name: field for name, field in zip(names, fields, strict=False) if name}
-        yield Row(cells, path, before + reader.line_num)
-
-
-def _fields(reader: Any, path: pathlib.Path, before: int) -> Iterator[list[str]]:
-    """Yield what a CSV reader gives; its errors name file and line, of which `before` were not given it."""
-    while True:
-        try:
-            yield next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise opened.error(
-                f"{path}, line {before + reader.line_num}",
-                f"what is no CSV ({error})",
-                "a row of a table",
-            ) from None
+        missing = len(names) - len(fields)
+        found.append((([*fields, *[ABSENT] * missing])[: len(names)], line))
+    return [row for row, _ in found], [line for _, line in found]

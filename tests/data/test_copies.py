@@ -99,9 +99,9 @@ def test_workers_that_would_die_of_shared_memory_are_refused_with_both_sizes(mon
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(reading.os.path, "isdir", lambda path: path == "/dev/shm")
     monkeypatch.setattr(reading.shutil, "disk_usage", lambda _: usage._replace(free=64 * 2**20))
-    # 5 * 64 + 4 * 4 clips of 640 kB, and a page for each small array
+    # 5 * 64 + 4 * 4 * 2 clips of 640 kB, and a page for each small array
     with pytest.raises(
-        ValueError, match=r"data.workers: 4 .* need 209 MiB and 64 MiB are free.*shm-size"
+        ValueError, match=r"data.workers: 4 .* need 219 MiB and 64 MiB are free.*shm-size"
     ):
         data.batches()
     reading.check_shared_memory(0, 2**40)

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from ssl_audio.data.mixture import Draws, balanced
+from ssl_audio.data import mixture
+from ssl_audio.data.clip_columns import distinct
+from ssl_audio.data.mixture import Draws
+
+
+def balanced(*labels):
+    """Return the weights of the clips of some sources with these labels."""
+    return mixture.balanced([(codes, values) for values, codes in map(distinct, labels)])
 
 
 def test_each_pass_visits_every_clip_once_in_a_new_order():

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder
@@ -32,7 +33,7 @@ class Audioset(Files):
                 f"Audioset.segments: got {self.segments!r}, wanted one of {', '.join(_SEGMENTS)}"
             )
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Audioset.root")
         plain, prefixed = {}, {}
         for path in audio_files(folder(root / self.audio, "Audioset.audio")):

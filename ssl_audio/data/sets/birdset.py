@@ -44,7 +44,7 @@ class Birdset(Files):
                 "Birdset: per_class and per_recording must not be below 0, nor seconds 0"
             )
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Birdset.root")
         tables = {split: self._table(root, split) for split in SPLITS}
         here = tables[self.split]

@@ -1,5 +1,6 @@
 """ESC-50 and ESC-10: environmental sounds of up to 5 s in five folds that share no recording."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
@@ -28,7 +29,7 @@ class Esc(Files):
         if self.subset not in _LICENCES:
             raise ValueError(f"Esc.subset: got {self.subset!r}, wanted esc50 or esc10")
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Esc.root")
         tables = [root / "meta" / "esc50.csv", root / "meta.csv"]
         found = next((path for path in tables if path.is_file()), None)

@@ -1,5 +1,6 @@
 """FSD50K: Freesound clips of 0.3 to 30 s with any of 200 labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
@@ -17,7 +18,7 @@ class Fsd50k(Files):
     split: str = ""  # keep this split only: "train", "val" or "eval"
     rate: int = 16_000  # Hz
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Fsd50k.root")
         truth = folder(root / "FSD50K.ground_truth", "Fsd50k.root")
         rows = read(truth / "vocabulary.csv", ("number", "name", "mid"))

@@ -1,6 +1,7 @@
 """IEMOCAP: acted dialogues of ten speakers in five sessions, with the emotion of each utterance."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
@@ -24,7 +25,7 @@ class Iemocap(Files):
     folds: tuple[int, ...] = ()  # keep these sessions (1 to 5) only
     rate: int = 16_000  # Hz
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Iemocap.root")
         tables = sorted(root.glob("Session*/dialog/EmoEvaluation/*.txt"))
         if not tables:

@@ -1,5 +1,6 @@
 """LibriSpeech: read English, cut into utterances, with transcripts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
@@ -17,7 +18,7 @@ class Librispeech(Files):
     split: str = ""  # keep this split only: "train-clean-100", "dev-clean", "test-other", …
     rate: int = 16_000  # Hz
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Librispeech.root")
         transcripts = sorted(root.glob("*/*/*/*.trans.txt"))
         if not transcripts:

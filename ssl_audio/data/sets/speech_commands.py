@@ -1,5 +1,6 @@
 """Speech Commands: one-second recordings of 30 (version 1) or 35 (version 2) spoken words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder, keep
@@ -20,7 +21,7 @@ class SpeechCommands(Files):
     split: str = ""  # keep this split only: "train", "validation" or "test"
     rate: int = 16_000  # Hz
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "SpeechCommands.root")
         splits: dict[str, str] = {}
         for split, name in _LISTS.items():

@@ -1,6 +1,7 @@
 """Free Spoken Digit Dataset: the digits 0 to 9 said fifty times each by several speakers, 8 kHz."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder, keep
@@ -26,7 +27,7 @@ class SpokenDigit(Files):
         if self.target not in ("digit", "speaker"):
             raise ValueError(f"SpokenDigit.target: got {self.target!r}, wanted digit or speaker")
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "SpokenDigit.root")
         if (root / "recordings").is_dir():
             root = root / "recordings"

@@ -1,5 +1,6 @@
 """UrbanSound8K: urban sounds of up to 4 s in ten classes and ten folds that share no recording."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
@@ -14,7 +15,7 @@ class Urbansound8k(Files):
     folds: tuple[int, ...] = ()  # keep these folds (1 to 10) only
     rate: int = 16_000  # Hz
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Urbansound8k.root")
         place = root / "metadata" / "UrbanSound8K.csv"
         if not place.is_file():

@@ -1,5 +1,6 @@
 """VoxCeleb1, speaker identification: celebrities' interviews, 1251 speakers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
@@ -20,7 +21,7 @@ class Voxceleb1(Files):
     split: str = ""  # keep this split only: "train", "validation" or "test"
     rate: int = 16_000  # Hz
 
-    def scan(self) -> tuple[SourceInfo, list[Clip]]:  # noqa: D102
+    def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Voxceleb1.root")
         table = root / "iden_split.txt"
         if not table.is_file():
