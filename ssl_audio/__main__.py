@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         hint = f" Did you mean '{close[0]}'?" if close else ""
         print(f"ssl-audio: no verb '{verb}'.{hint} There are {', '.join(VERBS)}.", file=sys.stderr)
         raise SystemExit(2)
-    if argv is None and verb not in AS_IS and not {"-h", "--help"} & set(rest):
+    # `preview --save` compiles for `train`, so with the same settings.
+    as_is = verb in AS_IS and not any(word.startswith("--save") for word in rest)
+    if argv is None and not as_is and not {"-h", "--help"} & set(rest):
         startup.tune_cpu()
     startup.logs()
     startup.use_compilation_cache()

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-SPEED = ("clips_per_second", "input_wait", "flops_utilisation")  # differ from run to run
+SPEED = ("clips_per_second", "input_wait", "flops_utilisation", "elapsed")  # differ from run to run
 QUIET = [
     "--config.checkpoint.every=1",
     "--config.record.every=1",
@@ -49,7 +49,7 @@ def records(workdir):
     for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
         if line.endswith("\n"):
             record = json.loads(line)
-            kept = {k: v for k, v in record.items() if k not in SPEED}
+            kept = {k: v for k, v in record.items() if k not in SPEED and "goodput/" not in k}
             found[record["step"], min(kept.keys() - {"step"})] = kept
     return found
 

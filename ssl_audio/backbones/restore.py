@@ -7,6 +7,7 @@ from ssl_audio.arrays import Array, Bool
 from ssl_audio.layers.dense import INIT
 from ssl_audio.slots import Backbone
 from ssl_audio.structs import Encoded, Tokens
+from ssl_audio.tokens.order import put
 
 
 class Restored(nn.Module):
@@ -35,12 +36,11 @@ class Restored(nn.Module):
         mask_token = self.param("mask_token", INIT, (width,), jnp.float32)
         x = nn.Dense(width, name="embed")(visible.x)
         batch, count = x.shape[0], visible.grid[0] * visible.grid[1]
-        row = jnp.arange(batch)[:, None]
         there = jnp.ones(x.shape[:2], bool) if visible.valid is None else visible.valid
-        there = jnp.zeros((batch, count), bool).at[row, visible.index].set(there)
+        there = put(jnp.zeros((batch, count), bool), visible.index, there)
         if kept is not None:
             there &= kept
-        whole = jnp.zeros((batch, count, width), x.dtype).at[row, visible.index].set(x)
+        whole = put(jnp.zeros((batch, count, width), x.dtype), visible.index, x)
         whole = jnp.where(there[..., None], whole, mask_token[None, None])
         index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
         return self.encoder(Tokens(whole, index, visible.grid), train=train)

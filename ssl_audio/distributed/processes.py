@@ -159,18 +159,16 @@ def step(number: int) -> Iterator[None]:
         _watch.end()
 
 
-def compiled(step: Any, *shapes: Any) -> Any:
-    """Return a jitted function ready to run everywhere; alone, it compiles at its first call.
+def compiled(make: Callable[[], Any]) -> Any:
+    """Return what `make` gives, a compiled program, once all processes have theirs.
 
     The first exchange between processes waits only so long (Gloo: 30 s), and compilation takes each of
     them its own time: so they compile, and then meet.
     """
-    if count() == 1:
-        return step
-    program = step.lower(*shapes).compile()
-    _client().wait_at_barrier(
-        COMPILED, int(1000 * (_seconds("SSL_AUDIO_STEP_TIMEOUT", 1800) or 1e6))
-    )
+    program = make()
+    if count() > 1:
+        timeout = _seconds("SSL_AUDIO_STEP_TIMEOUT", 1800) or 1e6
+        _client().wait_at_barrier(COMPILED, int(1000 * timeout))
     return program
 
 

@@ -137,17 +137,24 @@ def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str
     return {k: jax.make_array_from_process_local_data(layout, v) for k, v in batch.items()}
 
 
-def by_rows(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """Return function(x), computed by each device for its own rows of x [B, …].
+def by_rows(function: Callable[..., Any], x: jax.Array, *whole: jax.Array) -> Any:
+    """Return function(x, *whole), computed by each device for its own rows of x [B, …].
 
-    For what XLA cannot split (real FFTs): it would gather the whole batch on every device first. Outside
-    a mesh, or where the rows do not divide, this is a plain call.
+    For what XLA cannot split (real FFTs, grouped convolutions, top_k): it would gather the whole batch on
+    every device first. Outside a mesh, or where the rows do not divide, this is a plain call.
+
+    Args:
+      function: its results have the rows of x.
+      x: split over the devices.
+      whole: what every row needs whole, such as weights.
     """
     shape = jax.sharding.get_abstract_mesh().shape
     rows = shape.get("data", 1) * shape.get("fsdp", 1)
     if rows == 1 or x.shape[0] % rows:
-        return function(x)
-    return jax.shard_map(function, in_specs=BATCH, out_specs=BATCH, axis_names={"data", "fsdp"})(x)
+        return function(x, *whole)
+    each = (BATCH, *[PartitionSpec()] * len(whole))
+    split = jax.shard_map(function, in_specs=each, out_specs=BATCH, axis_names={"data", "fsdp"})
+    return split(x, *whole)
 
 
 def spec(shapes: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.conv import grouped_conv
 from ssl_audio.layers.dense import INIT
 from ssl_audio.slots import Backbone, Positions
 from ssl_audio.structs import Encoded, Tokens
@@ -96,6 +97,7 @@ class ConvDecoder(nn.Module):
                 padding=(reach, reach),
                 feature_group_count=self.groups,
                 dtype=x.dtype,
+                conv_general_dilated=grouped_conv,
                 name=f"conv_{number}",
             )(x)
             y = nn.LayerNorm(1e-5, use_scale=False, use_bias=False, use_fast_variance=False)(y)

@@ -1,9 +1,12 @@
-"""Depthwise convolution over tokens, called by the SSM mixer."""
+"""Convolutions that XLA does badly: depthwise over tokens, called by the SSM mixer; grouped, over devices."""
+
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.distributed.sharding import by_rows
 
 
 def causal_conv(
@@ -38,3 +41,12 @@ def causal_conv(
     if bias is not None:
         total = total + bias.astype(exact)[None, None]
     return total.astype(x.dtype)
+
+
+def grouped_conv(x: Array, kernel: Array, *args: Any, **options: Any) -> Array:
+    """Return `lax.conv_general_dilated` of x [B, …] by rows, for `feature_group_count` above 1.
+
+    XLA splits a grouped convolution along its groups and gathers the whole batch on every device for that,
+    in both passes. To be given to `nn.Conv` as its `conv_general_dilated`.
+    """
+    return by_rows(lambda x, w: lax.conv_general_dilated(x, w, *args, **options), x, kernel)

@@ -96,7 +96,7 @@ class LatentContrast(Encoding):
             raise ValueError(f"latent_contrast: {count} masked tokens; wanted at least 2.")
         shift = jax.random.randint(negative_key, (batch_size, count, self.negatives), 1, count)
         other = (jnp.arange(count)[None, :, None] + shift) % count
-        negative = target[jnp.arange(batch_size)[:, None, None], other]
+        negative = jax.vmap(lambda of_clip, places: of_clip[places])(target, other)
         nce, accuracy = losses.latent_nce(predicted, target, negative, self.temperature)
         amount = jnp.maximum(jnp.sum(counted), 1e-6)
         share = jnp.sum(probable * counted[..., None, None], (0, 1)) / amount

@@ -4,11 +4,14 @@ Multi-codebook vector quantisation (Guo et al. 2023, arXiv:2211.00508; the targe
 arXiv:2510.25955).
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.distributed.sharding import by_rows
 from ssl_audio.quantizers.codebooks import perplexity
 
 SPEED = 10.0  # scales are e to the power of this times a parameter: it learns so much faster
@@ -109,7 +112,7 @@ def refined(
         groups, choices, members = which.shape[1:]
         beam = min(BEAM, base * 2 ** ((members.bit_length() - 1) // 2))
         keep = 1 if groups == 1 else min(beam, choices)
-        _, best = jax.lax.top_k(-gain, keep)
+        _, best = by_rows(functools.partial(jax.lax.top_k, k=keep), -gain)
         gain = jnp.take_along_axis(gain, best, axis=2)
         which = jnp.take_along_axis(which, best[..., None], axis=2)
         delta = jnp.take_along_axis(delta, best[..., None], axis=2)

@@ -236,11 +236,11 @@ def steps(path: pathlib.Path, kind: str = "checkpoints") -> list[int]:
     return sorted(int(p.name) for p in (path / kind).glob("*") if p.name.isdigit())
 
 
-def meta(path: pathlib.Path) -> dict[str, Any]:
-    """Return what the newest checkpoint of a workdir says about the run; {}: there is none."""
-    for step in reversed(steps(path)):
+def meta(path: pathlib.Path, step: int | None = None) -> dict[str, Any]:
+    """Return what the newest checkpoint of a workdir, or that of a step, says about the run; {}: none is."""
+    for each in reversed(steps(path)) if step is None else [step]:
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads((path / "checkpoints" / str(step) / "meta/metadata").read_bytes())
+            found = json.loads((path / "checkpoints" / str(each) / "meta/metadata").read_bytes())
             if isinstance(found, dict):
                 return found
     return {}

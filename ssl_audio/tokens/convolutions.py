@@ -4,10 +4,10 @@ Called by encoders in the place of a table; they know the order of the sequence 
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.conv import grouped_conv
 from ssl_audio.layers.dense import uniform
 from ssl_audio.layers.norms import standard
 from ssl_audio.structs import Tokens
@@ -42,7 +42,7 @@ class Convolution(nn.Module):
         gain = self.param("gain", start, (self.size,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
         kernel = direction * (gain[:, None, None] / _length(direction))
-        x = jax.lax.conv_general_dilated(
+        x = grouped_conv(
             tokens.x,
             kernel,
             window_strides=(1,),
@@ -86,6 +86,7 @@ class Convolutions(nn.Module):
                 padding=(_ends(self.size),),
                 feature_group_count=self.groups,
                 kernel_init=init,
+                conv_general_dilated=grouped_conv,
                 name=f"conv_{i}",
             )
             x = standard(conv(x), 1e-5)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int, PRNGKeyArray
+from ssl_audio.tokens.order import put
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,8 +252,7 @@ def hide(
 
 def chosen(index: Int[Array, "B M"], count: int) -> Bool[Array, "B N"]:
     """Return which of `count` places an index names."""
-    row = jnp.arange(index.shape[0])[:, None]
-    return jnp.zeros((index.shape[0], count), bool).at[row, index].set(True)
+    return put(jnp.zeros((index.shape[0], count), bool), index, jnp.ones(index.shape, bool))
 
 
 def others(index: Int[Array, "B M"], count: int) -> Int[Array, "B K"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int
@@ -39,6 +40,15 @@ def valid_tokens(valid: Bool[Array, "B T"], tokens: Tokens, frames: int) -> Bool
     return found | ~jnp.any(found, axis=1, keepdims=True)
 
 
+def put(into: Array, index: Int[Array, "B K"], values: Array) -> Array:
+    """Return `into` [B, N, …] with `values` [B, K, …] at the places of each row.
+
+    Row by row: with the number of the row as another index, devices that hold some rows each would gather
+    the indices and values of all.
+    """
+    return jax.vmap(lambda row, places, new: row.at[places].set(new))(into, index, values)
+
+
 def scatter(
     x: Float[Array, "B K D"],
     index: Int[Array, "B K"],
@@ -48,6 +58,6 @@ def scatter(
     """Put tokens at their positions in the whole grid and `fill` at the others."""
     batch, total = x.shape[0], grid[0] * grid[1]
     full = jnp.broadcast_to(fill.astype(x.dtype), (batch, total, x.shape[-1]))
-    full = full.at[jnp.arange(batch)[:, None], index].set(x)
+    full = put(full, index, x)
     order = jnp.broadcast_to(jnp.arange(total, dtype=jnp.int32)[None], (batch, total))
     return Tokens(x=full, index=order, grid=grid)

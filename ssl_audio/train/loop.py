@@ -6,7 +6,6 @@ The loop knows batches, steps and schedules; what is learned is the objective's 
 import collections
 import dataclasses
 import functools
-import logging
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,13 +19,12 @@ from ssl_audio import config, slots
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint
 from ssl_audio.storage.lock import Lock
-from ssl_audio.train import changes, record
+from ssl_audio.train import changes, programs, record
 from ssl_audio.train.clips import check_clips
+from ssl_audio.train.goodput import Goodput
 from ssl_audio.train.record import Recorder
-from ssl_audio.train.run import Run, fitting
+from ssl_audio.train.run import Run, describe, fitting
 from ssl_audio.train.step import init_state, make_train_step
-
-log = logging.getLogger("ssl_audio")
 
 LAG = 2  # steps whose metrics may still be under way, so that the device never waits for the host
 
@@ -36,23 +34,26 @@ class NotFinite(RuntimeError):
 
 
 def train(
-    options: Any, workdir: str | pathlib.Path, *, profile: tuple[int, int] | None = None
+    options: Any,
+    workdir: str | pathlib.Path,
+    *,
+    profile: tuple[int, int] | None = None,
+    compiled: pathlib.Path | None = None,
 ) -> Mapping[str, float]:
     """Run (or go on with) the training that a config describes; return the last metrics.
 
-    `profile`: first and last step to trace.
+    `profile`: first and last step to trace. `compiled`: folder of a saved step (see `programs`).
 
     Raises:
       TypeError, ValueError: something in the config is wrong; nothing has been computed.
       NotFinite: with the step and the clips; the state before it has been saved.
     """
     with slots.trusting(slots.packages(options)):  # what it names itself, its own workdir may too
-        return _train(options, pathlib.Path(workdir).resolve(), profile)
+        return _train(options, pathlib.Path(workdir).resolve(), profile, compiled)
 
 
-def _train(
-    options: Any, workdir: pathlib.Path, profile: tuple[int, int] | None
-) -> Mapping[str, float]:
+def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> Mapping[str, float]:
+    spent = Goodput()
     run = config.make(Run, options).numbered()
     check_clips(run, config.plain(options), changes.earlier(workdir))
     epoch = run.data.epoch_steps
@@ -79,23 +80,25 @@ def _train(
                 params = checkpoint.warm_start(state.params, **dataclasses.asdict(other))
                 state = state.replace(params=params)
         start = int(state.step)
+        if start:
+            spent.resume(workdir, start)
         describe(run, state, total, start, workdir)
         batches = run.data.batches(start, shard=processes.index(), shards=processes.count())
-        with Recorder(
-            workdir, run.record, start=start, total=total, lead=processes.is_lead(), profile=profile
-        ) as recorder:
+        how: Any = dict(start=start, total=total, lead=processes.is_lead(), profile=profile)
+        with Recorder(workdir, run.record, **how, spent=spent) as recorder:
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
-            with fitting(shapes[1]):
-                recorder.price(step, *shapes)
+            with fitting(shapes[1]), spent.during("compile"):
                 results = record.at(workdir / "metrics.jsonl", start)  # before any process goes on
-                step = processes.compiled(step, *shapes)
+                step, count = programs.ready(compiled, options, (total, epoch), step, shapes)
+                recorder.price(count)
             where = recorder, checkpoints, lock
             session = Session(run, mesh, step, batches, *where, total, every, results, meta)
             try:
                 return _loop(session, state, start)
             finally:
-                batches.close()
-                checkpoints.close()
+                with spent.during("save"):
+                    batches.close()
+                    checkpoints.close()
 
 
 def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any, Any, Any]:
@@ -149,6 +152,12 @@ class Session:
     results: Mapping[str, float]
     meta: Mapping[str, Any]
 
+    def save(self, state: Any) -> None:
+        """Begin to save a state."""
+        with self.recorder.spent.during("save"):
+            spent = self.recorder.spent.seconds()
+            self.checkpoints.save(state, {**self.meta, "goodput": spent})
+
 
 def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
     run, total, recorder = session.run, session.total, session.recorder
@@ -167,7 +176,7 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
             number, metrics, index = pending.popleft()
             metrics = jax.device_get(metrics)
             if not metrics["finite"][0]:
-                checkpoints.save(state, session.meta)
+                session.save(state)
                 raise NotFinite(
                     f"step {number}: loss or gradients are not finite. The update was not made and the "
                     f"state is saved. Clips of this host: {', '.join(run.data.ids(index))}. Look at "
@@ -178,7 +187,7 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
     def evaluates(number: int) -> bool:
         return number == total or number % due["evals"] == 0
 
-    with processes.Stop() as stop:
+    with processes.Stop() as stop, recorder.spent.during("step"):
         if start and evaluates(start):  # it may have been killed before they were done
             results = _evaluate(session, state, session.results)
         for number in range(start + 1, total + 1):
@@ -197,14 +206,16 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
                 )
             if last or number % due["save"] == 0:
                 session.lock.check()
-                checkpoints.save(state, session.meta)
+                session.save(state)
             if evaluates(number):  # not when there is little time left
                 results = _evaluate(session, state, results)
             if last or number % due["figures"] == 0:
-                images = _pictures(run, state, batch)
-                recorder.pictures(number, images, getattr(run.objective, "frontend", None))
+                with recorder.spent.during("evaluate"):
+                    images = _pictures(run, state, batch)
+                    recorder.pictures(number, images, getattr(run.objective, "frontend", None))
             if last and number < total:
-                checkpoints.wait()
+                with recorder.spent.during("save"):
+                    checkpoints.wait()
                 recorder.stopped(number)
                 break
     return results
@@ -217,13 +228,14 @@ def _evaluate(session: Session, state: Any, known: Mapping[str, float]) -> dict[
         for name, evaluator in run.evals.items():
             if any(key.startswith(f"{name}/") for key in known):
                 continue
-            values = evaluator.run(run.objective, state, session.mesh)
+            with session.recorder.spent.during("evaluate"):
+                values = evaluator.run(run.objective, state, session.mesh)
             session.recorder.log(int(state.step), values, prefix=f"{name}/")
             results |= {f"{name}/{key}": value for key, value in values.items()}
         session.checkpoints.save_best(state, results)
     except Exception:
         if processes.count() == 1:  # several would have to fail together
-            session.checkpoints.save(state, session.meta)
+            session.save(state)
         raise
     return results
 
@@ -234,15 +246,3 @@ def _pictures(run, state, batch) -> dict[str, np.ndarray]:
         return {}
     few = {k: v[: run.record.clips] for k, v in batch.items()}
     return jax.device_get(jax.jit(predictor)(state.params, state.extra, few))
-
-
-def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path) -> None:
-    """Log what is about to happen."""
-    count = sum(x.size for x in jax.tree.leaves(state.params))
-    log.info("%s", run.data.describe())
-    log.info(
-        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)", type(run.objective).__name__,
-        count / 1e6, jax.device_count(), jax.default_backend(), processes.count(),
-    )  # fmt: skip
-    how = f"resumed at step {start}" if start else "from scratch"
-    log.info("%s, up to step %d, into %s", how, total, workdir)

@@ -7,16 +7,19 @@ that XLA gives any device; memory and the time to compile are those of its CPU b
 import argparse
 import collections
 import dataclasses
+import logging
 import math
 import os
-import re
+import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from ssl_audio import config_files, slots
+from ssl_audio.train import collectives
 
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+log = logging.getLogger("ssl_audio")
+
 EPOCH = 1000  # steps; schedules need a number, nothing here depends on it
 
 
@@ -31,8 +34,7 @@ class Preview:
       batch_bytes: per device.
       flops: of the matrix products of one step, over all devices.
       peak_bytes: per device while the step runs, state included; None without compilation.
-      collectives: kind → [number in the program, bytes of their results on one device].
-      widest: the shape of the largest collective's result.
+      traffic: what devices exchange in one step; None without compilation.
     """
 
     devices: int
@@ -41,12 +43,16 @@ class Preview:
     batch_bytes: int
     flops: float
     peak_bytes: int | None = None
-    collectives: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    widest: str = ""
+    traffic: collectives.Traffic | None = None
 
 
-def preview(options: Any, *, compiled: bool = True) -> Preview:
+def preview(options: Any, *, compiled: bool = True, save: pathlib.Path | None = None) -> Preview:
     """Lower (and compile) the training step of a config on the devices that JAX has.
+
+    Args:
+      options: a config.
+      compiled: also compile, for memory and traffic.
+      save: folder to save the compiled step in, for runs of this very config, code and devices.
 
     Raises:
       TypeError, ValueError: the config is wrong, or does not fit the mesh.
@@ -56,16 +62,17 @@ def preview(options: Any, *, compiled: bool = True) -> Preview:
 
     from ssl_audio import config
     from ssl_audio.distributed import sharding
-    from ssl_audio.train import flops
+    from ssl_audio.train import flops, programs
     from ssl_audio.train.loop import plan
     from ssl_audio.train.run import Run, fitting
 
     run = config.make(Run, options)
-    total = config.duration(run.steps, total=0, epoch=EPOCH)
+    epoch = run.data.epoch_steps if save else EPOCH
+    total = config.duration(run.steps, total=0, epoch=epoch)
     mesh = run.sharding.mesh()
     sharding.check_batch(run.data.batch_size, mesh, run.accumulate)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
-        _, step, state = plan(run, mesh, total, EPOCH)
+        _, step, state = plan(run, mesh, total, epoch)
         batch = sharding.spec(run.data.spec(), mesh)
         with fitting(batch):
             traced = step.trace(state, batch)
@@ -82,8 +89,10 @@ def preview(options: Any, *, compiled: bool = True) -> Preview:
     )
     if program is None:
         return found
+    if save:
+        known = programs.of(options, (total, epoch), (state, batch))
+        log.info("saved: %s", programs.save(save, program, known, found.flops))
     memory: Any = program.memory_analysis()
-    collectives, widest = count_collectives(program.as_text() or "")
     return dataclasses.replace(
         found,
         # Arguments that are given away hold the results.
@@ -91,8 +100,7 @@ def preview(options: Any, *, compiled: bool = True) -> Preview:
         + memory.temp_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes,
-        collectives=collectives,
-        widest=widest,
+        traffic=collectives.read(program.as_text() or ""),
     )
 
 
@@ -106,29 +114,7 @@ def _share(tree: Any) -> int:
     )
 
 
-def count_collectives(text: str) -> tuple[dict[str, tuple[int, int]], str]:
-    """Return kind → (number, bytes) of the collectives in a compiled program, and the widest's shape.
-
-    One inside the loop over the layers counts once.
-    """
-    found: dict[str, tuple[int, int]] = {}
-    widest, most = "", -1
-    pattern = re.compile(rf" = (.+?) ({'|'.join(COLLECTIVES)})(?:-start)?\(")
-    for match in pattern.finditer(text):
-        shapes = re.findall(r"(\w+?)(\d+)\[([\d,]*)\]", match[1])
-        sizes = [
-            math.prod(int(n) for n in dims.split(",") if n) * max(int(bits), 8) // 8
-            for _, bits, dims in shapes
-        ]
-        number, total = found.get(match[2], (0, 0))
-        found[match[2]] = (number + 1, total + sum(sizes))
-        for (kind, bits, dims), size in zip(shapes, sizes, strict=True):
-            if size > most:
-                widest, most = f"{match[2]} {kind}{bits}[{dims}]", size
-    return found, widest
-
-
-def report(found: Preview, mesh: str, seconds: float) -> str:
+def report(found: Preview, mesh: str, where: str, seconds: float) -> str:
     """Return the table that people read."""
     parts = ", ".join(f"{name} {n / 1e6:.2f} M" for name, n in sorted(found.parameters.items()))
     lines = [
@@ -139,11 +125,16 @@ def report(found: Preview, mesh: str, seconds: float) -> str:
         f"matrix products {found.flops:.3g} FLOP per step, {found.flops / found.devices:.3g} per device",
     ]
     if found.peak_bytes is not None:
-        lines.append(f"peak memory     {size(found.peak_bytes)} per device (XLA's CPU back end)")
-        for kind, (number, total) in sorted(found.collectives.items()):
-            lines.append(f"{kind:15} {number} in the program, {size(total)} per device")
-        if found.widest:
-            lines.append(f"largest         {found.widest}")
+        lines.append(f"peak memory     {size(found.peak_bytes)} per device ({where})")
+    if found.traffic is not None:
+        for kind, (times, total) in sorted(found.traffic.kinds.items()):
+            lines.append(f"{kind:15} {times} per step, {size(total)} per device")
+        if found.traffic.widest:
+            lines.append(f"largest         {found.traffic.widest}")
+        if found.traffic.uncounted:
+            lines.append(
+                f"loops           {found.traffic.uncounted} of unknown length exchange: counted as one turn"
+            )
     return "\n".join([*lines, f"took            {seconds:.0f} s"])
 
 
@@ -173,20 +164,49 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `ssl-audio preview`."""
     made = config_files.with_config("preview", __doc__)
     made.add_argument(
-        "--mesh", type=axes, default="data=8", help="devices along each axis (%(default)s)"
+        "--mesh", type=axes, help="simulated devices along each axis; default: data=8"
     )
-    made.add_argument(
+    other = made.add_mutually_exclusive_group()
+    other.add_argument(
         "--no-compile", action="store_true", help="leave out peak memory and collectives; faster"
     )
+    other.add_argument(
+        "--save", type=pathlib.Path, metavar="FOLDER",
+        help="compile for the devices that are here, as the config arranges them, and save the step for "
+        "`ssl-audio train --compiled FOLDER`; it has to read the data as training does",
+    )  # fmt: skip
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> Preview:
     """Parse the command line, make the devices, print the report."""
     from ssl_audio import config
+    from ssl_audio.distributed import processes
 
     began = time.monotonic()
     args, options = config_files.parse(parser(), argv)
+    options = config.plain(options)
+    if args.save:
+        if args.mesh:
+            raise ValueError(
+                "--mesh simulates devices, --save compiles for those that are here: choose."
+            )
+        processes.start(args.save)
+        arranged = "as config.sharding arranges them"
+    else:
+        mesh = args.mesh or {"data": 8}
+        arranged = " x ".join(f"{name} {n}" for name, n in mesh.items())
+        _simulate(math.prod(mesh.values()))
+        options["sharding"] = {**options.get("sharding", {}), "data": 1, "fsdp": 1, **mesh}
+    with slots.trusting(args.trust):
+        found = preview(options, compiled=not args.no_compile, save=args.save)
+    where = "this back end" if args.save else "XLA's CPU back end"
+    print(report(found, arranged, where, time.monotonic() - began))
+    return found
+
+
+def _simulate(devices: int) -> None:
+    """Let JAX find so many CPU devices; before it looks for any."""
     # The program is never run, so generating its code need not try hard.
     os.environ.setdefault(
         "XLA_FLAGS",
@@ -195,11 +215,4 @@ def main(argv: Sequence[str] | None = None) -> Preview:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", math.prod(args.mesh.values()))
-    options = config.plain(options)
-    options["sharding"] = {**options.get("sharding", {}), "data": 1, "fsdp": 1, **args.mesh}
-    with slots.trusting(args.trust):
-        found = preview(options, compiled=not args.no_compile)
-    mesh = " x ".join(f"{name} {n}" for name, n in args.mesh.items())
-    print(report(found, mesh, time.monotonic() - began))
-    return found
+    jax.config.update("jax_num_cpu_devices", devices)

@@ -10,20 +10,22 @@ import math
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ssl_audio.config import Duration
 from ssl_audio.storage import atomic, opened
-from ssl_audio.train import flops
+from ssl_audio.train import flops, goodput
+from ssl_audio.train.goodput import Goodput
 
 log = logging.getLogger("ssl_audio")
 
 STOPPED = "stopped"  # a file in the workdir: the run is to be started again
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16_000)  # Hz, of pictures
-SPEED = ("clips_per_second", "input_wait", "flops_utilisation")  # differ from run to run
+# Differ from run to run.
+SPEED = ("clips_per_second", "input_wait", "flops_utilisation", *goodput.NAMES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Record:
 class Recorder:
     """The metrics of a run; a context manager. Writes only where `lead` is True.
 
-    `profile`: first and last step of a trace, for TensorBoard's or XProf's profiler.
+    `profile`: first and last step of a trace, for TensorBoard's or XProf's profiler. `spent`: of the run.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Recorder:
         total: int,
         lead: bool,
         profile: tuple[int, int] | None = None,
+        spent: Goodput | None = None,
     ):
         self.workdir, self.record, self.lead, self.total = workdir, record, lead, total
         self.sums: dict[str, tuple[float, float]] = {}
+        self.spent = spent or Goodput()
         self.clock, self.clips, self.steps, self.waited = 0.0, 0, 0, 0.0
         self.profile, self.tracing = profile if lead else None, False
         self.flops, self.peak = 0.0, 0.0
@@ -96,18 +100,20 @@ class Recorder:
 
     def __exit__(self, *_) -> None:
         self._stop_trace()
+        if self.lead:
+            self.spent.report()
         for thing in (self.bar, self.file, self.board):
             if thing is not None:
                 thing.close()
 
-    def price(self, step: Any, state: Any, batch: Any) -> None:
-        """Count the arithmetic of the jitted `step` on such arguments, where the device's peak is known."""
+    def price(self, count: Callable[[], float]) -> None:
+        """Take the floating-point operations of a step from `count`, where the device's peak is known."""
         import jax
 
         peak = flops.peak(jax.devices()[0].device_kind)
         if peak is not None:
             self.peak = peak * jax.device_count()
-            self.flops = flops.count(step.trace(state, batch).jaxpr)
+            self.flops = count()
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
@@ -134,7 +140,8 @@ class Recorder:
     def waiting(self) -> Iterator[None]:
         """Count the time of the body as waiting for input."""
         begun = time.monotonic()
-        yield
+        with self.spent.during("input"):
+            yield
         self.waited += time.monotonic() - begun
 
     def stopped(self, number: int) -> None:
@@ -171,7 +178,7 @@ class Recorder:
         means = {
             name: total / mass for name, (total, mass) in self.sums.items() if name != "finite"
         }
-        means |= more
+        means |= more | self.spent.shares()
         if self.clips:
             elapsed = now - self.clock
             means["clips_per_second"] = self.clips / elapsed

@@ -2,16 +2,23 @@
 
 import contextlib
 import dataclasses
+import logging
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
 from ssl_audio import config
+from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import Sharding
 from ssl_audio.objectives.base import Objective
 from ssl_audio.slots import Data, Evaluator
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
+
+log = logging.getLogger("ssl_audio")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,3 +118,15 @@ def fitting(batch: Any) -> Iterator[None]:
             f"config.objective does not fit the batches of config.data ({shapes}): "
             f"{type(error).__name__}: {' '.join(str(error).split())[:600]}.{config.culprit(error)}"
         ) from error
+
+
+def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path) -> None:
+    """Log what is about to happen."""
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    log.info("%s", run.data.describe())
+    log.info(
+        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)", type(run.objective).__name__,
+        count / 1e6, jax.device_count(), jax.default_backend(), processes.count(),
+    )  # fmt: skip
+    how = f"resumed at step {start}" if start else "from scratch"
+    log.info("%s, up to step %d, into %s", how, total, workdir)

@@ -108,7 +108,7 @@ until_done() {
   [ "$(state "$1")" = COMPLETED ] || { echo "job $1: $(state "$1")"; exit 1; }
 }
 losses() { # without what depends on the machine's speed
-  sed -E 's/, "(clips_per_second|input_wait|flops_utilisation)": [^,}]*//g' "$work/$1/metrics.jsonl"
+  sed -E 's/, "(clips_per_second|input_wait|flops_utilisation|elapsed|goodput\/[a-z]+)": [^,}]*//g' "$work/$1/metrics.jsonl"
 }
 
 # prepare as an array of three parts, one of which is put back into the queue while it runs, and the merge.
