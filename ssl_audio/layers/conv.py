@@ -1,9 +1,16 @@
 """Depthwise convolution over tokens, called by the SSM mixer."""
 
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.scan import choose
+from ssl_audio.layers.scan.over_batch import over_batch
+
+LONGEST = 16  # taps; longer kernels are left to XLA
 
 
 def causal_conv(
@@ -38,3 +45,38 @@ def causal_conv(
     if bias is not None:
         total = total + bias.astype(exact)[None, None]
     return total.astype(x.dtype)
+
+
+def convolved(
+    x: Float[Array, "B N E"],
+    kernels: Sequence[tuple[Float[Array, "W E"], Float[Array, " E"]]],
+    *,
+    reverse: bool = False,
+    implementation: str = "auto",
+) -> list[Float[Array, "B N E"]]:
+    """Return silu of the causal convolution of x with each kernel and bias.
+
+    Args:
+      x: what both read.
+      kernels: one, or one and another for the opposite direction.
+      reverse: the first one's looks ahead, not back.
+      implementation: that of the scan which follows; see `selective_scan`. Where it has no convolution
+        of its own, the compiler's is used.
+    """
+    exact = jnp.promote_types(jnp.result_type(x, *kernels[0]), jnp.float32)
+    run = None
+    if kernels[0][0].shape[0] <= LONGEST and exact == jnp.float32:
+        run = choose.offers(choose.find(implementation, exact), "conv_silu")
+    if run is None:
+        both = [
+            causal_conv(x, w.astype(x.dtype), b.astype(x.dtype), reverse=reverse != bool(k))
+            for k, (w, b) in enumerate(kernels)
+        ]
+        return [jax.nn.silu(y) for y in both]
+    found = over_batch(
+        lambda x, kernels: run(x, kernels, reverse=reverse),
+        (x, list(kernels)),
+        split=(True, [(False, False)] * len(kernels)),
+        results=[True] * len(kernels),
+    )
+    return [y.astype(x.dtype) for y in found]
