@@ -30,6 +30,7 @@ namespace {
 
 constexpr int LANES = TILE, R = TILE;  // channels and states at a time; both and CHUNK: see cpp.py
 static_assert(TILE == 16, "sums_of() is written for 16");
+constexpr int HALF = R / 2;  // states for which a backward pass has registers
 constexpr float LOG2E = 1.44269504f;
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t Int __attribute__((vector_size(4 * LANES)));
@@ -46,11 +47,10 @@ inline void add(float* p, Vec v) { store(p, load(p) + v); }
 
 inline Vec all_of(float x) { return Vec{} + x; }
 
-// 2^x to 2e-7 of itself: 2^f, f in [-0.5, 0.5], as a polynomial, times a power of 2.
-// From 2^-126 on; a decay below is as good as 0.
+// 2^x to 2e-7 of itself: 2^f, f in [-0.5, 0.5], as a polynomial, times a power of 2. One outside the
+// normal floats may come out as the nearest of these: a decay below is as good as 0.
 inline Vec exp2(Vec x) {
 #ifdef __AVX512F__  // rounding and scaling are an instruction each
-  x = (Vec)_mm512_max_ps((__m512)all_of(-126.0f), (__m512)x);
   Vec whole = (Vec)_mm512_roundscale_ps((__m512)x, 8), f = x - whole;
 #else
   const Vec low = all_of(-126.0f), high = all_of(127.0f);
@@ -85,29 +85,35 @@ inline Vec softplus(Vec x, Vec& slope) {
   return (x > 0.0f ? x : Vec{}) + 2.0f * s * p;
 }
 
-// The lanes `first`, first + 2, … of two vectors, one after the other.
-template <int first>
-inline Vec every_other(Vec a, Vec b) {
+// Lanes of two vectors, those of the second from number 16 on.
 #ifdef __clang__
-  return __builtin_shufflevector(a, b, first, first + 2, first + 4, first + 6, first + 8, first + 10, first + 12,
-                                 first + 14, first + 16, first + 18, first + 20, first + 22, first + 24,
-                                 first + 26, first + 28, first + 30);
-#else  // which GCC before 12 does not know
-  const Int lanes = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-  return __builtin_shuffle(a, b, lanes + first);
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else  // GCC before 12 does not know that
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Int{__VA_ARGS__})
 #endif
+
+inline Vec joined(Vec a, Vec b) {
+  return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+         SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
 }
 
-// Sums of 16 vectors, one in each lane.
-inline Vec sums_of(Vec v[16]) {
+// Sums of 8 vectors in two parts, which joined() adds. The shuffles are such as processors have: within
+// 128 bits first, then of 128 bits as a whole.
+inline Vec sums_of(const Vec* v) {
+  Vec pair[4], four[2];
 #pragma GCC unroll 4
-  for (int n = 8; n; n /= 2)
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) {
-      Vec a = v[2 * i], b = v[2 * i + 1];
-      v[i] = every_other<0>(a, b) + every_other<1>(a, b);
-    }
-  return v[0];
+  for (int i = 0; i < 4; ++i) {
+    Vec a = v[2 * i], b = v[2 * i + 1];
+    pair[i] = SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+              SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    Vec a = pair[2 * i], b = pair[2 * i + 1];
+    four[i] = SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+              SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  }
+  return joined(four[0], four[1]);
 }
 
 // Runs every task, on this thread and those the pool can spare.
@@ -211,7 +217,8 @@ struct Sweep {
 };
 
 struct Buffers {  // for the tokens of a chunk
-  Vec step[CHUNK], slope[CHUNK], grad[CHUNK], y[CHUNK], before[CHUNK * R], decay[CHUNK * R];
+  Vec step[CHUNK], slope[CHUNK], grad[CHUNK], y[CHUNK], entered[CHUNK], aged[CHUNK], sums[CHUNK];
+  Vec before[CHUNK * R], decay[CHUNK * R];
 };
 
 Buffers& buffers() {
@@ -302,7 +309,7 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
       float *dstate = call.out(6 + 6 * k) + state, *own = call.out(1) + (k * batch + b) * shared + e;
       float *pdb = mixes(k, b, 0, group) + part * R, *pdc = mixes(k, b, 1, group) + part * R;
       const bool finish = sweep == directions * parts - 1;
-      Vec dh[R], rate[R], drate[R] = {}, into[R], dskip = {}, dbias = {};
+      Vec dh[R], rate[R], drate[R] = {}, dskip = {}, dbias = {};
       const Vec skip = at.D ? load(at.D) : Vec{};
       for (int r = 0; r < R; ++r) {
         dh[r] = load(dlast + r * width);
@@ -320,23 +327,32 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
           }
           chunk.grad[j] = grad;
         }
-        Vec h[R];
-        for (int r = 0; r < R; ++r) h[r] = load(starts + (c * R + r) * LANES);
-        for (int64_t j = 0; j < walk.count; ++j) {
-          const int64_t t = walk[j];
-          const float *pb = at.B + t * states, *pc = at.C + t * states;
-          Vec step = chunk.step[j], in = step * load(at.u + t * width), grad = chunk.grad[j], out[2] = {};
-          Vec *before = chunk.before + j * R, *decay = chunk.decay + j * R, scaled = step * LOG2E;
-#pragma GCC unroll 16
-          for (int r = 0; r < R; ++r) {
-            before[r] = h[r];
-            decay[r] = exp2(scaled * rate[r]);
-            h[r] = decay[r] * h[r] + in * pb[r];
-            out[r % 2] += h[r] * pc[r];
-            into[r] = h[r] * grad;
+        for (int half = 0; half < R; half += HALF) {
+          Vec h[HALF], rate[HALF], into[HALF];
+          for (int r = 0; r < HALF; ++r) {
+            h[r] = load(starts + (c * R + half + r) * LANES);
+            rate[r] = load(at.A + (half + r) * width) * LOG2E;
           }
-          add(pdc + t * states, sums_of(into));
-          chunk.y[j] = out[0] + out[1];
+          for (int64_t j = 0; j < walk.count; ++j) {
+            const int64_t t = walk[j], slot = half * CHUNK + j * HALF;
+            const float *pb = at.B + t * states + half, *pc = at.C + t * states + half;
+            Vec step = chunk.step[j], in = step * load(at.u + t * width), grad = chunk.grad[j], out[2] = {};
+#pragma GCC unroll 8
+            for (int r = 0; r < HALF; ++r) {
+              chunk.before[slot + r] = h[r];
+              Vec decay = chunk.decay[slot + r] = exp2(step * rate[r]);
+              h[r] = decay * h[r] + in * pb[r];
+              out[r % 2] += h[r] * pc[r];
+              into[r] = h[r] * grad;
+            }
+            Vec y = out[0] + out[1], sums = sums_of(into);
+            if (half) {
+              add(pdc + t * states, joined(chunk.sums[j], sums));
+              chunk.y[j] += y;
+            } else {
+              chunk.sums[j] = sums, chunk.y[j] = y;
+            }
+          }
         }
         for (int64_t j = 0; z && j < walk.count; ++j) {
           const int64_t t = walk[j] * width;
@@ -348,29 +364,43 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
           }
           store(dz + t, y);
         }
-        for (int64_t j = walk.count - 1; j >= 0; --j) {
-          const int64_t t = walk[j];
-          const float *pb = at.B + t * states, *pc = at.C + t * states;
-          const Vec *before = chunk.before + j * R, *decay = chunk.decay + j * R;
-          Vec step = chunk.step[j], x = load(at.u + t * width), in = step * x, grad = chunk.grad[j];
-          Vec entered[2] = {}, aged[2] = {};
-#pragma GCC unroll 16
-          for (int r = 0; r < R; ++r) {
-            Vec g = dh[r] + grad * pc[r];
-            into[r] = g * in;
-            entered[r % 2] += g * pb[r];
-            dh[r] = g * decay[r];
-            Vec through = dh[r] * before[r];
-            aged[r % 2] += through * rate[r];
-            drate[r] += through * step;
+        for (int half = 0; half < R; half += HALF) {
+          Vec carried[HALF], scaled[HALF], into[HALF];
+          for (int r = 0; r < HALF; ++r) carried[r] = dh[half + r], scaled[r] = drate[half + r];
+          for (int64_t j = walk.count - 1; j >= 0; --j) {
+            const int64_t t = walk[j], slot = half * CHUNK + j * HALF;
+            const float *pb = at.B + t * states + half, *pc = at.C + t * states + half;
+            Vec step = chunk.step[j], in = step * load(at.u + t * width), grad = chunk.grad[j];
+            Vec entered[2] = {}, aged[2] = {};
+#pragma GCC unroll 8
+            for (int r = 0; r < HALF; ++r) {
+              Vec g = carried[r] + grad * pc[r];
+              into[r] = g * in;
+              entered[r % 2] += g * pb[r];
+              carried[r] = g * chunk.decay[slot + r];
+              Vec through = carried[r] * chunk.before[slot + r];
+              aged[r % 2] += through * rate[half + r];
+              scaled[r] += through * step;
+            }
+            Vec sums = sums_of(into);
+            if (half) {
+              add(pdb + t * states, joined(chunk.sums[j], sums));
+              chunk.entered[j] += entered[0] + entered[1], chunk.aged[j] += aged[0] + aged[1];
+            } else {
+              chunk.sums[j] = sums;
+              chunk.entered[j] = entered[0] + entered[1], chunk.aged[j] = aged[0] + aged[1];
+            }
           }
-          add(pdb + t * states, sums_of(into));
-          Vec sum = entered[0] + entered[1], dx = step * sum + skip * grad;
-          Vec dstep = (aged[0] + aged[1] + x * sum) * chunk.slope[j];
-          dbias += dstep, dskip += x * grad;
-          if (part) dx += load(du + t * width), dstep += load(ddelta + t * width);
-          store(du + t * width, dx);
-          store(ddelta + t * width, dstep);
+          for (int r = 0; r < HALF; ++r) dh[half + r] = carried[r], drate[half + r] = scaled[r];
+        }
+        for (int64_t j = 0; j < walk.count; ++j) {
+          const int64_t t = walk[j] * width;
+          Vec x = load(at.u + t), dx = chunk.step[j] * chunk.entered[j] + skip * chunk.grad[j];
+          Vec dstep = (chunk.aged[j] + x * chunk.entered[j]) * chunk.slope[j];
+          dbias += dstep, dskip += x * chunk.grad[j];
+          if (part) dx += load(du + t), dstep += load(ddelta + t);
+          store(du + t, dx);
+          store(ddelta + t, dstep);
         }
       }
       for (int r = 0; r < R; ++r) {
