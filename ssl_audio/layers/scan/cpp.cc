@@ -32,6 +32,7 @@ constexpr int LANES = TILE, R = TILE;  // channels and states at a time; both an
 static_assert(TILE == 16, "sums_of() is written for 16");
 constexpr int HALF = R / 2;  // states for which a backward pass has registers
 constexpr float LOG2E = 1.44269504f;
+constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: a float of this size has no fraction
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t Int __attribute__((vector_size(4 * LANES)));
 
@@ -47,35 +48,54 @@ inline void add(float* p, Vec v) { store(p, load(p) + v); }
 
 inline Vec all_of(float x) { return Vec{} + x; }
 
-// 2^x to 2e-7 of itself: 2^f, f in [-0.5, 0.5], as a polynomial, times a power of 2. One outside the
-// normal floats may come out as the nearest of these: a decay below is as good as 0.
-inline Vec exp2(Vec x) {
-#ifdef __AVX512F__  // rounding and scaling are an instruction each
-  Vec whole = (Vec)_mm512_roundscale_ps((__m512)x, 8), f = x - whole;
-#else
-  const Vec low = all_of(-126.0f), high = all_of(127.0f);
-  x = x < low ? low : x;
-  x = x > high ? high : x;
-  const Vec round = all_of(12582912.0f);  // 1.5 * 2^23: a float of this size has no fraction
-  Vec whole = x + round, f = x - (whole - round);
-#endif
+// 2^(whole + f), f in [-0.5, 0.5], to 2e-7 of itself: a polynomial times a power of 2.
+inline Vec power(Vec whole, Vec f) {
   Vec p = f * 1.3333539e-3f + 9.6662454e-3f;
   p = p * f + 5.5505004e-2f;
   p = p * f + 2.4022351e-1f;
   p = p * f + 6.9314712e-1f;
   p = p * f + 1.0f;
-#ifdef __AVX512F__
+#ifdef __AVX512F__  // an instruction, as rounding below
   return (Vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
 #else
-  return (Vec)((Int)p + ((Int)whole << 23));
+  return (Vec)((Int)p + ((Int)(whole + ROUND) << 23));
 #endif
 }
 
-inline Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp2(x * -LOG2E)); }
+inline Vec nearest(Vec x) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_roundscale_ps((__m512)x, 8);
+#else
+  return (x + ROUND) - ROUND;
+#endif
+}
+
+inline Vec within(Vec x, float low, float high) {  // not a number stays so
+  x = x < low ? all_of(low) : x;
+  return x > high ? all_of(high) : x;
+}
+
+// 2^x. Beyond the normal floats the nearest of them may come: a decay below is as good as 0.
+inline Vec exp2(Vec x) {
+#ifndef __AVX512F__
+  x = within(x, -126.0f, 127.0f);
+#endif
+  Vec whole = nearest(x);
+  return power(whole, x - whole);
+}
+
+// e^x for x from -87 to 88, or that of the nearest of these.
+inline Vec exp(Vec x) {
+  x = within(x, -87.0f, 88.0f);
+  Vec whole = nearest(x * LOG2E);
+  return power(whole, (x - whole * 0.693359375f + whole * 2.12194440e-4f) * LOG2E);  // log 2 in two parts
+}
+
+inline Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
 
 // log(1 + e^x) and its slope; small values keep their digits: log(1 + e) = 2 atanh(e / (2 + e)).
 inline Vec softplus(Vec x, Vec& slope) {
-  Vec size = x > 0.0f ? -x : x, e = exp2(size * LOG2E);  // e^-|x|
+  Vec size = x > 0.0f ? -x : x, e = exp(size);
   Vec s = e / (2.0f + e), q = s * s, whole = 1.0f / (1.0f + e);
   Vec p = q * 0.14089167f + 0.13980301f;
   p = p * q + 0.20012455f;
