@@ -13,14 +13,16 @@ import jax.numpy as jnp
 
 from ssl_audio.layers.dense import INIT
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.layers.scan import fused_cpp
 from ssl_audio.slots import Layer, Norm, Positions
 from ssl_audio.structs import Encoded, Tokens
 from ssl_audio.tokens.order import in_time
 
 
 def _products(primitive: Any, *inputs: Any, **parameters: Any) -> bool:
-    """Keep what matrix products give, and attention where a fused kernel does its products."""
+    """Keep what matrix products give, and attention and scans where a fused kernel computes them."""
     fused = primitive.name.startswith("dot_product_attention_fwd")
+    fused = fused or parameters.get("target_name") in fused_cpp.KEPT
     return fused or jax.checkpoint_policies.dots_saveable(primitive, *inputs, **parameters)
 
 

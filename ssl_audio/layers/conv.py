@@ -1,12 +1,18 @@
 """Convolutions that XLA does badly: depthwise over tokens, called by the SSM mixer; grouped, over devices."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.distributed.sharding import by_rows
+from ssl_audio.layers.scan import choose
+from ssl_audio.layers.scan.over_batch import over_batch
+
+LONGEST = 16  # taps; longer kernels are left to XLA
 
 
 def causal_conv(
@@ -50,3 +56,38 @@ def grouped_conv(x: Array, kernel: Array, *args: Any, **options: Any) -> Array:
     in both passes. To be given to `nn.Conv` as its `conv_general_dilated`.
     """
     return by_rows(lambda x, w: lax.conv_general_dilated(x, w, *args, **options), x, kernel)
+
+
+def convolved(
+    x: Float[Array, "B N E"],
+    kernels: Sequence[tuple[Float[Array, "W E"], Float[Array, " E"]]],
+    *,
+    reverse: bool = False,
+    implementation: str = "auto",
+) -> list[Float[Array, "B N E"]]:
+    """Return silu of the causal convolution of x with each kernel and bias.
+
+    Args:
+      x: what both read.
+      kernels: one, or one and another for the opposite direction.
+      reverse: the first one's looks ahead, not back.
+      implementation: that of the scan which follows; see `selective_scan`. Where it has no convolution
+        of its own, the compiler's is used.
+    """
+    exact = jnp.promote_types(jnp.result_type(x, *kernels[0]), jnp.float32)
+    run = None
+    if kernels[0][0].shape[0] <= LONGEST and exact == jnp.float32:
+        run = choose.offers(choose.find(implementation, exact), "conv_silu")
+    if run is None:
+        both = [
+            causal_conv(x, w.astype(x.dtype), b.astype(x.dtype), reverse=reverse != bool(k))
+            for k, (w, b) in enumerate(kernels)
+        ]
+        return [jax.nn.silu(y) for y in both]
+    found = over_batch(
+        lambda x, kernels: run(x, kernels, reverse=reverse),
+        (x, list(kernels)),
+        split=(True, [(False, False)] * len(kernels)),
+        results=[True] * len(kernels),
+    )
+    return [y.astype(x.dtype) for y in found]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int
-from ssl_audio.layers.conv import causal_conv
+from ssl_audio.layers.conv import convolved
 from ssl_audio.layers.dense import uniform
 from ssl_audio.layers.scan import Inputs, bidirectional_scan, selective_scan
 
@@ -41,39 +41,44 @@ class Memory(NamedTuple):
     state: Float[Array, "B E R"]  # of the scan
 
 
+class Parameters(NamedTuple):
+    """What one direction of the mixer has of its own."""
+
+    kernel: Float[Array, "W E"]  # of the convolution
+    bias: Float[Array, " E"]
+    x_proj: Float[Array, "E P"]  # to the rank of the steps and twice the states
+    dt_proj: Float[Array, "Q E"]
+    dt_bias: Float[Array, " E"]
+    a_log: Float[Array, "E R"]
+    skip: Float[Array, " E"]
+
+    def inputs(self, u: Float[Array, "B N E"]) -> Inputs:
+        """Return what the scan reads, of the convolution's result."""
+        rank, states = len(self.dt_proj), self.a_log.shape[1]
+        parts = jnp.split(u @ self.x_proj.astype(u.dtype), (rank, rank + states), axis=-1)
+        step = parts[0] @ self.dt_proj.astype(u.dtype)
+        return Inputs(u, step, -jnp.exp(self.a_log), *parts[1:], self.skip, self.dt_bias)
+
+
 class Direction(nn.Module):
-    """One direction of the mixer up to its scan: convolution and data-dependent parameters."""
+    """Parameters of one direction of the mixer: convolution, time step, state matrix and skip."""
 
     state: int
     conv: int
-    reverse: bool
     time_step: tuple[float, float] | None  # None: bias 0
 
     @nn.compact
-    def __call__(self, u: Float[Array, "B N E"], rank: int, valid, before=None) -> Inputs:
-        """Return what the scan of u in this direction reads; `before`: the inputs that preceded u."""
-        inner = u.shape[-1]
-        w = self.param("conv_kernel", uniform(self.conv**-0.5), (self.conv, inner))
-        b = self.param("conv_bias", uniform(self.conv**-0.5), (inner,))
+    def __call__(self, inner: int, rank: int) -> Parameters:
+        """Return them for so many channels and that rank of the time step."""
+        kernel = self.param("conv_kernel", uniform(self.conv**-0.5), (self.conv, inner))
+        bias = self.param("conv_bias", uniform(self.conv**-0.5), (inner,))
         x_proj = self.param("x_proj", uniform(inner**-0.5), (inner, rank + 2 * self.state))
         dt_proj = self.param("dt_proj", uniform(rank**-0.5), (rank, inner))
         bias_init = time_step_bias(*self.time_step) if self.time_step else nn.initializers.zeros
         dt_bias = self.param("dt_bias", bias_init, (inner,))
         a_log = self.param("a_log", log_states, (inner, self.state))
         skip = self.param("skip", nn.initializers.ones, (inner,))
-
-        if valid is not None:  # padding must look like the zeros before the first token
-            u = u * valid[..., None].astype(u.dtype)
-        skipped = 0 if before is None else before.shape[1]
-        if before is not None:
-            u = jnp.concatenate([before, u], axis=1)
-        u = causal_conv(u, w.astype(u.dtype), b.astype(u.dtype), reverse=self.reverse)
-        u = nn.silu(u[:, skipped:])
-        dt, state_in, state_out = jnp.split(
-            u @ x_proj.astype(u.dtype), (rank, rank + self.state), axis=-1
-        )
-        step = dt @ dt_proj.astype(u.dtype)
-        return Inputs(u, step, -jnp.exp(a_log), state_in, state_out, skip, dt_bias)
+        return Parameters(kernel, bias, x_proj, dt_proj, dt_bias, a_log, skip)
 
 
 class Mamba(nn.Module):
@@ -142,35 +147,35 @@ class Mamba(nn.Module):
 
         u, z = jnp.split(x @ w_in.astype(x.dtype), 2, axis=-1)
         u = nn.with_logical_constraint(u, ("batch", "tokens", "inner"))
+        if valid is not None:  # padding must look like the zeros before the first token
+            u = u * valid[..., None].astype(u.dtype)
         shape: dict[str, Any] = dict(state=self.state, conv=self.conv)
-        ahead = Direction(reverse=False, time_step=self.time_step, name="forward", **shape)
+        ahead = Direction(time_step=self.time_step, name="forward", **shape)(inner, rank)
         if self.causal:
-            y, memory = self._ahead(ahead, u, z, rank, valid, memory)
+            y, memory = self._ahead(ahead, u, z, valid, memory)
             y = y @ w_out.astype(x.dtype)
             return y if memory is None else (y, memory)
         if memory is not None:
             raise ValueError("mamba: got memory, which only goes with causal=True.")
-        back = Direction(reverse=True, time_step=self.backward_time_step, name="backward", **shape)
+        back = Direction(time_step=self.backward_time_step, name="backward", **shape)(inner, rank)
+        kernels = [(one.kernel, one.bias) for one in (ahead, back)]
+        first, second = convolved(u, kernels, implementation=self.scan)
         y = bidirectional_scan(
-            ahead(u, rank, valid),
-            back(u, rank, valid),
-            z,
-            mask=valid,
-            implementation=self.scan,
+            ahead.inputs(first), back.inputs(second), z, mask=valid, implementation=self.scan
         )
         return (y / 2) @ w_out.astype(x.dtype)
 
-    def _ahead(self, ahead, u, z, rank, valid, memory) -> tuple[Array, Memory | None]:
+    def _ahead(self, ahead: Parameters, u, z, valid, memory) -> tuple[Array, Memory | None]:
         options: dict[str, Any] = dict(implementation=self.scan)
+        before = u if memory is None else jnp.concatenate([memory.inputs, u], axis=1)
+        (first,) = convolved(before, [(ahead.kernel, ahead.bias)], **options)
         if memory is None:
-            inputs = ahead(u, rank, valid)
-            y = selective_scan(**inputs._asdict(), z=z, mask=valid, **options)
+            y = selective_scan(**ahead.inputs(first)._asdict(), z=z, mask=valid, **options)
             assert isinstance(y, jax.Array)
             return y, None
         if valid is not None:
             raise ValueError("mamba: got memory and padding; encode windows without padding.")
-        inputs = ahead(u, rank, None, memory.inputs)
+        inputs = ahead.inputs(first[:, memory.inputs.shape[1] :])
         options |= dict(initial_state=memory.state, return_last_state=True)
         y, state = selective_scan(**inputs._asdict(), z=z, **options)
-        kept = jnp.concatenate([memory.inputs, u], axis=1)[:, u.shape[1] :]
-        return y, Memory(kept, state)
+        return y, Memory(before[:, u.shape[1] :], state)

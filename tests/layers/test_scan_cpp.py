@@ -36,7 +36,7 @@ def compiled(tmp_path_factory):
         ((1, cpp.CHUNK, 16, 16), True),
         ((3, cpp.CHUNK + 1, 7, 5), False),
         ((2, 2 * cpp.CHUNK + 9, 33, 20), True),
-        ((1, 40, 16 * cpp.GROUPS + 16, 16), False),
+        ((1, 40, 16 * 17, 16), False),
     ],
     ids=str,
 )

@@ -3,16 +3,15 @@
 Called by the SSM mixer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from ssl_audio.arrays import Array, Bool, Float
 from ssl_audio.layers.scan import choose
+from ssl_audio.layers.scan.over_batch import over_batch
 
 
 class Inputs(NamedTuple):
@@ -80,8 +79,8 @@ def selective_scan(
       ValueError: unknown implementation; float64 inputs with any but "reference" and "xla".
     """
     inputs = Inputs(u, delta, A, B, C, D, delta_bias)
-    ((y, last),) = _scan([inputs], [reverse], [initial_state], delta_softplus, mask, implementation)
-    y = _gated(y, z).astype(u.dtype)
+    states, options = [initial_state], (z, delta_softplus, mask, implementation)
+    y, (last,) = _scan([inputs], [reverse], states, *options)
     return (y, last) if return_last_state else y
 
 
@@ -99,24 +98,26 @@ def bidirectional_scan(
     Equals `selective_scan(*forward, z) + selective_scan(*backward, z, reverse=True)`: one launch on a
     GPU, and nothing is flipped in memory anywhere. Arguments and errors as there.
     """
-    (ahead, _), (back, _) = _scan(
-        [forward, backward], [False, True], [None, None], delta_softplus, mask, implementation
-    )
-    return _gated(ahead + back, z).astype(forward.u.dtype)
+    options = (z, delta_softplus, mask, implementation)
+    return _scan([forward, backward], [False, True], [None, None], *options)[0]
 
 
 def _scan(
     directions: Sequence[Inputs],
     reverse: Sequence[bool],
     states: Sequence[Array | None],
+    z: Array | None,
     softplus: bool,
     mask: Array | None,
     implementation: str,
-) -> list[tuple[Array, Array]]:
-    """Return the ungated outputs and the last state of each direction, in the dtype of the sums."""
+) -> tuple[Array, list[Array]]:
+    """Return the gated sum over the directions, and the last state of each in the dtype of the sums."""
     arrays = [x for inputs in directions for x in inputs[:5]]
     exact = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
     name = choose.find(implementation, exact)
+    if fused := choose.offers(name, "scan_fused"):
+        y, lasts = _fused(fused, directions, reverse[0], states, z, softplus, mask)
+        return y.astype(directions[0].u.dtype), lasts
     operands = []
     for inputs, state in zip(directions, states, strict=True):
         u, delta, A, B, C, _, bias = inputs
@@ -130,36 +131,37 @@ def _scan(
         if state is None:
             state = jnp.zeros((u.shape[0], *A.shape), exact)
         operands.append((u, step, A.astype(exact), B, C, state.astype(exact)))
-    found = []
-    for (y, last), inputs in zip(_run(name, operands, reverse), directions, strict=True):
+    total, lasts = None, []
+    for (y, last), inputs in zip(_bare(name, operands, reverse), directions, strict=True):
         if inputs.D is not None:
             y = y + inputs.u.astype(exact) * inputs.D.astype(exact)[None, None]
-        found.append((y, last))
-    return found
+        total = y if total is None else total + y
+        lasts.append(last)
+    assert total is not None
+    if z is not None:
+        total = total * jax.nn.silu(z.astype(total.dtype))
+    return total.astype(directions[0].u.dtype), lasts
 
 
-def _gated(y: Array, z: Array | None) -> Array:
-    return y if z is None else y * jax.nn.silu(z.astype(y.dtype))
-
-
-def _run(name: str, operands: Sequence[tuple], reverse: Sequence[bool]) -> Any:
-    """Run the recurrences, each device on its part of the batch where a mesh is set.
-
-    The compiler splits the plain implementations by itself, but knows nothing of the other kernels.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if name in choose.SPLIT or mesh.empty or mesh.size == 1 or mesh.manual_axes:
+def _bare(name: str, operands: Sequence[tuple], reverse: Sequence[bool]) -> Any:
+    """Run the recurrences; the compiler divides the work of the plain implementations by itself."""
+    if name in choose.SPLIT:
         return choose.run(name, operands, reverse)
-    (axes,) = nn.logical_to_mesh_axes(("batch",)) or (None,)
-    names = (axes,) if isinstance(axes, str) else axes or ()
-    parts = 1
-    for axis in names:
-        parts *= mesh.shape[axis]
-    split = PartitionSpec(axes) if operands[0][0].shape[0] % parts == 0 else PartitionSpec()
-    whole = PartitionSpec()
-    return jax.shard_map(
+    return over_batch(
         lambda *operands: choose.run(name, operands, reverse),
-        in_specs=((split, split, whole, split, split, split),) * len(operands),
-        out_specs=[(split, split)] * len(operands),
-        check_vma=False,
-    )(*operands)
+        operands,
+        split=[(True, True, False, True, True, True)] * len(operands),
+        results=[(True, True)] * len(operands),
+    )
+
+
+def _fused(run: Callable, directions, reverse, states, z, softplus, mask) -> Any:
+    """Run the recurrences with all that surrounds them."""
+    operands = [(*inputs, state) for inputs, state in zip(directions, states, strict=True)]
+    each = (True, True, False, True, True, False, False, True)
+    return over_batch(
+        lambda *operands: run(*operands, reverse=reverse, softplus=softplus),
+        (operands, z, mask),
+        split=([each] * len(operands), True, True),
+        results=(True, [True] * len(operands)),
+    )

@@ -15,7 +15,8 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 # Name -> file; each has scan(u, delta, A, B, C, state, *, reverse) -> (y, last state), the bare
-# recurrence, and may have scan_together(directions, reverse) for several in one launch.
+# recurrence, and may have scan_together(directions, reverse) for several in one launch, scan_fused for
+# what surrounds them too, and conv_silu for the convolution before them.
 IMPLEMENTATIONS = ("reference", "xla", "cpp", "pallas_gpu", "pallas_tpu")
 SPLIT = ("reference", "xla")  # whose work the compiler knows how to divide among devices
 # What "auto" tries first; else xla.
@@ -53,6 +54,11 @@ def run(
     if hasattr(module, "scan_together"):
         return module.scan_together(directions, reverse)
     return [module.scan(*d, reverse=r) for d, r in zip(directions, reverse, strict=True)]
+
+
+def offers(name: str, what: str) -> Any:
+    """Return the function called `what` of the implementation of that name; None: it has none."""
+    return getattr(_load(name), what, None)
 
 
 def _load(name: str) -> Any:

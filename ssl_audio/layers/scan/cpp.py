@@ -8,18 +8,17 @@ import pathlib
 import platform
 import shlex
 import subprocess
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import jaxlib
 
 from ssl_audio.arrays import Array, Float
-from ssl_audio.layers.scan.tiles import pad_to
+from ssl_audio.layers.scan import fused_cpp
+from ssl_audio.layers.scan.fused_cpp import CHUNK, TILE
 
 SOURCE = pathlib.Path(__file__).with_suffix(".cc")
-TILE = 16  # channels in a vector, and states at a time
-CHUNK = 64  # tokens between stored states
-GROUPS = 4  # parts of the channels whose gradients of B and C are summed apart, hence side by side
 OPTIONS = f"-std=c++17 -O3 -shared -fPIC -w -DTILE={TILE} -DCHUNK={CHUNK}".split()
 NATIVE = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
 COMMAND = "ssl-audio compile-scan"
@@ -41,24 +40,37 @@ def scan(
       FileNotFoundError: not compiled for this machine.
       ValueError: float64 inputs.
     """
-    if state.dtype != jnp.float32:
-        raise ValueError(
-            f"selective_scan: got {state.dtype}; 'cpp' computes in float32. Use 'xla'."
-        )
+    operands = (u, delta, A, B, C, None, None, state)
+    y, (last,) = scan_fused([operands], None, None, reverse=reverse, softplus=False)
+    return y, last
+
+
+def scan_fused(
+    directions: Sequence[fused_cpp.Operands],
+    z: Array | None,
+    mask: Array | None,
+    *,
+    reverse: bool,
+    softplus: bool,
+) -> tuple[Array, list[Array]]:
+    """Run scans with all that surrounds them; see `fused_cpp.scan`. Errors as of `scan`."""
+    dtype = jnp.result_type(*(x for operands in directions for x in operands[:5]))
+    if dtype == jnp.float64:
+        raise ValueError(f"selective_scan: got {dtype}; 'cpp' computes in float32. Use 'xla'.")
     _register()
-    (channels, states), dtype = A.shape, state.dtype
-    u, delta = (pad_to(x.astype(dtype), {2: TILE}) for x in (u, delta))
-    B, C = (pad_to(x.astype(dtype), {2: TILE}) for x in (B, C))
-    rates = pad_to(A.T, {0: TILE, 1: TILE})
-    start = pad_to(jnp.swapaxes(state, 1, 2), {1: TILE, 2: TILE})
-    found = []
-    for first in range(0, states, TILE):
-        part = slice(first, first + TILE)
-        operands = u, delta, rates[part], B[..., part], C[..., part], start[:, part]
-        found.append(_scan(reverse, *operands))
-    ys, lasts = zip(*found, strict=True)
-    last = jnp.swapaxes(jnp.concatenate(lasts, axis=1), 1, 2)
-    return functools.reduce(jnp.add, ys)[..., :channels], last[:, :channels, :states]
+    return fused_cpp.scan(directions, z, mask, reverse=reverse, softplus=softplus)
+
+
+def conv_silu(
+    x: Array, kernels: Sequence[tuple[Array, Array | None]], *, reverse: bool
+) -> list[Array]:
+    """Convolve and activate; see `fused_cpp.conv_silu`.
+
+    Raises:
+      FileNotFoundError: not compiled for this machine.
+    """
+    _register()
+    return fused_cpp.conv_silu(x, kernels, reverse=reverse)
 
 
 def built() -> bool:
@@ -106,42 +118,5 @@ def _register() -> None:
     if not built():
         raise FileNotFoundError(f"'cpp' is not compiled for this machine: run {COMMAND}")
     code = ctypes.cdll.LoadLibrary(str(library()))
-    for name in ("SelectiveScanForward", "SelectiveScanBackward"):
+    for name in fused_cpp.TARGETS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(code, name)), platform="cpu")
-
-
-def _call(name: str, shapes, *operands, reverse: bool):
-    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return jax.ffi.ffi_call(name, results, vmap_method="sequential")(*operands, reverse=reverse)
-
-
-def _forward(reverse, u, delta, A, B, C, state, *, keep=True):
-    """Scan whole tiles with the channels contiguous: A [R, E], state [B, R, E]."""
-    batch, length, channels = u.shape
-    starts = (batch, channels // TILE, -(-length // CHUNK) if keep else 0, TILE, TILE)
-    shapes = u.shape, state.shape, starts
-    y, last, starts = _call(
-        "SelectiveScanForward", shapes, u, delta, A, B, C, state, reverse=reverse
-    )
-    return (y, last), (u, delta, A, B, C, starts)
-
-
-def _backward(reverse, residuals, cotangents):
-    u, delta, A, B, C, starts = residuals
-    dy, dlast = cotangents
-    batch, length, channels = u.shape
-    mix = (batch, min(GROUPS, channels // TILE), length, TILE)
-    shapes = u.shape, u.shape, dlast.shape, mix, mix, dlast.shape
-    operands = u, delta, A, B, C, starts, dy, dlast
-    du, ddelta, dA, dB, dC, dstate = _call(
-        "SelectiveScanBackward", shapes, *operands, reverse=reverse
-    )
-    return du, ddelta, dA.sum(0), dB.sum(1), dC.sum(1), dstate
-
-
-def _primal(reverse, u, delta, A, B, C, state):
-    return _forward(reverse, u, delta, A, B, C, state, keep=False)[0]
-
-
-_scan = jax.custom_vjp(_primal, nondiff_argnums=(0,))
-_scan.defvjp(_forward, _backward)
