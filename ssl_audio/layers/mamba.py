@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.layers.conv import causal_conv
 from ssl_audio.layers.dense import uniform
-from ssl_audio.layers.scan import Inputs, bidirectional_scan, selective_scan
+from ssl_audio.layers.scan import Inputs, bidirectional_scan, prepare, selective_scan
 
 
 def log_states(key, shape, dtype=jnp.float32):
@@ -100,6 +100,10 @@ class Mamba(nn.Module):
     backward_time_step: tuple[float, float] | None = None
     causal: bool = False
     scan: str = "auto"
+
+    def prepare(self) -> dict[str, str]:
+        """Choose the scan's implementation before anything is traced; see `Objective.prepare`."""
+        return {"selective_scan": prepare(self.scan)}
 
     def start(self, batch: int, width: int, dtype) -> Memory:
         """Return the memory of nothing, for inputs [B, N, width] of that dtype."""

@@ -78,7 +78,7 @@ class Lock:
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as error:
                 raise ValueError(f"{self.workdir}: cannot be written: {error.strerror}.") from None
-            held = _hold(file)
+            held = hold(file)
             owner, beat = _read(self.path), os.fstat(file).st_mtime_ns
             if not _is(file, self.path):  # its owner has just removed it
                 os.close(file)
@@ -133,7 +133,7 @@ class Lock:
                 return
 
 
-def _hold(file: int) -> bool | None:
+def hold(file: int) -> bool | None:
     """Return whether the kernel's lock of a file could be had; None: it has none here."""
     try:
         import fcntl
