@@ -11,6 +11,9 @@ os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 # Nothing of the user's, such as a compiled scan.
 CACHE = tempfile.TemporaryDirectory(prefix="ssl_audio-")
 os.environ["SSL_AUDIO_CACHE"] = CACHE.name
+# Not compiled for every worker, and results do not depend on whether there is a compiler. Tests of the
+# scan in C++ ask for it; SSL_AUDIO_SCAN=cpp runs all others with it.
+os.environ.setdefault("SSL_AUDIO_SCAN", "xla")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

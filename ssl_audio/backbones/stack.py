@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ssl_audio.layers.dense import INIT
 from ssl_audio.layers.norms import LayerNorm
@@ -33,6 +34,40 @@ REMAT = {
 }
 
 
+SMALL = 2**16  # bytes of an array that is taken out of the stack before its layer begins
+
+
+def taken_out(params: Any) -> Any:
+    """Return a layer's parameters, the small ones as arrays of their own; on CPUs, elsewhere as they are.
+
+    XLA's CPU compiler fuses the slice that picks a layer's part of a stacked array into every loop that
+    reads it: the index is then computed, and held to its bounds, for each element, and the loop is not
+    turned into vectors. It fuses nothing across the border of a conditional.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    small = [i for i, x in enumerate(leaves) if x.size * x.dtype.itemsize <= SMALL]
+    if not small:
+        return params
+    for i, x in zip(small, _taken_out([leaves[i] for i in small]), strict=True):
+        leaves[i] = x
+    return jax.tree.unflatten(tree, leaves)
+
+
+@jax.custom_jvp
+def _taken_out(arrays: list[Any]) -> list[Any]:
+    def through_conditional(arrays: list[Any]) -> list[Any]:
+        # Both branches change nothing, but the compiler must not see so: it would drop the conditional.
+        either = jnp.ravel(arrays[0])[0] < 0
+        return lax.cond(either, lax.optimization_barrier, lambda same: same, arrays)
+
+    return lax.platform_dependent(arrays, cpu=through_conditional, default=lambda same: same)
+
+
+@_taken_out.defjvp
+def _taken_out_jvp(primals: Any, tangents: Any) -> Any:
+    return _taken_out(*primals), tangents[0]  # gradients need no detour
+
+
 def over_layers(body: Any, count: int, remat: str) -> Any:
     """Return the scan of body(block, carry, x) → (carry, y) over layers whose parameters are stacked.
 
@@ -41,10 +76,16 @@ def over_layers(body: Any, count: int, remat: str) -> Any:
       count: number of layers.
       remat: see `Stack`.
     """
-    if remat != "none":
-        body = nn.remat(body, policy=REMAT[remat], prevent_cse=False)
+
+    def layer(block: Any, carry: Any, x: Any) -> Any:
+        if block.is_initializing():
+            return body(block, carry, x)
+        return nn.map_variables(body, "params", trans_in_fn=taken_out)(block, carry, x)
+
+    if remat != "none":  # around it: what is taken out is taken out again, not kept
+        layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=False)
     return nn.scan(
-        body,
+        layer,
         variable_axes={"params": 0},
         split_rngs={"params": True, "drop_path": True},
         length=count,

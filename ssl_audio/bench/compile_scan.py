@@ -1,8 +1,8 @@
 """Compile the selective scan in C++ for this machine's processor: ssl-audio compile-scan
 
-With the compiler that the environment variable CXX names (c++ if unset; GCC 11 or newer, or Clang);
-checked, and kept in ~/.cache/ssl_audio (or SSL_AUDIO_CACHE). From then on "auto" takes it on CPUs.
-Again for another processor, version of jax or of ssl_audio.
+Its first use does so by itself (SSL_AUDIO_SCAN=xla turns that off); this says more when it fails, and
+tries again what has failed. With the compiler that the environment variable CXX names (c++, g++ or
+clang++ if unset; GCC 11 or newer, or Clang); checked, and kept in ~/.cache/ssl_audio (or SSL_AUDIO_CACHE).
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser().parse_args(argv)
     from ssl_audio.layers.scan import choose, cpp
 
-    path = cpp.build()
+    path = cpp.library().build()
     if reason := choose.trial("cpp"):
         path.unlink()
         raise RuntimeError(f"compiled, but of no use here: {reason}")

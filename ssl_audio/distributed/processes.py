@@ -87,7 +87,7 @@ def initialize(run: str = "") -> None:
             heartbeat_timeout_seconds=round(2 * heartbeat) + 10,
             shutdown_timeout_seconds=int(seconds),
         )
-    _reach_by(_rendezvous.address)
+    addresses.reach_by(_rendezvous.address, _client())
     log.info("%s", describe(world.how))
 
 
@@ -185,6 +185,21 @@ def from_lead(make: Callable[[], str]) -> str:
         _client().key_value_set(key, f"={found}")
         return found
     return _wait(_client(), key, _seconds("SSL_AUDIO_STEP_TIMEOUT", 1800) or 1e6, "process 0")[1:]
+
+
+def from_all(word: str) -> list[str]:
+    """Return what each process gives, in all of them; otherwise as `from_lead`."""
+    key, seconds = f"{TOLD}{next(_told)}", _seconds("SSL_AUDIO_STEP_TIMEOUT", 1800) or 1e6
+    if not is_lead():
+        _client().key_value_set(f"{key}/{index()}", f"={word}")
+
+    def gather() -> str:
+        others = range(1, count())
+        return json.dumps(
+            [word, *(_wait(_client(), f"{key}/{i}", seconds, f"process {i}")[1:] for i in others)]
+        )
+
+    return json.loads(from_lead(gather))
 
 
 def heartbeat() -> float:
@@ -326,21 +341,6 @@ def _complete(world: World, seconds: float) -> World:
     return dataclasses.replace(
         world, coordinator=coordinator, count=number, index=index, devices=devices
     )
-
-
-def _reach_by(address: str) -> None:
-    """Let the CPU's collectives use an address of this machine, not its name, which may be 127.0.1.1."""
-    from jax._src import xla_bridge
-    from jax._src.lib import _jax
-    from jax.extend import backend
-
-    def make() -> Any:
-        collectives = None  # as JAX is set
-        if jax.config.jax_cpu_collectives_implementation == "gloo":  # pyright: ignore[reportAttributeAccessIssue]
-            collectives = _jax.make_gloo_tcp_collectives(_client(), hostname=address)
-        return xla_bridge.make_cpu_client(collectives)
-
-    backend.register_backend_factory("cpu", make, priority=0, fail_quietly=False)
 
 
 def _lost(other: int) -> None:

@@ -75,6 +75,7 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
     if not offered:
         raise ValueError(f"{path}: {type(objective).__name__} has no predictors.")
     _check_window(objective, options, str(path))
+    objective.prepare()
     which = "" if step is None else f", step {step}"
     model = interface(objective)(
         objective, params, options, extra=_extra(path, step, objective), origin=f"{path}{which}"

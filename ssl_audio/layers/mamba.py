@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.layers.conv import convolved
 from ssl_audio.layers.dense import uniform
-from ssl_audio.layers.scan import Inputs, bidirectional_scan, selective_scan
+from ssl_audio.layers.scan import Inputs, bidirectional_scan, prepare, selective_scan
 
 
 def log_states(key, shape, dtype=jnp.float32):
@@ -56,8 +56,8 @@ class Parameters(NamedTuple):
         """Return what the scan reads, of the convolution's result."""
         rank, states = len(self.dt_proj), self.a_log.shape[1]
         parts = jnp.split(u @ self.x_proj.astype(u.dtype), (rank, rank + states), axis=-1)
-        step = parts[0] @ self.dt_proj.astype(u.dtype)
-        return Inputs(u, step, -jnp.exp(self.a_log), *parts[1:], self.skip, self.dt_bias)
+        step, B, C = parts[0] @ self.dt_proj.astype(u.dtype), parts[1], parts[2]
+        return Inputs(u, step, -jnp.exp(self.a_log), B, C, self.skip, self.dt_bias)
 
 
 class Direction(nn.Module):
@@ -105,6 +105,10 @@ class Mamba(nn.Module):
     backward_time_step: tuple[float, float] | None = None
     causal: bool = False
     scan: str = "auto"
+
+    def prepare(self) -> dict[str, str]:
+        """Choose the scan's implementation before anything is traced; see `Objective.prepare`."""
+        return {"selective_scan": prepare(self.scan)}
 
     def start(self, batch: int, width: int, dtype) -> Memory:
         """Return the memory of nothing, for inputs [B, N, width] of that dtype."""

@@ -56,9 +56,34 @@ class Objective(abc.ABC):
         del params, step
         return extra
 
+    def prepare(self) -> dict[str, str]:
+        """Do on this machine what must not wait for tracing; return what was chosen, by what it is for.
+
+        Every part with a method `prepare` does so, as one that compiles a kernel. The processes of a run
+        call it together, and agree.
+        """
+        return _prepared(self)
+
     def predictors(self) -> Mapping[str, Predictor]:
         """Return the functions that a trained model offers, by name: "encode", "reconstruct", …"""
         return {}
+
+
+def _prepared(part: Any) -> dict[str, str]:
+    """Prepare what is inside an object: its fields, or the members of a container."""
+    inside: list[Any] = []
+    if isinstance(part, Mapping):
+        inside = [part[key] for key in sorted(part, key=str)]
+    elif isinstance(part, (list, tuple)):
+        inside = list(part)
+    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+        # Of a linen module, not the scope that it lives in.
+        fields = [f.name for f in dataclasses.fields(part) if f.name not in ("parent", "name")]
+        inside = [getattr(part, name, None) for name in fields]
+    found: dict[str, str] = {}
+    for one in inside:
+        found |= one.prepare() if hasattr(one, "prepare") else _prepared(one)
+    return found
 
 
 class Encoding(Objective):

@@ -85,7 +85,7 @@ class Lock:
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as error:
                 raise ValueError(f"{self.workdir}: cannot be written: {error.strerror}.") from None
-            held = _hold(file)
+            held = hold_file(file)
             owner, beat = _read(self.path), os.fstat(file).st_mtime_ns
             if not _is(file, self.path):  # its owner has just removed it
                 os.close(file)
@@ -200,7 +200,7 @@ def owner(folder: pathlib.Path | Remote) -> str:
     return _named(found) if found else ""
 
 
-def _hold(file: int) -> bool | None:
+def hold_file(file: int) -> bool | None:
     """Return whether the kernel's lock of a file could be had; None: it has none here."""
     try:
         import fcntl

@@ -10,6 +10,7 @@ import logging
 import pathlib
 import re
 import time
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -71,10 +72,12 @@ def opened(
             )
         run.check()
         clips = run.data.collections()
-        processes.from_lead(lambda: str(begin(options, workdir, clips)))
+        chosen = run.objective.prepare()
+        processes.from_lead(lambda: str(begin(options, workdir, clips, chosen)))
         numbers = {"batch_size": run.data.batch_size, "data_seed": run.data.seed}
         try:
-            yield lock, {"data": clips, **numbers, "versions": versions()}
+            more = {"versions": versions(), "implementations": chosen}
+            yield lock, {"data": clips, **numbers, **more}
         except OSError as error:
             if error.errno is None or error.filename is not None:
                 raise
@@ -91,19 +94,24 @@ def earlier(workdir: pathlib.Path) -> dict[str, Any]:
     return json.loads(processes.from_lead(read))
 
 
-def begin(options: Any, workdir: pathlib.Path, collections: Collections) -> None:
+def begin(
+    options: Any,
+    workdir: pathlib.Path,
+    collections: Collections,
+    implementations: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
     """Compare a config with that of the run in a workdir, if there is one; note what has changed.
 
     A workdir without a checkpoint holds no run. Writes config.json, config.txt and versions.json.
+    `implementations`: what the objective's parts chose on this machine; another choice changes rounding.
 
     Raises:
       ValueError: something has changed that may not, with field, old and new value.
     """
     steps = checkpoint.steps(workdir)
     if steps and written.is_run(workdir):
-        before, known = _renamed(
-            written.read(workdir), checkpoint.meta(workdir).get("data", {}), collections
-        )
+        meta = checkpoint.meta(workdir)
+        before, known = _renamed(written.read(workdir), meta.get("data", {}), collections)
         found = differences(before, options)
         _refuse(workdir, steps[-1], found, known, collections)
         for name in sorted(known.keys() & collections.keys()):
@@ -114,6 +122,12 @@ def begin(options: Any, workdir: pathlib.Path, collections: Collections) -> None
                     name, known[name]["clips"], collections[name]["clips"],
                 )  # fmt: skip
                 found[f"data.sources.{name}"] = known[name], collections[name]
+        then = meta.get("implementations", {})
+        for what in sorted(then.keys() & implementations.keys()):
+            if then[what] != implementations[what]:
+                # A run may move to a machine that lacks a compiler; the formulas are the same.
+                log.info("%s: another implementation; results differ by rounding", what)
+                found[f"implementation of {what}"] = then[what], implementations[what]
         _note(workdir, steps[-1], found)
     workdir.mkdir(parents=True, exist_ok=True)
     files = {

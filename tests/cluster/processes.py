@@ -37,9 +37,12 @@ def training(workdir, *options, config="ssast"):
 
 
 class Processes:
-    """`count` processes of one run with `devices` simulated devices each; a context manager."""
+    """`count` processes of one run with `devices` simulated devices each; a context manager.
 
-    def __init__(self, arguments, environment, count, devices):
+    `own`: what the environment of each has besides.
+    """
+
+    def __init__(self, arguments, environment, count, devices, own=()):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -51,6 +54,7 @@ class Processes:
                 "SSL_AUDIO_PROCESSES": str(count),
                 "SSL_AUDIO_PROCESS": str(index),
             }
+            env |= own[index] if own else {}
             # A file, not a pipe, which nobody would empty.
             output = tempfile.TemporaryFile("w+", errors="replace")
             command = [sys.executable, *arguments]

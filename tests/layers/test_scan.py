@@ -309,6 +309,8 @@ def test_both_directions_are_the_sum_of_two_scans(implementation):
 
 def test_choice_of_implementation(monkeypatch):
     inputs = make(1, 2, 2, 2)
+    monkeypatch.setenv("SSL_AUDIO_SCAN", "")
+    monkeypatch.setitem(choose.PREFERRED, "cpu", "xla")
     assert choose.find("auto") == "xla"
     monkeypatch.setenv("SSL_AUDIO_SCAN", "reference")
     assert choose.find("auto") == "reference"
@@ -322,6 +324,7 @@ def test_choice_of_implementation(monkeypatch):
 
 def test_auto_falls_back_once_with_one_line(monkeypatch, caplog):
     choose._works.cache_clear()
+    monkeypatch.setenv("SSL_AUDIO_SCAN", "auto")
     monkeypatch.setitem(choose.PREFERRED, "cpu", "pallas_tpu")
     try:
         with caplog.at_level("WARNING"):
@@ -351,5 +354,6 @@ def test_a_kernel_that_is_wrong_here_is_not_used(monkeypatch):
     monkeypatch.setattr(choose, "_load", lambda name: Wrong if name == "wrong" else load(name))
     assert "it is off by 0.01" in choose.trial("wrong")
     assert choose.trial("xla") == ""
+    monkeypatch.setenv("SSL_AUDIO_SCAN", "")
     monkeypatch.setitem(choose.PREFERRED, "cpu", "wrong")
     assert choose.find("auto", np.float64) == "xla", "never tried in float64"

@@ -1,7 +1,8 @@
-"""Which implementation runs the recurrence: by name, or the best that works on this machine."""
+"""Which implementation runs the recurrence: by name, or the best that works here, and on all of a run."""
 
 import functools
 import importlib
+import json
 import logging
 import os
 import threading
@@ -12,11 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio.distributed import processes
+from ssl_audio.layers.scan.native import NoCompiler
+
 log = logging.getLogger(__name__)
 
 # Name -> file; each has scan(u, delta, A, B, C, state, *, reverse) -> (y, last state), the bare
 # recurrence, and may have scan_together(directions, reverse) for several in one launch, scan_fused for
-# what surrounds them too, and conv_silu for the convolution before them.
+# what surrounds them too, conv_silu for the convolution before them, and ready(), which compiles it at
+# first use and returns why it cannot be used.
 IMPLEMENTATIONS = ("reference", "xla", "cpp", "pallas_gpu", "pallas_tpu")
 SPLIT = ("reference", "xla")  # whose work the compiler knows how to divide among devices
 # What "auto" tries first; else xla.
@@ -27,22 +32,79 @@ CAPABILITY = 9.0  # compute capability of NVIDIA Hopper: the kernels need its bu
 Operands = tuple[Any, ...]  # u, delta, A, B, C, state
 
 
+_agreed: dict[str, str] = {}  # name -> implementation, in a run of several processes
+_reasons: dict[str, str] = {}  # implementation -> why it is not used here
+
+
 def find(name: str, dtype: Any = jnp.float32) -> str:
     """Return the implementation meant by `name` for sums of `dtype`; see `selective_scan`.
 
     Raises:
       ValueError: there is none of that name.
     """
+    asked = _asked(name)
+    if asked != "auto":
+        return asked
+    best = _agreed.get(name) or PREFERRED.get(jax.default_backend(), "xla")
+    return best if best in SPLIT or (dtype == jnp.float32 and _works(best)) else "xla"
+
+
+def prepare(name: str) -> str:
+    """Choose before anything is traced, and compile what has to be; return the implementation.
+
+    All processes of a run choose the same: what any of them is told to take, else the best, if all have
+    it, else "xla", which the log then says. They wait for each other: to be called equally often in all.
+
+    Raises:
+      ValueError: there is none of that name; processes are told to take different ones, or one has not
+        what another is told to take.
+      FileNotFoundError: what was named cannot be compiled here.
+    """
+    asked = _asked(name)
+    if processes.count() == 1:
+        if asked != "auto" and (reason := _missing(asked)):
+            raise FileNotFoundError(f"selective_scan: no '{asked}' on this machine: {reason}.")
+        return find(name)
+    if name not in _agreed:
+        found = find(name)
+        best = PREFERRED.get(jax.default_backend(), "xla")
+        reason = _missing(asked) if asked != "auto" else _reasons.get(best, "")
+        words = [json.loads(w) for w in processes.from_all(json.dumps([asked, found, reason]))]
+        _agreed[name] = _agreement(words)
+    return _agreed[name]
+
+
+def _asked(name: str) -> str:
     asked = "implementation"
     if name == "auto":
         asked, name = "SSL_AUDIO_SCAN", os.environ.get("SSL_AUDIO_SCAN") or "auto"
-    if name == "auto":
-        name = PREFERRED.get(jax.default_backend(), "xla")
-        possible = dtype == jnp.float32 and (name != "cpp" or _load(name).built())
-        return name if name == "xla" or (possible and _works(name)) else "xla"
-    if name not in IMPLEMENTATIONS:
+    if name != "auto" and name not in IMPLEMENTATIONS:
         known = ", ".join(["auto", *IMPLEMENTATIONS])
         raise ValueError(f"selective_scan: got {asked}={name!r}; wanted one of: {known}.")
+    return name
+
+
+def _agreement(words: Sequence[Sequence[str]]) -> str:
+    """Return what all processes take; of each: what it is told to take, would take, and why no better."""
+    told = sorted({asked for asked, _, _ in words} - {"auto"})
+    if len(told) > 1:
+        each = ", ".join(f"process {i} '{asked}'" for i, (asked, _, _) in enumerate(words))
+        raise ValueError(
+            f"selective_scan: the processes of this run are told to take different ones: {each}. Set "
+            "SSL_AUDIO_SCAN to the same everywhere, or nowhere."
+        )
+    for number, (asked, found, reason) in enumerate(words) if told else ():
+        if reason if asked != "auto" else found != told[0] and told[0] not in SPLIT:
+            raise ValueError(
+                f"selective_scan: process {number} has no '{told[0]}', which SSL_AUDIO_SCAN or the "
+                f"config wants: {reason}. Mend that, or set SSL_AUDIO_SCAN=xla everywhere."
+            )
+    found = {found for _, found, _ in words}
+    name = told[0] if told else "xla" if len(found) > 1 else found.pop()
+    if len({one for _, one, _ in words}) > 1 and processes.is_lead():
+        number = next(i for i, (_, one, _) in enumerate(words) if one == name)
+        why = "is told to" if told else f"has no better one: {words[number][2]}"
+        log.warning("selective_scan: all processes take '%s': process %d %s", name, number, why)
     return name
 
 
@@ -66,12 +128,26 @@ def _load(name: str) -> Any:
     return importlib.import_module(f"ssl_audio.layers.scan.{name}")
 
 
+def _missing(name: str) -> str:
+    """Compile an implementation that has to be, at first use; return why it is not there, or ""."""
+    try:
+        return getattr(_load(name), "ready", str)()
+    except NoCompiler as error:
+        return str(error)
+
+
 @functools.cache
 def _works(name: str) -> bool:
     """Try the implementation once on this machine; say so, once, if it is not to be used."""
-    reason = _version() or _device() or _apart(trial, name)
+    level = logging.WARNING
+    try:
+        unfit = _version() or _device() or getattr(_load(name), "ready", str)()
+        reason = unfit or _apart(trial, name)
+    except NoCompiler as error:  # as in slim containers, where nobody expects one
+        reason, level = str(error), logging.INFO
     if reason:
-        log.warning("selective_scan: using 'xla', not '%s': %s", name, reason)
+        log.log(level, "selective_scan: using 'xla', not '%s': %s", name, reason)
+        _reasons[name] = reason
     return not reason
 
 

@@ -1,27 +1,18 @@
-"""The recurrence in C++ for CPUs, compiled on request: `ssl-audio compile-scan`."""
+"""The recurrence in C++ for CPUs, compiled at first use: see native.py."""
 
-import ctypes
 import functools
-import hashlib
-import os
 import pathlib
-import platform
-import shlex
-import subprocess
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 
 from ssl_audio.arrays import Array, Float
-from ssl_audio.layers.scan import fused_cpp
+from ssl_audio.layers.scan import fused_cpp, native
 from ssl_audio.layers.scan.fused_cpp import CHUNK, TILE
 
 SOURCE = pathlib.Path(__file__).with_suffix(".cc")
-OPTIONS = f"-std=c++17 -O3 -shared -fPIC -w -DTILE={TILE} -DCHUNK={CHUNK}".split()
-NATIVE = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
-COMMAND = "ssl-audio compile-scan"
+OPTIONS = tuple(f"-std=c++17 -O3 -shared -fPIC -w -DTILE={TILE} -DCHUNK={CHUNK}".split())
 
 
 def scan(
@@ -37,7 +28,7 @@ def scan(
     """Run the recurrence in float32; see `selective_scan`. No forward mode.
 
     Raises:
-      FileNotFoundError: not compiled for this machine.
+      FileNotFoundError: it cannot be compiled on this machine.
       ValueError: float64 inputs.
     """
     operands = (u, delta, A, B, C, None, None, state)
@@ -67,56 +58,34 @@ def conv_silu(
     """Convolve and activate; see `fused_cpp.conv_silu`.
 
     Raises:
-      FileNotFoundError: not compiled for this machine.
+      FileNotFoundError: it cannot be compiled on this machine.
     """
     _register()
     return fused_cpp.conv_silu(x, kernels, reverse=reverse)
 
 
-def built() -> bool:
-    """Return whether it was compiled for this machine and this version of jax."""
-    return library().exists()
+def library() -> native.Library:
+    """Return the compiled code of this file, which need not be there yet."""
+    return native.Library("the selective scan", "scan", SOURCE, OPTIONS)
 
 
-@functools.cache
-def library() -> pathlib.Path:
-    """Return where the compiled code is, or would be: named after all that it depends on."""
-    cache = os.environ.get("SSL_AUDIO_CACHE", os.path.expanduser("~/.cache/ssl_audio"))
-    parts = [SOURCE.read_text(), *OPTIONS, NATIVE, jaxlib.__version__, platform.machine()]
-    try:  # homes are shared by machines whose processors differ
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        parts += [line for line in lines if line.startswith(("flags", "Features"))][:1]
-    except OSError:
-        pass
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-    return pathlib.Path(cache, f"scan-{digest[:16]}.so")
-
-
-def build() -> pathlib.Path:
-    """Compile it for this machine and return where it is.
+def ready() -> str:
+    """Compile it at first use, which the log announces; return why it cannot be used, or "".
 
     Raises:
-      RuntimeError: no compiler, or one that fails.
+      NoCompiler: not there, and nothing to compile it with.
     """
-    path, compiler = library(), os.environ.get("CXX", "c++")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    files = [f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(unfinished)]
-    command = [*shlex.split(compiler), *OPTIONS, NATIVE, *files]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        wanted = "install GCC or Clang, or name a compiler in the environment variable CXX"
-        raise RuntimeError(f"{compiler}: no such compiler; {wanted}.") from error
-    except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"{shlex.join(command)} failed:\n{error.stderr}") from error
-    return unfinished.rename(path)
+    return library().ensure()
 
 
 @functools.cache
 def _register() -> None:
-    if not built():
-        raise FileNotFoundError(f"'cpp' is not compiled for this machine: run {COMMAND}")
-    code = ctypes.cdll.LoadLibrary(str(library()))
+    try:
+        reason = ready()
+    except native.NoCompiler as error:
+        reason = str(error)
+    if reason:
+        raise FileNotFoundError(f"'cpp' is not compiled for this machine: {reason}.")
+    code = library().load()
     for name in fused_cpp.TARGETS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(code, name)), platform="cpu")
