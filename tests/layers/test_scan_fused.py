@@ -54,7 +54,9 @@ def test_what_is_left_out(left_out, reverse):
     assert worst(got, wanted) < 2e-6
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3, 1), (1, 2, 16, 16), (3, 2 * CHUNK + 1, 40, 33)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 3, 1), (1, 2, 16, 16), (3, 2 * CHUNK + 1, 40, 33)], ids=str
+)
 @pytest.mark.parametrize("masked", [False, True])
 def test_both_directions(shape, masked):
     """Odd sizes, several tiles of states, and padding, in values and gradients."""

@@ -19,7 +19,10 @@ from ssl_audio.layers.scan import fused_cpp
 from ssl_audio.layers.scan.fused_cpp import CHUNK, TILE
 
 SOURCE = pathlib.Path(__file__).with_suffix(".cc")
+# Code is kept under a name made of its source and these options, so they say which headers it includes.
+HEADERS = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(SOURCE.parent.glob("*.h"))))
 OPTIONS = f"-std=c++17 -O3 -shared -fPIC -w -DTILE={TILE} -DCHUNK={CHUNK}".split()
+OPTIONS += [f"-DHEADERS={HEADERS.hexdigest()[:16]}"]
 NATIVE = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
 COMMAND = "ssl-audio compile-scan"
 

@@ -14,7 +14,9 @@ from ssl_audio.layers.scan.tiles import pad_to
 
 TILE = 16  # channels in a vector, and states at a time
 CHUNK = 64  # tokens between stored states
-TASKS = 16  # that a backward pass makes at least, for as many cores: parts of the channels per example
+TASKS = (
+    16  # that a backward pass makes at least, for as many cores: parts of the channels per example
+)
 TAPS = 16  # of a convolution, at most
 TARGETS = (
     "SelectiveScanForward",
@@ -24,7 +26,9 @@ TARGETS = (
 )
 KEPT = TARGETS[:1]  # whose results cost more to compute again than to keep
 
-Operands = tuple[Any, ...]  # of a direction: u, delta, A, B, C, D, bias, state; the last three may be None
+Operands = tuple[
+    Any, ...
+]  # of a direction: u, delta, A, B, C, D, bias, state; the last three may be None
 
 
 def scan(
