@@ -40,7 +40,9 @@ setup(
     # configs/ is installed inside the package, where `--config NAME` finds it.
     packages=[*find_packages(include=["ssl_audio", "ssl_audio.*"]), "ssl_audio.configs"],
     package_dir={"ssl_audio.configs": "configs"},
-    package_data={"ssl_audio": ["py.typed", "layers/scan/cpp.cc", "data/banks/*.json"]},
+    package_data={
+        "ssl_audio": ["py.typed", "layers/scan/*.cc", "layers/scan/*.h", "data/banks/*.json"]
+    },
     entry_points={"console_scripts": ["ssl-audio = ssl_audio.__main__:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[

@@ -1,207 +1,17 @@
 // The selective scan for CPUs, with everything around its recurrence (softplus, mask, skip, gate), and the
 // convolution before it, forward and backward: called by XLA through fused_cpp.py.
 //
-// Vectors of the compiler (GCC, Clang), not of one processor: 16 channels in float32, which become as
-// many registers as the machine needs. A task owns a block of channels of one example and walks along
-// its tokens with the state [16 states, 16 channels] at hand, once for each direction and each 16 states
-// (a sweep). The forward pass stores that state every CHUNK tokens, if `starts` has room; the backward
-// pass starts from there, keeps the states and decays of one chunk and returns.
+// A task owns a block of channels of one example and walks along its tokens with the state
+// [16 states, 16 channels] at hand, once for each direction and each 16 states (a sweep). The forward pass
+// stores that state every CHUNK tokens, if `starts` has room; the backward pass starts from there, keeps
+// the states and decays of one chunk and returns.
 // Arrays: u, delta, z, y [B, N, E]; B, C [B, N, R]; A [R, E]; D, bias [E]; states [B, R, E]; E and R
 // multiples of 16. What an operand leaves out is empty.
 
-#include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <mutex>
-#include <vector>
-
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "conv.h"
+#include "vectors.h"
 
 namespace {
-
-constexpr int LANES = TILE, R = TILE;  // channels and states at a time; both and CHUNK: see cpp.py
-static_assert(TILE == 16, "sums_of() is written for 16");
-constexpr int HALF = R / 2;  // states for which a backward pass has registers
-constexpr float LOG2E = 1.44269504f;
-constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: a float of this size has no fraction
-typedef float Vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t Int __attribute__((vector_size(4 * LANES)));
-
-inline Vec load(const float* p) {
-  Vec v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-
-inline void add(float* p, Vec v) { store(p, load(p) + v); }
-
-inline Vec all_of(float x) { return Vec{} + x; }
-
-// 2^(whole + f), f in [-0.5, 0.5], to 2e-7 of itself: a polynomial times a power of 2.
-inline Vec power(Vec whole, Vec f) {
-  Vec p = f * 1.3333539e-3f + 9.6662454e-3f;
-  p = p * f + 5.5505004e-2f;
-  p = p * f + 2.4022351e-1f;
-  p = p * f + 6.9314712e-1f;
-  p = p * f + 1.0f;
-#ifdef __AVX512F__  // an instruction, as rounding below
-  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
-#else
-  return (Vec)((Int)p + ((Int)(whole + ROUND) << 23));
-#endif
-}
-
-inline Vec nearest(Vec x) {
-#ifdef __AVX512F__
-  return (Vec)_mm512_roundscale_ps((__m512)x, 8);
-#else
-  return (x + ROUND) - ROUND;
-#endif
-}
-
-inline Vec within(Vec x, float low, float high) {  // not a number stays so
-  x = x < low ? all_of(low) : x;
-  return x > high ? all_of(high) : x;
-}
-
-// 2^x. Beyond the normal floats the nearest of them may come: a decay below is as good as 0.
-inline Vec exp2(Vec x) {
-#ifndef __AVX512F__
-  x = within(x, -126.0f, 127.0f);
-#endif
-  Vec whole = nearest(x);
-  return power(whole, x - whole);
-}
-
-// e^x for x from -87 to 88, or that of the nearest of these.
-inline Vec exp(Vec x) {
-  x = within(x, -87.0f, 88.0f);
-  Vec whole = nearest(x * LOG2E);
-  return power(whole, (x - whole * 0.693359375f + whole * 2.12194440e-4f) * LOG2E);  // log 2 in two parts
-}
-
-inline Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
-
-// log(1 + e^x) and its slope; small values keep their digits: log(1 + e) = 2 atanh(e / (2 + e)).
-inline Vec softplus(Vec x, Vec& slope) {
-  Vec size = x > 0.0f ? -x : x, e = exp(size);
-  Vec s = e / (2.0f + e), q = s * s, whole = 1.0f / (1.0f + e);
-  Vec p = q * 0.14089167f + 0.13980301f;
-  p = p * q + 0.20012455f;
-  p = p * q + 0.33333158f;
-  p = p * q + 1.0f;
-  slope = x > 0.0f ? whole : e * whole;
-  return (x > 0.0f ? x : Vec{}) + 2.0f * s * p;
-}
-
-// Lanes of two vectors, those of the second from number 16 on.
-#ifdef __clang__
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else  // GCC before 12 does not know that
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Int{__VA_ARGS__})
-#endif
-
-inline Vec joined(Vec a, Vec b) {
-  return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-         SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-}
-
-// Sums of 8 vectors in two parts, which joined() adds. The shuffles are such as processors have: within
-// 128 bits first, then of 128 bits as a whole.
-inline Vec sums_of(const Vec* v) {
-  Vec pair[4], four[2];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    Vec a = v[2 * i], b = v[2 * i + 1];
-    pair[i] = SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
-              SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    Vec a = pair[2 * i], b = pair[2 * i + 1];
-    four[i] = SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-              SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  }
-  return joined(four[0], four[1]);
-}
-
-// Runs every task, on this thread and those the pool can spare.
-template <class Run>
-void all(ffi::ThreadPool& pool, int64_t tasks, Run run) {
-  struct Work {
-    Run run;
-    int64_t tasks;
-    std::atomic<int64_t> next{0}, done{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-    Work(Run r, int64_t n) : run(r), tasks(n) {}
-    void help() {
-      for (int64_t i; (i = next++) < tasks;) {
-        run(i);
-        if (++done < tasks) continue;
-        std::lock_guard<std::mutex> lock(mutex);
-        finished.notify_one();
-      }
-    }
-  };
-  auto work = std::make_shared<Work>(run, tasks);  // a helper may come when all is done
-  for (int64_t i = std::min(pool.num_threads(), tasks); i > 1; --i)
-    pool.Schedule([work] { work->help(); });
-  work->help();
-  std::unique_lock<std::mutex> lock(work->mutex);
-  work->finished.wait(lock, [&] { return work->done == work->tasks; });
-}
-
-using Array = ffi::Buffer<ffi::F32>;
-
-// The operands and results of a call by number; one that is left out is a null pointer.
-struct Call {
-  const ffi::RemainingArgs& args;
-  const ffi::RemainingRets& rets;
-  const float* in(size_t i) const {
-    Array array = *args.get<Array>(i);
-    return array.element_count() ? array.typed_data() : nullptr;
-  }
-  float* out(size_t i) const {
-    ffi::Result<Array> array = *rets.get<Array>(i);
-    return array->element_count() ? array->typed_data() : nullptr;
-  }
-  int64_t size(size_t i, int axis) const { return args.get<Array>(i)->dimensions()[axis]; }
-};
-
-// `out` is the sum of `count` arrays of its size, `apart` from each other.
-struct Sum {
-  float* out;
-  const float* parts;
-  int64_t count, apart, size;
-  void run() const {
-    std::copy_n(parts, size, out);
-    for (int64_t k = 1; k < count; ++k)
-      for (int64_t i = 0; i < size; ++i) out[i] += parts[k * apart + i];
-  }
-};
-
-void all_sums(ffi::ThreadPool& pool, const std::vector<Sum>& sums) {
-  all(pool, sums.size(), [&](int64_t i) { sums[i].run(); });
-}
-
-// Some tokens of a sequence in the order of a direction.
-struct Walk {
-  int64_t first, count, length;
-  bool reverse;
-  int64_t operator[](int64_t j) const { return reverse ? length - 1 - first - j : first + j; }
-};
 
 // What a sweep reads and writes, from the first token and the task's first channel on.
 struct Sweep {
@@ -237,7 +47,7 @@ struct Sweep {
 };
 
 struct Buffers {  // for the tokens of a chunk
-  Vec step[CHUNK], slope[CHUNK], grad[CHUNK], y[CHUNK], entered[CHUNK], aged[CHUNK], sums[CHUNK];
+  Vec step[CHUNK], slope[CHUNK], grad[CHUNK], y[CHUNK], entered[CHUNK], aged[CHUNK];
   Vec before[CHUNK * R], decay[CHUNK * R];
 };
 
@@ -365,13 +175,8 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
               out[r % 2] += h[r] * pc[r];
               into[r] = h[r] * grad;
             }
-            Vec y = out[0] + out[1], sums = sums_of(into);
-            if (half) {
-              add(pdc + t * states, joined(chunk.sums[j], sums));
-              chunk.y[j] += y;
-            } else {
-              chunk.sums[j] = sums, chunk.y[j] = y;
-            }
+            add_sums(pdc + t * states + half, into);
+            chunk.y[j] = half ? chunk.y[j] + (out[0] + out[1]) : out[0] + out[1];
           }
         }
         for (int64_t j = 0; z && j < walk.count; ++j) {
@@ -402,14 +207,10 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
               aged[r % 2] += through * rate[half + r];
               scaled[r] += through * step;
             }
-            Vec sums = sums_of(into);
-            if (half) {
-              add(pdb + t * states, joined(chunk.sums[j], sums));
-              chunk.entered[j] += entered[0] + entered[1], chunk.aged[j] += aged[0] + aged[1];
-            } else {
-              chunk.sums[j] = sums;
-              chunk.entered[j] = entered[0] + entered[1], chunk.aged[j] = aged[0] + aged[1];
-            }
+            add_sums(pdb + t * states + half, into);
+            Vec into_u = entered[0] + entered[1], into_step = aged[0] + aged[1];
+            chunk.entered[j] = half ? chunk.entered[j] + into_u : into_u;
+            chunk.aged[j] = half ? chunk.aged[j] + into_step : into_step;
           }
           for (int r = 0; r < HALF; ++r) dh[half + r] = carried[r], drate[half + r] = scaled[r];
         }
@@ -446,108 +247,6 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
       sums.push_back({call.out(4 + 6 * k + i % 2) + i / 2 * mix, mixes(k, i / 2, i % 2, 0), groups, mix, mix});
   }
   all_sums(pool, sums);
-  return ffi::Error::Success();
-}
-
-// A depthwise causal convolution and silu, in one or both directions. A task owns a block of channels of
-// one example. Kernels have up to TAPS taps, the missing ones zero.
-// Operands: x, and per direction kernel [W, E], bias.
-template <int TAPS>
-struct Taps {
-  Vec tap[TAPS], bias, past[TAPS] = {};
-  Taps(const float* kernel, const float* shift, int64_t count, int64_t width) {
-    for (int i = 0; i < TAPS; ++i)
-      tap[i] = i < TAPS - count ? Vec{} : load(kernel + (i - TAPS + count) * width);
-    bias = shift ? load(shift) : Vec{};
-  }
-  // The sum for the next token.
-  Vec operator()(Vec x) {
-    Vec sum = bias;
-#pragma GCC unroll 16
-    for (int i = 0; i < TAPS; ++i) {
-      past[i] = i < TAPS - 1 ? past[i + 1] : x;
-      sum += tap[i] * past[i];
-    }
-    return sum;
-  }
-};
-
-// Results: y per direction.
-template <int TAPS>
-void convolve(ffi::ThreadPool& pool, const Call& call, int64_t directions, bool reverse) {
-  const int64_t batch = call.size(0, 0), length = call.size(0, 1), width = call.size(0, 2);
-  const int64_t blocks = width / LANES;
-  all(pool, batch * blocks, [&](int64_t task) {
-    const int64_t e = task % blocks * LANES, from = task / blocks * length * width + e;
-    for (int64_t k = 0; k < directions; ++k) {
-      const float *x = call.in(0) + from, *bias = call.in(2 + 2 * k);
-      float* y = call.out(k) + from;
-      Taps<TAPS> taps(call.in(1 + 2 * k) + e, bias ? bias + e : bias, call.size(1 + 2 * k, 0), width);
-      const Walk walk{0, length, length, reverse != (k > 0)};
-      for (int64_t j = 0; j < length; ++j) {
-        const int64_t t = walk[j] * width;
-        Vec sum = taps(load(x + t));
-        store(y + t, sum * sigmoid(sum));
-      }
-    }
-  });
-}
-
-// Operands: also dy, last of each direction. Results: dx, work, and per direction the gradients of
-// kernel and bias, [W + 1, E].
-template <int TAPS>
-void convolve_back(ffi::ThreadPool& pool, const Call& call, int64_t directions, bool reverse) {
-  const int64_t batch = call.size(0, 0), length = call.size(0, 1), width = call.size(0, 2);
-  const int64_t blocks = width / LANES, count = call.size(1, 0), shared = (count + 1) * width;
-  all(pool, batch * blocks, [&](int64_t task) {
-    const int64_t b = task / blocks, e = task % blocks * LANES, from = b * length * width + e;
-    for (int64_t k = 0; k < directions; ++k) {
-      const float *x = call.in(0) + from, *bias = call.in(2 + 3 * k), *dy = call.in(3 + 3 * k) + from;
-      float *dx = call.out(0) + from, *own = call.out(1) + (k * batch + b) * shared + e;
-      Taps<TAPS> taps(call.in(1 + 3 * k) + e, bias ? bias + e : bias, count, width);
-      Vec dtap[TAPS] = {}, dbias = {}, due[TAPS] = {};  // due: to the last tokens, the oldest first
-      const Walk walk{0, length, length, reverse != (k > 0)};
-      for (int64_t j = 0; j < length + TAPS - 1; ++j) {
-        Vec d = {};
-        if (j < length) {
-          const int64_t t = walk[j] * width;
-          Vec sum = taps(load(x + t)), open = sigmoid(sum);
-          d = load(dy + t) * open * (1.0f + sum * (1.0f - open));
-        }
-        dbias += d;
-#pragma GCC unroll 16
-        for (int i = 0; i < TAPS; ++i) {
-          dtap[i] += d * taps.past[i];
-          due[i] += d * taps.tap[i];
-        }
-        if (j >= TAPS - 1) {
-          float* to = dx + walk[j - TAPS + 1] * width;
-          store(to, k ? load(to) + due[0] : due[0]);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < TAPS; ++i) due[i] = i < TAPS - 1 ? due[i + 1] : Vec{};
-      }
-      for (int i = 0; i < count; ++i) store(own + i * width, dtap[TAPS - count + i]);
-      store(own + count * width, dbias);
-    }
-  });
-  std::vector<Sum> sums;
-  for (int64_t k = 0; k < directions; ++k)
-    sums.push_back({call.out(2 + k), call.out(1) + k * batch * shared, batch, shared, shared});
-  all_sums(pool, sums);
-}
-
-ffi::Error Convolve(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, bool reverse) {
-  Call call{args, rets};
-  auto run = call.size(1, 0) > 4 ? convolve<16> : convolve<4>;
-  run(pool, call, (args.size() - 1) / 2, reverse);
-  return ffi::Error::Success();
-}
-
-ffi::Error ConvolveBack(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, bool reverse) {
-  Call call{args, rets};
-  auto run = call.size(1, 0) > 4 ? convolve_back<16> : convolve_back<4>;
-  run(pool, call, (args.size() - 1) / 3, reverse);
   return ffi::Error::Success();
 }
 
