@@ -26,5 +26,7 @@ def install(monkeypatch, tmp_path) -> dict:
     monkeypatch.setattr(Bucket, "pseudo_dirs", [""])
     from etils.epath import backend
 
-    backend._FileSystemSpecBackend._get_filesystem.cache_clear()
+    monkeypatch.setattr(
+        backend._FileSystemSpecBackend, "_get_filesystem", lambda self, name: Bucket()
+    )
     return Bucket.store

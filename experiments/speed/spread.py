@@ -35,17 +35,17 @@ def sounds(root: pathlib.Path, clips: int) -> None:
         (root / f"{i:05d}.ogg").write_bytes((root / f"{i % 20:05d}.ogg").read_bytes())
 
 
-def used(commands: list[list[str]]) -> tuple[float, float]:
-    """Run commands at the same time; return wall time and the processor time of all, s."""
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    running = [
-        subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for c in commands
-    ]
-    if any(process.wait() for process in running):
-        raise RuntimeError(f"failed: {commands}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - begun, spent
+def used(commands: list[list[str]]) -> tuple[float, float, float]:
+    """Run commands at the same time; return wall time, processor time of all and of the longest, s."""
+    begun, spent = time.perf_counter(), []
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for process in [subprocess.Popen(command, **quiet) for command in commands]:
+        _, status, about = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"failed: {process.args}")
+        spent.append(about.ru_utime + about.ru_stime)
+    return time.perf_counter() - begun, sum(spent), max(spent)
 
 
 def measure_prepare(clips: int, shard: int, repeats: int) -> None:
@@ -62,7 +62,7 @@ def measure_prepare(clips: int, shard: int, repeats: int) -> None:
             f"--root={root / 'in'}",
         ]
         verb.append(f"--shard-size={shard}")
-        found: dict[str, list[tuple[float, float]]] = {}
+        found: dict[str, list[tuple[float, ...]]] = {}
         for n in range(repeats):
             for name, workers, parts in (
                 ("one, 1 thread", 1, 1),
@@ -82,9 +82,9 @@ def measure_prepare(clips: int, shard: int, repeats: int) -> None:
                 if parts > 1:
                     found.setdefault("its merge", []).append(times[1])
         for name, times in found.items():
-            wall, spent = np.median(times, axis=0)
+            wall, spent, longest = np.median(times, axis=0)
             print(
-                f"{name:15}: {wall:6.1f} s, processors {spent:6.1f} s, {clips / wall:6.1f} clips/s"
+                f"{name:15}: {wall:6.1f} s; processors {spent:6.1f} s, longest way {longest:6.1f} s"
             )
 
 

@@ -102,10 +102,9 @@ class Preparation:
             "shard_size": shard_size,
             "compress": compress,
         }
-        if (channels := getattr(source, "channels", CHANNELS[0])) != CHANNELS[0]:
-            self._settings["channels"] = (
-                channels  # shards from before this was kept are of the default
-            )
+        channels = getattr(source, "channels", CHANNELS[0])
+        if channels != CHANNELS[0]:  # shards from before this was kept are of the default
+            self._settings["channels"] = channels
         self._key = hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:16]
         self._files = -(-len(metas) // shard_size)
 
@@ -132,6 +131,8 @@ class Preparation:
         Raises:
           ValueError: parts are missing, were made of another list, or hold too many unreadable clips.
         """
+        if not (self._root / SETTINGS).is_file():
+            raise ValueError(f"{self._root}: no part is there: {division.BEGIN}.")
         _claim(self._root, self._settings)
         if (self._root / shards.INDEX).is_file():
             if (self._root / PARTS / division.NAME).is_file():
@@ -186,8 +187,7 @@ class Preparation:
             for number in numbers:
                 check()
                 clips = range(number * size, min((number + 1) * size, total))
-                done = self._root / f"{number:05d}.json"
-                kept = self._kept(done)
+                kept = self._kept(number)
                 if kept:
                     found = kept
                     bar.update(len(clips))
@@ -202,33 +202,34 @@ class Preparation:
                 bar.set_postfix(skipped=len(bad))
                 check_share(bad, total, self._max_bad_share)
                 if not kept:
-                    atomic.write(done, json.dumps(found))
+                    atomic.write(self._root / f"{number:05d}.json", json.dumps(found))
         return last - first, len(bad)
 
-    def _kept(self, done: Any) -> dict[str, Any] | None:
-        """Return what an earlier call wrote about a finished file of this very list; None: there is none."""
-        found = _part(done) if done.is_file() else None
-        return found if found and found.get("key", self._key) == self._key else None
+    def _kept(self, number: int) -> dict[str, Any] | None:
+        """Return what an earlier call wrote about a file that is whole and of this very list, or None."""
+        done, path = (self._root / f"{number:05d}{end}" for end in (".json", ".array_record"))
+        found = _part(done) if done.is_file() and path.is_file() else None
+        if found is None or found.get("key", self._key) != self._key:
+            return None
+        # Earlier versions have not noted size and SHA-256.
+        found["content"] = found.get("content") or shards.content(path)
+        return found if path.stat().st_size == found["content"][0] else None
 
     def _checked(self, number: int) -> dict[str, Any]:
-        """Return what is known of a file, seen to be there whole."""
-        found = self._kept(self._root / f"{number:05d}.json")
-        path = self._root / f"{number:05d}.array_record"
-        if found:
-            # Earlier versions have not noted size and SHA-256.
-            found["content"] = found.get("content") or shards.content(path)
-            if path.is_file() and path.stat().st_size == found["content"][0]:
-                return found
+        if found := self._kept(number):
+            return found
         division = self._division(None)
         part = next(p for p in division.parts if number in p.share(self._files))
         raise ValueError(
-            f"{path}: missing or cut, though part {part} was done: remove {division.at(part)} and do that "
-            "part again."
+            f"{self._root / f'{number:05d}.array_record'}: missing or cut, though part {part} was done: "
+            f"remove {division.at(part)} and do that part again."
         )
 
     def _tidy(self) -> None:
         for number in range(self._files):
             (self._root / f"{number:05d}.json").unlink(missing_ok=True)
+        for path in list(self._root.glob(".*.partial")):  # of processes that were killed
+            path.unlink(missing_ok=True)
         self._division(None).remove()
 
 

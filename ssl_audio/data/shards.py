@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -234,7 +235,8 @@ def write_records(path: Any, records: Iterable[np.ndarray], *, compress: bool) -
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    with atomic.path(path) as partial:
+    # One that counts as dead, and is not, may write the same file.
+    with atomic.path(path, mark=f".{uuid.uuid4().hex}") as partial:
         writer = ArrayRecordWriter(
             str(partial), f"group_size:1{'' if compress else ',uncompressed'}"
         )

@@ -15,6 +15,7 @@ from ssl_audio.distributed import over_ray
 from ssl_audio.storage import atomic, lock, opened
 
 NAME, DONE = "division.json", "done.json"
+BEGIN = "run the command with --part 1/N, …, N/N in place of --merge"
 AGAIN = "run the same command with --part {} in place of --merge"
 FEW = 5  # parts named in a message
 
@@ -133,9 +134,7 @@ class Division:
             if not self.merged:
                 self._refuse("begun", {"parts": before["parts"], **kept}, f"remove {folder}")
         elif of is None:
-            raise ValueError(
-                f"{folder}: no part is there: run the command with --part 1/N, …, N/N in place of --merge."
-            )
+            raise ValueError(f"{folder}: no part is there: {BEGIN}.")
         else:
             self.of = of
             folder.mkdir(parents=True, exist_ok=True)

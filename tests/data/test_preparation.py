@@ -5,6 +5,7 @@ import filecmp
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +191,17 @@ def test_a_file_that_is_not_whole_is_named_at_the_merge(tmp_path, harm):
     with pytest.raises(ValueError, match=r"00002.array_record: missing or cut, though part 2/2"):
         work.join()
     assert not (tmp_path / "out" / "index.json").exists()
+    shutil.rmtree(tmp_path / "out" / "parts" / "2-of-2")
+    work.do(Part(2, 2))
+    work.join()
+    prepare(Synthetic(8, seconds=0.1), tmp_path / "one", shard_size=2)
+    assert same(tmp_path / "one", tmp_path / "out")
+
+
+def test_a_merge_of_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="out: no part is there: run the command with --part 1/N"):
+        Preparation(Synthetic(8, seconds=0.1), tmp_path / "out").join()
+    assert not (tmp_path / "out").exists()
 
 
 SLOW = """

@@ -1,4 +1,4 @@
-"""Calls on a Ray cluster, without one (tests/cluster/test_ray.py has one): arguments and workers."""
+"""Calls on a Ray cluster, without one: what they take, what a worker does."""
 
 import argparse
 import os
