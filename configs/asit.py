@@ -4,7 +4,7 @@ Run:      ssl-audio train --config asit:data=AUDIOSET --workdir runs/asit
 Try:      ssl-audio train --config asit:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config asit:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
-Options:  size=small|base  encoder=vit|ssamba|ssamba_rms
+Options:  size=small|base|large  encoder=vit|ssamba|ssamba_rms
 Results:  experiments/asit/README.md
 """
 

@@ -4,6 +4,7 @@ Run:      ssl-audio train --config passt:root=AUDIOSET --workdir runs/passt
 Try:      ssl-audio train --config passt:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config passt:laptop,root=ESC-50,fold=1 --workdir runs/laptop
 Options:  patchout=structured|single|none  stride=10  encoder=ssast|ssamba_rms|ssamba
+          size=tiny|small|base|large (published: base)
           pretrained=RUN (of the same encoder and frontend)
 Results:  experiments/passt/README.md
 """
@@ -32,21 +33,21 @@ PATCHOUT = {
 
 def get_config(arg=""):
     a = parse_arg(
-        arg, root="", encoder="ssast", patchout="structured", stride=10, pretrained="", fold=1,
-        laptop=False, runlocal=False,
+        arg, root="", encoder="ssast", size="base", patchout="structured", stride=10, pretrained="",
+        fold=1, laptop=False, runlocal=False,
     )  # fmt: skip
     if a.patchout not in PATCHOUT:
         raise ValueError(f"patchout '{a.patchout}': wanted one of {', '.join(PATCHOUT)}.")
     if not a.root and not a.runlocal:
         raise ValueError("root: say where the data is, with root=DIR.")
     if a.laptop:
-        a.refuse("stride runlocal", "laptop sets it")
+        a.refuse("size stride runlocal", "laptop sets it")
         return laptop(a)
     a.refuse("fold", "it is for laptop")
     epoch = 100_000 // 12  # updates: drawn clips over the batch
     config = runs.run(
         objective=objective(
-            a, "base", bins=128, frames=998, classes=527, out=PATCHOUT[a.patchout][0]
+            a, a.size, bins=128, frames=998, classes=527, out=PATCHOUT[a.patchout][0]
         ),
         data=dict(
             sources=dict(audioset=source("sets.audioset", a, segments="unbalanced_train")),
@@ -79,6 +80,7 @@ def get_config(arg=""):
     config.eval_every = str(10 * epoch)
     if not a.runlocal:
         return warm(config, a)
+    a.refuse("size", "runlocal sets it")
     if a.patchout != "none":
         a.refuse("patchout", "runlocal leaves patches out in rows and columns")
     a.refuse("root pretrained", "runlocal is on synthetic sounds, from nothing")

@@ -5,7 +5,7 @@ Run:      ssl-audio train --workdir runs/ssamba \\
 Try:      ssl-audio train --config ssamba:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config ssamba:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
-Options:  size=tiny|small|base  masked=300  encoder=ssamba|ssamba_rms|ssast
+Options:  size=tiny|small|base|large  masked=300  encoder=ssamba|ssamba_rms|ssast
 Results:  experiments/ssamba/README.md
 """
 

@@ -5,7 +5,7 @@ Run:      ssl-audio train --workdir runs/ssast \\
 Try:      ssl-audio train --config ssast:runlocal --workdir runs/try
 Laptop:   ssl-audio train --config ssast:laptop,data=DIR --workdir runs/laptop
 Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
-Options:  size=tiny|small|base  patch=16x16|128x2  masked=400  encoder=ssast|ssamba|ssamba_rms
+Options:  size=tiny|small|base|large  patch=16x16|128x2  masked=400  encoder=ssast|ssamba|ssamba_rms
 Results:  experiments/ssast/README.md
 """
 
@@ -13,8 +13,13 @@ from ssl_audio.config import parse_arg
 from ssl_audio.presets import patch_encoders, runs
 from ssl_audio.train.optim import Optim
 
-# size: (batch, learning rate, updates between looks at the plateau)
-PUBLISHED = {"tiny": (120, 5e-4, 800), "small": (60, 2e-4, 1600), "base": (24, 1e-4, 4000)}
+# size: (batch, learning rate, updates between looks at the plateau); large is not published: as base.
+RECIPES = {
+    "tiny": (120, 5e-4, 800),
+    "small": (60, 2e-4, 1600),
+    "base": (24, 1e-4, 4000),
+    "large": (24, 1e-4, 4000),
+}
 
 
 def get_config(arg=""):
@@ -28,12 +33,12 @@ def get_config(arg=""):
         laptop=False,
         runlocal=False,
     )
-    if a.size not in PUBLISHED:
-        raise ValueError(f"size '{a.size}': wanted one of {', '.join(PUBLISHED)}.")
+    if a.size not in RECIPES:
+        raise ValueError(f"size '{a.size}': wanted one of {', '.join(RECIPES)}.")
     if a.laptop:
         a.refuse("size patch masked runlocal", "laptop sets it")
         return runs.laptop(encoder=a.encoder, places=a.data)
-    batch, lr, plateau = PUBLISHED[a.size]
+    batch, lr, plateau = RECIPES[a.size]
     config = runs.pretrain(
         places=a.data,
         objective=runs.masked_spectrogram(

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from ssl_audio.distributed import addresses, facts
+from ssl_audio.distributed import addresses, facts, xla_flags
 from ssl_audio.distributed.coordinator import Coordinator
 from ssl_audio.distributed.environment import World, detect
 from ssl_audio.distributed.rendezvous import Member, Rendezvous
@@ -92,7 +92,8 @@ def initialize(run: str = "") -> None:
 
 
 def start(run: str | os.PathLike = "") -> None:
-    """Join the other processes of a run, and leave the messages to the first."""
+    """Join the other processes of a run, and leave the messages to the first; first set XLA's flags."""
+    xla_flags.apply()
     initialize(str(run))
     if not is_lead():
         log.setLevel(logging.WARNING)

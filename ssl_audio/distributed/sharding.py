@@ -3,15 +3,20 @@
 Optimizer moments and teachers end in the same path as their parameter, so they inherit its layout.
 """
 
+import collections
 import dataclasses
+import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+log = logging.getLogger("ssl_audio")
 
 # Logical activation axes → mesh axes, for the constraints inside the blocks.
 ACTIVATIONS = (("batch", ("data", "fsdp")), ("tokens", None), ("width", None), ("inner", "tensor"))
@@ -41,7 +46,7 @@ class Sharding:
     max_replicated: float = 0.02
 
     def mesh(self) -> jax.sharding.Mesh:
-        """Return the mesh over all devices of all hosts."""
+        """Return the mesh over all devices of all hosts; `arrange` says how over several slices."""
         devices = jax.devices()
         rest = max(1, self.fsdp * self.tensor)
         data = len(devices) // rest if self.data == -1 else self.data
@@ -58,7 +63,10 @@ class Sharding:
                 "devices of a process, whose rows of the batch it would have to share with another."
             )
         # Explicit axes, this JAX's default, break linen's lifted transforms.
-        return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices[:size])
+        kinds = (AxisType.Auto,) * 3
+        if len({slice_of(device) for device in devices[:size]}) == 1:
+            return jax.make_mesh(shape, AXES, kinds, devices=devices[:size])
+        return jax.sharding.Mesh(arrange(devices[:size], shape), AXES, axis_types=kinds)
 
     def infer(self, tree: Any, mesh: jax.sharding.Mesh) -> Any:
         """Return a NamedSharding per leaf of a tree of shapes.
@@ -114,6 +122,46 @@ def _split(shape: tuple[int, ...], tactic: str, sizes: Mapping[str, int]) -> Par
         if sizes[name] > 1 and free:
             places[max(free, key=lambda i: shape[i])] = name
     return PartitionSpec(*(places.get(i) for i in range(max(places, default=-1) + 1)))
+
+
+def slice_of(device: Any) -> int:
+    """Return which slice a device is in: devices of one are linked by a network of their own."""
+    return getattr(device, "slice_index", None) or 0
+
+
+def arrange(devices: Sequence[Any], shape: tuple[int, int, int]) -> np.ndarray:
+    """Return the devices of several slices as an array data x fsdp x tensor, slow links outermost.
+
+    Between slices (TPU slices, NVLink domains of GPUs) the network is an order slower than within one. So
+    they lie along `data`, whose only exchange is that of gradients, once a step; what does not divide by
+    it goes along `fsdp`, with a line in the log; never along `tensor`.
+
+    Raises:
+      ValueError: the slices are not equally large, or would lie along `tensor`.
+    """
+    sizes = collections.Counter(slice_of(device) for device in devices)
+    slices, (data, fsdp, tensor) = len(sizes), shape
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{size} of slice {number}" for number, size in sorted(sizes.items()))
+        raise ValueError(
+            f"config.sharding: data={data} x fsdp={fsdp} x tensor={tensor} takes {len(devices)} devices, "
+            f"{found}; wanted as many of each."
+        )
+    along = math.gcd(slices, data)
+    rest = slices // along
+    if fsdp % rest:
+        raise ValueError(
+            f"config.sharding: data={data} x fsdp={fsdp} x tensor={tensor} on {slices} slices of "
+            f"{len(devices) // slices} devices: wanted a data (or data x fsdp) that the slices divide; "
+            "tensor stays within a slice."
+        )
+    if rest > 1:
+        log.warning(
+            "config.sharding: fsdp=%d spans %d of the %d slices: parameters cross the slow network in "
+            "every step. data=%d would keep them within a slice.", fsdp, rest, slices, slices,
+        )  # fmt: skip
+    within = (data // along, fsdp // rest, tensor)
+    return mesh_utils.create_hybrid_device_mesh(within, (along, rest, 1), devices)
 
 
 def path_name(path: tuple) -> str:

@@ -90,7 +90,7 @@ def run(
         dict(
             objective=objective,
             data=defaults | data,
-            optim=dataclasses.asdict(optim),
+            optim=_kind(optim) | dataclasses.asdict(optim),
             steps=str(steps),
             seed=0,
             accumulate=accumulate,
@@ -99,6 +99,12 @@ def run(
             record=dataclasses.asdict(record),
         )
     )
+
+
+def _kind(optim: Optim) -> dict[str, str]:
+    """Return what names an optimizer in a config; Adam needs no name."""
+    file = type(optim).__module__.rpartition(".")[2]
+    return {} if type(optim) is Optim else {"kind": f"{file}:{type(optim).__name__}"}
 
 
 def few_steps(config: Any, samples: int) -> Any:

@@ -107,6 +107,10 @@ class Optim:
         """Return one gradient transformation per phase."""
         return {phase.name: self._chain(phase, total, epoch) for phase in phases}
 
+    def scaling(self) -> optax.GradientTransformation:
+        """Return what turns gradients into updates, before decay and rate."""
+        return optax.scale_by_adam(self.b1, self.b2, self.eps)
+
     def _chain(self, phase, total, epoch):
         def matching(pattern):
             return lambda params: jax.tree_util.tree_map_with_path(
@@ -117,7 +121,7 @@ class Optim:
         decay = optax.add_decayed_weights(self.weight_decay, matching(self.decay))
         if self.weight_decay and self.coupled:
             steps.append(decay)
-        steps.append(optax.scale_by_adam(self.b1, self.b2, self.eps))
+        steps.append(self.scaling())
         if self.weight_decay and not self.coupled:
             steps.append(decay)
         steps.append(optax.scale_by_learning_rate(self.rate(total, epoch)))
