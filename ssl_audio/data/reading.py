@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.data.ahead import in_order
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.source import Example, Source
 
@@ -42,7 +43,7 @@ def examples(
     bad = {} if bad is None else bad
     numbers = range(len(source)) if numbers is None else numbers
     attempt = functools.partial(_attempt, source, numbers)
-    found = read_ahead(attempt, range(len(numbers)), 0, threads, 32)
+    found = in_order(attempt, len(numbers), threads, ahead=32)
     with contextlib.closing(found):
         for i, result in zip(numbers, found, strict=True):
             if isinstance(result, str):
