@@ -37,7 +37,7 @@ SECONDS = (
 
 def noise(seconds, seed=0):
     rng = np.random.default_rng(seed)
-    return (0.1 * rng.standard_normal(round(seconds * RATE))).astype(np.float32)
+    return np.asarray(0.1 * rng.standard_normal(round(seconds * RATE)), np.float32)
 
 
 CLIPS = [noise(seconds, seed) for seed, seconds in enumerate(SECONDS)]
