@@ -14,6 +14,7 @@ PARQUET = ["pyarrow"]
 SEARCH = ["faiss-cpu"]
 AV = ["av>=14"]  # FFmpeg: m4a, aac, webm, wma, sound tracks of videos, …
 TEXT = ["tokenizers"]  # of published text models
+TORCH = ["torch>=2.6", "transformers>=4.50"]  # to check conversions; weights_only holds from 2.6 on
 DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0", "pymdown-extensions", "pygments", "ruff"]
 
 setup(
@@ -78,10 +79,8 @@ setup(
         "search": SEARCH,
         "tensorboard": ["tensorboard"],
         "text": TEXT,
-        "torch": [
-            "torch>=2.6",
-            "transformers>=4.50",
-        ],  # weights_only holds from 2.6 on; to check conversions
+        "torch": TORCH,
+        "peers": [*TORCH, "kaldi-native-fbank>=1.20"],  # bench peers
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
         "test": TEST + AV + PARQUET + SEARCH + TEXT,

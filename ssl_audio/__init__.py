@@ -33,15 +33,17 @@ if TYPE_CHECKING:
     from ssl_audio.inference.encoder import Encoder
     from ssl_audio.inference.load import load
     from ssl_audio.inference.model import Model
+    from ssl_audio.startup import tune_cpu
 
-__all__ = ["AudioTextModel", "Encoder", "Model", "__version__", "load"]
+__all__ = ["AudioTextModel", "Encoder", "Model", "__version__", "load", "tune_cpu"]
 
-# Name → module, imported at first use since they import JAX.
+# Name → module, imported at first use since most import JAX.
 _LAZY = {
-    "AudioTextModel": "audio_text",
-    "Encoder": "encoder",
-    "Model": "model",
-    "load": "load",
+    "AudioTextModel": "inference.audio_text",
+    "Encoder": "inference.encoder",
+    "Model": "inference.model",
+    "load": "inference.load",
+    "tune_cpu": "startup",
 }
 
 
@@ -49,5 +51,5 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         import importlib
 
-        return getattr(importlib.import_module(f"ssl_audio.inference.{_LAZY[name]}"), name)
+        return getattr(importlib.import_module(f"ssl_audio.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'ssl_audio' has no attribute '{name}'")

@@ -1,6 +1,7 @@
 """What every command does before its work: parser, settings of the CPU, logs, compilation cache, errors."""
 
 import argparse
+import ctypes
 import logging
 import os
 import shlex
@@ -71,27 +72,44 @@ def _programs() -> str:
     return os.environ.get("SSL_AUDIO_CACHE", os.path.expanduser("~/.cache/ssl_audio/xla"))
 
 
-def tune_cpu() -> None:
-    """Start this program again with settings for a CPU that are read at its start; on Linux, without a GPU.
+# Parameters of glibc's mallopt (malloc.h) and values: a thread's arena cannot hold more than 64 MiB, which
+# is why there must be one for all; memory that is freed stays with the process.
+_MALLOC = {
+    -8: 1,
+    -1: 2**31 - 1,
+    -3: 2**31 - 1,
+    -2: 2**28,
+}  # arenas, trim and mmap thresholds, top pad
 
-    An allocator that keeps memory: XLA's CPU back end takes and returns its arena every step; glibc's
-    defaults turn that into page faults that cost a training step up to a third of its time. And vectors as
-    wide as AVX-512's: a sixth of a step with a selective scan (experiments/scan).
+
+def tune_cpu() -> bool:
+    """Make this process faster on a CPU: up to twice in the front end, a tenth in training.
+
+    XLA's CPU back end takes its memory and gives it back with every call, which glibc's allocator by
+    default turns into page faults: from here on the allocator keeps what it has, so the process stays as
+    large as it was at most. And where the processor has AVX-512, XLA is told to use its whole width.
+
+    For Linux with glibc; does nothing where there is a GPU or TPU, and leaves the allocator to whoever
+    set a MALLOC_… variable or GLIBC_TUNABLES. Commands call it; programs call it before they use JAX:
+    threads that have begun keep the memory they have, and XLA reads its flags once.
+
+    Returns:
+      Whether anything was changed.
     """
-    wanted = {
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-        "MALLOC_TRIM_THRESHOLD_": str(2**34),
-        "MALLOC_MMAP_THRESHOLD_": str(2**34),
-        "MALLOC_TOP_PAD_": str(2**28),
-    }
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in wanted):
-        return
+    if not sys.platform.startswith("linux"):
+        return False
     if os.path.exists("/proc/driver/nvidia") or os.path.exists("/dev/accel0"):
-        return
-    flags = os.environ.get("XLA_FLAGS", "")
+        return False
+    flags, widened = os.environ.get("XLA_FLAGS", ""), False
     if "xla_cpu_prefer_vector_width" not in flags and _has_avx512():
-        wanted["XLA_FLAGS"] = f"{flags} --xla_cpu_prefer_vector_width=512".strip()
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_prefer_vector_width=512".strip()
+        widened = True
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return widened
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library
+        return widened
+    return bool(min(mallopt(name, value) for name, value in _MALLOC.items())) or widened
 
 
 def _has_avx512() -> bool:

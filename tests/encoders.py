@@ -72,18 +72,23 @@ def save(encoder: Encoder, workdir, *steps: int) -> None:
 def audio_text(folder, encoder="cnn", *, kind="contrastive", out=16, **objective):
     """Write a small audio-text model with random parameters; return its folder.
 
-    `encoder`: "cnn", whose audio tower has no patches along time, or "vit".
+    `encoder`: "cnn" or "htsat", whose audio towers have no patches along time, or "vit".
     """
     if kind == "contrastive":
         usual = dict(temperature=0.07, max_scale=100.0, per_direction=False, positives="pairs")
         objective = usual | objective
     options = presets.laptop(
-        kind=kind, root="", fold=5, encoder=encoder, text="words", out=out, **objective
-    )
+        kind=kind, root="", fold=5, encoder=encoder.replace("htsat", "cnn"), text="words", out=out,
+        **objective,
+    )  # fmt: skip
     presets.runlocal(options)
     options.data.entries.audio.samples = 8_000
     audio = options.objective.towers.audio
-    if encoder == "cnn":
+    if encoder == "htsat":
+        audio.tokenizer = dict(kind="folded", width=8)
+        audio.encoder = dict(kind="htsat", width=8, depths=(1, 2), heads=(2, 2))
+        audio.pool = dict(kind="pools:Mean")
+    elif encoder == "cnn":
         audio.encoder.channels = (8,)
         audio.pool.kind = "pools:Mean"
     else:
@@ -93,4 +98,7 @@ def audio_text(folder, encoder="cnn", *, kind="contrastive", out=16, **objective
     options = configs.plain(options)
     built = build(options["objective"], "objectives")
     params = drawn(built, AudioTextModel(built, {}, options).blank())
+    if encoder == "htsat":
+        norm = params["audio"]["tokenizer"]["mel_norm"]
+        norm["var"] = np.abs(norm["var"])
     return exported.write(folder, params, options)

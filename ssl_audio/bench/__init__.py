@@ -1,1 +1,1 @@
-"""Benchmarks of the parts that cost time: `ssl-audio bench scan|step|inference|input`."""
+"""Benchmarks of the parts that cost time: `ssl-audio bench scan|step|inference|input|peers`."""

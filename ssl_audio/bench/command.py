@@ -1,4 +1,4 @@
-"""Time a part: ssl-audio bench scan|step|inference|input, each with its own --help.
+"""Time a part: ssl-audio bench scan|step|inference|input|peers, each with its own --help.
 
 Prints a table, medians of interleaved rows; "ratio" is to the first row of a group, "x floor" to what
 the device would need for the bytes and matrix products alone. --check compares ratios with a past run.
@@ -67,11 +67,29 @@ def _input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", default="0", help="processes; several with commas")
 
 
+def _peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--part", default="embed,frontend,input,step", help="some of these; default: all"
+    )
+    parser.add_argument(
+        "--size", default="tiny", help="of AST and of the encoders: tiny, small, base"
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="of short sounds; default: 32 files of noise at 44.1 kHz"
+    )
+    parser.add_argument("--files", type=int, default=32, help="of the folder; 16 or more")
+    parser.add_argument("--encoder", default="ssast,ssamba", help="for steps: as in `bench step`")
+    parser.add_argument("--frames", type=int, default=1024, help="for steps, of 10 ms")
+    parser.add_argument("--batch", type=int, default=2, help="for steps")
+    parser.add_argument("--depth", type=int, help="for steps: layers, if not the published number")
+
+
 BENCHMARKS = {
     "scan": (_scan, "the selective scan, forward and with gradients, beside other formulations"),
     "step": (_step, "forward passes and training steps of encoders on clips"),
     "inference": (_inference, "encoders over ever longer sequences"),
     "input": (_input, "batches of clips: what the host can feed"),
+    "peers": (_peers, "the same work with other libraries (extra `peers`)"),
 }
 
 
@@ -94,13 +112,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Parse the command line and measure."""
     args = parser().parse_args(argv)
-    from ssl_audio.bench import encoders, input, measure, scan
+    from ssl_audio.bench import encoders, input, measure, peers, scan
 
     rows = {
         "scan": scan.rows,
         "step": encoders.step_rows,
         "inference": encoders.inference_rows,
         "input": input.rows,
+        "peers": peers.rows,
     }
     records = measure.measure(rows[args.what](args), args.repeats, args.seconds)
     found = measure.machine()

@@ -31,9 +31,9 @@ def step_rows(args: argparse.Namespace) -> list[Row]:
         for name in args.encoder.split(","):
             found += _pretraining(name, size, args)
             if args.torch:
-                built = _config(name, size, args.frames // 16, args.depth)
+                built = config_of(name, size, args.frames // 16, args.depth)
                 built |= dict(dtype=args.dtype, remat=args.remat)
-                found += _fitted(name, size, built, args)
+                found += fitted(name, size, built, args)
     return found
 
 
@@ -76,7 +76,7 @@ def _pretraining(name: str, size: str, args: argparse.Namespace) -> list[Row]:
     return [row("forward", encoded, flops[0], fields), row("train", train, flops[1], update_fields)]
 
 
-def _config(name: str, size: str, columns: int, depth: int | None) -> dict[str, Any]:
+def config_of(name: str, size: str, columns: int, depth: int | None) -> dict[str, Any]:
     """Return the config of an encoder; "name:option=value" changes an option of its mixer."""
     name, *changes = name.split(":")
     built = patch_encoders.encoder(name, size, (ROWS, columns), depth)
@@ -86,7 +86,7 @@ def _config(name: str, size: str, columns: int, depth: int | None) -> dict[str, 
     return built
 
 
-def _fitted(name: str, size: str, built: dict, args: argparse.Namespace) -> list[Row]:
+def fitted(name: str, size: str, built: dict, args: argparse.Namespace) -> list[Row]:
     """Return a step of the encoder alone on the mean squared error, here and in PyTorch."""
     g, batch, tokens = np.random.default_rng(0), args.batch, args.frames // 16 * ROWS
     x, target = (
@@ -141,7 +141,7 @@ def inference_rows(args: argparse.Namespace) -> list[Row]:
         if tokens % ROWS:
             raise ValueError(f"--tokens: got {tokens}, wanted a multiple of {ROWS}.")
         for name in args.encoder.split(","):
-            built = _config(name, args.size, tokens // ROWS, args.depth) | dict(dtype=args.dtype)
+            built = config_of(name, args.size, tokens // ROWS, args.depth) | dict(dtype=args.dtype)
             stack, wrap = config.build(built, "backbones"), _tokens(tokens)
             x = np.random.default_rng(0).standard_normal((args.batch, tokens, built["width"]))
             x = x.astype(np.float32)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data import open_files
+from ssl_audio.data.ahead import in_order
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.shared_arrays import sharing
 from ssl_audio.data.source import Example, Source
@@ -49,8 +50,9 @@ def examples(
     """
     bad = {} if bad is None else bad
     numbers = range(len(source)) if numbers is None else numbers
+    open_files.raise_limit()
     attempt = functools.partial(_attempt, source, numbers)
-    found = read_ahead(attempt, range(len(numbers)), 0, threads, 32)
+    found = in_order(attempt, len(numbers), threads, ahead=32)
     with contextlib.closing(found):
         for i, result in zip(numbers, found, strict=True):
             if isinstance(result, str):

@@ -37,7 +37,8 @@ class AudioTextModel(Model):
       params: of all its towers.
       config: of the run.
       extra: state that other predictors need beside the parameters.
-      batch_size: windows or texts embedded together; always that many, the last ones repeated.
+      batch_size: most windows or texts embedded together: on an accelerator always that many, the last
+        one repeated; on a CPU one by one, and windows below a second about a second together.
       words: tokenizer of texts; None: that of the config.
     """
 
@@ -132,7 +133,8 @@ class AudioTextModel(Model):
             return self._embed("audio", {"audio": audio, length: lengths})
 
         fill = written.entry(self.config, "audio").get("fill", "zeros")
-        return windows.vectors(clips, self._size, fill, embed, self.batch_size)
+        count = windows.together(self.batch_size, self.window)
+        return windows.vectors(clips, self._size, fill, embed, count)
 
     def embed_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """Return unit vectors of texts: [D] for one, [B, D] for several.
@@ -145,9 +147,10 @@ class AudioTextModel(Model):
         if not some or not all(isinstance(text, str) for text in some):
             raise ValueError(f"texts: wanted a text or a list of at least one, got {texts!r}.")
         length, found = self._tower("text").length, []
-        for start in range(0, len(some), self.batch_size):
-            group = some[start : start + self.batch_size]
-            ids, lengths = self.text.encode(group + group[-1:] * (self.batch_size - len(group)))
+        count = windows.together(self.batch_size, windows.ALONE)
+        for start in range(0, len(some), count):
+            group = some[start : start + count]
+            ids, lengths = self.text.encode(group + group[-1:] * (count - len(group)))
             found.append(self._embed("text", {"text": ids, length: lengths})[: len(group)])
         vectors = np.concatenate(found)
         return vectors[0] if single else vectors

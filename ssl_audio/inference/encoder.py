@@ -24,12 +24,11 @@ from ssl_audio.inference.pooling import (
     Whole,
     check_pool,
 )
-from ssl_audio.inference.windows import Clip, Window, batches, cover, every
+from ssl_audio.inference.windows import Clip, Window, batches, cover, every, together
 from ssl_audio.storage import written
 
 FINAL = -1  # the layer that means: after the last norm
 MEAN_OF_SPECIALS = -2  # in `stream`: the mean of the special tokens after it, in every column
-LONG = 10.24  # s; of longer windows fewer are encoded together, of as many seconds in all
 PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 
 log = logging.getLogger(__name__)
@@ -57,8 +56,9 @@ class Encoder(Model):
       params: as numpy arrays.
       config: of the run.
       extra: state that other predictors need beside the parameters.
-      batch_size: clips (or windows) encoded together; always that many, the last ones repeated.
-        Of windows above 10.24 s as many fewer as they are longer.
+      batch_size: most clips (or windows) encoded together: on an accelerator always that many, the last
+        one repeated, of windows above 10.24 s as many fewer as they are longer. On a CPU windows of a
+        second or more are encoded one by one, shorter ones about a second together: nothing is faster.
     """
 
     batch_size: int = 16
@@ -212,8 +212,7 @@ class Encoder(Model):
 
     def _together(self, columns: int) -> int:
         """Return how many pieces of so many columns are encoded together."""
-        seconds = self._samples(columns) / self.rate
-        return max(1, int(self.batch_size * min(1, LONG / seconds)))
+        return together(self.batch_size, self._samples(columns) / self.rate)
 
     @functools.cached_property
     def _frames(self) -> int:

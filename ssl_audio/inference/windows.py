@@ -7,6 +7,7 @@ every interface that takes clips of any length, and by the evaluators.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +17,9 @@ Clip = np.ndarray | Iterable[np.ndarray]  # float32 mono [S], or its pieces one 
 Starts = Callable[
     [int], Sequence[int] | np.ndarray
 ]  # samples of a clip → first samples of its windows
+
+LONG = 10.24  # s; of longer windows an accelerator takes fewer together, of as many seconds in all
+ALONE = 1.0  # s; on a CPU, windows at least so long are encoded one by one
 
 
 class Window(NamedTuple):
@@ -109,6 +113,17 @@ def batches(
                 yield key, waiting.pop(key)
     for key in sorted(waiting):
         yield key, waiting.pop(key)
+
+
+def together(most: int, seconds: float) -> int:
+    """Return how many windows of that length one program encodes: always so many, whatever is asked for.
+
+    So a window's bits never depend on what it is encoded with. An accelerator takes `most` of them, and
+    as many fewer as they are longer than 10.24 s. A CPU gains little by more than a second of sound at
+    once, and loses where the activations outgrow its caches.
+    """
+    longest = ALONE if jax.default_backend() == "cpu" else most * LONG
+    return max(1, min(most, int(longest / seconds)))
 
 
 def vectors(

@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from ssl_audio.config import Duration
 from ssl_audio.distributed import processes
@@ -59,7 +58,9 @@ class Checkpoints:
     def __init__(
         self, workdir: str | pathlib.Path, keep: int = 2, keep_every: int = 0, best: str = ""
     ):
-        self.workdir, self.size = pathlib.Path(workdir).resolve(), 0
+        import orbax.checkpoint as ocp  # half a second: those who read plain folders do without
+
+        self._ocp, self.workdir, self.size = ocp, pathlib.Path(workdir).resolve(), 0
         folder = self.workdir / "checkpoints"
 
         def sealing(folder: pathlib.Path) -> Any:
@@ -91,16 +92,16 @@ class Checkpoints:
         if step == self.manager.latest_step():
             return
         saved = {
-            "params": ocp.args.StandardSave(state.params),
-            "optimizer": ocp.args.StandardSave(state.opt_state),
-            "key": ocp.args.JaxRandomKeySave(state.key),
-            "meta": ocp.args.JsonSave({"format": FORMAT, **meta}),
+            "params": self._ocp.args.StandardSave(state.params),
+            "optimizer": self._ocp.args.StandardSave(state.opt_state),
+            "key": self._ocp.args.JaxRandomKeySave(state.key),
+            "meta": self._ocp.args.JsonSave({"format": FORMAT, **meta}),
         }
         if jax.tree.leaves(state.extra):  # Orbax refuses an empty item
-            saved["extra"] = ocp.args.StandardSave(state.extra)
+            saved["extra"] = self._ocp.args.StandardSave(state.extra)
         self.size = sum(x.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
         with items.writing(self.workdir, self.size):
-            if not self.manager.save(step, args=ocp.args.Composite(**saved), force=True):
+            if not self.manager.save(step, args=self._ocp.args.Composite(**saved), force=True):
                 raise RuntimeError(f"step {step} was not saved.")
 
     def save_best(self, state: TrainState, results: Mapping[str, float]) -> None:
@@ -126,7 +127,7 @@ class Checkpoints:
         with items.writing(self.workdir, sum(x.nbytes for x in jax.tree.leaves(params))):
             self.best.save(
                 int(state.step),
-                args=ocp.args.Composite(params=ocp.args.StandardSave(params)),
+                args=self._ocp.args.Composite(params=self._ocp.args.StandardSave(params)),
                 metrics={"score": score, "of": self.name},
             )
 
@@ -194,14 +195,16 @@ class Checkpoints:
         same = links.same(optimizer, wanted.opt_state)
         target = wanted.opt_state if same else links.target(optimizer, wanted.opt_state, replicated)
         wants = {
-            "params": ocp.args.StandardRestore(wanted.params),
-            "optimizer": ocp.args.StandardRestore(target),
-            "key": ocp.args.JaxRandomKeyRestore(ocp.ArrayRestoreArgs(sharding=replicated)),
+            "params": self._ocp.args.StandardRestore(wanted.params),
+            "optimizer": self._ocp.args.StandardRestore(target),
+            "key": self._ocp.args.JaxRandomKeyRestore(
+                self._ocp.ArrayRestoreArgs(sharding=replicated)
+            ),
         }
         if jax.tree.leaves(wanted.extra):
-            wants["extra"] = ocp.args.StandardRestore(wanted.extra)
+            wants["extra"] = self._ocp.args.StandardRestore(wanted.extra)
         with items.library(folder):
-            found = self.manager.restore(int(folder.name), args=ocp.args.Composite(**wants))
+            found = self.manager.restore(int(folder.name), args=self._ocp.args.Composite(**wants))
         opt_state = found["optimizer"]
         if not same:
             opt_state = links.matched(opt_state, wanted.opt_state, first)

@@ -12,8 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
 
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.storage import sealed
@@ -113,6 +111,8 @@ def load(folder: pathlib.Path) -> Any:
     Raises:
       Damaged: it cannot be read.
     """
+    import orbax.checkpoint as ocp
+
     found: Any = None
     numpy = ocp.RestoreArgs(restore_type=np.ndarray)
     with library(folder.parent), ocp.PyTreeCheckpointer() as checkpointer:
@@ -149,4 +149,7 @@ def _few(names: list[str], most: int = 8) -> str:
 
 def _metadata(folder: pathlib.Path) -> Any:
     # The handler itself: a Checkpointer warns that one item is not a whole checkpoint.
+    import orbax.checkpoint as ocp
+    from etils import epath
+
     return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree

@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 
+import encoders
+import numpy as np
 import pytest
+import soundfile
 from reference import ROOT
 
 from ssl_audio.__main__ import RENAMED, VERBS, module
+from ssl_audio.storage import exported
 
 pytestmark = pytest.mark.entry
 HEAVY = "jax jaxlib flax optax orbax grain sklearn scipy librosa matplotlib tensorboardX tensorflow"
@@ -27,8 +31,7 @@ assert not found, f"imported: {{', '.join(found)}}"
 def watched(*arguments, heavy=HEAVY, cwd=ROOT):
     """Run a command; it must end well and have imported none of the `heavy` modules."""
     code = WATCHED.format(arguments=list(arguments), heavy=heavy.split())
-    # Settings for a CPU would start the program anew, and nobody would watch.
-    env = os.environ | {"PYTHONPATH": str(ROOT), "MALLOC_TOP_PAD_": "0", "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
     )
@@ -73,6 +76,16 @@ def test_verbs_that_compute_nothing_never_import_jax(tmp_path):
     watched("configs", "copy", "ssamba", str(tmp_path / "my.py"))
     arguments = ["--source", "synthetic", "--set", "size=3", "--set", "seconds=0.1"]
     watched("prepare", *arguments, "--output", str(tmp_path / "shards"), heavy="jax sklearn")
+
+
+def test_embedding_with_a_plain_folder_needs_neither_orbax_nor_grain(tmp_path):
+    encoder = encoders.encoder(frames=24)
+    exported.write(tmp_path / "model", encoder.params, encoder.config)
+    sound = np.random.default_rng(0).normal(0, 0.1, 2000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", sound, 16_000)
+    places = ["--checkpoint", str(tmp_path / "model"), "--output", str(tmp_path / "out.npz")]
+    watched("embed", str(tmp_path / "a.wav"), *places, heavy="orbax grain scipy librosa sklearn")
+    assert np.load(tmp_path / "out.npz")["embedding"].shape == (1, encoder.width)
 
 
 def test_an_old_or_misspelt_verb_is_told_the_new_one():

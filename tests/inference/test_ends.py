@@ -91,7 +91,8 @@ def test_group_norms_and_position_convolutions_know_where_a_clip_ends():
     assert np.abs(leaking[:, : wanted.shape[1]] - wanted).max() > 1e-3
 
 
-def test_long_windows_are_encoded_fewer_at_a_time():
+def test_long_windows_are_encoded_fewer_at_a_time(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert speech(seconds=41, batch_size=16)._together(10) == 16
     encoder = speech(seconds=41, batch_size=16)
     assert encoder._together(encoder._most) == 3
