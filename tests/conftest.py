@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -35,3 +36,23 @@ def shared_data() -> pathlib.Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"real audio not found at {SHARED / 'data'}: set SSL_AUDIO_SHARED")
     return SHARED / "data"
+
+
+@pytest.fixture
+def in_cpp(monkeypatch):
+    """Run the selective scan in C++, and see that nothing else was; the set of what was found so far."""
+    if not shutil.which("c++"):
+        pytest.skip("no C++ compiler: install GCC or Clang")
+    from ssl_audio.layers.scan import choose
+
+    found, find = set(), choose.find
+
+    def noted(*args):
+        name = find(*args)
+        found.add(name)
+        return name
+
+    monkeypatch.setenv("SSL_AUDIO_SCAN", "cpp")
+    monkeypatch.setattr(choose, "find", noted)
+    yield found
+    assert found == {"cpp"}, f"asked for C++, ran {found}"

@@ -52,7 +52,7 @@ class Library:
     Attributes:
       what: it holds, in words.
       name: of its file.
-      source: file in C++.
+      source: file in C++; it may include the headers beside it.
       options: of the compiler.
     """
 
@@ -129,7 +129,8 @@ class Library:
         return f"{self.name}-{self._digest()}.so"
 
     def _digest(self) -> str:
-        parts = [self.source.read_text(), *self.options, NATIVE, *_machine()]
+        sources = self.source, *sorted(self.source.parent.glob("*.h"))
+        parts = [*(path.read_text() for path in sources), *self.options, NATIVE, *_machine()]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def _failed(self, folder: pathlib.Path) -> pathlib.Path:

@@ -1,0 +1,20 @@
+"""A run does not depend on how the selective scan was compiled, beyond rounding."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from reference import ROOT
+
+pytestmark = pytest.mark.entry
+
+
+def test_losses_of_two_builds_are_the_same_but_for_rounding(environment):
+    if not shutil.which("c++"):
+        pytest.skip("no C++ compiler: install GCC or Clang")
+    script = str(ROOT / "experiments/speed/build_losses.py")
+    command = [sys.executable, script, "--forms", "native,portable", "--steps", "20"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("20 steps") == 2
