@@ -59,17 +59,27 @@ def audio_files(root: pathlib.Path) -> AudioFiles:
 
     Hidden files and folders do not count. Links are followed, but each real folder counts once.
     """
+    names, none = audio_names(root)
+    return AudioFiles([root / name for name in names], none.left_out)
+
+
+def audio_names(root: pathlib.Path) -> tuple[list[str], AudioFiles]:
+    """Return the names below `root` of what `audio_files` returns, and which others were left out."""
     readable = EXTENSIONS if pyav.installed() else libsndfile.ENDINGS
     found, left_out = [], collections.Counter()
+    above = len(os.path.join(root, ""))
     for directory, names in _folders(root):
+        begin = f"{directory[above:]}/" if directory[above:] else ""
         for name in names:
             ending = os.path.splitext(name)[1].lower()
-            path = pathlib.Path(directory, name)
-            if ending in readable and (ending not in _UNSURE or _known(path)):
-                found.append(path)
+            if ending in readable and (
+                ending not in _UNSURE or _known(os.path.join(directory, name))
+            ):
+                found.append(begin + name)
             else:
                 left_out[printable(ending) or "without ending"] += 1
-    return AudioFiles(sorted(found), left_out)
+    found.sort(key=lambda name: name.split("/"))  # folder by folder, as paths are sorted
+    return found, AudioFiles([], left_out)
 
 
 def _folders(root: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
@@ -94,7 +104,7 @@ def _warn(error: OSError) -> None:
     log.warning("left out: folder %s: %s", printable(error.filename), error.strerror)
 
 
-def _known(path: pathlib.Path) -> bool:
+def _known(path: str) -> bool:
     name: Any = os.fsencode(path)
     try:
         soundfile.info(name)

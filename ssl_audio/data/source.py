@@ -19,12 +19,12 @@ import numpy as np
 from ssl_audio.data import manifest
 from ssl_audio.data import names as spelling
 from ssl_audio.data.channels import check_channels
-from ssl_audio.data.clip_columns import FIELDS, Coded, Example, Label, digest, distinct
+from ssl_audio.data.clip_columns import FIELDS, Builder, Coded, Example, Label, digest, distinct
 from ssl_audio.data.clips import Clip, Clips
 from ssl_audio.data.decode import decode, printable, read
-from ssl_audio.data.listing import EXTENSIONS, audio_files
+from ssl_audio.data.listing import EXTENSIONS, audio_files, audio_names
 
-__all__ = ["FIELDS", "Clip", "Clips", "Coded", "Example", "Label", "digest"]
+__all__ = ["FIELDS", "audio_files", "Clip", "Clips", "Coded", "Example", "Label", "digest"]
 
 log = logging.getLogger(__name__)
 
@@ -148,15 +148,16 @@ class Folder(Files):
 
     def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Folder.root")
-        paths = audio_files(root)
-        if not paths:
+        files, listed = audio_names(root)
+        if not files:
             kinds = " ".join(sorted(EXTENSIONS))
-            left_out = f"; left out: {paths.summary}" if paths.summary else ""
+            left_out = f"; left out: {listed.summary}" if listed.summary else ""
             raise ValueError(
                 f"Folder.root: no audio file under {root}{left_out} (looked for {kinds})"
             )
-        ids = [printable(path.relative_to(root)) for path in paths]
-        folders = [id.split("/")[:-1] for id in ids]
+        ids = files if all(map(str.isascii, files)) else list(map(printable, files))
+        inside, codes = distinct(id.rpartition("/")[0] for id in ids)
+        folders = [folder.split("/") if folder else [] for folder in inside]
         tops = {some[0].lower() if some else "" for some in folders}
         depth = int(tops <= set(SPLITS))
         parts = {top for top in tops if SPLITS.get(top) in ("train", "test")}
@@ -169,17 +170,19 @@ class Folder(Files):
         names = [some[depth] if len(some) > depth else None for some in folders]
         labels = tuple(sorted({name for name in names if name is not None}, key=spelling.natural))
         number = {label: i for i, label in enumerate(labels)}
-        clips = [
-            Clip(
-                str(path),
-                id,
-                label=None if name is None else number[name],
-                split=SPLITS[some[0].lower()] if depth else None,
-            )
-            for path, id, name, some in zip(paths, ids, names, folders, strict=True)
-        ]
-        info = SourceInfo(self.name or root.name, labels, left_out=paths.summary)
-        return info, clips
+        made = Builder()
+        made.cells("path", files)
+        if ids is not files:
+            made.cells("id", ids)
+        made.codes("label", codes)
+        made.codes("split", codes)
+        made.end(len(files))
+        columns = made.finish({
+            "label": [None if name is None else number[name] for name in names],
+            "split": [SPLITS[some[0].lower()] if depth else None for some in folders],
+        })  # fmt: skip
+        info = SourceInfo(self.name or root.name, labels, left_out=listed.summary)
+        return info, Clips(columns, f"{root / '_'}"[:-1])
 
 
 @dataclass(frozen=True)

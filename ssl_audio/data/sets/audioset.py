@@ -2,11 +2,16 @@
 
 import functools
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder
-from ssl_audio.data.tables import Row, read
+import numpy as np
+
+from ssl_audio.data.clip_columns import Builder
+from ssl_audio.data.listing import audio_names
+from ssl_audio.data.source import Clip, Clips, Files, SourceInfo, folder
+from ssl_audio.data.tables import ABSENT, Block, Row, blocks, read
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +40,40 @@ class Audioset(Files):
 
     def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Audioset.root")
+        place = folder(root / self.audio, "Audioset.audio")
+        names, _ = audio_names(place)
         plain, prefixed = {}, {}
-        for path in audio_files(folder(root / self.audio, "Audioset.audio")):
-            plain[path.stem[:11]] = path  # the length of every video id
-            if path.stem[0] == "Y":
-                prefixed[path.stem[1:12]] = path
-        clips = []
-        for video, label in self._listed:
-            path = plain.get(video) or prefixed.get(video)
-            if path is not None:
-                clips.append(Clip(str(path), id=video, label=label, split=self.segments))
-        if not clips:
-            raise ValueError(f"Audioset: none of {len(self._listed)} excerpts has a file in {root}")
-        log.info("%s: %d of %d excerpts have a file", root, len(clips), len(self._listed))
+        for name in names:
+            stem = os.path.splitext(name[name.rfind("/") + 1 :])[0]
+            plain[stem[:11]] = name  # the length of every video id
+            if stem[0] == "Y":
+                prefixed[stem[1:12]] = name
+        made, listed, size = Builder(), 0, 0
+        numbers: dict[str, int] = {}  # of the different lists of labels
+        values: list[tuple[int, ...]] = []
+        for block in self._listed():
+            videos, texts = block.columns["YTID"], block.columns["positive_labels"]
+            for i, text in enumerate(texts):
+                if text not in numbers:
+                    row = block.row(i)
+                    texts_of = row["positive_labels"].split(",")
+                    values.append(row.numbers("positive_labels", texts_of, self._number))
+                    numbers[text] = len(numbers)
+            if ABSENT in videos:
+                block.row(videos.index(ABSENT))["YTID"]
+            files = [plain.get(video) or prefixed.get(video) for video in videos]
+            kept = [i for i, file in enumerate(files) if file is not None]
+            made.cells("path", [file for file in files if file is not None])
+            made.cells("id", [videos[i] for i in kept])
+            made.codes("label", np.asarray([numbers[texts[i]] for i in kept], np.uint32))
+            made.end(len(kept))
+            listed, size = listed + len(videos), size + len(kept)
+        if not size:
+            raise ValueError(f"Audioset: none of {listed} excerpts has a file in {root}")
+        log.info("%s: %d of %d excerpts have a file", root, size, listed)
+        # The number of clips that no block tells of is 0: all are of one split.
+        made.codes("split", np.zeros(0, np.uint32))
+        columns = made.finish({"label": values, "split": [self.segments]})
         info = SourceInfo(
             "audioset",
             tuple(row["display_name"] for row in self._classes),
@@ -57,12 +83,12 @@ class Audioset(Files):
             url="https://research.google.com/audioset",
             multilabel=True,
         )
-        return info, clips
+        return info, Clips(columns, f"{place / '_'}"[:-1])
 
     @property
     def missing(self) -> int:
         """Return how many listed excerpts have no file."""
-        return len(self._listed) - len(self.clips)
+        return sum(len(block.lines) for block in self._listed()) - len(self.clips)
 
     @functools.cached_property
     def _classes(self) -> list[Row]:
@@ -70,12 +96,11 @@ class Audioset(Files):
         return sorted(rows, key=lambda row: row.whole("index"))
 
     @functools.cached_property
-    def _listed(self) -> list[tuple[str, tuple[int, ...]]]:
-        """The videos and labels of all excerpts: a damaged table is named whatever files there are."""
+    def _number(self) -> dict[str, int]:
+        return {row["mid"]: i for i, row in enumerate(self._classes)}
+
+    def _listed(self) -> Iterator[Block]:
+        """Give the videos and labels of all excerpts: a damaged table is named whatever files there are."""
         path = folder(self.root, "Audioset.root") / f"{self.segments}_segments.csv"
-        number = {row["mid"]: i for i, row in enumerate(self._classes)}
         columns = ("YTID", "start_seconds", "end_seconds", "positive_labels")
-        return [
-            (row["YTID"], row.numbers("positive_labels", row["positive_labels"].split(","), number))
-            for row in read(path, columns, comments=True)
-        ]
+        return blocks(path, columns, comments=True)
