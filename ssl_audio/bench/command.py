@@ -24,6 +24,11 @@ def _scan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=384)
     parser.add_argument("--states", type=int, default=16)
     parser.add_argument("--memory", type=float, default=4.0, help="GB of temporaries not to exceed")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="with softplus, bias, skip and gate, as layers use it; of the layers/scan ones only",
+    )
 
 
 def _step(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The bare recurrence, forward and with all gradients, beside other formulations of it."""
+"""The recurrence, forward and with all gradients: bare, beside other formulations; or the whole scan."""
 
 import argparse
 import importlib.util
@@ -36,13 +36,15 @@ def rows(args: argparse.Namespace) -> list[Row]:
             np.arange(1, args.states + 1, dtype=np.float32), (wide[2], args.states)
         )
         operands = (draw(*wide), step.astype(np.float32), A.copy(), draw(*mix), draw(*mix))
+        if args.whole:
+            operands += (draw(wide[2]), draw(*wide), draw(wide[2]))
         size = sum(x.nbytes for x in operands)
         # Read the inputs and write y; with gradients also read them again and dy, and write as much.
         moved = {"forward": size + operands[0].nbytes, "gradient": 3 * size + operands[0].nbytes}
         for what in ("forward", "gradient"):
             for name in args.implementation.split(","):
                 labels = {"implementation": name, "length": length, "pass": what}
-                made = _made(name, what, operands, args.memory)
+                made = _made(name, what, operands, args)
                 if made:
                     call, more = made
                     row = Row(labels, call, (length, what), moved=moved[what], **more)
@@ -51,13 +53,16 @@ def rows(args: argparse.Namespace) -> list[Row]:
 
 
 def _made(
-    name: str, what: str, operands: tuple, limit: float
+    name: str, what: str, operands: tuple, args: argparse.Namespace
 ) -> tuple[Callable, dict[str, Any]] | None:
+    if name not in (*OTHERS, "torch", "auto", *IMPLEMENTATIONS):
+        raise ValueError(f"--implementation: got '{name}'; see --help.")
+    if args.whole and name in (*OTHERS, "torch"):
+        raise ValueError(f"--whole: '{name}' is of the bare recurrence only; name others.")
     if name == "torch":
         return _torch(what, operands)
-    if name not in (*OTHERS, "auto", *IMPLEMENTATIONS):
-        raise ValueError(f"--implementation: got '{name}'; see --help.")
-    scan = OTHERS.get(name) or partial(selective_scan, delta_softplus=False, implementation=name)
+    options: dict[str, Any] = dict(delta_softplus=args.whole, implementation=name)
+    scan = OTHERS.get(name) or partial(selective_scan, **options)
 
     def both(operands, dy):
         y, pull = jax.vjp(scan, *operands)
@@ -65,7 +70,7 @@ def _made(
 
     arguments = operands if what == "forward" else (operands, operands[0])
     program, fields = compiled(scan if what == "forward" else both, *arguments)
-    if fields["temp"] is not None and fields["temp"] > limit * 1e9:
+    if fields["temp"] is not None and fields["temp"] > args.memory * 1e9:
         needs = fields["temp"] / 1e9
         log.warning("%s at %d tokens needs %.1f GB: not run", name, operands[0].shape[1], needs)
         return None

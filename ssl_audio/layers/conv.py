@@ -10,9 +10,8 @@ from jax import lax
 from ssl_audio.arrays import Array, Float
 from ssl_audio.distributed.sharding import by_rows
 from ssl_audio.layers.scan import choose
+from ssl_audio.layers.scan.fused_cpp import TAPS
 from ssl_audio.layers.scan.over_batch import over_batch
-
-LONGEST = 16  # taps; longer kernels are left to XLA
 
 
 def causal_conv(
@@ -76,7 +75,7 @@ def convolved(
     """
     exact = jnp.promote_types(jnp.result_type(x, *kernels[0]), jnp.float32)
     run = None
-    if kernels[0][0].shape[0] <= LONGEST and exact == jnp.float32:
+    if kernels[0][0].shape[0] <= TAPS and exact == jnp.float32:
         run = choose.offers(choose.find(implementation, exact), "conv_silu")
     if run is None:
         both = [

@@ -55,9 +55,11 @@ class Parameters(NamedTuple):
     def inputs(self, u: Float[Array, "B N E"]) -> Inputs:
         """Return what the scan reads, of the convolution's result."""
         rank, states = len(self.dt_proj), self.a_log.shape[1]
-        parts = jnp.split(u @ self.x_proj.astype(u.dtype), (rank, rank + states), axis=-1)
-        step, B, C = parts[0] @ self.dt_proj.astype(u.dtype), parts[1], parts[2]
-        return Inputs(u, step, -jnp.exp(self.a_log), B, C, self.skip, self.dt_bias)
+        dt, state_in, state_out = jnp.split(
+            u @ self.x_proj.astype(u.dtype), (rank, rank + states), axis=-1
+        )
+        step = dt @ self.dt_proj.astype(u.dtype)
+        return Inputs(u, step, -jnp.exp(self.a_log), state_in, state_out, self.skip, self.dt_bias)
 
 
 class Direction(nn.Module):

@@ -13,7 +13,7 @@ from test_scan import BY_TIME, in_float64, make, outputs_and_gradients, worst
 from test_scan_cpp import compiled  # noqa: F401
 
 from ssl_audio.backbones.stack import over_layers
-from ssl_audio.layers.conv import LONGEST, causal_conv, convolved
+from ssl_audio.layers.conv import causal_conv, convolved
 from ssl_audio.layers.mamba import Mamba
 from ssl_audio.layers.scan import Inputs, bidirectional_scan, fused_cpp, selective_scan
 
@@ -120,7 +120,7 @@ def test_softplus_keeps_its_digits():
     np.testing.assert_allclose(slope[:, 0, 0], 1 / (1 + np.exp(-np.asarray(raw, float))), rtol=5e-7)
 
 
-@pytest.mark.parametrize("taps", [1, 2, 4, 5, LONGEST, LONGEST + 1])
+@pytest.mark.parametrize("taps", [1, 2, 4, 5, fused_cpp.TAPS, fused_cpp.TAPS + 1])
 @pytest.mark.parametrize(("length", "channels"), [(1, 3), (3, 16), (2 * CHUNK + 3, 40)])
 def test_convolution(taps, length, channels):
     g = np.random.default_rng(taps)

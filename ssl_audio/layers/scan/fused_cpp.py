@@ -95,7 +95,8 @@ def _none():
 
 def _call(name: str, shapes: Sequence[tuple[int, ...]], *operands, **attributes) -> list[Array]:
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return list(jax.ffi.ffi_call(name, results, vmap_method="sequential")(*operands, **attributes))
+    call = jax.ffi.ffi_call(name, results, vmap_method="sequential")
+    return list(call(*operands, **attributes))
 
 
 def _forward(reverse, softplus, z, mask, directions, *, keep=True):
