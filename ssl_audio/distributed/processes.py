@@ -116,7 +116,7 @@ def joined(settings: Mapping[str, str], shared: str | os.PathLike = "") -> Itera
 
     Args:
       settings: what must be the same everywhere, by name: compared before anything is computed, with
-        the code, the versions of what computes, and the number of processes.
+        the number of processes. The code and the versions of what computes are in `versions.code()`.
       shared: a folder that all processes must see.
 
     Raises:
@@ -209,11 +209,11 @@ def heartbeat() -> float:
 
 
 def agree(settings: Mapping[str, str], seconds: float) -> None:
-    """Raise ValueError, with the differences, unless all processes have the same settings and code."""
+    """Raise ValueError, with the differences, unless all processes have the same settings."""
     client = _client()
     if client is None:
         return
-    mine = {**settings, **facts.code(), "number of processes": str(count())}
+    mine = {**settings, "number of processes": str(count())}
     client.key_value_set(f"{FACTS}{index()}", json.dumps(mine))
     if is_lead():
         found = []

@@ -91,17 +91,18 @@ class Checkpoints:
         step = int(state.step)
         if step == self.manager.latest_step():
             return
+        args = self._ocp.args
         saved = {
-            "params": self._ocp.args.StandardSave(state.params),
-            "optimizer": self._ocp.args.StandardSave(state.opt_state),
-            "key": self._ocp.args.JaxRandomKeySave(state.key),
-            "meta": self._ocp.args.JsonSave({"format": FORMAT, **meta}),
+            "params": args.StandardSave(state.params),
+            "optimizer": args.StandardSave(state.opt_state),
+            "key": args.JaxRandomKeySave(state.key),
+            "meta": args.JsonSave({"format": FORMAT, **meta}),
         }
         if jax.tree.leaves(state.extra):  # Orbax refuses an empty item
-            saved["extra"] = self._ocp.args.StandardSave(state.extra)
+            saved["extra"] = args.StandardSave(state.extra)
         self.size = sum(x.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
         with items.writing(self.workdir, self.size):
-            if not self.manager.save(step, args=self._ocp.args.Composite(**saved), force=True):
+            if not self.manager.save(step, args=args.Composite(**saved), force=True):
                 raise RuntimeError(f"step {step} was not saved.")
 
     def save_best(self, state: TrainState, results: Mapping[str, float]) -> None:
@@ -118,18 +119,14 @@ class Checkpoints:
             )
         score = self.sign * results[self.name]
         if not math.isfinite(score):
-            log.warning(
-                "step %d: %s is %s, which says nothing: these parameters cannot be the best.",
-                state.step, self.name, results[self.name],
-            )  # fmt: skip
+            why = "which says nothing: these parameters cannot be the best."
+            log.warning("step %d: %s is %s, %s", state.step, self.name, results[self.name], why)
             return
         params = links.averaged(state.opt_state) or state.params
         with items.writing(self.workdir, sum(x.nbytes for x in jax.tree.leaves(params))):
-            self.best.save(
-                int(state.step),
-                args=self._ocp.args.Composite(params=self._ocp.args.StandardSave(params)),
-                metrics={"score": score, "of": self.name},
-            )
+            args = self._ocp.args.Composite(params=self._ocp.args.StandardSave(params))
+            metrics = {"score": score, "of": self.name}
+            self.best.save(int(state.step), args=args, metrics=metrics)
 
     def _score(self, found: Mapping[str, Any]) -> float:
         """Return what a checkpoint scored; one of another measure, or not a number, is the worst."""
@@ -194,17 +191,16 @@ class Checkpoints:
         replicated = wanted.step.sharding
         same = links.same(optimizer, wanted.opt_state)
         target = wanted.opt_state if same else links.target(optimizer, wanted.opt_state, replicated)
+        args = self._ocp.args
         wants = {
-            "params": self._ocp.args.StandardRestore(wanted.params),
-            "optimizer": self._ocp.args.StandardRestore(target),
-            "key": self._ocp.args.JaxRandomKeyRestore(
-                self._ocp.ArrayRestoreArgs(sharding=replicated)
-            ),
+            "params": args.StandardRestore(wanted.params),
+            "optimizer": args.StandardRestore(target),
+            "key": args.JaxRandomKeyRestore(self._ocp.ArrayRestoreArgs(sharding=replicated)),
         }
         if jax.tree.leaves(wanted.extra):
-            wants["extra"] = self._ocp.args.StandardRestore(wanted.extra)
+            wants["extra"] = args.StandardRestore(wanted.extra)
         with items.library(folder):
-            found = self.manager.restore(int(folder.name), args=self._ocp.args.Composite(**wants))
+            found = self.manager.restore(int(folder.name), args=args.Composite(**wants))
         opt_state = found["optimizer"]
         if not same:
             opt_state = links.matched(opt_state, wanted.opt_state, first)

@@ -7,7 +7,7 @@ import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from ssl_audio import config, config_files, slots
+from ssl_audio import config, config_files, slots, versions
 from ssl_audio.train import record
 
 
@@ -30,5 +30,6 @@ def main(argv: Sequence[str] | None = None) -> Mapping[str, float]:
 
     processes.start(args.workdir)
     same = dict(line.split(" = ", 1) for line in config.text(options).splitlines())
+    same |= versions.code()
     with slots.trusting(args.trust), processes.joined(same, shared=args.workdir):
         return train(options, args.workdir, profile=args.profile, compiled=args.compiled)

@@ -17,8 +17,8 @@ from typing import Any
 
 import jax
 
-from ssl_audio import config
-from ssl_audio.distributed import facts, processes
+from ssl_audio import config, versions
+from ssl_audio.distributed import processes
 from ssl_audio.storage import atomic
 from ssl_audio.train import flops
 
@@ -69,7 +69,7 @@ def of(options: Any, turns: tuple[int, int], shapes: Any) -> dict[str, str]:
             for path, x in leaves
         ]
     )
-    return known | facts.code()
+    return known | versions.code()
 
 
 def save(
