@@ -181,7 +181,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> Preview:
     """Parse the command line, make the devices, print the report."""
     from ssl_audio import config
-    from ssl_audio.distributed import processes
 
     began = time.monotonic()
     args, options = config_files.parse(parser(), argv)
@@ -191,6 +190,8 @@ def main(argv: Sequence[str] | None = None) -> Preview:
             raise ValueError(
                 "--mesh simulates devices, --save compiles for those that are here: choose."
             )
+        from ssl_audio.distributed import processes
+
         processes.start(args.save)
         arranged = "as config.sharding arranges them"
     else:
