@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 log = logging.getLogger("ssl_audio")
 
 # step: the devices compute; input: they wait for clips; compile; save: what the loop waits for, the rest of
-# a save goes on beside steps; eval: with pictures; start: everything before the first step but
+# a save goes on beside steps; evaluation: with pictures; start: everything before the first step but
 # compiling; restart: the same at later starts, and what was done between the last checkpoint and a kill.
-KINDS: tuple[str, ...] = ("step", "input", "compile", "save", "eval", "start", "restart")
+KINDS: tuple[str, ...] = ("step", "input", "compile", "save", "evaluation", "start", "restart")
 PREFIX = "goodput/"
 NAMES = (*(PREFIX + kind for kind in KINDS), "elapsed")  # in a record
 

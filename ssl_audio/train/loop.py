@@ -210,7 +210,7 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
             if evaluates(number):  # not when there is little time left
                 results = _evaluate(session, state, results)
             if last or number % due["figures"] == 0:
-                with recorder.spent.during("eval"):
+                with recorder.spent.during("evaluation"):
                     images = _pictures(run, state, batch)
                     recorder.pictures(number, images, getattr(run.objective, "frontend", None))
             if last and number < total:
@@ -228,7 +228,7 @@ def _evaluate(session: Session, state: Any, known: Mapping[str, float]) -> dict[
         for name, evaluator in run.evals.items():
             if any(key.startswith(f"{name}/") for key in known):
                 continue
-            with session.recorder.spent.during("eval"):
+            with session.recorder.spent.during("evaluation"):
                 values = evaluator.run(run.objective, state, session.mesh)
             session.recorder.log(int(state.step), values, prefix=f"{name}/")
             results |= {f"{name}/{key}": value for key, value in values.items()}

@@ -48,6 +48,17 @@ def test_data_parallelism_exchanges_gradients_only(name):
 
 
 @pytest.mark.multi
+@pytest.mark.parametrize(
+    "name",
+    ["audiomae", "data2vec", "eat", "hubert", "m2d", "openbeats", "passt", "slap", "wav2vec2"],
+)
+def test_clips_stay_where_they_are(name):
+    """Masks, gathers, grouped convolutions: nothing of a clip is needed on another device."""
+    kinds = preview.preview(options(name, data=8)).traffic.kinds
+    assert set(kinds) == {"all-reduce"}, kinds
+
+
+@pytest.mark.multi
 def test_one_device_exchanges_nothing():
     assert preview.preview(options(data=1)).traffic.kinds == {}
 
