@@ -164,7 +164,7 @@ class Division:
             yield None
             return
         hint = f"It does part {part}; wait for its end, or stop it."
-        with lock.hold(self.at(part), hint=hint) as held:
+        with lock.on(self.at(part), hint=hint) as held:
             yield held.check if self.record(part) is None else None
 
     def finish(self, part: Part, record: Mapping[str, Any]) -> None:
