@@ -1,6 +1,6 @@
 """Work divided among machines: each part is done once, by whoever comes first, and all are joined at the end.
 
-`prepare`, `embed` and `search index` have the options; `distributed/over_ray.py` hands out parts by itself.
+`prepare`, `embed` and `search index` have the options; `storage/over_ray.py` hands out parts by itself.
 """
 
 import argparse
@@ -11,8 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ssl_audio.distributed import over_ray
-from ssl_audio.storage import atomic, lock, opened
+from ssl_audio.storage import atomic, lock, opened, over_ray
 
 NAME, DONE = "division.json", "done.json"
 BEGIN = "run the command with --part 1/N, …, N/N in place of --merge"
@@ -164,7 +163,7 @@ class Division:
             yield None
             return
         hint = f"It does part {part}; wait for its end, or stop it."
-        with lock.hold(self.at(part), hint=hint) as held:
+        with lock.on(self.at(part), hint=hint) as held:
             yield held.check if self.record(part) is None else None
 
     def finish(self, part: Part, record: Mapping[str, Any]) -> None:

@@ -139,6 +139,49 @@ class Lock:
                 return
 
 
+def hold_file(file: int) -> bool | None:
+    """Return whether the kernel's lock of a file could be had; None: it has none here."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def _read(path: pathlib.Path | Remote) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, FileNotFoundError):
+        return None
+    keys = ("host", "pid", "since", "boot", "token")
+    return found if isinstance(found, dict) and all(key in found for key in keys) else None
+
+
+def _is(file: int, path: pathlib.Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _named(owner: dict[str, Any] | None) -> str:
+    if owner is None:
+        return "a process that has not said which"
+    return f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
+
+
+def _boot() -> str:
+    """Return what tells this start of this machine's kernel from all others."""
+    try:
+        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
 class Lease(Lock):
     """The same in an object store, which locks nothing: its owner writes the object anew as a sign of life.
 
@@ -188,7 +231,7 @@ class Lease(Lock):
                 self._sign()
 
 
-def hold(folder: pathlib.Path | Remote, expires: float = 60.0, hint: str = HINT) -> Lock:
+def on(folder: pathlib.Path | Remote, expires: float = 60.0, hint: str = HINT) -> Lock:
     """Return the lock of a folder, on a file system or in an object store."""
     kind: Any = Lease if isinstance(folder, Remote) else Lock
     return kind(folder, expires, hint)
@@ -198,46 +241,3 @@ def owner(folder: pathlib.Path | Remote) -> str:
     """Return who holds a folder or died with it, or nothing."""
     found = _read(folder / NAME)
     return _named(found) if found else ""
-
-
-def hold_file(file: int) -> bool | None:
-    """Return whether the kernel's lock of a file could be had; None: it has none here."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return None
-    return True
-
-
-def _read(path: pathlib.Path | Remote) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, FileNotFoundError):
-        return None
-    keys = ("host", "pid", "since", "boot", "token")
-    return found if isinstance(found, dict) and all(key in found for key in keys) else None
-
-
-def _is(file: int, path: pathlib.Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _named(owner: dict[str, Any] | None) -> str:
-    if owner is None:
-        return "a process that has not said which"
-    return f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
-
-
-def _boot() -> str:
-    """Return what tells this start of this machine's kernel from all others."""
-    try:
-        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return socket.gethostname()

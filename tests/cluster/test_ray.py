@@ -1,5 +1,6 @@
 """--engine ray on a real cluster of two workers, one of them killed in mid-part: the bytes of one machine."""
 
+import contextlib
 import filecmp
 import json
 import os
@@ -17,13 +18,20 @@ import soundfile
 from reference import ROOT
 
 RATE = 16_000
-# Two machines of one processor each; then the verb, as `ssl-audio VERB …`.
+# Two machines of one processor each, of which one is lost when a file `lose` appears; then the verb.
 DRIVER = """
-import os, sys, time
+import os, sys, threading, time
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
+node = cluster.add_node(num_cpus=1)
+
+def lose():
+    while not os.path.exists("lose"):
+        time.sleep(0.05)
+    cluster.remove_node(node, allow_graceful=False)
+
+threading.Thread(target=lose, daemon=True).start()
 os.environ["RAY_ADDRESS"] = cluster.address
 try:
     from ssl_audio.__main__ import main
@@ -68,25 +76,25 @@ def same(a, b):
     return filecmp.cmpfiles(a, b, names, shallow=False)[0] == names
 
 
-def holder(folder, seconds=90):
-    """Return the process that is at work on a part, once it has finished a file of it."""
+def holders(folder, count, seconds=90):
+    """Return part → process of those that are at work at once, when a file is finished."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
+        found = {}
         for path in folder.glob("parts/*/lock"):
-            first = path.parent.name.partition("-")[0]
-            try:
-                found = json.loads(path.read_text())
-            except (ValueError, FileNotFoundError):
-                continue
-            if list(folder.glob("0*.json")):
-                return first, found["pid"]
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                pid = json.loads(path.read_text())["pid"]
+                found[path.parent.name.partition("-")[0]] = pid
+        if len(found) >= count and list(folder.glob("0*.json")):
+            return found
         time.sleep(0.02)
     raise AssertionError("no part was begun")
 
 
 @pytest.mark.cluster
-def test_a_killed_workers_part_is_done_again_and_the_bytes_are_those_of_one_machine(
-    cluster, tmp_path
+@pytest.mark.parametrize("lost", ["process", "machine"])
+def test_a_lost_workers_part_is_done_again_and_the_bytes_are_those_of_one_machine(
+    cluster, tmp_path, lost
 ):
     (tmp_path / "mylab").mkdir()
     (tmp_path / "mylab" / "slow.py").write_text(SLOW)
@@ -101,14 +109,20 @@ def test_a_killed_workers_part_is_done_again_and_the_bytes_are_those_of_one_mach
         command(tmp_path, *verb, "--output", "many", "--engine=ray", "--parts=3"),
         env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    part, pid = holder(output)
-    os.kill(pid, signal.SIGKILL)
+    found = holders(output, 2)
+    if lost == "process":
+        os.kill(min(found.values()), signal.SIGKILL)
+    else:
+        (tmp_path / "lose").touch()
     said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, said
     assert "3 parts on 2 machines, 2 at a time" in said
-    assert f"taking over from process {pid} on {socket.gethostname()}" in said, (part, said)
-    assert f"part {part}/3 in many" in said and "40 clips in many, 0 skipped" in said
+    here = socket.gethostname()
+    over = [pid for pid in found.values() if f"taking over from process {pid} on {here}" in said]
+    assert len(over) == 1, (found, said)
+    assert "40 clips in many, 0 skipped" in said
     assert same(tmp_path / "one", output)
+    (tmp_path / "lose").unlink(missing_ok=True)
     again = subprocess.run(
         command(tmp_path, *verb, "--output", "many", "--engine=ray"),
         env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180,

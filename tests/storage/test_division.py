@@ -156,10 +156,10 @@ def store(monkeypatch, tmp_path):
 
 def test_a_lease_is_taken_over_when_its_owner_gives_no_sign_of_life(store, caplog):
     where = place("gs://bucket/work")
-    dead = lock.hold(where, 1.0)
+    dead = lock.on(where, 1.0)
     assert isinstance(dead, lock.Lease)
     dead._take()  # and dies
-    with lock.hold(where, 1.0) as held:
+    with lock.on(where, 1.0) as held:
         held.check()
         assert "watching for up to 1 s" in caplog.text and "taking over from" in caplog.text
         dead.held, dead.expires = True, 0.04

@@ -2,14 +2,14 @@
 
 import argparse
 import os
+import socket
 import sys
 
 import pytest
 
 from ssl_audio import startup
 from ssl_audio.data import prepare
-from ssl_audio.distributed import over_ray
-from ssl_audio.storage import division
+from ssl_audio.storage import division, over_ray
 from ssl_audio.versions import __version__
 
 
@@ -30,6 +30,19 @@ def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeError, match=r"pip install 'ssl_audio\[ray\]'"):
         prepare.main(["--source=synthetic", f"--output={tmp_path / 'out'}", "--engine=ray"])
+
+
+def test_an_address_where_nothing_answers_is_named_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for wrong in (address, f"ray://{address}"):
+            with pytest.raises(RuntimeError, match=f"got {wrong}, where nothing answers"):
+                over_ray._see(wrong)
+        taken.listen()
+        over_ray._see(address)
+    for other in ("", "auto", "local"):
+        over_ray._see(other)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from ssl_audio import startup
 from ssl_audio.versions import __version__
 
 RETRIES = 3  # of a call whose process or machine was lost
+PATIENCE = 10.0  # s; until a cluster answers
 PER_PLACE = 4  # calls for each place where one can run at a time; a lost one costs as much less
 SETTINGS = ("SSL_AUDIO_", "JAX_PLATFORMS", "XLA_FLAGS")  # of the environment that workers get,
 CPU_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # and those that `startup.tune_cpu` made
@@ -118,16 +119,28 @@ def _connected() -> Iterator[Any]:
         return
     # Of a cluster that Ray starts here; Ray would report its use otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-    try:
-        ray.init(logging_level=logging.WARNING, **local)
-    except ConnectionError as error:
-        where = os.environ.get("RAY_ADDRESS", "of this machine")
-        raise RuntimeError(f"RAY_ADDRESS: no Ray cluster {where}: {error}") from None
+    address = os.environ.get("RAY_ADDRESS", "")
+    local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    _see(address)
+    ray.init(logging_level=logging.WARNING, **local)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _see(address: str) -> None:
+    """Raise RuntimeError unless something listens at an address; Ray would try for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():  # auto, local
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except OSError as error:
+        raise RuntimeError(
+            f"RAY_ADDRESS: got {address}, where nothing answers ({error.strerror or error}); wanted the "
+            "HOST:PORT that `ray start --head` tells, or leave it unset."
+        ) from None
 
 
 def _call(function: str, argument: Any, folder: str, version: str) -> str:
