@@ -16,16 +16,54 @@ import time
 
 def step(torch: bool, batch: int):
     """Return the call, and temporaries in bytes, of SSAMBA-tiny's step on 512 tokens of noise."""
-    from ssl_audio.bench import encoders
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
 
-    options = argparse.Namespace(
-        frames=1024, batch=batch, depth=None, dtype="float32", remat="dots", compile=False
-    )
-    built = encoders._config("ssamba", "tiny", 64, None) | dict(dtype="float32", remat="dots")
-    if not torch:
-        encoders._torch_model = lambda built: None
-    row = encoders._fitted("ssamba", "tiny", built, options)[-1]
-    return row.call, row.temp
+    from ssl_audio import config
+    from ssl_audio.bench import formulations
+    from ssl_audio.bench.measure import compiled
+    from ssl_audio.presets import patch_encoders
+    from ssl_audio.structs import Tokens
+
+    rows, columns = 8, 64
+    built = patch_encoders.encoder("ssamba", "tiny", (rows, columns), None)
+    shape, g = (batch, rows * columns, built["width"]), np.random.default_rng(0)
+    x, target = (g.standard_normal(shape).astype(np.float32) for _ in range(2))
+    if torch:
+        import torch as pytorch
+
+        model = formulations.torch_encoder(
+            built["width"], built["depth"], built["block"]["mixer"], 0
+        )
+        tensors = pytorch.from_numpy(x), pytorch.from_numpy(target)
+        return formulations.torch_training_step(model, *tensors, dtype="float32"), None
+    index = jnp.broadcast_to(jnp.arange(shape[1])[None], shape[:2])
+    stack, tx = config.build(built, "backbones"), optax.adamw(1e-4)
+
+    def encode(params, x):
+        tokens = Tokens(x=x, index=index, grid=(rows, columns))
+        return stack.apply({"params": params}, tokens).tokens.x
+
+    def update(state, x, target):
+        params, moments = state
+        loss, gradients = jax.value_and_grad(
+            lambda params: jnp.mean((encode(params, x) - target) ** 2)
+        )(params)
+        updates, moments = tx.update(gradients, moments, params)
+        return (optax.apply_updates(params, updates), moments), loss
+
+    tokens = Tokens(x=jnp.asarray(x), index=index, grid=(rows, columns))
+    params = jax.jit(stack.init)(jax.random.key(0), tokens)["params"]
+    box = [(params, jax.jit(tx.init)(params))]
+    program, fields = compiled(update, box[0], x, target, donate_argnums=0)
+
+    def call():
+        box[0], loss = program(box[0], x, target)
+        jax.block_until_ready(loss)
+
+    return call, fields["temp"]
 
 
 def scan(torch: bool, batch: int):
