@@ -44,6 +44,8 @@ def taken_out(params: Any) -> Any:
     reads it: the index is then computed, and held to its bounds, for each element, and the loop is not
     turned into vectors. It fuses nothing across the border of a conditional.
     """
+    if jax.default_backend() != "cpu":
+        return params
     leaves, tree = jax.tree.flatten(params)
     small = [i for i, x in enumerate(leaves) if x.size * x.dtype.itemsize <= SMALL]
     if not small:
@@ -55,12 +57,9 @@ def taken_out(params: Any) -> Any:
 
 @jax.custom_jvp
 def _taken_out(arrays: list[Any]) -> list[Any]:
-    def through_conditional(arrays: list[Any]) -> list[Any]:
-        # Both branches change nothing, but the compiler must not see so: it would drop the conditional.
-        either = jnp.ravel(arrays[0])[0] < 0
-        return lax.cond(either, lax.optimization_barrier, lambda same: same, arrays)
-
-    return lax.platform_dependent(arrays, cpu=through_conditional, default=lambda same: same)
+    # Both branches change nothing, but JAX must not see so: it would drop the conditional.
+    either = jnp.ravel(arrays[0])[0] < 0
+    return lax.cond(either, lax.optimization_barrier, lambda same: same, arrays)
 
 
 @_taken_out.defjvp
