@@ -320,7 +320,7 @@ def content(source: Any) -> str:
 
 
 def _knows(source: Any, method: str) -> bool:
-    """Tell whether a source has a method that agrees with its `meta`: a subclass may have changed only that."""
+    """Tell whether a method of a source agrees with its `meta`: a subclass may have changed only that."""
     kinds = (vars(kind) for kind in type(source).__mro__)
     return method in next((names for names in kinds if method in names or "meta" in names), ())
 
