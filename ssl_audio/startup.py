@@ -83,6 +83,7 @@ def tune_cpu() -> None:
         "MALLOC_TRIM_THRESHOLD_": str(2**34),
         "MALLOC_MMAP_THRESHOLD_": str(2**34),
         "MALLOC_TOP_PAD_": str(2**28),
+        "MALLOC_ARENA_MAX": "1",  # those of threads keep nothing, and threads read clips
     }
     if not sys.platform.startswith("linux") or any(name in os.environ for name in wanted):
         return

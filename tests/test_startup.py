@@ -9,7 +9,7 @@ import pytest
 from ssl_audio import startup
 
 WIDTH = "--xla_cpu_prefer_vector_width=512"
-MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
+MALLOC = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_ARENA_MAX")
 
 
 @pytest.fixture
