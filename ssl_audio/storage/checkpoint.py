@@ -194,20 +194,15 @@ class Checkpoints:
         replicated = wanted.step.sharding
         same = links.same(optimizer, wanted.opt_state)
         target = wanted.opt_state if same else links.target(optimizer, wanted.opt_state, replicated)
-        wants = {
-            "params": self._ocp.args.StandardRestore(wanted.params),
-            "optimizer": self._ocp.args.StandardRestore(target),
-            "key": self._ocp.args.JaxRandomKeyRestore(
-                self._ocp.ArrayRestoreArgs(sharding=replicated)
-            ),
-        }
+        args, key = self._ocp.args, self._ocp.ArrayRestoreArgs(sharding=replicated)
+        wants = dict(params=args.StandardRestore(wanted.params), key=args.JaxRandomKeyRestore(key))
+        wants["optimizer"] = args.StandardRestore(target)
         if jax.tree.leaves(wanted.extra):
-            wants["extra"] = self._ocp.args.StandardRestore(wanted.extra)
+            wants["extra"] = args.StandardRestore(wanted.extra)
         with items.library(folder):
-            found = self.manager.restore(int(folder.name), args=self._ocp.args.Composite(**wants))
-        opt_state = found["optimizer"]
-        if not same:
-            opt_state = links.matched(opt_state, wanted.opt_state, first)
+            found = self.manager.restore(int(folder.name), args=args.Composite(**wants))
+        kept = found["optimizer"]
+        opt_state = kept if same else links.matched(kept, wanted.opt_state, first)
         return TrainState(
             step=jax.device_put(np.int32(folder.name), replicated),
             params=found["params"],
