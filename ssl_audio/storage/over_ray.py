@@ -17,8 +17,8 @@ from ssl_audio.versions import __version__
 RETRIES = 3  # of a call whose process or machine was lost
 PATIENCE = 10.0  # s; until a cluster answers
 PER_PLACE = 4  # calls for each place where one can run at a time; a lost one costs as much less
-SETTINGS = ("SSL_AUDIO_", "JAX_PLATFORMS", "XLA_FLAGS")  # of the environment that workers get,
-CPU_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # and those that `startup.tune_cpu` made
+# Of the environment that workers get.
+SETTINGS = ("SSL_AUDIO_", "JAX_PLATFORMS", "XLA_FLAGS")
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ def run(function: str, calls: Callable[[int], Mapping[str, Any]], count: int, *,
     with _connected() as ray:
         share = shares(ray.nodes(), gpu)
         some = calls(count or PER_PLACE * share.places)
-        names = (*SETTINGS, *(() if share.gpus else CPU_SETTINGS))
-        env = {k: v for k, v in os.environ.items() if k.startswith(names)} | {"TQDM_DISABLE": "1"}
+        env = {k: v for k, v in os.environ.items() if k.startswith(SETTINGS)}
+        env["TQDM_DISABLE"] = "1"
         # A process ends with its call, since the next has other settings and JAX keeps a GPU's memory.
         remote = ray.remote(
             num_cpus=share.cpus,
@@ -150,6 +150,7 @@ def _call(function: str, argument: Any, folder: str, version: str) -> str:
         raise RuntimeError(f"{host} has ssl_audio {__version__}, and {version} started the work")
     with contextlib.suppress(OSError):  # paths may all be absolute
         os.chdir(folder)
+    startup.tune_cpu()
     startup.logs()
     startup.use_compilation_cache()
     module, _, name = function.partition(":")
