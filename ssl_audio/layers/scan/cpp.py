@@ -1,7 +1,6 @@
 """The recurrence in C++ for CPUs, compiled at first use: see native.py."""
 
 import functools
-import hashlib
 import pathlib
 from collections.abc import Sequence
 
@@ -13,12 +12,7 @@ from ssl_audio.layers.scan import fused_cpp, native
 from ssl_audio.layers.scan.fused_cpp import CHUNK, TILE
 
 SOURCE = pathlib.Path(__file__).with_suffix(".cc")
-# Code is kept under a name made of its source and these options, so they say which headers it includes.
-HEADERS = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(SOURCE.parent.glob("*.h"))))
-OPTIONS = (
-    *f"-std=c++17 -O3 -shared -fPIC -w -DTILE={TILE} -DCHUNK={CHUNK}".split(),
-    f"-DHEADERS={HEADERS.hexdigest()[:16]}",
-)
+OPTIONS = tuple(f"-std=c++17 -O3 -shared -fPIC -w -DTILE={TILE} -DCHUNK={CHUNK}".split())
 
 
 def scan(
