@@ -198,7 +198,10 @@ class Columns:
             return np.zeros(self.size, np.uint32), [None]
         codes = self.arrays[f"{name}.codes"]
         count = len(self.arrays[f"{name}.ends"])
-        values = list(map(_value, self._cells(name, np.arange(count))))
+        cells = self._cells(name, np.arange(count))
+        parts = ("null" if not c else c[1:] if c[0] == _JSON else quoted(c) for c in cells)
+        found = json.loads(f"[{','.join(parts)}]")  # at once: a third of the time
+        values = [tuple(value) if isinstance(value, list) else value for value in found]
         return codes if self._rows is None else codes[self._rows["rows"]], values
 
     def digest(self, rate: int, ids: Callable[["Columns", np.ndarray], Sequence[str]]) -> str:
