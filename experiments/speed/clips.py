@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,35 @@ def table(folder: pathlib.Path, audio: pathlib.Path, clips: int, several: bool) 
     return path
 
 
+def index(folder: pathlib.Path, clips: int, several: bool) -> pathlib.Path:
+    """Make prepared shards of so many clips, 512 a file, of which all but the first are links to it."""
+    from ssl_audio.data.prepare import prepare
+    from ssl_audio.data.synthetic import Synthetic
+
+    root = folder / f"shards_{clips}_{int(several)}"
+    if (root / "done").exists():
+        return root
+    prepare(Synthetic(512, seconds=1.0), root)
+    found = json.loads((root / "index.json").read_text())
+    (first,) = found["shards"]
+    files, rest = divmod(clips, 512)
+    counts = [512] * files + [rest] * (rest > 0)
+    found["shards"] = [
+        first | {"file": f"{i:05d}.array_record", "count": n} for i, n in enumerate(counts)
+    ]
+    for shard in found["shards"][1:]:
+        (root / shard["file"]).symlink_to(first["file"])
+    rng = np.random.default_rng(0)
+    labels = rng.integers(CLASSES, size=(clips, 3)).tolist()
+    columns: dict[str, list] = {key: [None] * clips for key in found["clips"]}
+    columns["id"] = [f"unbalanced_train/Y{i:011d}.wav" for i in range(clips)]
+    columns["label"] = [sorted(set(some)) if several else some[0] for some in labels]
+    found |= {"clips": columns, "count": clips}
+    (root / "index.json").write_text(json.dumps(found))
+    (root / "done").touch()
+    return root
+
+
 def memory(process: int | str = "self") -> dict[str, float]:
     """Return resident, proportional and private memory of a process, MB."""
     text = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text()
@@ -72,11 +102,12 @@ def measured(path: str, workers: int, threads: int) -> dict:
     """Open a table, draw and read from it in this process; return what it took."""
     from ssl_audio.data.entries import Audio
     from ssl_audio.data.pipeline import Pipeline
+    from ssl_audio.data.shards import Shards
     from ssl_audio.data.source import Manifest
 
     found: dict = {}
     at, begun = memory()["rss"], spent()
-    source = Manifest(path)
+    source = Shards(path) if os.path.isdir(path) else Manifest(path)
     found["clips"] = len(source)
     found["open"] = since(begun) | {"mb": memory()["rss"] - at}
     entries = {"audio": Audio(16_000)}
@@ -94,11 +125,12 @@ def measured(path: str, workers: int, threads: int) -> dict:
     found["draw_us"] = since(begun)["cpu_s"] * 100
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begun = spent()
-    batches = pipeline.batches()
+    batches: Any = pipeline.batches()
     next(batches)
     found["first_batch"] = since(begun)
     for _ in range(8):
         next(batches)
+    found["open_files"] = len(os.listdir("/proc/self/fd"))
     children = multiprocessing.active_children()
     found["workers"] = [memory(child.pid or 0) for child in children]
     found["main"] = memory()
@@ -158,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--audio", help="a folder of real sound, such as that of ESC-10")
     made.add_argument("--clips", default="1000,2000000", help="rows of the tables, with commas")
     made.add_argument("--several", action="store_true", help="one to three labels a clip, not one")
+    made.add_argument("--shards", action="store_true", help="prepared shards instead of a table")
     made.add_argument("--tree", action="append", help="the source code to measure; may be repeated")
     made.add_argument("--workers", type=int, default=2, help="processes that read")
     made.add_argument("--threads", type=int, default=2, help="of each")
@@ -175,15 +208,18 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measured(args.measure, args.workers, args.threads)))
         return
-    if not args.audio:
-        parser().error("--audio: a folder of real sound is needed")
+    if not args.audio and not args.shards:
+        parser().error("--audio: a folder of real sound is needed, or --shards")
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(args.folder or temporary).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
         rows = []
         for clips in map(int, args.clips.split(",")):
-            path = table(folder, pathlib.Path(args.audio), clips, args.several)
+            if args.shards:
+                path = index(folder, clips, args.several)
+            else:
+                path = table(folder, pathlib.Path(args.audio), clips, args.several)
             for _ in range(args.repeats):
                 for tree in args.tree or ["."]:
                     rows.append({"tree": tree} | run(tree, path, args))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 
 def measured(root: str, seconds: float, threads: list[int], batch: int, rounds: int) -> dict:
@@ -27,7 +28,7 @@ def measured(root: str, seconds: float, threads: list[int], batch: int, rounds: 
     for turn in range(rounds + 1):  # the first one warms up
         for number in threads:
             entries = {"audio": Audio(round(16_000 * seconds))}
-            batches = Pipeline({"a": Shards(root)}, batch, entries, threads=number).batches()
+            batches: Any = Pipeline({"a": Shards(root)}, batch, entries, threads=number).batches()
             for _ in range(3):
                 next(batches)
             begun = time.process_time()

@@ -5,11 +5,14 @@ at the same memory.
 """
 
 import collections
+import contextlib
+import ctypes
+import gc
 import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
@@ -38,6 +41,23 @@ def _plain(value: Any) -> Any:
 
 
 _encode = json.JSONEncoder(default=_plain).encode
+
+
+@contextlib.contextmanager
+def many_objects() -> Iterator[None]:
+    """Let the body make millions of objects that hold no cycles, and give back the memory of those gone.
+
+    To look for cycles among them takes a third of the time of reading a table.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc has it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class Builder:
@@ -80,17 +100,17 @@ class Builder:
         """Give the codes of one column to another instead of its own."""
         self._blocks[new] = self._blocks.pop(old, [])
 
-    def finish(self, values: Mapping[str, Sequence[Any]]) -> "Columns":
+    def finish(self, values: Mapping[str, Sequence[str]]) -> "Columns":
         """Return the columns.
 
         Args:
-          values: of each coded column, by the numbers of `codes`; None among them is none. The number of
-            clips that no block told of is 0.
+          values: the cells of each coded column, by the numbers of `codes`. The number of clips that no
+            block told of is 0.
         """
         arrays: dict[str, np.ndarray] = {}
         for name in list(self._blocks):
             blocks = self._blocks.pop(name)  # given back as soon as it can be
-            if any(value is not None for value in values.get(name, ())):
+            if any(values.get(name, ())):
                 arrays |= _coded(name, self._spread(blocks, np.uint32, 2), values[name])
             elif name in NUMBERS:
                 arrays[name] = self._spread(blocks, np.float64, 2, np.nan)
@@ -117,7 +137,7 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, str) and value and value[0] != _JSON:
         return value
-    if type(value) is tuple and set(map(type, value)) == {int}:
+    if type(value) in (tuple, list) and set(map(type, value)) == {int}:
         return f"{_JSON}{list(value)}"  # as JSON has it too, in a tenth of the time
     return _JSON + _encode(value)
 
@@ -138,7 +158,7 @@ def in_columns(fields: Mapping[str, Sequence[Any]], size: int) -> "Columns":
         if name in CODED:
             plain = kinds in ({int}, {str})  # of several kinds, 1 and True would be one value
             different, codes = distinct(given if plain else map(cell, given))
-            values[name] = different if plain else list(map(_value, different))
+            values[name] = list(map(cell, different)) if plain else different
             made.codes(name, codes)
         elif name in NUMBERS:
             numbers = [math.nan if value is None else value for value in given]
@@ -198,7 +218,10 @@ class Columns:
             return np.zeros(self.size, np.uint32), [None]
         codes = self.arrays[f"{name}.codes"]
         count = len(self.arrays[f"{name}.ends"])
-        values = list(map(_value, self._cells(name, np.arange(count))))
+        cells = self._cells(name, np.arange(count))
+        parts = ("null" if not c else c[1:] if c[0] == _JSON else quoted(c) for c in cells)
+        found = json.loads(f"[{','.join(parts)}]")  # at once: a third of the time
+        values = [tuple(value) if isinstance(value, list) else value for value in found]
         return codes if self._rows is None else codes[self._rows["rows"]], values
 
     def digest(self, rate: int, ids: Callable[["Columns", np.ndarray], Sequence[str]]) -> str:
@@ -284,9 +307,9 @@ def span(start: float, end: float) -> str:
     return "" if start != start and end != end else f"#{0.0 if start != start else start:g}"
 
 
-def _coded(name: str, codes: np.ndarray, values: Sequence[Any]) -> dict[str, np.ndarray]:
+def _coded(name: str, codes: np.ndarray, values: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the arrays of a coded column; values that are the same get one number."""
-    cells, renumbered = distinct(map(cell, values))
+    cells, renumbered = distinct(values)
     codes = renumbered.astype(np.min_scalar_type(max(0, len(cells) - 1)))[codes]
     encoded = [text.encode("utf-8", "surrogatepass") for text in cells]
     lengths = np.asarray(list(map(len, encoded)), np.uint32)

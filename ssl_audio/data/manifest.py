@@ -6,14 +6,12 @@ whose errors name file, line and column.
 
 import collections
 import contextlib
-import ctypes
-import gc
 import json
 import math
 import operator
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
@@ -21,7 +19,16 @@ import numpy as np
 
 from ssl_audio.data import names as spelling
 from ssl_audio.data import tables
-from ssl_audio.data.clip_columns import CODED, FIELDS, NUMBERS, Builder, as_json, cell, span
+from ssl_audio.data.clip_columns import (
+    CODED,
+    FIELDS,
+    NUMBERS,
+    Builder,
+    as_json,
+    cell,
+    many_objects,
+    span,
+)
 from ssl_audio.data.clips import Clips
 from ssl_audio.data.tables import ABSENT, Block, Row
 
@@ -56,25 +63,8 @@ def read(path: pathlib.Path, root: pathlib.Path, labels: Sequence[str]) -> Found
     Raises:
       ValueError: naming file and line, when a row cannot be understood.
     """
-    with _many_objects():
+    with many_objects():
         return _read(path, root, labels)
-
-
-@contextlib.contextmanager
-def _many_objects() -> Iterator[None]:
-    """Let the body make millions of objects that hold no cycles, and give back the memory of those gone.
-
-    To look for cycles among them takes a third of the time of reading a table.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-        with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc has it
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read(path: pathlib.Path, root: pathlib.Path, labels: Sequence[str]) -> Found:
@@ -103,7 +93,11 @@ def _read(path: pathlib.Path, root: pathlib.Path, labels: Sequence[str]) -> Foun
         "fold": [row.number("fold", int) for row in coders["fold"].rows()],
         "split": [str(v).strip() if v else None for v in coders["split"].values],
     }
-    return Found(Clips(made.finish(values), prefix), tuple(labels), several)
+    return Found(
+        Clips(made.finish({name: list(map(cell, some)) for name, some in values.items()}), prefix),
+        tuple(labels),
+        several,
+    )
 
 
 class _Coder:

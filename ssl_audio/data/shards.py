@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_audio.data import open_files
-from ssl_audio.data.clip_columns import FIELDS, Coded, Columns, Example, in_columns
+from ssl_audio.data.clip_columns import FIELDS, Coded, Columns, Example, in_columns, many_objects
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.records import Records
 from ssl_audio.data.source import SourceInfo, chosen, folder
@@ -82,7 +82,8 @@ class Shards:
             raise ValueError(
                 f"Shards.root: no {INDEX} in {self.root}: finish preparing it first"
             ) from None
-        return _Index.of(checked(opened.json_file(path, WANTED), path, self.root))
+        with many_objects():
+            return _Index.of(checked(opened.json_file(path, WANTED), path, self.root))
 
     @functools.cached_property
     def _clips(self) -> Columns:

@@ -19,7 +19,16 @@ import numpy as np
 from ssl_audio.data import manifest
 from ssl_audio.data import names as spelling
 from ssl_audio.data.channels import check_channels
-from ssl_audio.data.clip_columns import FIELDS, Builder, Coded, Example, Label, digest, distinct
+from ssl_audio.data.clip_columns import (
+    FIELDS,
+    Builder,
+    Coded,
+    Example,
+    Label,
+    cell,
+    digest,
+    distinct,
+)
 from ssl_audio.data.clips import Clip, Clips
 from ssl_audio.data.decode import decode, printable, read
 from ssl_audio.data.listing import EXTENSIONS, audio_files, audio_names
@@ -178,8 +187,8 @@ class Folder(Files):
         made.codes("split", codes)
         made.end(len(files))
         columns = made.finish({
-            "label": [None if name is None else number[name] for name in names],
-            "split": [SPLITS[some[0].lower()] if depth else None for some in folders],
+            "label": [cell(None if name is None else number[name]) for name in names],
+            "split": [SPLITS[some[0].lower()] if depth else "" for some in folders],
         })  # fmt: skip
         info = SourceInfo(self.name or root.name, labels, left_out=listed.summary)
         return info, Clips(columns, f"{root / '_'}"[:-1])

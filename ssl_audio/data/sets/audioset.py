@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl_audio.data.clip_columns import Builder
+from ssl_audio.data.clip_columns import Builder, cell
 from ssl_audio.data.listing import audio_names
 from ssl_audio.data.source import Clip, Clips, Files, SourceInfo, folder
 from ssl_audio.data.tables import ABSENT, Block, Row, blocks, read
@@ -73,7 +73,7 @@ class Audioset(Files):
         log.info("%s: %d of %d excerpts have a file", root, size, listed)
         # The number of clips that no block tells of is 0: all are of one split.
         made.codes("split", np.zeros(0, np.uint32))
-        columns = made.finish({"label": values, "split": [self.segments]})
+        columns = made.finish({"label": list(map(cell, values)), "split": [self.segments]})
         info = SourceInfo(
             "audioset",
             tuple(row["display_name"] for row in self._classes),
