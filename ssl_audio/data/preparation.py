@@ -21,7 +21,7 @@ from ssl_audio.data import shards
 from ssl_audio.data.channels import CHANNELS
 from ssl_audio.data.decode import DecodeError, rate_fault
 from ssl_audio.data.reading import check_share
-from ssl_audio.data.source import FIELDS, Example, Source, digest
+from ssl_audio.data.source import FIELDS, Example, Source, content
 from ssl_audio.storage import atomic, division, opened
 from ssl_audio.storage.division import WHOLE, Division, Part
 from ssl_audio.storage.remote import place
@@ -90,14 +90,14 @@ class Preparation:
         _check("max_bad_share", max_bad_share, 0 <= max_bad_share <= 1, "a share from 0 to 1")
         self._source, self._root = source, place(output)
         self._max_bad_share, self._workers = max_bad_share, workers or _processors()
-        metas = [source.meta(i) for i in range(len(source))]
-        check_rate(metas[0]["rate"])
+        rate = source.meta(0)["rate"]
+        check_rate(rate)
         self._settings = {
             "version": 1,
             "name": source.info.name,
-            "clips": len(metas),
-            "content": digest(metas),
-            "rate": metas[0]["rate"],
+            "clips": len(source),
+            "content": content(source),
+            "rate": rate,
             "seconds": seconds,
             "shard_size": shard_size,
             "compress": compress,
@@ -106,7 +106,7 @@ class Preparation:
         if channels != CHANNELS[0]:  # shards from before this was kept are of the default
             self._settings["channels"] = channels
         self._key = hashlib.sha256(json.dumps(self._settings).encode()).hexdigest()[:16]
-        self._files = -(-len(metas) // shard_size)
+        self._files = -(-len(source) // shard_size)
 
     def do(self, part: Part) -> dict[str, int]:
         """Write the files of a part that are not there yet; return how many clips and bad ones it has.

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio import startup
 from ssl_audio.data import open_files
 from ssl_audio.data.ahead import in_order
 from ssl_audio.data.decode import DecodeError
@@ -192,6 +193,7 @@ class _Sent:
         with self._lock:
             if self._function is None:
                 _end_with_parent()
+                startup.tune_cpu()  # as commands do; a process of its own does not inherit it
                 self._function = pickle.loads(self._content)
         return self._function(number)
 
