@@ -38,7 +38,7 @@ SMALL = 2**16  # bytes of an array that is taken out of the stack before its lay
 
 
 def taken_out(params: Any) -> Any:
-    """Return a layer's parameters, the small ones as arrays of their own; on CPUs, elsewhere as they are.
+    """Return a layer's parameters, the small matrices as arrays of their own; on CPUs, elsewhere as is.
 
     XLA's CPU compiler fuses the slice that picks a layer's part of a stacked array into every loop that
     reads it: the index is then computed, and held to its bounds, for each element, and the loop is not
@@ -47,7 +47,8 @@ def taken_out(params: Any) -> Any:
     if jax.default_backend() != "cpu":
         return params
     leaves, tree = jax.tree.flatten(params)
-    small = [i for i, x in enumerate(leaves) if x.size * x.dtype.itemsize <= SMALL]
+    # Not vectors, such as biases and norms: a loop reads them as they lie.
+    small = [i for i, x in enumerate(leaves) if x.ndim > 1 and x.size * x.dtype.itemsize <= SMALL]
     if not small:
         return params
     for i, x in zip(small, _taken_out([leaves[i] for i in small]), strict=True):
