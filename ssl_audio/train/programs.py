@@ -98,7 +98,7 @@ def save(
         "known": dict(known),
         "metrics": sorted(metrics),
         "flops": count,
-        "calls": "custom_call_target=" in (program.as_text() or ""),
+        "scan": _scan() if "custom_call_target=" in (program.as_text() or "") else "",
     }
     content = json.dumps(header).encode() + b"\n" + payload
     signature = hmac.new(key, content, hashlib.sha256).hexdigest().encode()
@@ -116,8 +116,8 @@ def load(folder: pathlib.Path, known: Mapping[str, str], shapes: Any) -> tuple[A
         if apart := _differences(header["known"], known):
             more = f"; and {len(apart) - 3} more" if len(apart) > 3 else ""
             raise ValueError(f"{'; '.join(apart[:3])}{more}")
-        if header["calls"]:
-            _register()
+        if header["scan"]:
+            _register(header["scan"])
         program = _unpack(payload, header["metrics"], shapes)
     except (OSError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())[:500]
@@ -218,10 +218,17 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _register() -> None:
+def _scan() -> str:
+    from ssl_audio.layers.scan import choose
+
+    return choose.find("auto")
+
+
+def _register(scan: str) -> None:
     """Let the kernels of the selective scan make themselves known to XLA, as tracing them would."""
     from ssl_audio.layers.scan import choose
 
-    name = choose.find("auto")
-    if name not in choose.SPLIT and (wrong := choose.trial(name)):
-        raise ValueError(f"selective_scan '{name}': {wrong}")
+    if (here := _scan()) != scan:
+        raise ValueError(f"selective_scan: made with '{scan}', here it is '{here}'")
+    if scan not in choose.SPLIT and (wrong := choose.trial(scan)):
+        raise ValueError(f"selective_scan '{scan}': {wrong}")
