@@ -38,7 +38,7 @@ class AudioTextModel(Model):
       config: of the run.
       extra: state that other predictors need beside the parameters.
       batch_size: most windows or texts embedded together: on an accelerator always that many, the last
-        one repeated; on a CPU one by one, and windows below a second about a second together.
+        one repeated; on a CPU one by one, and short windows as many as make four seconds.
       words: tokenizer of texts; None: that of the config.
     """
 

@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--batch-size",
         type=int,
-        help="most windows encoded together; on a CPU never more than a second of sound, or one",
+        help="most windows encoded together; on a CPU never more than four seconds of sound, or one",
     )
     division.add_options(made)
     return made

@@ -19,7 +19,7 @@ Starts = Callable[
 ]  # samples of a clip → first samples of its windows
 
 LONG = 10.24  # s; of longer windows an accelerator takes fewer together, of as many seconds in all
-ALONE = 1.0  # s; on a CPU, windows at least so long are encoded one by one
+ALONE = 4.0  # s; on a CPU, longer windows are encoded one by one, shorter ones as many as fit in
 
 
 class Window(NamedTuple):
@@ -119,8 +119,8 @@ def together(most: int, seconds: float) -> int:
     """Return how many windows of that length one program encodes: always so many, whatever is asked for.
 
     So a window's bits never depend on what it is encoded with. An accelerator takes `most` of them, and
-    as many fewer as they are longer than 10.24 s. A CPU gains little by more than a second of sound at
-    once, and loses where the activations outgrow its caches.
+    as many fewer as they are longer than 10.24 s. A CPU gains little by more than four seconds of sound
+    at once, and loses where the activations outgrow its caches.
     """
     longest = ALONE if jax.default_backend() == "cpu" else most * LONG
     return max(1, min(most, int(longest / seconds)))

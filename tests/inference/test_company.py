@@ -63,7 +63,7 @@ def audio_text(request, tmp_path_factory):
     return load(encoders.audio_text(folder / "model", request.param))
 
 
-@pytest.mark.parametrize("frames", [24, 112])
+@pytest.mark.parametrize("frames", [24, 112, 224])
 @pytest.mark.parametrize("mixer", ["attention", "mamba"])
 def test_encoders(mixer, frames):
     encoder = encoders.encoder(mixer=mixer, frames=frames)
@@ -98,8 +98,9 @@ def test_audio_and_text(audio_text):
     ("backend", "seconds", "count"),
     [
         ("cpu", 10.24, 1),
-        ("cpu", 1.0, 1),
-        ("cpu", 0.3, 3),
+        ("cpu", 2.1, 1),
+        ("cpu", 1.0, 4),
+        ("cpu", 0.3, 13),
         ("cpu", 0.01, 16),
         ("gpu", 0.3, 16),
         ("gpu", 10.24, 16),
@@ -124,7 +125,7 @@ def test_one_clip_is_not_encoded_sixteen_times(monkeypatch):
         )
 
     monkeypatch.setattr(encoder_file, "_program", watched)
-    encoder = encoders.encoder(frames=112)
+    encoder = encoders.encoder(frames=224)
     assert isinstance(encoder, Encoder) and dataclasses.replace(encoder).batch_size == 16
-    encoder.embed(CLIPS[8], RATE)
+    encoder.embed(noise(2.1), RATE)
     assert seen == [1]
