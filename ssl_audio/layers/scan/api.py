@@ -67,8 +67,8 @@ def selective_scan(
       initial_state: state before the first token processed (the last one if `reverse`); None: zero.
       return_last_state: also return the state after the last token processed.
       implementation: one of `IMPLEMENTATIONS`, or "auto": what the environment variable
-        SSL_AUDIO_SCAN names (read while tracing), else the kernel of the platform (on a CPU "cpp", if
-        it was compiled) if a small trial works on this machine, else "xla", which a line of the log
+        SSL_AUDIO_SCAN names (read while tracing), else the kernel of the platform (on a CPU "cpp",
+        compiled at first use) if a small trial works on this machine, else "xla", which a line of the log
         then says. A name is never replaced by another: where its kernel cannot run, the error is
         raised.
 
