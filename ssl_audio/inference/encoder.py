@@ -57,7 +57,7 @@ class Encoder(Model):
       config: of the run.
       extra: state that other predictors need beside the parameters.
       batch_size: most clips (or windows) encoded together: on an accelerator always that many, the last
-        one repeated, of windows above 10.24 s as many fewer as they are longer. On a CPU windows of a
+        one repeated, of windows above 10.24 s as many fewer as they are longer. On a CPU windows of
         more than two seconds are encoded one by one, shorter ones as many as make four seconds.
     """
 
