@@ -36,6 +36,8 @@ def test_shards_hold_what_the_source_has(tmp_path, compress):
     for i in (24, 0, 7, 8):
         assert made.meta(i) == source.meta(i)
         np.testing.assert_allclose(made[i]["audio"], source[i]["audio"], atol=1.01 / 32768)
+    assert made.meta(-1) == source.meta(24)
+    np.testing.assert_array_equal(made[-1]["audio"], made[24]["audio"])
     folds = Shards(str(tmp_path / "a [1]"), folds=(2,))
     assert len(folds) == 12 and folds[0]["id"] == source.meta(12)["id"]
     with pytest.raises(ValueError, match="split='x'"):
