@@ -112,6 +112,12 @@ prepare(Slow(60, seconds=0.1), sys.argv[1], shard_size=6, workers=1)
 """
 
 
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match="out: cannot be written: Not a directory"):
+        prepare(Synthetic(2, seconds=0.1), tmp_path / "out")
+
+
 def test_killed_and_run_again_it_finishes_with_the_same_clips(tmp_path):
     root = tmp_path / "out"
     root_of_package = pathlib.Path(verb.__file__).parents[2]
