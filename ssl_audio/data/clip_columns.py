@@ -191,7 +191,14 @@ class Columns:
         return Columns(self.size, self.arrays, SharedArrays({"rows": rows.astype(np.uint32)}))
 
     def row(self, i: int) -> int:
-        """Return where clip `i` stood before any were left out."""
+        """Return where clip `i`, counted from the end if negative, stood before any were left out.
+
+        Raises:
+          IndexError: there is no such clip.
+        """
+        if not -self.size <= i < self.size:
+            raise IndexError(f"clip {i} of {self.size}")
+        i %= self.size
         return i if self._rows is None else int(self._rows["rows"][i])
 
     def get(self, name: str, i: int) -> Any:

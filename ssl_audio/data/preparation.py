@@ -267,9 +267,10 @@ def check_rate(rate: int) -> None:
 
 
 def _claim(root: Any, settings: dict[str, Any]) -> None:
-    root.mkdir(parents=True, exist_ok=True)
     path = root / SETTINGS
     if not path.is_file():
+        atomic.check_folder(root)
+        root.mkdir(parents=True, exist_ok=True)
         others = [entry.name for entry in root.iterdir() if not entry.name.startswith(".")]
         if others and not path.is_file():  # parts may begin at the same time
             raise ValueError(f"{root}: not empty, and not begun by prepare: {others[0]}, …")

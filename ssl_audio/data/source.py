@@ -130,11 +130,11 @@ class Files(abc.ABC):
 
     def coded_labels(self) -> Coded:
         """Return the number of each clip's label [N], and the labels that they number; None: none."""
-        return self.clips.columns.coded("label")
+        return Clips.of(self.clips).columns.coded("label")  # a subclass may give a list
 
     def digest(self) -> str:
         """Return what differs between collections, wherever they lie."""
-        return self.clips.digest(self.rate)
+        return Clips.of(self.clips).digest(self.rate)
 
     def _excerpt(self, clip: Clip) -> tuple[str, int, float, float | None]:
         return clip.path, self.rate, clip.start, clip.end

@@ -233,5 +233,5 @@ def _clear(folder: Any) -> None:
     if not folder.is_dir():
         return
     for path in list(folder.iterdir()):
-        path.unlink()
+        path.unlink(missing_ok=True)  # whoever was last at work gives back the lock just now
     folder.rmdir()

@@ -222,7 +222,8 @@ class Lease(Lock):
 
     def _beat(self) -> None:
         while not self.over.wait(self.expires / 4):
-            with contextlib.suppress(OSError):  # a store away for a moment
+            # A store is away for a moment: its libraries raise errors of their own, which are no OSError.
+            with contextlib.suppress(Exception):
                 owner = _read(self.path)
                 if owner is None or owner["token"] != self.mine["token"]:
                     who = "nobody" if owner is None else _named(owner)

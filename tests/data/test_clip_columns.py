@@ -151,6 +151,27 @@ def test_a_subclass_that_changes_what_is_known_is_asked_for_each_clip(tmp_path):
     assert content(source) == digest(source.meta(i) for i in range(10)) != source.digest()
 
 
+def test_a_subclass_may_choose_among_the_clips_with_a_list(tmp_path):
+    class First(Manifest):
+        @property
+        def clips(self):
+            return super().clips[:3]
+
+    table(tmp_path / "m.csv", 10)
+    source = First(str(tmp_path / "m.csv"))
+    assert len(source) == len(coded_labels(source)[0]) == 3
+    assert content(source) == digest(source.meta(i) for i in range(3))
+
+
+def test_columns_count_from_the_end_and_have_one(tmp_path):
+    for columns in (Clips.of(ODD).columns, Clips.of(ODD * 2).kept(np.arange(5)).columns):
+        assert [columns.row(i) for i in (-1, -5, 4)] == [4, 0, 4]
+        for i in (5, -6):
+            with pytest.raises(IndexError, match=f"clip {i} of 5"):
+                columns.get("id", i)
+    assert Clips.of(ODD[3:4]).columns.get("text", -1) == "\0"
+
+
 def test_weights_have_the_bits_of_the_rule(tmp_path):
     source = table(tmp_path / "m.csv", 5000)
     labels = [source.meta(i)["label"] for i in range(5000)]

@@ -36,6 +36,8 @@ def test_shards_hold_what_the_source_has(tmp_path, compress):
     for i in (24, 0, 7, 8):
         assert made.meta(i) == source.meta(i)
         np.testing.assert_allclose(made[i]["audio"], source[i]["audio"], atol=1.01 / 32768)
+    assert made.meta(-1) == source.meta(24)
+    np.testing.assert_array_equal(made[-1]["audio"], made[24]["audio"])
     folds = Shards(str(tmp_path / "a [1]"), folds=(2,))
     assert len(folds) == 12 and folds[0]["id"] == source.meta(12)["id"]
     with pytest.raises(ValueError, match="split='x'"):
@@ -108,6 +110,12 @@ class Slow(Synthetic):
 
 prepare(Slow(60, seconds=0.1), sys.argv[1], shard_size=6, workers=1)
 """
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match="out: cannot be written: Not a directory"):
+        prepare(Synthetic(2, seconds=0.1), tmp_path / "out")
 
 
 def test_killed_and_run_again_it_finishes_with_the_same_clips(tmp_path):

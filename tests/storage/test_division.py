@@ -169,6 +169,38 @@ def test_a_lease_is_taken_over_when_its_owner_gives_no_sign_of_life(store, caplo
     assert not store
 
 
+def test_a_store_that_is_away_for_a_moment_takes_nothing_over(store, monkeypatch):
+    class HttpError(Exception):
+        """Of a library, as gcsfs has one."""
+
+    held = lock.on(place("gs://bucket/work"), 1.0)
+    held._take()
+    held.held, held.expires = True, 0.04
+    tries, write = [], atomic.write
+
+    def away(*given, **more):
+        tries.append(given)
+        if len(tries) == 1:
+            raise HttpError("503")
+        write(*given, **more)
+        held.over.set()
+
+    monkeypatch.setattr(atomic, "write", away)
+    held._beat()
+    held.check()
+    assert len(tries) == 2 and json.loads(store["/bucket/work/lock"].getvalue())["sign"] == 3
+
+
+def test_the_last_part_may_give_back_its_lock_while_parts_are_removed(folder, monkeypatch):
+    work = Division(folder, SETTINGS, 1)
+    do(work, Part(1, 1))
+    monkeypatch.setattr(
+        division, "list", lambda paths: [*paths, work.at(Part(1, 1)) / lock.NAME], raising=False
+    )
+    work.remove()
+    assert not folder.exists()
+
+
 def test_an_address_behaves_as_a_path(store, tmp_path):
     root = place("gs://bucket/a/b/")
     assert (str(root), root.name, str(root.parent)) == ("gs://bucket/a/b", "b", "gs://bucket/a")

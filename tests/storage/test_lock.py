@@ -103,7 +103,7 @@ def test_a_file_that_says_nothing_is_taken(tmp_path):
 
 def test_where_the_kernel_has_no_locks_the_signs_of_life_decide(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "POLL", 0.05)
-    monkeypatch.setattr(lock, "hold", lambda file: None)
+    monkeypatch.setattr(lock, "hold_file", lambda file: None)
     with Lock(tmp_path, expires=1.0):
         with pytest.raises(ValueError, match="another run is at work here"):
             Lock(tmp_path, expires=1.0).__enter__()
