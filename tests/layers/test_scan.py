@@ -352,6 +352,7 @@ def test_a_kernel_that_is_wrong_here_is_not_used(monkeypatch):
             return 1.01 * y, last
 
     monkeypatch.setattr(choose, "_load", lambda name: Wrong if name == "wrong" else load(name))
+    monkeypatch.setattr(choose, "IMPLEMENTATIONS", ("xla", "wrong"))
     assert "it is off by 0.01" in choose.trial("wrong")
     assert choose.trial("xla") == ""
     monkeypatch.setenv("SSL_AUDIO_SCAN", "")

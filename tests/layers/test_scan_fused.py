@@ -15,7 +15,7 @@ from test_scan_cpp import compiled  # noqa: F401
 from ssl_audio.backbones.stack import over_layers
 from ssl_audio.layers.conv import causal_conv, convolved
 from ssl_audio.layers.mamba import Mamba
-from ssl_audio.layers.scan import Inputs, bidirectional_scan, fused_cpp, selective_scan
+from ssl_audio.layers.scan import Inputs, bidirectional_scan, choose, cpp, fused_cpp, selective_scan
 
 pytestmark = pytest.mark.usefixtures("compiled")
 CHUNK = fused_cpp.CHUNK
@@ -271,3 +271,40 @@ def test_each_device_runs_its_part_of_the_mixer(batch):
             assert "all-gather" not in program.as_text()
         got = program(*arguments)
     assert worst(got, wanted) < 2e-6
+
+
+@pytest.mark.parametrize("what", ["gate", "skip", "mask", "last", "four taps", "more", "gradient"])
+def test_a_wrong_kernel_is_found_whatever_it_computes(what, monkeypatch):
+    class Wrong:
+        @staticmethod
+        def scan_fused(directions, z, mask, **options):
+            if what == "skip":
+                directions = [(*one[:5], 1.01 * one[5], *one[6:]) for one in directions]
+            z = 1.01 * z if what == "gate" else z
+            mask = None if what == "mask" else mask
+            y, (first, last) = cpp.scan_fused(directions, z, mask, **options)
+            return y, [first, 1.01 * last if what == "last" else last]
+
+        @staticmethod
+        def conv_silu(x, kernels, **options):
+            if what == ("more" if len(kernels[0][0]) > 4 else "four taps"):
+                kernels = [(w, 1.01 * b) for w, b in kernels]
+            elif what == "gradient":  # not a number, in one place
+                x = jnp.where(jnp.arange(x.size).reshape(x.shape) == 5, jnp.sqrt(0 * x) + x, x)
+            return cpp.conv_silu(x, kernels, **options)
+
+    load = choose._load
+    monkeypatch.setattr(choose, "_load", lambda name: Wrong if name == "wrong" else load(name))
+    monkeypatch.setattr(choose, "IMPLEMENTATIONS", (*choose.IMPLEMENTATIONS, "wrong"))
+    assert "it is off by" in choose.trial("wrong")
+
+
+@pytest.mark.parametrize("empty", [0, 1], ids=["no example", "no token"])
+def test_nothing_gives_nothing(empty):
+    """Gradients of what all examples share are zero then."""
+    x = jnp.zeros([0 if axis == empty else 3 for axis in range(2)] + [24])
+    module, params, _ = mixers()
+    module = module.clone(scan="cpp")
+    y, pull = jax.vjp(module.apply, params, x)
+    assert y.shape == x.shape
+    assert not any(np.any(np.asarray(g)) for g in jax.tree.leaves(pull(y)))

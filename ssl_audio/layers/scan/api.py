@@ -80,7 +80,7 @@ def selective_scan(
     """
     inputs = Inputs(u, delta, A, B, C, D, delta_bias)
     states, options = [initial_state], (z, delta_softplus, mask, implementation)
-    y, (last,) = _scan([inputs], [reverse], states, *options)
+    y, (last,) = scan_directions([inputs], [reverse], states, *options)
     return (y, last) if return_last_state else y
 
 
@@ -99,10 +99,10 @@ def bidirectional_scan(
     GPU, and nothing is flipped in memory anywhere. Arguments and errors as there.
     """
     options = (z, delta_softplus, mask, implementation)
-    return _scan([forward, backward], [False, True], [None, None], *options)[0]
+    return scan_directions([forward, backward], [False, True], [None, None], *options)[0]
 
 
-def _scan(
+def scan_directions(
     directions: Sequence[Inputs],
     reverse: Sequence[bool],
     states: Sequence[Array | None],

@@ -117,7 +117,7 @@ def _backward(reverse, softplus, residuals, cotangents):
     dy, dlasts = cotangents
     u, _, A, *_ = directions[0]
     (batch, length, channels), states, count = u.shape, A.shape[0], len(directions)
-    groups = min(channels // TILE, -(-TASKS // batch))
+    groups = min(channels // TILE, -(-TASKS // max(1, batch)))
     mix, shared, state = (batch, length, states), (states + 2, channels), dlasts[0].shape
     work = count * batch * (shared[0] * channels + 2 * groups * length * states)
     shapes = [z.shape, (work,), *(u.shape, u.shape, mix, mix, state, shared) * count]

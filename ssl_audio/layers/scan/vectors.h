@@ -204,7 +204,8 @@ struct Sum {
   const float* parts;
   int64_t count, apart, size;
   void run() const {
-    std::copy_n(parts, size, out);
+    if (count) std::copy_n(parts, size, out);
+    else std::fill_n(out, size, 0.0f);
     for (int64_t k = 1; k < count; ++k)
       for (int64_t i = 0; i < size; ++i) out[i] += parts[k * apart + i];
   }
