@@ -5,7 +5,7 @@ config, slots              options → objects; which classes an option may name
 config_files               `--config`, and the configs of this package → ssl-audio configs
 startup, versions          what every command does first; versions of the libraries
 distributed/   processes and how they find each other; meshes and layouts
-storage/       checkpoints, exported folders, tables; whole files
+storage/       checkpoints, exported folders, tables; files written whole; work divided among machines
 data/          files → waveforms in batches (host side, numpy) → ssl-audio prepare
 frontend/      waveforms → spectrograms, on the device
 layers/        arrays → arrays: attention, Mamba and its scan, norms, residual blocks
@@ -14,7 +14,7 @@ tokens/        spectrograms, waveforms, words → tokens; positions and masks
 heads/         encoded tokens → predictions
 backbones/     tokens → encoded tokens: the stack of layers, CNNs, HTSAT, Zipformer
 objectives/    what is learned, one file per method
-train/         the generic step and loop → ssl-audio train, preview, stages
+train/         the generic step and loop, compiled steps in files → ssl-audio train, preview, stages
 inference/     `load`: a trained model → features of any audio → ssl-audio embed, search, kmeans
 eval/          probes and evaluators → ssl-audio evaluate, zero-shot, folds, report
 presets/       what several configs share

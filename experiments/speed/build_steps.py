@@ -21,9 +21,9 @@ def row(form, args):
     """Return the row of bench/encoders.py for one form."""
     scan, _, out = form.partition("+")
     os.environ["SSL_AUDIO_SCAN"] = scan
-    whole = stack.taken_out
+    whole = stack.materialized
     if not out:
-        stack.taken_out = lambda params: params
+        stack.materialized = lambda params: params
     try:
         options = argparse.Namespace(
             size=args.size, encoder=args.encoder, frames=args.frames, batch=args.batch,
@@ -32,7 +32,7 @@ def row(form, args):
         (found,) = (r for r in encoders.step_rows(options) if r.labels["pass"] == args.work)
         return found
     finally:
-        stack.taken_out = whole
+        stack.materialized = whole
 
 
 def main():

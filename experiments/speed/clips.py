@@ -177,8 +177,8 @@ def line(tree: str, found: dict) -> str:
 
 
 HEAD = (
-    "tree", "clips", "open, cpu s", "digest, cpu s", "chances, cpu s", "draw, µs", "open, MB", "peak, MB",
-    "first batch, s", "worker private, MB", "pss, MB", "rss, MB", "all, s", "a worker killed",
+    "tree", "clips", "open, cpu s", "digest, cpu s", "probabilities, cpu s", "draw, µs", "open, MB",
+    "peak, MB", "first batch, s", "worker private, MB", "pss, MB", "rss, MB", "all, s", "a worker killed",
 )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def measure_prepare(clips: int, shard: int, repeats: int) -> None:
         for name, times in found.items():
             wall, spent, longest = np.median(times, axis=0)
             print(
-                f"{name:15}: {wall:6.1f} s; processors {spent:6.1f} s, longest way {longest:6.1f} s"
+                f"{name:15}: {wall:6.1f} s; processors {spent:6.1f} s, critical path {longest:6.1f} s"
             )
 
 

@@ -34,11 +34,11 @@ REMAT = {
 }
 
 
-SMALL = 2**16  # bytes of an array that is taken out of the stack before its layer begins
+SMALL = 2**16  # bytes; smaller slices are materialized before their layer begins
 
 
-def taken_out(params: Any) -> Any:
-    """Return a layer's parameters, the small matrices as arrays of their own; on CPUs, elsewhere as is.
+def materialized(params: Any) -> Any:
+    """Return a layer's parameters, small matrices copied out of their stacked arrays on a CPU.
 
     XLA's CPU compiler fuses the slice that picks a layer's part of a stacked array into every loop that
     reads it: the index is then computed, and held to its bounds, for each element, and the loop is not
@@ -51,21 +51,21 @@ def taken_out(params: Any) -> Any:
     small = [i for i, x in enumerate(leaves) if x.ndim > 1 and x.size * x.dtype.itemsize <= SMALL]
     if not small:
         return params
-    for i, x in zip(small, _taken_out([leaves[i] for i in small]), strict=True):
+    for i, x in zip(small, _materialized([leaves[i] for i in small]), strict=True):
         leaves[i] = x
     return jax.tree.unflatten(tree, leaves)
 
 
 @jax.custom_jvp
-def _taken_out(arrays: list[Any]) -> list[Any]:
+def _materialized(arrays: list[Any]) -> list[Any]:
     # Both branches change nothing, but JAX must not see so: it would drop the conditional.
     either = jnp.ravel(arrays[0])[0] < 0
     return lax.cond(either, lax.optimization_barrier, lambda same: same, arrays)
 
 
-@_taken_out.defjvp
-def _taken_out_jvp(primals: Any, tangents: Any) -> Any:
-    return _taken_out(*primals), tangents[0]  # gradients need no detour
+@_materialized.defjvp
+def _materialized_jvp(primals: Any, tangents: Any) -> Any:
+    return _materialized(*primals), tangents[0]  # gradients need no detour
 
 
 def over_layers(body: Any, count: int, remat: str) -> Any:
@@ -80,9 +80,9 @@ def over_layers(body: Any, count: int, remat: str) -> Any:
     def layer(block: Any, carry: Any, x: Any) -> Any:
         if block.is_initializing():
             return body(block, carry, x)
-        return nn.map_variables(body, "params", trans_in_fn=taken_out)(block, carry, x)
+        return nn.map_variables(body, "params", trans_in_fn=materialized)(block, carry, x)
 
-    if remat != "none":  # around it: what is taken out is taken out again, not kept
+    if remat != "none":  # around it: the copies are made again, not kept
         layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=False)
     return nn.scan(
         layer,

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_audio.heads.readout import mean_tokens, special_tokens
 from ssl_audio.inference.encoder import Encoder
-from ssl_audio.inference.windows import centred, together
+from ssl_audio.inference.windows import centred, windows_per_call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def vectors(encoder: Encoder, audio: np.ndarray) -> np.ndarray:
     An encoder without special tokens gives the mean of all.
     """
     program = _program(encoder.objective)
-    size = together(encoder.batch_size, audio.shape[1] / encoder.rate)
+    size = windows_per_call(encoder.batch_size, audio.shape[1] / encoder.rate)
     found = []
     for start in range(0, len(audio), size):
         part = audio[start : start + size].astype(np.float32)

@@ -133,7 +133,7 @@ class AudioTextModel(Model):
             return self._embed("audio", {"audio": audio, length: lengths})
 
         fill = written.entry(self.config, "audio").get("fill", "zeros")
-        count = windows.together(self.batch_size, self.window)
+        count = windows.windows_per_call(self.batch_size, self.window)
         return windows.vectors(clips, self._size, fill, embed, count)
 
     def embed_text(self, texts: str | Sequence[str]) -> np.ndarray:
@@ -147,7 +147,7 @@ class AudioTextModel(Model):
         if not some or not all(isinstance(text, str) for text in some):
             raise ValueError(f"texts: wanted a text or a list of at least one, got {texts!r}.")
         length, found = self._tower("text").length, []
-        count = windows.together(self.batch_size, windows.ALONE)
+        count = windows.windows_per_call(self.batch_size, windows.ALONE)
         for start in range(0, len(some), count):
             group = some[start : start + count]
             ids, lengths = self.text.encode(group + group[-1:] * (count - len(group)))

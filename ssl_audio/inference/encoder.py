@@ -24,7 +24,7 @@ from ssl_audio.inference.pooling import (
     Whole,
     check_pool,
 )
-from ssl_audio.inference.windows import Clip, Window, batches, cover, every, together
+from ssl_audio.inference.windows import Clip, Window, batches, cover, every, windows_per_call
 from ssl_audio.storage import written
 
 FINAL = -1  # the layer that means: after the last norm
@@ -56,9 +56,9 @@ class Encoder(Model):
       params: as numpy arrays.
       config: of the run.
       extra: state that other predictors need beside the parameters.
-      batch_size: most clips (or windows) encoded together: on an accelerator always that many, the last
-        one repeated, of windows above 10.24 s as many fewer as they are longer. On a CPU windows of
-        more than two seconds are encoded one by one, shorter ones as many as make four seconds.
+      batch_size: most clips (or windows) encoded together. An accelerator always encodes that many, the
+        last one repeated, and proportionally fewer of windows longer than 10.24 s. A CPU encodes
+        windows of more than two seconds one by one, of shorter ones as many as make four seconds.
     """
 
     batch_size: int = 16
@@ -173,7 +173,7 @@ class Encoder(Model):
             raise ValueError(f"pad: got {pad!r}, wanted one of {', '.join(PADS)}.")
         cut = functools.partial(self._cut, pad=pad)
         clip_features: dict[int, tuple[OverlapMean, Collector]] = {}
-        for columns, group in batches(clips, cut, self._together):
+        for columns, group in batches(clips, cut, self._windows_per_call):
             encoded = self._encode(columns, layers, [window.audio for _, window in group])
             for (number, window), features in zip(group, encoded, strict=False):
                 if number not in clip_features:
@@ -210,9 +210,9 @@ class Encoder(Model):
     def _takes_count(self) -> bool:
         return getattr(self.objective.tokenizer, "takes_count", False)
 
-    def _together(self, columns: int) -> int:
+    def _windows_per_call(self, columns: int) -> int:
         """Return how many pieces of so many columns are encoded together."""
-        return together(self.batch_size, self._samples(columns) / self.rate)
+        return windows_per_call(self.batch_size, self._samples(columns) / self.rate)
 
     @functools.cached_property
     def _frames(self) -> int:
@@ -311,7 +311,7 @@ class Encoder(Model):
             number = sum(known == layers for _, known in self._compiled)
             most = -(-self._most // -(-self._most // PROGRAMS))
             log.info("compiling for %d patch columns: %d of at most %d", columns, number, most)
-        group = group + group[-1:] * (self._together(columns) - len(group))
+        group = group + group[-1:] * (self._windows_per_call(columns) - len(group))
         length = np.array([len(piece) for piece in group], np.int32)
         audio = np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group])
         return np.asarray(_program(objective, layers)(self._on_device, audio, length))

@@ -79,7 +79,7 @@ class WindowEncoder(Encoder):
         if pad is not None:
             raise ValueError(f"pad: got {pad!r}, but this tower fills clips as in training.")
         fill = written.entry(self.config, "audio").get("fill", "zeros")
-        count = windows.together(self.batch_size, self.window)
+        count = windows.windows_per_call(self.batch_size, self.window)
         found = windows.vectors(clips, self._size, fill, self._pool, count)
         for number, _, vectors in found:
             collector = collect(number)

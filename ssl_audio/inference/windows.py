@@ -115,12 +115,12 @@ def batches(
         yield key, waiting.pop(key)
 
 
-def together(most: int, seconds: float) -> int:
-    """Return how many windows of that length one program encodes: always so many, whatever is asked for.
+def windows_per_call(most: int, seconds: float) -> int:
+    """Return the batch size of the one program that encodes windows of so many seconds.
 
-    So a window's bits never depend on what it is encoded with. An accelerator takes `most` of them, and
-    as many fewer as they are longer than 10.24 s. A CPU gains little by more than four seconds of sound
-    at once, and loses where the activations outgrow its caches.
+    It does not depend on how many windows there are, so a window's features have the same bits in every
+    batch. On an accelerator it is `most`, and proportionally less for windows longer than 10.24 s. On a
+    CPU more than four seconds of sound at once gain little, and lose where activations outgrow the caches.
     """
     longest = ALONE if jax.default_backend() == "cpu" else most * LONG
     return max(1, min(most, int(longest / seconds)))

@@ -89,7 +89,7 @@ class Recorder:
         # Shown from the end of the first step on: its compilation would make every estimate hours.
         self.bar_options = dict(total=total, initial=start, unit="step", dynamic_ncols=True)
         self.begun = time.monotonic()
-        log.info("compiling the step: up to some minutes; the next start finds it compiled")
+        log.info("preparing the step: to compile it takes up to some minutes, once")
         if record.tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -169,7 +169,7 @@ class Recorder:
             return
         from tqdm import tqdm
 
-        log.info("compiled, and the first step made, in %.0f s", self.clock - self.begun)
+        log.info("ready, and the first step made, in %.0f s", self.clock - self.begun)
         self.bar = tqdm(**self.bar_options, disable=not self.record.progress)
 
     def write(self, step: int, **more: float) -> dict[str, float]:

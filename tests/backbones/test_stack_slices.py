@@ -42,7 +42,7 @@ def test_values_and_gradients_are_the_same(monkeypatch, name, remat):
     lowered, *operands = program(name, remat)
     assert "stablehlo.case" in lowered.as_text()
     got = lowered.compile()(*operands)
-    monkeypatch.setattr(stack, "taken_out", lambda params: params)
+    monkeypatch.setattr(stack, "materialized", lambda params: params)
     lowered, *operands = program(name, remat)
     assert "stablehlo.case" not in lowered.as_text()
     wanted = lowered.compile()(*operands)
@@ -53,7 +53,7 @@ def test_values_and_gradients_are_the_same(monkeypatch, name, remat):
 
 def test_the_compiler_does_not_see_through_it(monkeypatch):
     after = program("ssamba")[0].compile().as_text()
-    monkeypatch.setattr(stack, "taken_out", lambda params: params)
+    monkeypatch.setattr(stack, "materialized", lambda params: params)
     before = program("ssamba")[0].compile().as_text()
     assert " conditional(" in after and " conditional(" not in before
 
@@ -65,8 +65,8 @@ def test_other_devices_are_left_alone(monkeypatch):
 
 def test_large_parameters_and_vectors_stay_where_they_are(monkeypatch):
     seen = []
-    monkeypatch.setattr(stack, "_taken_out", lambda arrays: seen.extend(arrays) or arrays)
+    monkeypatch.setattr(stack, "_materialized", lambda arrays: seen.extend(arrays) or arrays)
     small, large = jnp.ones((1, stack.SMALL // 4)), jnp.ones((1, stack.SMALL // 4 + 1))
-    stack.taken_out({"a": large, "b": small, "c": jnp.ones(2)})
+    stack.materialized({"a": large, "b": small, "c": jnp.ones(2)})
     assert [x.size for x in seen] == [small.size]
-    assert stack.taken_out({"a": large}) == {"a": large} and len(seen) == 1
+    assert stack.materialized({"a": large}) == {"a": large} and len(seen) == 1

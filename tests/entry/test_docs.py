@@ -14,7 +14,7 @@ pytestmark = pytest.mark.entry
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 README = ROOT / "README.md"
-LINKED = [*PAGES, README, *sorted((ROOT / "experiments").glob("*/README.md"))]
+LINKED = [*PAGES, README, *sorted((ROOT / "experiments").glob("*/*.md"))]
 # All Python runs unless a comment above the block says why it cannot; commands run when marked.
 BLOCK = re.compile(r"(?:^<!-- (run|not run: .+) -->\n)?^```(python|bash)\n(.*?)^```$", re.M | re.S)
 INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.M)

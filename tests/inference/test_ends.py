@@ -93,10 +93,10 @@ def test_group_norms_and_position_convolutions_know_where_a_clip_ends():
 
 def test_long_windows_are_encoded_fewer_at_a_time(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert speech(seconds=41, batch_size=16)._together(10) == 16
+    assert speech(seconds=41, batch_size=16)._windows_per_call(10) == 16
     encoder = speech(seconds=41, batch_size=16)
-    assert encoder._together(encoder._most) == 3
-    assert dataclasses.replace(encoder, batch_size=1)._together(encoder._most) == 1
+    assert encoder._windows_per_call(encoder._most) == 3
+    assert dataclasses.replace(encoder, batch_size=1)._windows_per_call(encoder._most) == 1
 
 
 def test_a_clip_of_the_training_length_is_one_window():

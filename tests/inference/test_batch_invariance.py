@@ -1,4 +1,4 @@
-"""The same clip, the same bits, whatever its batch mates; and one clip costs about what it needs."""
+"""A clip's features have the same bits in every batch; and one clip costs about the work of one."""
 
 import dataclasses
 
@@ -44,14 +44,14 @@ CLIPS = [noise(seconds, seed) for seed, seconds in enumerate(SECONDS)]
 
 
 def same_bits(embed):
-    """Embed clips alone and in every company; return the vectors of all."""
+    """Embed clips alone and in several batches; return the vectors of all."""
     alone = np.stack([embed([clip])[0] for clip in CLIPS])
     rng = np.random.default_rng(0)
     for count in (2, 3, 16, 17):
         for _ in range(2):
-            mates = rng.permutation(len(CLIPS))[:count]
-            found = embed([CLIPS[i] for i in mates])
-            assert np.array_equal(found, alone[mates]), f"{count} clips"
+            batch = rng.permutation(len(CLIPS))[:count]
+            found = embed([CLIPS[i] for i in batch])
+            assert np.array_equal(found, alone[batch]), f"{count} clips"
     assert np.array_equal(embed([CLIPS[8]] * 17), np.stack([alone[8]] * 17))
     assert len({row.tobytes() for row in alone}) == len(CLIPS)
     return alone
@@ -110,8 +110,8 @@ def test_audio_and_text(audio_text):
 )
 def test_how_many_windows_a_program_takes(monkeypatch, backend, seconds, count):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert windows.together(16, seconds) == count
-    assert windows.together(1, seconds) == 1
+    assert windows.windows_per_call(16, seconds) == count
+    assert windows.windows_per_call(1, seconds) == 1
 
 
 def test_one_clip_is_not_encoded_sixteen_times(monkeypatch):
