@@ -142,9 +142,15 @@ def read_ahead(
 
 @contextlib.contextmanager
 def _named_death() -> Iterator[None]:
-    """Say what may have ended a worker process, and what to do; Grain only knows that one is gone."""
+    """Say what may have ended a worker process, and what to do; Grain only knows that one is gone.
+
+    Likewise where there are too many open files to receive what one has read.
+    """
     try:
         yield
+    except OSError as error:
+        open_files.check(error, SHARED)
+        raise
     except RuntimeError as error:
         if (status := _DEATH.search(str(error))) is None:
             raise

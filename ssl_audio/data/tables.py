@@ -18,6 +18,8 @@ JSON = (".jsonl", ".ndjson", ".json")
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 BLOCK = 16_384  # lines that are read together
+# How files begin that are tables, but no text.
+_NO_TEXT = {b"PAR1": "Parquet", b"PK\x03\x04": "a spreadsheet or zip", b"\x1f\x8b": "gzip"}
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +137,10 @@ def blocks(
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; wanted a table.")
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    if other := next((what for mark, what in _NO_TEXT.items() if begin.startswith(mark)), None):
+        raise opened.error(path, other, "text: save it as .csv, .tsv or .jsonl")
     kind, empty = path.suffix.lower(), True
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:

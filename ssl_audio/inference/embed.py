@@ -137,7 +137,9 @@ def run(args: argparse.Namespace) -> None:
     if args.engine:
         return division.spread(__name__, args, folder, gpu=True)
     if args.merge and not (folder / division.NAME).is_file() and output.is_file():
-        print(f"{output}: merged before, and no part is left")
+        print(
+            f"{output}: no part is left to merge; the file stays as an earlier run or merge wrote it"
+        )
         return
     from ssl_audio.inference.load import load
 

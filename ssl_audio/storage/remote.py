@@ -165,8 +165,17 @@ class Remote:
 
 
 def place(where: Any) -> Any:
-    """Return what a user wrote as a path, or as a place in an object store if it is an address."""
+    """Return what a user wrote as a path, or as a place in an object store if it is an address.
+
+    Raises:
+      ValueError, RuntimeError: see `Remote`; file:// stands before a path that is not absolute.
+    """
     if isinstance(where, (Remote, pathlib.Path)):
         return where
     text = os.fspath(where)
+    if text.startswith("file://"):
+        path = pathlib.Path(text.removeprefix("file://"))
+        if not path.is_absolute():
+            raise ValueError(f"{text}: wanted the folder itself, or file:///… from the root on")
+        return path
     return Remote(text) if "://" in text else pathlib.Path(text).expanduser()

@@ -1,5 +1,6 @@
 """More files of records than a process may have open, and none that may be opened at all."""
 
+import errno
 import pickle
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import soundfile
 
 from ssl_audio.data import open_files
 from ssl_audio.data.prepare import prepare
+from ssl_audio.data.reading import read_ahead
 from ssl_audio.data.synthetic import Synthetic
 
 FILES = 300
@@ -175,3 +177,12 @@ def test_other_errors_are_left_alone_and_this_one_survives_a_pickle():
     again = pickle.loads(pickle.dumps(found.value))
     assert type(again) is open_files.TooManyOpenFiles and "fs.file-max" in str(again)
     assert again.filename == "a.wav"
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_what_hands_clips_over_names_the_limit_too(threads):
+    def read(position):
+        raise OSError(errno.EMFILE, "Too many open files")  # as Grain's shared memory does
+
+    with pytest.raises(open_files.TooManyOpenFiles, match="ulimit -n"):
+        next(read_ahead(read, range(4), 0, threads, 2))

@@ -70,6 +70,8 @@ def test_tabs_separate_a_tsv(tmp_path):
     [
         ("path,label\na.wav,caf\xe9\n".encode("latin-1"), "not UTF-8 .byte 0xe9 at 20"),
         ("path,label\n".encode("utf-16"), "not UTF-8"),
+        (b"PAR1\x15\x04", "got Parquet, wanted text: save it as .csv"),
+        (b"PK\x03\x04", "got a spreadsheet or zip, wanted text"),
         ("path;label\na.wav;dog\n", "no column 'path'.*separated by ';'"),
         ("Path,label\na.wav,dog\n", "no column 'path'.*is 'path' meant"),
         ("path,label,label \na.wav,dog,cat\n", "column 'label' is there twice"),

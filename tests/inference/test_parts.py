@@ -76,7 +76,7 @@ def test_parts_in_any_order_give_the_bytes_of_one_machine(run, sounds, tmp_path,
         assert unstamped(one) == unstamped(many)
     assert len(list(tmp_path.iterdir())) == 2 * len(names)
     call(run, output, *options, "--merge")
-    assert "merged before, and no part is left" in capsys.readouterr().out
+    assert "no part is left to merge; the file stays" in capsys.readouterr().out
 
 
 def unstamped(path):

@@ -250,5 +250,11 @@ def test_an_address_without_its_library_or_that_cannot_be_written_is_named(monke
         atomic.check(place("gs://bucket/x.npz"))
 
 
+def test_an_address_of_this_machine_is_a_path(tmp_path):
+    assert place(f"file://{tmp_path}/a") == tmp_path / "a"
+    with pytest.raises(ValueError, match="file://a/b: wanted the folder itself, or file:///"):
+        place("file://a/b")
+
+
 def test_one_machine_is_the_only_part_of_one():
     assert WHOLE.share(5) == range(5) and str(WHOLE) == "1/1"
