@@ -123,11 +123,12 @@ def begin(
                 )  # fmt: skip
                 found[f"data.sources.{name}"] = known[name], collections[name]
         then = meta.get("implementations", {})
-        for what in sorted(then.keys() & implementations.keys()):
-            if then[what] != implementations[what]:
-                # A run may move to a machine that lacks a compiler; the formulas are the same.
+        for what, name in sorted(implementations.items()):
+            if then.get(what) != name:
+                # A run may move to a machine that lacks a compiler, or have begun under a version that
+                # wrote nothing of this; the formulas are the same.
                 log.info("%s: another implementation; results differ by rounding", what)
-                found[f"implementation of {what}"] = then[what], implementations[what]
+                found[f"implementation of {what}"] = then.get(what, "not known"), name
         _note(workdir, steps[-1], found)
     workdir.mkdir(parents=True, exist_ok=True)
     files = {

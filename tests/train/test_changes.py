@@ -123,3 +123,12 @@ def test_a_folder_that_has_lost_a_bad_file_goes_on_with_a_warning(run, caplog):
     changes.begin(OPTIONS, run, {"a": {"clips": 399, "content": "9"}})
     assert "data.sources.a: 400 clips when the run began, 399 now" in caplog.text
     assert list(history(run)[0]["changed"]) == ["data.sources.a"]
+
+
+@pytest.mark.parametrize("before", ["xla", None], ids=["other", "of a version that wrote none"])
+def test_another_implementation_is_noted(run, monkeypatch, before):
+    meta = {"data": CLIPS} | ({"implementations": {"scan": before}} if before else {})
+    monkeypatch.setattr(changes.checkpoint, "meta", lambda workdir: meta)
+    changes.begin(OPTIONS, run, CLIPS, {"scan": "cpp"})
+    line = json.loads((run / changes.HISTORY).read_text().splitlines()[-1])
+    assert line["changed"] == {"implementation of scan": [before or "not known", "cpp"]}
