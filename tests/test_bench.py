@@ -122,8 +122,10 @@ def test_a_peer_that_is_missing_is_named_with_the_command(monkeypatch, caplog):
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     rows = peers.rows(bench.parser().parse_args("peers --part embed,frontend,input".split()))
     assert {row.labels["by"] for row in rows} == {"ssl_audio", "ssl_audio, 8 threads"}
-    assert "kaldi-native-fbank is not installed: pip install 'ssl_audio[peers]'" in caplog.text
-    assert "torch, transformers is not installed" in caplog.text
+    assert "not installed: kaldi-native-fbank. Try pip install 'ssl_audio[peers]'" in caplog.text
+    assert "not installed: torch, transformers" in caplog.text
+    with pytest.raises(ValueError, match="peers: nothing to measure"):
+        bench.main(["peers", "--part", "embed"])
 
 
 def test_peers_compute_the_same_and_come_first_in_their_group():

@@ -126,7 +126,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         "input": input.rows,
         "peers": peers.rows,
     }
-    records = measure.measure(rows[args.what](args), args.repeats, args.seconds)
+    wanted = rows[args.what](args)
+    if not wanted:
+        raise ValueError(f"{args.what}: nothing to measure, all of it was left out: see above.")
+    records = measure.measure(wanted, args.repeats, args.seconds)
     found = measure.machine()
     print(", ".join(f"{k} {v}" for k, v in found.items() if k != "flags"))
     print(measure.table(records), flush=True)

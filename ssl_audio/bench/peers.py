@@ -59,7 +59,7 @@ def _missing(*modules: str) -> bool:
     absent = [name for name in modules if not importlib.util.find_spec(name)]
     if absent:
         names = ", ".join(name.replace("_", "-") for name in absent)
-        log.warning("left out: %s is not installed: pip install 'ssl_audio[peers]'", names)
+        log.warning("left out, not installed: %s. Try pip install 'ssl_audio[peers]'", names)
     return bool(absent)
 
 

@@ -21,7 +21,7 @@ from ssl_audio.data.source import Source
 from ssl_audio.eval import base, evaluate
 from ssl_audio.eval.page import Html, fill, join, table
 from ssl_audio.storage import atomic, opened, written
-from ssl_audio.train import record
+from ssl_audio.train import goodput, record
 
 if TYPE_CHECKING:
     from ssl_audio.eval.classify import Predictions
@@ -140,10 +140,22 @@ def _pictures(run: pathlib.Path, which: str) -> Iterator[Html]:
     if figure is not None:
         image = _image(_png(figure), "training curves")
         yield fill("<h2>Training$which</h2>$image", which=which, image=image)
+        yield from _time(metrics)
     path = run / "figures" / "reconstructions.png"
     if path.exists():
         image = _image(path.read_bytes(), "reconstructions")
         yield fill("<h2>Reconstructions$which</h2>$image", which=which, image=image)
+
+
+def _time(metrics: pathlib.Path) -> Iterator[Html]:
+    """Yield which share of the run's time went where, by its last record that says so."""
+    records = opened.json_lines(metrics, "the records that `ssl-audio train` writes")
+    told = [r for r in records if isinstance(r, dict) and all(n in r for n in goodput.NAMES)]
+    if told:
+        with opened.reading(metrics, "shares of the time as numbers"):
+            shares = [f"{float(told[-1][goodput.PREFIX + kind]):.1%}" for kind in goodput.KINDS]
+            hours = f"{float(told[-1]['elapsed']) / 3600:.2f}"
+        yield table(("hours", *goodput.KINDS), [(hours, *shares)])
 
 
 def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:

@@ -10,6 +10,7 @@ import pytest
 
 from ssl_audio.eval import report
 from ssl_audio.eval.classify import Predictions
+from ssl_audio.train import goodput
 
 SOURCE = dict(kind="synthetic", size=24, seconds=0.2)
 
@@ -75,6 +76,21 @@ def test_a_run_with_a_map(tmp_path, monkeypatch):
     assert "<b>" not in report._scatter(
         np.zeros((1, 2)), np.zeros(1, int), np.array(["x"]), marked.labels
     )
+
+
+def test_where_the_time_went(folds):
+    path = folds / "fold1/metrics.jsonl"
+    shares = dict.fromkeys(goodput.NAMES, 0.0) | {"goodput/step": 0.75, "goodput/compile": 0.25}
+    more = {"step": 4, "loss": 0.2, **shares, "elapsed": 7200.0}
+    path.write_text(path.read_text() + json.dumps(more) + "\n" + '{"step": 5, "loss": 0.1}\n')
+    page = "".join(report._pictures(folds / "fold1", ""))
+    assert "<td>2.00</td><td>75.0%</td><td>0.0%</td><td>25.0%</td>" in page
+    assert page.count("<table>") == 1 and "<table>" not in "".join(
+        report._pictures(folds / "fold2", "")
+    )
+    path.write_text(path.read_text() + json.dumps(more | {"elapsed": "long"}) + "\n")
+    with pytest.raises(ValueError, match="metrics.jsonl"):
+        list(report._pictures(folds / "fold1", ""))
 
 
 def test_not_a_workdir(tmp_path):
