@@ -171,12 +171,6 @@ def _device() -> str:
 
 def trial(name: str) -> str:
     """Return what is wrong with an implementation on this machine, or ""; see trial.py."""
-
-    def call() -> str:
-        from ssl_audio.layers.scan.trial import trial  # which calls what calls this file
-
-        return trial(name)
-
     # In a thread of its own, so that nothing becomes part of a trace in progress.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(call).result()
+        return thread.submit(lambda: _load("trial").trial(name)).result()
