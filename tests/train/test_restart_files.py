@@ -37,6 +37,7 @@ def test_an_empty_numbered_folder_is_no_later_step(tmp_path):
     (tmp_path / "checkpoints/9").mkdir(parents=True)
     run = types.SimpleNamespace(
         check=lambda: None,
+        objective=types.SimpleNamespace(prepare=dict),
         data=types.SimpleNamespace(collections=dict, batch_size=8, seed=0),
     )
     with changes.opened(run, {"steps": 5}, tmp_path, 5):
