@@ -34,6 +34,7 @@ VERBS = {
 }
 RENAMED = {"cluster": "kmeans", "iterate": "stages", "zero_shot": "zero-shot"}  # since 0.1
 # They gain nothing by `tune_cpu`.
+TRAINING = ("train", "stages", "folds", "bench")  # steps, long enough to start again for
 AS_IS = ("configs", "preview", "search", "convert", "export", "compile-scan")
 
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # `preview --save` compiles for `train`, so with the same settings.
     as_is = verb in AS_IS and not any(word.startswith("--save") for word in rest)
     if argv is None and not as_is and not {"-h", "--help"} & set(rest):
-        startup.tune_cpu()
+        startup.tune_cpu(restart=verb in TRAINING)
     startup.logs()
     startup.use_compilation_cache()
     startup.run(lambda: module(verb).main(rest), [verb, *rest])

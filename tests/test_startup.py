@@ -49,6 +49,19 @@ def test_tune_cpu_keeps_memory_and_widens_vectors(told, monkeypatch, flags, avx5
     assert set(told) == MALLOC
 
 
+def test_a_program_that_trains_starts_again_once_with_huge_pages(told, monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execve", lambda program, arguments, env: started.append(env))
+    startup.tune_cpu(restart=True)
+    (env,) = started
+    assert env["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1" and env["MALLOC_ARENA_MAX"] == "1"
+    assert env["XLA_FLAGS"] == WIDTH
+    monkeypatch.setattr(os, "environ", env)
+    told.clear()
+    startup.tune_cpu(restart=True)
+    assert len(started) == 1 and not told
+
+
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"])
 def test_tune_cpu_leaves_the_allocator_to_whoever_set_it(told, name):
     os.environ[name] = "0"

@@ -207,7 +207,7 @@ def local(
             about = remote.stat()
         edition = f"{root} {name} {edition} {about and (about.length, about.mtime)}"
     key = sha256 or hashlib.sha256((edition or root).encode()).hexdigest()
-    cache = pathlib.Path(os.environ.get("SSL_AUDIO_CACHE", "~/.cache/ssl_audio")).expanduser()
+    cache = pathlib.Path(os.environ.get("SSL_AUDIO_CACHE") or "~/.cache/ssl_audio").expanduser()
     here = cache / "shards" / key[:32] / name
     if not here.exists() or not (sha256 or edition) or (size and here.stat().st_size != size):
         here.parent.mkdir(parents=True, exist_ok=True)

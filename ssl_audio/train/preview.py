@@ -71,6 +71,8 @@ def preview(options: Any, *, compiled: bool = True, save: pathlib.Path | None = 
     total = config.duration(run.steps, total=0, epoch=epoch)
     mesh = run.sharding.mesh()
     sharding.check_batch(run.data.batch_size, mesh, run.accumulate)
+    if save:
+        run.objective.prepare()  # as `train` does: all processes choose the same
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
         _, step, state = plan(run, mesh, total, epoch)
         batch = sharding.spec(run.data.spec(), mesh)

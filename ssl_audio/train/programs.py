@@ -171,7 +171,7 @@ def _key(*, make: bool = False) -> bytes:
     Raises:
       ValueError: there is none, or others can read it.
     """
-    cache = os.environ.get("SSL_AUDIO_CACHE", os.path.expanduser("~/.cache/ssl_audio"))
+    cache = os.environ.get("SSL_AUDIO_CACHE") or os.path.expanduser("~/.cache/ssl_audio")
     path = pathlib.Path(cache, KEY)
     if make and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
