@@ -68,8 +68,16 @@ def keep_programs() -> None:
     log.info("compiled programs are kept in %s (SSL_AUDIO_CACHE names another folder)", _programs())
 
 
+def cache() -> str:
+    """Return the folder of what this package keeps between programs: SSL_AUDIO_CACHE, or ~/.cache/ssl_audio.
+
+    A user without a home keeps the "~".
+    """
+    return os.path.expanduser(os.environ.get("SSL_AUDIO_CACHE") or "~/.cache/ssl_audio")
+
+
 def _programs() -> str:
-    return os.environ.get("SSL_AUDIO_CACHE") or os.path.expanduser("~/.cache/ssl_audio/xla")
+    return cache() if os.environ.get("SSL_AUDIO_CACHE") else os.path.join(cache(), "xla")
 
 
 # Parameters of glibc's mallopt (malloc.h) and values: a thread's arena cannot hold more than 64 MiB, which

@@ -20,8 +20,8 @@ import numpy as np
 
 from ssl_audio import startup
 from ssl_audio.data import open_files
-from ssl_audio.data.ahead import in_order
 from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.prefetch import in_order
 from ssl_audio.data.shared_arrays import sharing
 from ssl_audio.data.source import Example, Source
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_audio import startup
 from ssl_audio.data import open_files
 from ssl_audio.data.clip_columns import FIELDS, Coded, Columns, Example, in_columns, many_objects
 from ssl_audio.data.decode import DecodeError
@@ -207,7 +208,7 @@ def local(
             about = remote.stat()
         edition = f"{root} {name} {edition} {about and (about.length, about.mtime)}"
     key = sha256 or hashlib.sha256((edition or root).encode()).hexdigest()
-    cache = pathlib.Path(os.environ.get("SSL_AUDIO_CACHE") or "~/.cache/ssl_audio").expanduser()
+    cache = pathlib.Path(startup.cache())
     here = cache / "shards" / key[:32] / name
     if not here.exists() or not (sha256 or edition) or (size and here.stat().st_size != size):
         here.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""What must be the same in all processes of a run, compared."""
+"""What must be the same in two places, compared: in the processes of a run, in a saved program and here."""
 
 from collections.abc import Mapping
 
 
-def differences(lead: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Return "name: got X, process 0 has Y" for whatever is not the same."""
+def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return (name, what one has, what the other has) where they are not the same; "nothing": it lacks it."""
     return [
-        f"{name}: got {other.get(name, 'nothing')}, process 0 has {lead.get(name, 'nothing')}"
-        for name in sorted(lead.keys() | other.keys())
-        if lead.get(name) != other.get(name)
+        (name, one.get(name, "nothing"), other.get(name, "nothing"))
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
     ]

@@ -219,7 +219,10 @@ def agree(settings: Mapping[str, str], seconds: float) -> None:
         found = []
         for other in range(1, count()):
             theirs = json.loads(_wait(client, f"{FACTS}{other}", seconds, f"process {other}"))
-            found += [f"process {other}: {line}" for line in facts.differences(mine, theirs)]
+            found += [
+                f"process {other}: {name}: got {got}, process 0 has {has}"
+                for name, has, got in facts.differences(mine, theirs)
+            ]
         client.key_value_set(VERDICT, json.dumps(found))
     else:
         found = json.loads(_wait(client, VERDICT, seconds, "process 0"))

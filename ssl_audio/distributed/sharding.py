@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -196,13 +196,55 @@ def by_rows(function: Callable[..., Any], x: jax.Array, *whole: jax.Array) -> An
       x: split over the devices.
       whole: what every row needs whole, such as weights.
     """
-    shape = jax.sharding.get_abstract_mesh().shape
-    rows = shape.get("data", 1) * shape.get("fsdp", 1)
-    if rows == 1 or x.shape[0] % rows:
+    if x.shape[0] % _parts()[1]:
         return function(x, *whole)
-    each = (BATCH, *[PartitionSpec()] * len(whole))
-    split = jax.shard_map(function, in_specs=each, out_specs=BATCH, axis_names={"data", "fsdp"})
-    return split(x, *whole)
+    split = True, *[False] * len(whole)
+    return over_batch(function, (x, *whole), split=split, results=True, along={"data", "fsdp"})
+
+
+def over_batch(
+    run: Callable[..., Any],
+    operands: Sequence[Any],
+    *,
+    split: Any,
+    results: Any,
+    along: Set[str] = frozenset(),
+) -> Any:
+    """Return run(*operands), each device on its part of the batch where a mesh is set.
+
+    For kernels that XLA cannot divide; where the batch does not divide either, each device runs all of it.
+
+    Args:
+      run: takes and returns arrays in nested sequences; None for one that is left out.
+      operands: of `run`. The first axis of the first array is the batch.
+      split: which operands have such an axis; the others are the same for every example.
+      results: which results do.
+      along: axes of the mesh that `run` must not be divided along by XLA; empty: all.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+        return run(*operands)
+    first = jax.tree.leaves(operands)[0]
+    axes, parts = _parts()
+    spec = PartitionSpec() if first.shape[0] % parts else PartitionSpec(axes)
+
+    def specs(split):
+        return jax.tree.map(lambda one: spec if one else PartitionSpec(), split)
+
+    return jax.shard_map(
+        run,
+        in_specs=tuple(specs(split)),
+        out_specs=specs(results),
+        axis_names=set(along),
+        check_vma=bool(along),
+    )(*operands)
+
+
+def _parts() -> tuple[tuple[str, ...], int]:
+    """Return the axes of the mesh in force that divide a batch, and into how many parts."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    axes = tuple(axis for axis in ("data", "fsdp") if axis in shape)
+    return axes, math.prod(shape[axis] for axis in axes)
 
 
 def spec(shapes: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssl_audio.arrays import Array, Float
-from ssl_audio.distributed.sharding import by_rows
+from ssl_audio.distributed.sharding import by_rows, over_batch
 from ssl_audio.layers.scan import choose
 from ssl_audio.layers.scan.fused_cpp import TAPS
-from ssl_audio.layers.scan.over_batch import over_batch
 
 
 def causal_conv(

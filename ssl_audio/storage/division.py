@@ -55,9 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of work on several machines; `check` says whether they fit each other."""
     group = parser.add_argument_group(
         "several machines",
-        "Every machine runs the same command with a --part of its own; a part that was finished is not done "
-        "again, and one that is being done is refused. Then one runs it with --merge. With --engine ray one "
-        "command does all of that on the machines of a Ray cluster.",
+        "Every machine runs the same command with a --part of its own; a part that was finished is not\n"
+        "done again, and one that is being done is refused. Then one runs it with --merge. With --engine\n"
+        "ray one command does all of that on the machines of a Ray cluster.",
     )
     group.add_argument("--part", type=part, metavar="I/N", help="do part I of N, I from 1 to N")
     group.add_argument("--merge", action="store_true", help="join all parts, once they are done")

@@ -71,7 +71,7 @@ class Goodput:
         known = max(by_then, key=lambda spent: sum(spent.values()))
         last = max((sum(_spent(record).values()) for record in records), default=0.0)
         lost = max(0.0, last - sum(known.values()))
-        if lost:
+        if lost >= 1:
             log.info("%.0f s of work after step %d are lost and made again", lost, step)
         own = sum(self.seconds().values())
         self.spent = {kind: known.get(kind, 0.0) for kind in KINDS}

@@ -17,8 +17,8 @@ from typing import Any
 
 import jax
 
-from ssl_audio import config, versions
-from ssl_audio.distributed import processes
+from ssl_audio import config, startup, versions
+from ssl_audio.distributed import facts, processes
 from ssl_audio.storage import atomic
 from ssl_audio.train import flops
 
@@ -28,6 +28,7 @@ MAGIC = b"ssl_audio step 1\n"
 KEY = "signing_key"  # in the cache of this account
 # What of a config the step is made of; the rest (evaluators, records, clips) may change.
 PARTS = ("objective", "optim", "accumulate", "sharding")
+DIGESTS = ("config.", "file ", "code of ", "shapes")  # which say nothing to people
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "SSL_AUDIO_SCAN")
 SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl")
 
@@ -171,8 +172,7 @@ def _key(*, make: bool = False) -> bytes:
     Raises:
       ValueError: there is none, or others can read it.
     """
-    cache = os.environ.get("SSL_AUDIO_CACHE") or os.path.expanduser("~/.cache/ssl_audio")
-    path = pathlib.Path(cache, KEY)
+    path = pathlib.Path(startup.cache(), KEY)
     if make and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):  # another process was first
@@ -194,9 +194,10 @@ def _path(folder: pathlib.Path) -> pathlib.Path:
 
 def _differences(saved: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [
-        f"{name}: made for {saved.get(name, 'nothing')!r}, here it is {now.get(name, 'nothing')!r}"
-        for name in sorted(saved.keys() | now.keys())
-        if saved.get(name) != now.get(name)
+        f"another {name}"
+        if name.startswith(DIGESTS)
+        else f"{name}: made for {was!r}, here it is {here!r}"
+        for name, was, here in facts.differences(saved, now)
     ]
 
 

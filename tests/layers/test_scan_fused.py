@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_scan import BY_TIME, in_float64, make, outputs_and_gradients, worst
+from test_scan import check_padding, in_float64, make, outputs_and_gradients, worst
 from test_scan_cpp import compiled  # noqa: F401
 
 from ssl_audio.backbones.stack import over_layers
@@ -75,33 +75,7 @@ def test_both_directions(shape, masked):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_padding_is_inert(reverse):
-    """What stands in padding changes no bit of the rest and receives no gradient."""
-    valid, length = CHUNK - 3, CHUNK + 7
-    mask = jnp.broadcast_to(jnp.arange(length) < valid, (2, length))
-    inputs, noise = make(2, length, 18, 4), make(2, length, 18, 4, seed=1)
-    garbage = {
-        k: jnp.where(mask[:, :, None], v, 50 * noise[k]) if k in BY_TIME else v
-        for k, v in inputs.items()
-    }
-    short = {k: v[:, :valid] if k in BY_TIME else v for k, v in inputs.items()}
-
-    @jax.jit
-    def run(x, mask=None):
-        def loss(x):
-            options = dict(mask=mask, reverse=reverse, return_last_state=True)
-            y, last = selective_scan(**x, **options, implementation="cpp")
-            return jnp.sum(jnp.sin(y[:, :valid])) + jnp.sum(jnp.cos(last)), (y[:, :valid], last)
-
-        (_, outputs), gradients = jax.value_and_grad(loss, has_aux=True)(x)
-        return outputs, gradients
-
-    outputs, _ = run(inputs, mask)
-    same, gradients = run(garbage, mask)
-    jax.tree.map(np.testing.assert_array_equal, outputs, same)
-    for k in BY_TIME:
-        assert not np.any(gradients[k][:, valid:]), k
-        gradients[k] = gradients[k][:, :valid]
-    assert worst((outputs, gradients), run(short)) < 1e-6
+    assert check_padding("cpp", reverse, CHUNK - 3, CHUNK + 7, 18) < 1e-6
 
 
 def test_softplus_keeps_its_digits():

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float
+from ssl_audio.distributed.sharding import over_batch
 from ssl_audio.layers.scan import choose
-from ssl_audio.layers.scan.over_batch import over_batch
 
 
 class Inputs(NamedTuple):

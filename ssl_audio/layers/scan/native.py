@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import jaxlib
 
+from ssl_audio import startup
 from ssl_audio.storage import atomic, lock
 
 log = logging.getLogger(__name__)
@@ -180,11 +181,9 @@ class Library:
 
 def folders() -> list[pathlib.Path]:
     """Return where compiled code may be, the best first: the cache, a temporary folder of the user's own."""
-    named = os.environ.get("SSL_AUDIO_CACHE") or "~/.cache/ssl_audio"
-    found = [pathlib.Path(os.path.expanduser(named))]
+    found = [pathlib.Path(startup.cache())]
     if hasattr(os, "geteuid") and (temporary := _temporary()):
         found.append(temporary / f"ssl_audio-{os.geteuid()}")
-    # A user without a home keeps the "~".
     return [folder.absolute() for folder in found if not str(folder).startswith("~")]
 
 
