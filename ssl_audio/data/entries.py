@@ -117,16 +117,21 @@ class Labels(Entry):
 
     Attributes:
       classes: C.
+      names: of the classes, in the order of their numbers; none: those of the sources. Only kept here, so
+        that a trained model knows them; the sources number the labels.
       unlabelled: clips without a label are allowed; the batch then has `labelled`, float32: 1 for labelled
         clips, else 0.
     """
 
     classes: int
+    names: tuple[str, ...] = ()
     unlabelled: bool = False
 
     def __post_init__(self):
         if self.classes < 1:
             raise ValueError(f"classes: wanted at least 1, got {self.classes}")
+        if self.names and len(self.names) != self.classes:
+            raise ValueError(f"names: wanted one per class, {self.classes}; got {len(self.names)}")
 
     def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
         single = np.dtype(np.float32)

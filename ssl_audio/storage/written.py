@@ -127,6 +127,20 @@ def entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(config.get("data", {}).get("entries", {}).get(name) or {})
 
 
+def labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes that a model tells apart, in their order; none: they are not known.
+
+    Raises:
+      ValueError: they are no list of names.
+    """
+    names = entry(config, "label").get("names", ())
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise opened.error(
+            "config.data.entries.label.names", opened.short(names), "a list of names"
+        )
+    return tuple(names)
+
+
 def samples(config: Mapping[str, Any]) -> int:
     """Return the length of the clips that a model was trained on, samples.
 
