@@ -110,9 +110,11 @@ def run(
         ),
         optim=_optimizer(parts["encoder"]),
         steps=steps or str(epochs),
-        checkpoint=Checkpoint(every="10%", keep=1, best=_best(sources, found.several)),
+        checkpoint=Checkpoint(every="20%", keep=1, best=_best(sources, found.several)),
         record=Record(every=20, figures="0"),
     )
+    if made.checkpoint.best:
+        made.checkpoint.load_best = True
     made.evals = {
         part: dict(
             kind="classify",
@@ -126,7 +128,7 @@ def run(
         for part in ("validation", "test")
         if part in sources
     }
-    made.eval_every = "10%"
+    made.eval_every = "20%"
     return made
 
 
