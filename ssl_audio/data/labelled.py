@@ -102,7 +102,10 @@ class Labelled:
 
     def _with(self, i: int, example: Example) -> Example:
         row = int(self._rows[i])
-        return {**example, "label": self.found.labels[row], "split": self.found.part_of[row]}
+        about = {"label": self.found.labels[row], "split": self.found.part_of[row]}
+        if self.found.group_of:
+            about["group"] = self.found.group_of[row]
+        return {**example, **about}
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class Found:
       part_of: row → name of its part.
       labels: row → label: a number, or a tuple of them.
       several: clips may have several labels.
+      group_of: row → number of its group; none: nothing keeps clips together.
       counts: part → clips of each class.
       groups: what keeps clips together, for people; "": nothing.
       given: the parts that the data itself names.
@@ -124,6 +128,7 @@ class Found:
     part_of: Mapping[int, str]
     labels: Mapping[int, Any]
     several: bool
+    group_of: Mapping[int, int]
     counts: Mapping[str, np.ndarray]
     groups: str
     given: tuple[str, ...]
@@ -170,7 +175,8 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
     if not len(parts["train"]):
         raise ValueError(f"{where}: no clip is left for training; all are for {', '.join(given)}.")
     part_of = dict(zip(rows.tolist(), part.tolist(), strict=True))
-    return Found(parts, part_of, labels, several, counts, kept, given, tuple(notes))
+    group_of = dict(zip(rows.tolist(), groups.tolist(), strict=True)) if kept else {}
+    return Found(parts, part_of, labels, several, group_of, counts, kept, given, tuple(notes))
 
 
 def _labels(

@@ -66,9 +66,9 @@ def run(
     options = dict(kind="labelled", source=places.source(data, rate), **division)
     whole: Any = config.build(options, "data", path=f"data={data}")
     found, names = whole.found, whole.info.labels
-    _check_files(whole.source, max_bad_share, data)
+    check_files(whole.source, max_bad_share, data)
     _describe(found, names, data)
-    _warn_of_names(names, found)
+    warn_of_names(names, found)
     sources = {"train": options | dict(part="train")}
     for part, place in (("validation", validation), ("test", test)):
         if place:
@@ -194,7 +194,7 @@ def durations(source: Any) -> np.ndarray:
     return np.array(found)
 
 
-def _check_files(source: Any, max_bad_share: float, where: str) -> None:
+def check_files(source: Any, max_bad_share: float, where: str) -> None:
     """Warn of files that a table names and that are not there; refuse too many of them."""
     clips = getattr(source, "clips", None)
     if not hasattr(source, "path") or clips is None:
@@ -248,7 +248,7 @@ def _describe(found: Any, names: Sequence[str], where: str) -> None:
             log.warning("%s: no clip of these classes is for %s (%s): %s", where, part, why, few)
 
 
-def _warn_of_names(names: Sequence[str], found: Any) -> None:
+def warn_of_names(names: Sequence[str], found: Any) -> None:
     """Warn of classes whose names differ in case, blanks or the like only, or are spelt nearly alike."""
     total, alike = found.total, collections.defaultdict(list)
     for n, name in enumerate(names):
