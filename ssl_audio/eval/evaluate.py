@@ -247,7 +247,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
     made.add_argument("--set", required=True, choices=SETS, dest="data")
     made.add_argument(
-        "--root", help="where the data is: a folder; of a manifest, the table itself (synthetic: nowhere)"
+        "--root",
+        help="where the data is: a folder; of a manifest, the table itself (synthetic: nowhere)",
     )
     made.add_argument("--protocol", choices=base.PROTOCOLS, help="default: the usual one")
     made.add_argument("--features", default=",".join(FEATURES), metavar="KIND,…")

@@ -36,7 +36,10 @@ def test_parts_are_disjoint_stratified_and_the_same_every_time(tmp_path):
     assert held.found.counts["validation"].tolist() == [2, 2, 2] and held.info.labels == CLASSES
     assert content(held) == content(Labelled(plain(tmp_path), "validation"))
     meta = held.meta(0)
-    assert meta["split"] == "validation" and CLASSES[meta["label"]] == CLASSES[int(meta["id"][:-4]) % 3]
+    assert (
+        meta["split"] == "validation"
+        and CLASSES[meta["label"]] == CLASSES[int(meta["id"][:-4]) % 3]
+    )
     # More clips move few of the others.
     more = Labelled(plain(tmp_path, 33), "validation")
     assert len(ids(more) & ids(held)) >= 5
@@ -84,7 +87,9 @@ def test_rows_of_the_same_clip_are_one_with_several_labels(tmp_path):
 
 
 def test_splits_of_the_data_are_obeyed(tmp_path):
-    rows = [f"{i}.wav,{CLASSES[i % 3]},{('train', 'train', 'val', 'TEST')[i % 4]}" for i in range(48)]
+    rows = [
+        f"{i}.wav,{CLASSES[i % 3]},{('train', 'train', 'val', 'TEST')[i % 4]}" for i in range(48)
+    ]
     found = Labelled(table(tmp_path, rows, "path,label,split")).found
     assert found.given == ("train", "validation", "test")
     assert {i % 4 for i in found.parts["validation"]} == {2}
@@ -139,7 +144,9 @@ def test_groups_that_share_an_entry_are_one():
 
 def test_names_that_are_nearly_alike_and_missing_files_are_told_of(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    rows = [f"{i}.wav,{name}" for i, name in enumerate(["Dog", "dog", "sea waves", "sea_waves"] * 5)]
+    rows = [
+        f"{i}.wav,{name}" for i, name in enumerate(["Dog", "dog", "sea waves", "sea_waves"] * 5)
+    ]
     source = table(tmp_path, rows)
     whole = Labelled(source)
     own_labels.warn_of_names(whole.info.labels, whole.found)
