@@ -45,7 +45,8 @@ def trained(place):
     workdir = place / "run"
     command = [
         "--data", str(place / "clips, all.csv"), "--pretrained", str(place / "encoder"),
-        "--workdir", str(workdir), "--batch", "8", "--seconds", "0.4", "--config.checkpoint.every=1",
+        "--workdir", str(workdir), "--batch", "8", "--seconds", "0.4", "--config.checkpoint.every=2",
+        "--config.eval_every=3", "--config.sharding.data=1", "--config.record.tensorboard=False",
     ]  # fmt: skip
     finetune.main([*command, "--steps", "2"])
     scores = finetune.main([*command, "--steps", str(STEPS)])
