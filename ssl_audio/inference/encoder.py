@@ -6,6 +6,7 @@ The public API, and what `embed.py` and `eval/evaluate.py` work with.
 import dataclasses
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.heads.readout import frame_tokens, special_tokens
+from ssl_audio.inference import inputs
 from ssl_audio.inference.model import Model, check_finite
 from ssl_audio.inference.pooling import (
     PADS,
@@ -97,7 +99,7 @@ class Encoder(Model):
     def embed(
         self,
         waveform: Any,
-        sample_rate: int,
+        sample_rate: int | None = None,
         *,
         layer: int = FINAL,
         pool: str = "mean",
@@ -106,8 +108,10 @@ class Encoder(Model):
         """Return one feature vector per clip: [D'] for [S], [B, D'] for [B, S] or a list of [S].
 
         Args:
-          waveform: mono audio, floating point in [-1, 1] or int16.
-          sample_rate: of the waveform, Hz.
+          waveform: mono audio, floating point in [-1, 1] or int16. Or files: a path, [D'], unless it is of a
+            folder; a list of paths, or a pandas DataFrame with a column `path` and, where wanted, `start` and
+            `end` (s): a vector for each row. Their channels are averaged.
+          sample_rate: of the waveform, Hz; files state their own.
           layer: -1: after the last norm; 0 to L-1: the residual stream after that block.
           pool: "mean" over all tokens, D' = D; "rows": mean over time of each frequency row,
             D' = rows * D; "stats": that and the standard deviation, D' = 2 * rows * D; "special":
@@ -115,12 +119,17 @@ class Encoder(Model):
           pad: what becomes of a clip's end, see the class; None: the model's own.
 
         Raises:
-          ValueError: audio that is empty, not finite, far outside [-1, 1], or of another shape or type;
-            no such layer, pool or pad; no special tokens; features that are not finite.
+          ValueError: audio that is empty, not finite, far outside [-1, 1], or of another shape or type; a
+            file that cannot be read; no such layer, pool or pad; no special tokens; features that are
+            not finite.
         """
         layer, rows, pool = self.readout(layer, pool)
-        single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
-        clips = self.clips([waveform] if single else waveform, sample_rate)
+        if (table := inputs.files_in(waveform)) is not None:
+            single = isinstance(waveform, (str, os.PathLike)) and not os.path.isdir(waveform)
+            clips: Iterable[Clip] = inputs.sound(table, self.rate, sample_rate)
+        else:
+            single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
+            clips = self.clips([waveform] if single else waveform, sample_rate)
         pooled = dict(self.stream(clips, (layer,), lambda _: Pooled(rows, pool), pad=pad))
         found = np.stack([pooled[i][0] for i in range(len(pooled))])
         check_finite(found)
