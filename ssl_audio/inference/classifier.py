@@ -115,9 +115,12 @@ class Classifier(Encoder):
     @property
     def fill(self) -> str:
         """How a clip's end is treated by default when it is classified: see `Encoder.pad`."""
-        fixed = "steps" in self.config or self.objective.frontend.frames is not None
-        said = self.config.get("inference", {}).get("pad")
-        return said or ("training" if fixed else self.pad)
+        if said := self.config.get("inference", {}).get("pad"):
+            return said
+        if "steps" in self.config or self.objective.frontend.frames is not None:
+            return "training"
+        # The pooling of a CNN drops what does not fill a column of its last map.
+        return "none" if self._merged > 1 else self.pad
 
     def scores(
         self,
@@ -262,9 +265,8 @@ class Classifier(Encoder):
     ) -> Iterator[tuple[int, "_Piece"]]:
         """Yield the pieces of all rows of a clip, and the columns that each is padded to."""
         if spans is None:
-            for columns, piece in self._cut(clip, pad):
-                audio = self._fit(columns, piece.audio)
-                yield columns, _Piece(0, 0, piece.samples, audio, True)
+            for columns, piece in self._cut(clip, pad, self._heard):
+                yield columns, _Piece(0, 0, piece.samples, piece.audio, True)
             return
         size, hop = spans
 
@@ -275,20 +277,18 @@ class Classifier(Encoder):
 
         for row, segment in enumerate(cover(clip, size, starts)):
             end = segment.start + len(segment.audio)
-            for columns, piece in self._cut(segment.audio, pad):
-                audio = self._fit(columns, piece.audio)
-                stop = None if piece.samples is None else end
-                yield (
-                    columns,
-                    _Piece(row, segment.start, stop, audio, segment.samples is not None),
-                )
-
-    def _fit(self, columns: int, audio: np.ndarray) -> np.ndarray:
-        return audio[: self._heard(columns)]
+            for columns, piece in self._cut(segment.audio, pad, self._heard):
+                stop, final = None if piece.samples is None else end, segment.samples is not None
+                yield columns, _Piece(row, segment.start, stop, piece.audio, final)
 
     def _heard(self, columns: int) -> int:
         """Return the samples that the model is given for so many columns."""
-        return written.samples(self.config) if columns == self._most else self._samples(columns)
+        if columns != self._most:
+            return self._samples(columns)
+        # Of the training length: as it was trained and evaluated, to the last frame.
+        trained = written.samples(self.config)
+        fixed = self.objective.frontend.frames is not None
+        return max(trained, self._samples(columns)) if fixed else trained
 
     def _silence(self, columns: int) -> dict[str, np.ndarray]:
         samples = self._heard(columns)
@@ -299,7 +299,6 @@ class Classifier(Encoder):
 
     def _logits(self, columns: int, group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, C] of pieces of that many columns."""
-        # Of the training length: as it was trained and evaluated, to the last frame.
         objective = self.objective if columns == self._most else self._sized(columns)
         size = self._heard(columns)
         group = group + group[-1:] * (self._windows_per_call(columns) - len(group))

@@ -297,20 +297,26 @@ class Encoder(Model):
             columns = min(columns, self._most)
         return max(columns, self._most) if pad == "training" else columns
 
-    def _cut(self, clip: Clip, pad: str | None = None) -> Iterator[tuple[int, Window]]:
-        """Yield a clip's windows and the columns that each is padded to."""
+    def _cut(
+        self, clip: Clip, pad: str | None = None, heard: Callable[[int], int] | None = None
+    ) -> Iterator[tuple[int, Window]]:
+        """Yield a clip's windows and the columns that each is padded to.
+
+        `heard`: columns → samples that are given for them; default: as many as they hold.
+        """
+        heard = heard or self._samples
         most, window_samples = self._most, self.objective.frontend.window
 
         def starts(samples: int) -> list[int]:
             columns = every(max(1, most // 2), self._columns(samples, pad) - most)
             return [column * self._hop for column in columns]
 
-        for window in cover(clip, self._samples(most), starts):
+        for window in cover(clip, heard(most), starts):
             # Less than one analysis window would leave no frame at all, and all such clips alike.
             audio = np.pad(window.audio, (0, max(0, window_samples - len(window.audio))))
             grain = -(-most // PROGRAMS)
             padded = min(most, -(-self._columns(len(audio), pad) // grain) * grain)
-            yield padded, window._replace(audio=audio[: self._samples(padded)])
+            yield padded, window._replace(audio=audio[: heard(padded)])
 
     def _encode(self, columns: int, layers: tuple[int, ...], group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, K, columns, rows * D] of pieces of that many columns."""
