@@ -159,7 +159,7 @@ class Classifier(Encoder):
 
     def predict(
         self,
-        inputs: Any,
+        inputs: Any = None,
         *given: Any,
         window: float | None = None,
         hop: float | None = None,
@@ -197,6 +197,8 @@ class Classifier(Encoder):
         """
         if isinstance(inputs, str) and inputs in self.offers:
             return super().predict(inputs, *given, **entries)
+        if "name" in entries:
+            return super().predict(**entries)
         if not given and "sample_rate" in entries:
             given = (entries.pop("sample_rate"),)
         if entries or len(given) > 1:

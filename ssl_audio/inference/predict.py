@@ -208,13 +208,15 @@ def _blocks(
         return given | segments.columns(layout)
 
     for i, key in enumerate(table.keys):
-        if key not in finished:
-            segments.fail(i, bad[key])
         begin = table.clips[i].start
-        for some in parts.frames(key) if key in finished else ():
-            times = np.ascontiguousarray(some[:, :TIMES]).view(np.float64) + begin
-            for (start, end), logits in zip(times, some[:, TIMES:], strict=True):
-                segments.add(i, start, end, logits)
+        # One piece for a row that failed, too, so that many of them do not gather.
+        for some in parts.frames(key) if key in finished else (None,):
+            if some is None:
+                segments.fail(i, bad[key])
+            else:
+                times = np.ascontiguousarray(some[:, :TIMES]).view(np.float64) + begin
+                for (start, end), logits in zip(times, some[:, TIMES:], strict=True):
+                    segments.add(i, start, end, logits)
             if len(segments) >= ROWS:
                 yield block()
                 segments = predictions.Segments(classes)
