@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_audio.inference import approximate
 from ssl_audio.storage import atomic, opened
 from ssl_audio.storage.remote import Remote, place
 
@@ -91,6 +92,8 @@ class Index:
       settings: pool, layer and window of `segments.of`.
       rows: a `Row` (path, start, end) per segment.
       vectors: unit vectors [N, D], float32, read from disk as they are needed.
+      approximate: what is known of the approximate index, see `approximate.make`; None: there is none, and
+        every search is exact.
 
     Raises:
       ValueError: nothing has been indexed there; files are missing or damaged.
@@ -111,8 +114,10 @@ class Index:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def query(self, vector: np.ndarray, top: int = 10) -> list[Hit]:
+    def query(self, vector: np.ndarray, top: int = 10, *, exact: bool = False) -> list[Hit]:
         """Return the most similar files to a unit vector [D], best first, each with its best segment.
+
+        Scores are always exact; which are found is so with `exact`, or without an approximate index.
 
         Raises:
           ValueError: the vector is of another length.
@@ -122,7 +127,7 @@ class Index:
         found: dict[int, Hit] = {}
         wanted = min(len(self), 4 * top)
         while True:
-            numbers, scores = self.nearest(vector, wanted)
+            numbers, scores = self.nearest(vector, wanted, exact=exact)
             for number, score in zip(numbers.tolist(), scores.tolist(), strict=True):
                 file = int(self.rows.file[number])
                 if file not in found:
@@ -132,7 +137,9 @@ class Index:
                 return list(found.values())[:top]
             wanted = min(len(self), 4 * wanted)
 
-    def nearest(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, vector: np.ndarray, count: int, *, exact: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the most similar segments to a unit vector [D], best first, and their scores.
 
         Raises:
@@ -145,6 +152,12 @@ class Index:
                 f"vectors of {self.vectors.shape[1]} numbers",
                 f"the {vector.shape[-1]} of the model {self.checkpoint}",
             )
+        if self.approximate and not exact and count <= approximate.RESULTS:
+            rows = approximate.candidates(self._lists, self.approximate, vector, count)
+            if len(rows) >= count:
+                scores = self.vectors[rows] @ vector
+                best = np.argsort(-scores, kind="stable")[:count]
+                return rows[best], scores[best]
         faiss = library()
         metric = faiss.METRIC_INNER_PRODUCT
         scores, numbers = faiss.knn(vector[None], self.vectors, min(count, len(self)), metric)
@@ -162,6 +175,11 @@ class Index:
         self.token = opened.member(about, "token", str, path)
         opened.inside(self.folder, self.token, f"{path}: token")
         count, width = (opened.member(about, key, int, path) for key in ("rows", "width"))
+        self.approximate: Any = about.get("approximate")
+        if self.approximate:
+            wanted = f"{path}: approximate"
+            opened.member(self.approximate, "probes", int, wanted)
+            self._lists = _lists(self.folder / f"approximate-{self.token}.faiss", count, width)
         self._vectors_name = f"vectors-{self.token}.npy"
         self.rows = _rows(self.folder / f"rows-{self.token}.npz", count)
         self.vectors = _vectors(self.folder / self._vectors_name, (count, width))
@@ -176,6 +194,7 @@ class Index:
         found = opened.json_file(path, "the rows that `ssl-audio search index` writes")
         self.checkpoint = opened.member(found, "checkpoint", str, path)
         self.digest, self.words, self.token, self.settings = "", True, "", {}
+        self.approximate: Any = None
         rows = [
             _row(row, f"{path}: rows[{i}]")
             for i, row in enumerate(opened.member(found, "rows", list, path))
@@ -210,8 +229,11 @@ def write(
     rows: Rows,
     width: int,
     vectors: Iterable[np.ndarray],
+    before: Index | None = None,
 ) -> Index:
     """Write an index; what was there stays whole for those who read it.
+
+    More vectors than `approximate.ABOVE` get an approximate index, too.
 
     Args:
       folder: to write into.
@@ -219,6 +241,7 @@ def write(
       rows: a segment for each vector.
       width: D.
       vectors: blocks [n, D], in the order of `rows`.
+      before: the index that was there, whose lists may be taken over.
     """
     token = about["token"]
     with atomic.file(folder / f"vectors-{token}.npy") as file:
@@ -230,6 +253,12 @@ def write(
         names = np.frombuffer(json.dumps(list(rows.versions)).encode(), np.uint8)
         np.savez(file, versions=names, of=rows.file, start=rows.start, end=rows.end)
     text = {"format": FORMAT, **about, "rows": len(rows), "width": width}
+    if len(rows) > approximate.ABOVE:
+        found = _vectors(folder / f"vectors-{token}.npy", (len(rows), width))
+        lists = before._lists if before and before.approximate else None
+        made, text["approximate"] = approximate.make(found, lists)
+        with atomic.path(folder / f"approximate-{token}.faiss") as partial:
+            library().write_index(made, str(partial))
     atomic.write(folder / NAME, json.dumps(text, indent=1))
     for path in (path for pattern in KEPT for path in list(folder.glob(pattern))):
         if token not in path.name:
@@ -258,6 +287,17 @@ def _vectors(path: pathlib.Path | Remote, shape: tuple[int, int]) -> np.ndarray:
             found = np.load(path, mmap_mode="r")
         if found.shape != shape or found.dtype != np.float32:
             raise ValueError(f"{found.dtype} {found.shape}, but {NAME} says float32 {shape}")
+    return found
+
+
+def _lists(path: pathlib.Path | Remote, count: int, width: int) -> Any:
+    faiss = library()
+    wanted = "the approximate index that `ssl-audio search index` writes"
+    with opened.reading(path, wanted, RuntimeError):
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        found = faiss.deserialize_index(content)
+        if not isinstance(found, faiss.IndexIVF) or (found.ntotal, found.d) != (count, width):
+            raise ValueError(f"{found.ntotal} vectors of {found.d}, not {count} of {width}")
     return found
 
 

@@ -222,7 +222,7 @@ def remove(
             "words": before.words,
             "settings": before.settings,
         }
-        found = _written(root, about, _kept(before, stay))
+        found = _written(root, about, _kept(before, stay), before)
         return found, len(leave)
 
 
@@ -359,12 +359,14 @@ def _write(job: _Job, parts: Parts) -> Index:
                     ends = np.minimum(ends, np.round(float(times[-1]), 6))
                 yield version, starts, ends, lambda v=version: parts.frames(v)
 
-    found = _written(job.root, job.about, files())
+    found = _written(job.root, job.about, files(), before)
     parts.remove()
     return found
 
 
-def _written(root: Any, about: Mapping[str, Any], files: Iterable[_Segments]) -> Index:
+def _written(
+    root: Any, about: Mapping[str, Any], files: Iterable[_Segments], before: Index | None
+) -> Index:
     """Write an index of files, named by its content."""
     some = list(files)
     if not some:
@@ -373,6 +375,8 @@ def _written(root: Any, about: Mapping[str, Any], files: Iterable[_Segments]) ->
     versions = [version for version, *_ in some]
     content = json.dumps([about, versions, counts], sort_keys=True)
     token = hashlib.sha256(content.encode()).hexdigest()[:16]
+    if before and before.token == token:  # nothing is new
+        return before
     rows = Rows(
         versions,
         np.repeat(np.arange(len(some), dtype=np.int32), counts),
@@ -381,7 +385,7 @@ def _written(root: Any, about: Mapping[str, Any], files: Iterable[_Segments]) ->
     )
     width = next(iter(some[0][3]())).shape[1]
     blocks = (block for *_, vectors in some for block in vectors())
-    return indexes.write(root, {**about, "token": token}, rows, width, blocks)
+    return indexes.write(root, {**about, "token": token}, rows, width, blocks, before)
 
 
 def _files(places: Iterable[str]) -> list[pathlib.Path]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ssl_audio import startup
 from ssl_audio.data.decode import decode, printable
+from ssl_audio.inference import approximate
 from ssl_audio.inference.index import Hit, Index
 from ssl_audio.inference.indexing import PARTS, build, build_part, join, remove
 from ssl_audio.inference.pooling import POOLS, SPECIAL
@@ -71,6 +72,9 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--start", type=float, metavar="S", help="of the file, from this second")
     ask.add_argument("--end", type=float, metavar="S", help="to this second")
     ask.add_argument("--top", type=int, default=10, help="files to show")
+    ask.add_argument(
+        "--exact", action="store_true", help="compare with all, however many there are"
+    )
     ask.add_argument("--csv", metavar="OUT", help="also write them as a table")
     ask.add_argument("--checkpoint", metavar="RUN", help="where the index's model lies now")
     less = verbs.add_parser("remove", help="take files out of an index")
@@ -116,7 +120,7 @@ def query(args: argparse.Namespace) -> list[Hit]:
         start, end = args.start or 0.0, args.end
         audio = part_of(args.audio, model.rate, start, end)
         vector = model.sound(audio, model.rate)
-    hits = index.query(vector, args.top)
+    hits = index.query(vector, args.top, exact=args.exact)
     print(table(hits))
     if args.csv:
         write_csv(hits, args.csv)
@@ -161,6 +165,8 @@ def run(args: argparse.Namespace) -> Any:
     print(
         f"{args.index}: {len(index)} segments of {len(index.rows.versions)} files; ask by {words}"
     )
+    if index.approximate:
+        print(approximate.said(index.approximate))
     return index
 
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from ssl_audio import load
+from ssl_audio.inference import approximate, indexing, search
 from ssl_audio.inference import index as indexes
-from ssl_audio.inference import indexing, search
 from ssl_audio.inference.index import Index
 from ssl_audio.storage import lock
 
@@ -190,3 +190,39 @@ def test_others_read_while_one_writes(made, sounds, tmp_path, monkeypatch):
     thread.join()
     assert not failures
     assert len(list(made.glob("*.npy"))) == 1
+
+
+def test_an_approximate_index_of_many(tmp_path, monkeypatch, capsys):
+    """Above a number of vectors: recall is measured and kept, scores are exact, all can be asked."""
+    monkeypatch.setattr(approximate, "ABOVE", 2000)
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((40, 16))
+    x = (centres[rng.integers(0, 40, 4000)] + 0.4 * rng.standard_normal((4000, 16))).astype("f4")
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    versions = [f"/sounds/{i}.wav|1|1" for i in range(2000)]
+    starts = np.tile([0.0, 1.0], 2000)
+    rows = indexes.Rows(versions, np.repeat(np.arange(2000, dtype=np.int32), 2), starts, starts + 1)
+    about = {"checkpoint": "c", "digest": "d", "words": True, "settings": {}, "token": "a"}
+    made = indexes.write(tmp_path, about, rows, 16, [x])
+    known = made.approximate
+    assert known["recall@10"] >= 0.99 and known["probes"] < known["lists"] == 256
+    assert "recall@10 0.99" in approximate.said(known) or "recall@10 1.0" in approximate.said(known)
+    found = same = 0
+    for vector in x[::100]:
+        numbers, scores = made.nearest(vector, 10)
+        exact, best = made.nearest(vector, 10, exact=True)
+        np.testing.assert_allclose(scores, x[numbers] @ vector, atol=1e-6)
+        found += len(set(numbers) & set(exact))
+        same += abs(scores[0] - best[0]) < 1e-6
+    assert found >= 0.97 * 400 and same == 40
+    hits = made.query(x[7], 5)
+    assert hits[0].path == "/sounds/3.wav" and hits[0].row == 7 and len(hits) == 5
+    assert len(made.query(x[7], 1500)) == 1500  # more than the lists know: all are compared
+    # Fewer vectors: the lists stay; far fewer: no approximate index.
+    fewer = indexes.Rows(versions[:1900], rows.file[:3800], starts[:3800], starts[:3800] + 1)
+    less = indexes.write(tmp_path, {**about, "token": "b"}, fewer, 16, [x[:3800]], made)
+    assert less.approximate["recall@10"] >= 0.99 and len(list(tmp_path.glob("*.faiss"))) == 1
+    tiny = indexes.Rows(versions[:9], rows.file[:18], starts[:18], starts[:18] + 1)
+    none = indexes.write(tmp_path, {**about, "token": "c"}, tiny, 16, [x[:18]], less)
+    assert none.approximate is None and not list(tmp_path.glob("*.faiss"))
+    capsys.readouterr()
