@@ -63,7 +63,7 @@ def main(count: int, width: int, folder: pathlib.Path) -> None:
     began = now()
     made = Index(folder)
     said("opened", began)
-    asked = vectors(100, width, 1)
+    asked, before = vectors(100, width, 1), []
     for exact in (False, True):
         times, found = [], []
         for vector in asked[: 20 if exact else None]:
@@ -73,9 +73,9 @@ def main(count: int, width: int, folder: pathlib.Path) -> None:
         wall, cpu = 1000 * np.median(times, axis=0)
         print(f"query, exact {exact}: median {wall:.2f} ms, {cpu:.2f} ms of processors")
         if exact:
-            same = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, kept, strict=False)])
+            same = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, before, strict=False)])
             print(f"of ten files of new vectors the approximate search had {same:.3f}")
-        kept = found
+        before = found
     more = vectors(10_000, width, 2)
 
     def added():
