@@ -101,6 +101,32 @@ def parse(
         parser.error(f"--config: {error}")
 
 
+def parse_for(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, name: str, arguments: Sequence[str]
+) -> tuple[argparse.Namespace, Any]:
+    """Parse the command line of a verb with a config of its own; return its options and the config.
+
+    Args:
+      parser: whose options of the names of `arguments` become arguments of the config.
+      argv: default: that of the program.
+      name: of the config.
+      arguments: of the config, left out where not given.
+
+    Raises:
+      SystemExit: on --help, and on a wrong command line, with a message.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
+    args = parser.parse_args([a for a in argv if a not in overrides])
+    given = [(key, getattr(args, key)) for key in arguments]
+    text = ",".join(f"{key}={config.escaped(str(v))}" for key, v in given if v is not None)
+    try:
+        with slots.trusting(args.trust):
+            return args, load(f"{name}:{text}", overrides)
+    except ValueError as error:
+        parser.error(str(error))
+
+
 def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> Any:
     """Return the config that "NAME:ARG" or "FILE:ARG" describes.
 
@@ -123,18 +149,28 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     # Flags of our own, not absl's global ones: a program may call this twice.
     first, values = flags.FlagValues(), flags.FlagValues()
     path = locate(name)
+    warm = _warm_start(path, given, overrides)
+    if warm:
+        given = ",".join(filter(None, (given, f"pretrained={config.escaped(warm[1])}")))
     file, line = [f"--config={path}:{given}"], ["", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=first, sys_argv=file, **anew)
     try:
         with _naming(path):
             first(["", *file])
         made: Any = first["config"].value
+        # ml_collections keeps those of reading a file for later.
+        error = getattr(made, "__dict__", {}).get("_error")
+        if isinstance(error, OSError):
+            raise ValueError(str(error)) from error
         if not isinstance(made, ConfigDict):
             got = f"its get_config gives {type(made).__name__}" if made is not None else "no config"
             raise ValueError(
                 f"{path}: {got}, wanted a function get_config that returns a ConfigDict"
             )
         _to_tuples(made)
+        if warm:
+            with made.unlocked():
+                made.warm_start = {warm[0]: next(iter(made.warm_start.values()))}
         for override in overrides:
             _make_room(made, override.partition("=")[0].split(".")[1:-1])
         config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=line, **anew)
@@ -152,6 +188,28 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
             message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
         raise ValueError(message) from error
     return values["config"].value
+
+
+_WARM = re.compile(r"--config\.warm_start\.(\w+)\.path=(.+)")
+
+
+def _warm_start(path: pathlib.Path, given: str, overrides: Sequence[str]) -> tuple[str, str] | None:
+    """Return name and path of a warm start whose architecture the config takes over; None: there is none.
+
+    That is one which is given as an override, takes the usual parameters and goes to a config that has an
+    argument `pretrained`: the same as that argument.
+    """
+    found = [match for text in overrides if (match := _WARM.fullmatch(text))]
+    if len(found) != 1 or re.search(r"(^|,)pretrained=", given):
+        return None
+    name = found[0][1]
+    others = [text for text in overrides if text.startswith(f"--config.warm_start.{name}.")]
+    calls = (
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "parse_arg"
+    )  # fmt: skip
+    takes = any(key.arg == "pretrained" for call in calls for key in call.keywords)
+    return (name, found[0][2]) if takes and len(others) == 1 else None
 
 
 # What ml_collections says of a text in the place of a mapping.

@@ -23,7 +23,7 @@ from ssl_audio.train import changes, programs, record
 from ssl_audio.train.clips import check_clips
 from ssl_audio.train.goodput import Goodput
 from ssl_audio.train.record import Recorder
-from ssl_audio.train.run import Run, describe, fitting
+from ssl_audio.train.run import Run, describe, fitting, warm_started
 from ssl_audio.train.step import init_state, make_train_step
 
 LAG = 2  # steps whose metrics may still be under way, so that the device never waits for the host
@@ -55,6 +55,7 @@ def train(
 def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> Mapping[str, float]:
     spent = Goodput()
     run = config.make(Run, options).numbered()
+    options = run.named(options)
     check_clips(run, config.plain(options), changes.earlier(workdir))
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
@@ -75,10 +76,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
         )
         state = checkpoints.resume(wanted, first)
         if state is None:
-            state = first()
-            for other in run.warm_start.values():
-                params = checkpoint.warm_start(state.params, **dataclasses.asdict(other))
-                state = state.replace(params=params)
+            state = warm_started(run, first())
         start = int(state.step)
         if start:
             spent.resume(workdir, start)
@@ -199,16 +197,17 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
                 pending.append((number, metrics, index))
                 last = number == total or stop.asked or checkpoints.stop_asked(number)
                 settle(0 if last or number % due["record"] == 0 else LAG)
+            fresh: Mapping[str, float] = {}
             if last or number % due["record"] == 0:
                 session.lock.check()
-                results = recorder.write(
+                results = fresh = recorder.write(
                     number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
                 )
             if last or number % due["save"] == 0:
                 session.lock.check()
                 session.save(state)
             if evaluates(number):  # not when there is little time left
-                results = _evaluate(session, state, results)
+                results = _evaluate(session, state, fresh)
             if last or number % due["figures"] == 0:
                 with recorder.spent.during("evaluation"):
                     images = _pictures(run, state, batch)
