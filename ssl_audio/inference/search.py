@@ -3,6 +3,7 @@
 ssl-audio search index --checkpoint RUN --index DIR FOLDER…   (again: only what is new or changed)
 ssl-audio search query --index DIR "rain on a roof"           (--audio FILE: what sounds like it)
 ssl-audio search remove --index DIR PATH…                     (--gone: files that are no more)
+ssl-audio search export --index DIR --to perch-hoplite OUT    (or embedding-atlas)
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any
 
 from ssl_audio import startup
 from ssl_audio.data.decode import decode, printable
-from ssl_audio.inference import approximate
+from ssl_audio.inference import approximate, search_export
 from ssl_audio.inference.index import Hit, Index
 from ssl_audio.inference.indexing import PARTS, build, build_part, join, remove
 from ssl_audio.inference.pooling import POOLS, SPECIAL
+from ssl_audio.inference.search_export import FORMATS
 from ssl_audio.inference.segments import Segments, no_words, of
 from ssl_audio.storage import atomic, division
 from ssl_audio.storage.remote import place
@@ -80,7 +82,10 @@ def parser() -> argparse.ArgumentParser:
     less = verbs.add_parser("remove", help="take files out of an index")
     less.add_argument("places", nargs="*", metavar="PATH", help="files, or folders of them")
     less.add_argument("--gone", action="store_true", help="those that are no more")
-    for verb in (make, ask, less):
+    give = verbs.add_parser("export", help="write an index for another program")
+    give.add_argument("--to", required=True, choices=FORMATS, help="whose format")
+    give.add_argument("out", metavar="OUT", help="a new folder; for embedding-atlas a .parquet")
+    for verb in (make, ask, less, give):
         verb.add_argument("--index", required=True, metavar="DIR", help="the index's folder")
     for verb in (make, ask):
         startup.add_trust(verb)
@@ -93,6 +98,10 @@ def main(argv: Sequence[str] | None = None) -> Any:
     if args.verb == "index":
         division.check(parser(), args)
         return run(args)
+    if args.verb == "export":
+        said = search_export.export(Index(args.index), args.to, args.out)
+        print(f"{args.out}: open it with  {said}")
+        return None
     if args.verb == "remove":
         if not args.places and not args.gone:
             parser().error("remove: give paths, or --gone")
