@@ -170,7 +170,8 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
         _to_tuples(made)
         if warm:
             with made.unlocked():
-                made.warm_start = {warm[0]: next(iter(made.warm_start.values()))}
+                (start,) = config.plain(made)["warm_start"].values()
+                made.warm_start = {warm[0]: start}
         for override in overrides:
             _make_room(made, override.partition("=")[0].split(".")[1:-1])
         config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=line, **anew)

@@ -15,14 +15,11 @@ import numpy as np
 
 from ssl_audio.data import division
 from ssl_audio.data.clip_columns import Coded, Columns, Example, distinct
+from ssl_audio.data.manifest import GROUPS
 from ssl_audio.data.source import SPLITS, SourceInfo, coded_labels
 from ssl_audio.slots import AnySource
 
 PARTS = ("train", "validation", "test")
-# Columns of a table that say which clips belong together.
-GROUPS = (
-    "group", "recording", "recording_id", "speaker", "speaker_id", "session", "site", "individual"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from ssl_audio.objectives.base import Objective
 from ssl_audio.slots import Data, Evaluator
 from ssl_audio.storage import checkpoint
 from ssl_audio.storage.checkpoint import Checkpoint
-from ssl_audio.structs import TrainState
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
 
@@ -129,7 +128,7 @@ class Run:
             )
 
 
-def warm_started(run: Run, state: TrainState) -> TrainState:
+def warm_started(run: Run, state: Any) -> Any:
     """Return a state that has not begun with what `run.warm_start` takes from other runs.
 
     What `extra` holds as a copy of a parameter, as a teacher does, becomes a copy of the new one.

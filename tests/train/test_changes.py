@@ -132,3 +132,19 @@ def test_another_implementation_is_noted(run, monkeypatch, before):
     changes.begin(OPTIONS, run, CLIPS, {"scan": "cpp"})
     line = json.loads((run / changes.HISTORY).read_text().splitlines()[-1])
     assert line["changed"] == {"implementation of scan": [before or "not known", "cpp"]}
+
+
+def test_a_run_from_before_names_were_written_goes_on(run):
+    label = {"kind": "entries:Labels", "classes": 2}
+    before = changed("data.entries.label", label)
+    changes.begin(before, run / "labelled", CLIPS)
+    named = changed("data.entries.label", label | {"names": ("cat", "dog")})
+    folder = run / "labelled/checkpoints/40/meta"
+    folder.mkdir(parents=True)
+    (folder / "metadata").write_text(json.dumps({"data": CLIPS}))
+    changes.begin(named, run / "labelled", CLIPS)
+    (line,) = history(run / "labelled")
+    assert line["changed"] == {"data.entries.label.names": ["not set", ["cat", "dog"]]}
+    other = changed("data.entries.label", label | {"names": ("dog", "cat")})
+    with pytest.raises(ValueError, match="data.entries.label.names: .*the stream of batches"):
+        changes.begin(other, run / "labelled", CLIPS)
