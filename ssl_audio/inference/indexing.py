@@ -233,7 +233,7 @@ def _begin(
     places: Iterable[str],
     **asked: Any,
 ) -> _Job:
-    from ssl_audio.inference.embed import digest
+    from ssl_audio.inference.resumable import digest
 
     indexes.library()
     root, places = place(folder), list(places)

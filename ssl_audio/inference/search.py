@@ -191,7 +191,7 @@ def open_model(index: Index, trust: Sequence[str] = (), checkpoint: str | None =
       ValueError: it is another model by now.
       FileNotFoundError: it is gone.
     """
-    from ssl_audio.inference.embed import digest
+    from ssl_audio.inference.resumable import digest
 
     where = checkpoint or index.checkpoint
     model = _load(where, trust)
