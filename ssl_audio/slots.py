@@ -52,7 +52,10 @@ Projector = Annotated[Any, Slot("heads", ("projectors", "distill"))]
 Backbone = Annotated[Any, Slot("backbones")]
 Data = Annotated[Any, Slot("data", ("pipeline",))]
 AnySource = Annotated[
-    Any, Slot("data", ("source", "labelled", "synthetic", "shards", "sets", "tfds"))
+    Any,
+    Slot(
+        "data", ("source", "labelled", "synthetic", "shards", "arrow", "webdataset", "sets", "tfds")
+    ),
 ]
 Compose = Annotated[Any, Slot("data", ("compose",))]
 Evaluator = Annotated[Any, Slot("eval")]

@@ -41,8 +41,10 @@ SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "folder": (dict(kind="source:Folder"), "folds"),
     "manifest": (dict(kind="source:Manifest"), "folds"),
     "shards": (dict(kind="shards"), "folds"),
+    "arrow": (dict(kind="arrow"), "folds"),
+    "webdataset": (dict(kind="webdataset"), "folds"),
 }
-OWN = ("folder", "manifest", "shards")  # sets of a user's own
+OWN = ("folder", "manifest", "shards", "arrow", "webdataset")  # sets of a user's own
 FEATURES = ("encoder", "random", "logmel")
 CLASSIFIERS = ("linear", "knn", "attentive", "prototypical", "weighted")
 USUAL = ("linear", "knn")
