@@ -31,6 +31,7 @@ __all__ = [
     "rate_fault",
     "read",
     "resample",
+    "stated_seconds",
 ]
 
 RATES = (1000, 1_500_000)  # Hz; beyond, a header is wrong, or kHz were meant
@@ -130,6 +131,20 @@ def read(
             return found
 
     return LongAudio(max(0, stop), excerpt)
+
+
+def stated_seconds(source: str | os.PathLike) -> float:
+    """Return how long a file is, s; where its header cannot tell, by decoding it.
+
+    Raises:
+      DecodeError: as `blocks`.
+    """
+    with _named(source):
+        opened = _open(source)
+        frames = opened.frames
+        if frames is None:
+            frames = _frames(os.fspath(source), _version(source))
+        return frames / opened.rate
 
 
 def fault(audio: np.ndarray) -> str:

@@ -47,7 +47,9 @@ def test_events_are_those_of_the_definition_in_any_pieces(data):
     classes = data.draw(st.integers(1, 3))
     rule = [data.draw(RULE) for _ in range(classes)]
     count = data.draw(st.integers(1, 12))
-    steps = data.draw(st.lists(st.sampled_from([1, 50_000, 100_000]), min_size=count, max_size=count))
+    steps = data.draw(
+        st.lists(st.sampled_from([1, 50_000, 100_000]), min_size=count, max_size=count)
+    )
     edges = np.cumsum([0, *steps])
     row = st.lists(SCORES, min_size=classes, max_size=classes)
     values = np.array(data.draw(st.lists(row, min_size=count, max_size=count)))
