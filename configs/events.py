@@ -95,8 +95,8 @@ def architecture(a) -> dict[str, Any]:
     a.refuse("size", "the small CNN has one size; name an encoder too")
     return dict(
         frontend=frames,
-        tokenizer=dict(kind="patchify", width=64, patch=(8, 2), stride=(8, 2)),
-        encoder=dict(kind="cnn", channels=(64, 128, 128), convolutions=2, dropout=0.1),
+        tokenizer=dict(kind="patchify", width=32, patch=(8, 2), stride=(8, 2)),
+        encoder=dict(kind="cnn", channels=(32, 64, 128), convolutions=2, dropout=0.1),
     )
 
 

@@ -33,26 +33,18 @@ for clip in train.clips:
     link.symlink_to(pathlib.Path(clip.path).resolve())
 
 test = Esc(args.root, "esc10", folds=(5,))
-pieces, events, at, level = [], [], 0, 0.01
-
-
-def silence(seconds):
-    global at
-    pieces.append(np.zeros(round(seconds * test.rate), np.float32))
-    at += len(pieces[-1])
-
-
-silence(rng.uniform(1, 6))
+events, level = [], 0.01
+pieces = [np.zeros(round(rng.uniform(1, 6) * test.rate), np.float32)]
 for number in rng.permutation(len(test)).tolist():
     sound = sounding(test[number]["audio"], test.rate)
     if not len(sound):
         continue
     gain = level * 10 ** (rng.uniform(*args.snr) / 20) / np.sqrt(np.mean(sound**2))
     name = test.info.labels[test.meta(number)["label"]]
+    at = sum(map(len, pieces))
     events.append(annotations.Event(at / test.rate, (at + len(sound)) / test.rate, name))
     pieces.append(sound * min(gain, 0.7 / np.abs(sound).max()))
-    at += len(sound)
-    silence(rng.uniform(1, 6))
+    pieces.append(np.zeros(round(rng.uniform(1, 6) * test.rate), np.float32))
 audio = np.concatenate(pieces)
 audio = audio + level * synthetic.noise(rng, len(audio), test.rate, slope=0.5)
 soundfile.write(folder / "long.wav", np.clip(audio, -1, 1), test.rate)

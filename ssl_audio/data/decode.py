@@ -31,6 +31,7 @@ __all__ = [
     "rate_fault",
     "read",
     "resample",
+    "stated_rate",
     "stated_seconds",
 ]
 
@@ -145,6 +146,16 @@ def stated_seconds(source: str | os.PathLike) -> float:
         if frames is None:
             frames = _frames(os.fspath(source), _version(source))
         return frames / opened.rate
+
+
+def stated_rate(source: str | os.PathLike) -> float:
+    """Return the sampling rate of a file, Hz.
+
+    Raises:
+      DecodeError: as `blocks`.
+    """
+    with _named(source):
+        return _open(source).rate
 
 
 def fault(audio: np.ndarray) -> str:
