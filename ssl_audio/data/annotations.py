@@ -6,7 +6,6 @@ recordings, each of the other files one.
 
 import difflib
 import importlib
-import json
 import math
 import os
 import pathlib
@@ -310,8 +309,7 @@ def _jams(events: Sequence[Event], duration: float, name: str) -> str:
             confidence=event.score,
         )  # fmt: skip
     made.annotations.append(some)
-    made.validate(strict=True)
-    return json.dumps(made.__json__, indent=1) + "\n"
+    return made.dumps(indent=1) + "\n"
 
 
 def rows(path: str, events: Sequence[Event]) -> Iterable[tuple[str, ...]]:

@@ -52,7 +52,8 @@ class FrameTagging(Encoding):
         count = self._count(spec, batch["length"])
         tokens, tokenizer = self.tokenizer.init_with_output(keys[0], spec, *count)
         encoder = self.encoder.init(keys[1], self._cut(tokens), layers=True)
-        params = {"tokenizer": tokenizer.get("params", {}), "encoder": encoder["params"]}
+        # A module without parameters has no entry in a checkpoint either.
+        params = {"tokenizer": tokenizer.get("params", {}), "encoder": encoder.get("params", {})}
         encoded = self._encoded(params, tokens)
         logits, head = self.head.init_with_output(keys[2], encoded, along=True)
         if "events" in batch and batch["events"].shape[1:] != logits.shape[1:]:
@@ -121,7 +122,7 @@ class FrameTagging(Encoding):
 
     def _encoded(self, params, tokens, rngs=None) -> Encoded:
         encoded: Any = self.encoder.apply(
-            {"params": params["encoder"]},
+            {"params": params.get("encoder", {})},
             self._cut(tokens),
             train=rngs is not None,
             layers=True,
