@@ -22,7 +22,7 @@ from ssl_audio.data.annotations import ENDINGS, Event
 from ssl_audio.data.decode import stated_rate
 from ssl_audio.data.reading import reading
 from ssl_audio.eval.event_metrics import COLLAR
-from ssl_audio.inference.embed import Paths
+from ssl_audio.inference.inputs import Paths
 from ssl_audio.storage import atomic, opened
 
 SETTINGS = ("threshold", "low", "min_length", "min_gap")  # of a class

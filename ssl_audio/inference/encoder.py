@@ -162,8 +162,7 @@ class Encoder(Model):
     @property
     def frame_grid(self) -> tuple[int, int, float]:
         """Patch columns of a training clip, samples from one to the next, sample at the first's centre."""
-        frontend, (size, _) = self.objective.frontend, self._column
-        return self._most, self._hop, (size - 1) / 2 * frontend.hop + frontend.centre
+        return self._most, self._hop, float(self.times(1)[0]) * self.rate / 1000
 
     def stream(
         self,
@@ -354,8 +353,8 @@ class Encoder(Model):
             number = sum(known == layers for _, known in self._compiled)
             most = -(-self._most // -(-self._most // PROGRAMS))
             log.info("compiling for %d patch columns: %d of at most %d", columns, number, most)
-        program = _program(self._sized(columns), layers)
-        return np.asarray(program(self._on_device, *self._batched(columns, group)))
+        audio, length = self._batched(columns, group)
+        return np.asarray(_program(self._sized(columns), layers)(self._on_device, audio, length))
 
     def _predict_columns(self, name: str, columns: int, group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, 1, columns, D'] of a predictor, of pieces of that many columns."""
@@ -396,7 +395,6 @@ def _predictor(objective: Any, name: str) -> Any:
     predict = objective.predictors()[name]
 
     def program(params, extra, audio, length):
-        found = predict(params, extra, {"audio": audio, "length": length})
-        return found.astype(jnp.float32)
+        return predict(params, extra, {"audio": audio, "length": length}).astype(jnp.float32)
 
     return jax.jit(program)
