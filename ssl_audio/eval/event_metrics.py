@@ -201,6 +201,8 @@ def _psds(scores, known, lengths, which) -> dict[str, float]:
     }
     found = {}
     for name, options in PSDS.items():
+        if len(which) == 1:  # no other class to be mistaken for, which the library stumbles over
+            options = {k: v for k, v in options.items() if k not in ("cttc_threshold", "alpha_ct")}
         found[name] = float(intersection_based.psds(tables, known, lengths, **options)[0])
     return found
 
