@@ -2,7 +2,7 @@
 
 Marked:   ssl-audio train --config events:data=TABLE|FOLDER,pretrained=RUN --workdir runs/events
 Clips:    events:clips=FOLDER|ESC10,pretrained=RUN   scenes made of labelled clips, where nobody marked any
-Scratch:  without pretrained=RUN a small CNN, or encoder= and size=
+Scratch:  without pretrained=RUN a small CNN, or encoder= and size=; without data or clips synthetic sounds
 Try:      ssl-audio train --config events:runlocal --workdir runs/try
 Results:  docs/events.md
 """
@@ -117,11 +117,6 @@ def events_source(a, rate: int, samples: int) -> dict[str, Any]:
         stretch = 2 * length if length < 30 else 0.0
         return dict(
             kind="annotated:Recordings", path=a.data, seconds=stretch, column=a.column, **given
-        )
-    if not (a.clips or a.runlocal):
-        raise ValueError(
-            "events: say data=TABLE, a table or folder of recordings with marked events, or clips=FOLDER, "
-            "labelled clips to make scenes of."
         )
     place = places.source(a.clips or "synthetic", rate)
     if a.runlocal and not a.clips:
