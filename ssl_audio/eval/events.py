@@ -312,8 +312,14 @@ def _compare(
     from ssl_audio.eval.event_metrics import measure
 
     both = [path for path in known if path in found]
-    some = [{path: each[path] for path in both} for each in (found, known, durations, scores)]
-    metrics = measure(*some[:3], labels, some[3], collar=args.collar)
+    metrics = measure(
+        {path: found[path] for path in both},
+        {path: known[path] for path in both},
+        durations,
+        labels,
+        {path: scores[path] for path in both},
+        collar=args.collar,
+    )
     print("\n".join(metrics.lines()))
     if args.metrics:
         atomic.write(pathlib.Path(args.metrics), json.dumps(metrics.as_dict(), indent=1) + "\n")

@@ -1,5 +1,7 @@
 """Targets along time lie where the sound of their events does, however a clip is cut, played or mixed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,11 +16,11 @@ RATE = 8000
 
 
 def entry(**options):
-    made = dict(samples=4000, frames=50, hop=80, centre=40.0, classes=2)
+    made: dict[str, Any] = dict(samples=4000, frames=50, hop=80, centre=40.0, classes=2)
     return Events(**(made | options))
 
 
-def example(spans, samples=12_000):
+def example(spans, samples=12_000) -> dict[str, Any]:
     """Return sound that is 1 where class 0 is heard, else 0."""
     audio = np.zeros(samples, np.float32)
     for start, end, label in spans:

@@ -124,7 +124,7 @@ def test_the_timeline_is_the_mean_of_the_windows_over_each_moment(data):
     found = np.concatenate([v for _, v in pieces])[:, 0]
     assert edges == sorted(set(edges)) and edges[-1] == events.ticks(ends).max()
     middle = (np.array([0, *edges[:-1]]) + edges) / 2e6
-    wanted = [covering(starts, ends, values, t) for t in middle]
+    wanted = np.array([covering(starts, ends, values, t) for t in middle])
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
