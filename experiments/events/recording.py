@@ -25,8 +25,8 @@ args = parser.parse_args()
 folder, rng = pathlib.Path(args.folder), np.random.default_rng(args.seed)
 
 train = Esc(args.root, "esc10", folds=(1, 2, 3, 4))
-for clip in train.clips:
-    place = folder / "train" / train.info.labels[clip.label]
+for number, clip in enumerate(train.clips):
+    place = folder / "train" / train.info.labels[train.meta(number)["label"]]
     place.mkdir(parents=True, exist_ok=True)
     link = place / pathlib.Path(clip.path).name
     link.unlink(missing_ok=True)

@@ -7,13 +7,16 @@ FOLDER: what recording.py made. Scores are computed once by frames, and once by 
 
 import argparse
 import pathlib
+from collections.abc import Iterator
+
+import numpy as np
 
 import ssl_audio
 from ssl_audio.data import annotations
 from ssl_audio.data.decode import decode
 from ssl_audio.eval.event_metrics import measure
-from ssl_audio.inference.event_scores import FRAMES, Windows, hear
-from ssl_audio.inference.events import Rule, Rules, segments, ticks
+from ssl_audio.inference.event_scores import FRAMES, hear
+from ssl_audio.inference.events import JOINS, TICKS, Rule, Rules, Timeline, segments
 
 RULES = {
     "threshold 0.5 alone": Rule(0.5, 0.5),
@@ -27,30 +30,41 @@ RULES = {
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("run")
 parser.add_argument("folder", type=pathlib.Path)
-parser.add_argument(
-    "--window", type=float, nargs="*", default=(1.0,), help="s; hop a quarter of it"
-)
+parser.add_argument("--window", type=float, nargs="*", default=(2.0,), help="s; hop half of it")
 args = parser.parse_args()
 
+ssl_audio.tune_cpu()
 model = ssl_audio.load(args.run)
 truth = list(annotations.read(args.folder / "truth.csv").values())[0]
 audio = decode(args.folder / "long.wav", model.rate)
-ways = {"frames": None} if FRAMES in model.offers else {}
-for window in args.window:
-    for join in ("mean", "nearest"):
-        ways[f"windows {window:g} s, {join}"] = Windows(window, window / 4, join)
+duration = len(audio) / model.rate
+
+
+def timelines() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield (how, edges in ticks, scores) of the recording."""
+    if FRAMES in model.offers:
+        ((_, heard),) = hear(model, [audio], [Rule()] * model.classes, keep=True)
+        yield "frames", np.rint(heard.edges * TICKS).astype(np.int64), heard.values
+    for window in args.window:
+        scores = model.scores(audio, model.rate, window=window, hop=window / 2)
+        for join in JOINS:
+            line = Timeline(join)
+            first, second = line.add(*scores), line.finish()
+            edges = np.concatenate([first[0], second[0][1:]])
+            yield f"windows of {window:g} s, {join}", edges, np.concatenate([first[1], second[1]])
+
+
 print(
     "| scores | rule | F1, all events | F1, mean of classes | right | false | missed | PSDS1 | PSDS2 |"
 )
-print("|---|---|---|---|---|---|---|---|---|")
-for way, windows in ways.items():
-    ((_, heard),) = hear(model, [audio], [Rule()] * model.classes, windows, keep=True)
+print("|---|---|---|---|---|---|---|---|---|", flush=True)
+for way, edges, values in timelines():
     psds = None
     for name, rule in RULES.items():
-        some = segments((ticks(heard.edges), heard.values), Rules.of([rule] * model.classes))
+        some = segments((edges, values), Rules.of([rule] * model.classes))
         events = [annotations.Event(e.start, e.end, model.labels[e.label], e.score) for e in some]
-        scores = {"": (heard.edges, heard.values)} if psds is None else None
-        found = measure({"": events}, {"": truth}, {"": heard.duration}, model.labels, scores)
+        scores = {"": (edges / TICKS, values)} if psds is None else None
+        found = measure({"": events}, {"": truth}, {"": duration}, model.labels, scores)
         psds = psds or found.psds
         total = found.total
         cells = [way, name, f"{total.f1:.3f}", f"{found.macro_f1:.3f}", total.right, total.wrong]

@@ -12,6 +12,7 @@ import numpy as np
 
 from ssl_audio.data.annotations import Event, needs
 
+WHAT = "event metrics"
 COLLAR = 0.2  # s
 OFFSET_SHARE = (
     0.2  # of an event's length, by which its offset may be off if that is more than the collar
@@ -125,7 +126,7 @@ def measure(
     """Compare events of the same recordings.
 
     Args:
-      found: recording → events that were found.
+      found: recording → events that were found; those of a class that touch count as one.
       truth: recording → events that there are.
       durations: of the recordings, s.
       labels: names of the classes, in the order of their numbers.
@@ -170,8 +171,7 @@ def measure(
 
 
 def _counts(found, known, lengths, number, collar) -> dict[str, Counts]:
-    from sed_scores_eval import collar_based
-
+    collar_based = needs("sed_scores_eval.collar_based", WHAT)
     scores = {}
     for file, events in found.items():
         some = [e for e in events if e.label in number]
@@ -193,8 +193,7 @@ def _counts(found, known, lengths, number, collar) -> dict[str, Counts]:
 
 
 def _psds(scores, known, lengths, which) -> dict[str, float]:
-    from sed_scores_eval import intersection_based
-
+    intersection_based = needs("sed_scores_eval.intersection_based", WHAT)
     tables = {
         file: _table(edges, np.nan_to_num(values[:, which].astype(np.float64)))
         for file, (edges, values) in scores.items()
@@ -208,14 +207,13 @@ def _psds(scores, known, lengths, which) -> dict[str, float]:
 
 
 def _table(edges: np.ndarray, values: np.ndarray) -> Any:
-    from sed_scores_eval.base_modules.scores import create_score_dataframe
-
-    return create_score_dataframe(values, edges, list(map(str, range(values.shape[1]))))
+    scores = needs("sed_scores_eval.base_modules.scores", WHAT)
+    return scores.create_score_dataframe(values, edges, list(map(str, range(values.shape[1]))))
 
 
 def _check_packages() -> None:
-    pandas = needs("pandas", "event metrics")
-    needs("sed_scores_eval", "event metrics")
+    pandas = needs("pandas", WHAT)
+    needs("sed_scores_eval", WHAT)
     if int(pandas.__version__.split(".")[0]) >= 3:
         raise RuntimeError(
             f"event metrics: sed_scores_eval fails with pandas {pandas.__version__}; it works with 2: "
