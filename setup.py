@@ -15,6 +15,8 @@ SEARCH = ["faiss-cpu"]
 AV = ["av>=14"]  # FFmpeg: m4a, aac, webm, wma, sound tracks of videos, …
 TEXT = ["tokenizers"]  # of published text models
 TORCH = ["torch>=2.6", "transformers>=4.50"]  # to check conversions; weights_only holds from 2.6 on
+# Metrics of events fail with pandas 3.
+EVENTS = ["jams>=0.3.4", "pandas>=2,<3", "sed-scores-eval>=0.0.4"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0", "pymdown-extensions", "pygments", "ruff"]
 
 setup(
@@ -71,6 +73,7 @@ setup(
         "av": AV,
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "events": EVENTS,  # JAMS, and F1 and PSDS of events
         "gs": ["gcsfs"],  # shards in Google's object store
         "s3": ["s3fs"],  # in Amazon's
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models

@@ -26,6 +26,7 @@ VERBS = {
     "predict": ("inference.predict", "classes of files or of windows of them, as a table"),
     "search": ("inference.search", "find sounds by words or by example"),
     "kmeans": ("inference.kmeans", "codes to predict, by k-means (HuBERT)"),
+    "events": ("eval.events", "onsets and offsets of what is heard: tables, Raven, Audacity"),
     "evaluate": ("eval.evaluate", "linear probe and kNN of frozen features"),
     "zero-shot": ("eval.audio_text", "labels in words, retrieval and order: audio-text models"),
     "report": ("eval.report", "a run, or several side by side, as one HTML page"),

@@ -31,6 +31,8 @@ __all__ = [
     "rate_fault",
     "read",
     "resample",
+    "stated_rate",
+    "stated_seconds",
 ]
 
 RATES = (1000, 1_500_000)  # Hz; beyond, a header is wrong, or kHz were meant
@@ -130,6 +132,30 @@ def read(
             return found
 
     return LongAudio(max(0, stop), excerpt)
+
+
+def stated_seconds(source: str | os.PathLike) -> float:
+    """Return how long a file is, s; where its header cannot tell, by decoding it.
+
+    Raises:
+      DecodeError: as `blocks`.
+    """
+    with _named(source):
+        opened = _open(source)
+        frames = opened.frames
+        if frames is None:
+            frames = _frames(os.fspath(source), _version(source))
+        return frames / opened.rate
+
+
+def stated_rate(source: str | os.PathLike) -> float:
+    """Return the sampling rate of a file, Hz.
+
+    Raises:
+      DecodeError: as `blocks`.
+    """
+    with _named(source):
+        return _open(source).rate
 
 
 def fault(audio: np.ndarray) -> str:

@@ -94,15 +94,26 @@ class Audio(Entry):
         }
 
     def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
-        audio = example["audio"]
+        return self.cut(example, rng)[0]
+
+    def cut(self, example: Example, rng: np.random.Generator) -> tuple[Arrays, int, float]:
+        """Return what `draw` does, where the clip begins in the sound that it is cut out of, and its speed.
+
+        The begin counts samples as they are played, `speed` times faster than in the example.
+        """
+        audio, speed = example["audio"], 1.0
         if self.speed:
-            audio = transforms.speed(audio, 1 + rng.uniform(-self.speed, self.speed))
+            speed = 1 + rng.uniform(-self.speed, self.speed)
+            audio = transforms.speed(audio, speed)
         if self.gain:
             audio = transforms.gain(audio, rng.uniform(-self.gain, self.gain))
         more = example["more"]
         audio = transforms.fill(audio, self.samples, self.fill, lambda: more()["audio"])
-        audio, length = transforms.crop(audio, self.samples, self.crop, rng)
-        return {"audio": audio, "length": np.int32(length)}
+        start = transforms.crop_start(len(audio), self.samples, self.crop, rng)
+        audio, length = transforms.crop(
+            audio[start : start + self.samples], self.samples, "first", rng
+        )
+        return {"audio": audio, "length": np.int32(length)}, start, speed
 
     def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
         length = int(first["length"])

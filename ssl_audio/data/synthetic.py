@@ -62,7 +62,7 @@ class Synthetic:
         length = max(1, int(samples * rng.uniform(0.6, 1.0)))
         wave = sound(rng, np.arange(length) / self.rate, self.rate)
         wave = wave * np.minimum(1.0, np.minimum(np.arange(1, length + 1), length) / 80)
-        audio = _noise(rng, samples, self.rate, slope=rng.uniform(0.0, 1.0))
+        audio = noise(rng, samples, self.rate, slope=rng.uniform(0.0, 1.0))
         audio *= 10 ** (rng.uniform(-40.0, -10.0) / 20)  # dB below the sound
         start = int(rng.integers(samples - length + 1))
         audio[start : start + length] += wave / (np.sqrt(np.mean(wave**2)) + 1e-9)
@@ -89,7 +89,7 @@ def _tone(frequency: np.ndarray, rate: int, partials: int = 1) -> np.ndarray:
     return np.sum([np.sin(phase * n) / n for n in range(1, partials + 1)], axis=0)
 
 
-def _noise(
+def noise(
     rng: np.random.Generator, length: int, rate: int, slope: float = 0.0, band=None
 ) -> np.ndarray:
     """Return noise [S] of unit power: amplitude as frequency^-slope, or in a band (Hz)."""
@@ -99,8 +99,8 @@ def _noise(
     if band is not None:
         shape = np.exp(-0.5 * ((frequency - np.mean(band)) / (band[1] - band[0])) ** 2)
     spectrum = rng.standard_normal((2, len(frequency)), np.float32)
-    noise = np.fft.irfft((spectrum[0] + 1j * spectrum[1]) * shape, size)[:length]
-    return noise / (np.sqrt(np.mean(noise**2)) + 1e-9)
+    wave = np.fft.irfft((spectrum[0] + 1j * spectrum[1]) * shape, size)[:length]
+    return wave / (np.sqrt(np.mean(wave**2)) + 1e-9)
 
 
 def _pitch(rng: np.random.Generator, low: float = 200.0, high: float = 900.0) -> float:
@@ -132,15 +132,15 @@ def _vowel(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
 
 def _swell(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
     centre, width = _pitch(rng, 500, 3000), rng.uniform(200, 1500)
-    noise = _noise(rng, len(t), rate, band=(centre - width / 2, centre + width / 2))
-    return noise * np.linspace(0.0, 1.0, len(t)) ** rng.uniform(1.5, 4)
+    hiss = noise(rng, len(t), rate, band=(centre - width / 2, centre + width / 2))
+    return hiss * np.linspace(0.0, 1.0, len(t)) ** rng.uniform(1.5, 4)
 
 
 def _knocks(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
     """Strike a damped body evenly, a few times a second."""
     into = np.mod(t, 1 / rng.uniform(4, 12)).astype(np.float32)
     body = np.sin(2 * np.pi * _pitch(rng, 150, 1200) * into)
-    return np.exp(-into * rng.uniform(40, 90)) * (body + 0.3 * _noise(rng, len(t), rate))
+    return np.exp(-into * rng.uniform(40, 90)) * (body + 0.3 * noise(rng, len(t), rate))
 
 
 def _rain(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
@@ -149,7 +149,7 @@ def _rain(rng: np.random.Generator, t: np.ndarray, rate: int) -> np.ndarray:
     drops[rng.integers(len(t), size=max(3, int(rng.uniform(25, 90) * t[-1])))] = 1.0
     drops *= rng.exponential(size=len(t))
     ring = np.exp(-np.arange(0, 0.006, 1 / rate) * rng.uniform(400, 1200))
-    wash = _noise(rng, len(t), rate, band=(2000, _pitch(rng, 4000, 7000)))
+    wash = noise(rng, len(t), rate, band=(2000, _pitch(rng, 4000, 7000)))
     return np.convolve(drops, ring)[: len(t)] * wash
 
 

@@ -25,13 +25,17 @@ def crop(
       mode: where a longer clip is cut: "random" or "first".
       rng: used for "random" only.
     """
+    start = crop_start(len(audio), samples, mode, rng)
+    audio = audio[start : start + samples]
+    return np.pad(audio, (0, samples - len(audio))), len(audio)
+
+
+def crop_start(length: int, samples: int, mode: str, rng: np.random.Generator) -> int:
+    """Return the sample at which `crop` cuts a clip of this length."""
     if mode not in CROPS:
         raise ValueError(f"crop: got {mode!r}, wanted one of {', '.join(CROPS)}")
-    spare = len(audio) - samples
-    if spare > 0:
-        start = int(rng.integers(spare + 1)) if mode == "random" else 0
-        return audio[start : start + samples], samples
-    return np.pad(audio, (0, -spare)), len(audio)
+    spare = length - samples
+    return int(rng.integers(spare + 1)) if spare > 0 and mode == "random" else 0
 
 
 def fill(audio: np.ndarray, samples: int, mode: str, more: Callable[[], np.ndarray]) -> np.ndarray:

@@ -99,6 +99,32 @@ class Segments(nn.Module):
         return logits if along else jnp.max(logits, axis=1)
 
 
+class Frames(nn.Module):
+    """LayerNorm → Linear on each time column; a clip's logits are the maximum over its columns.
+
+    Attributes:
+      classes: C.
+      rows: what becomes of a column's tokens: "joined" one behind the other, or their "mean".
+      eps: of the LayerNorm.
+    """
+
+    classes: int
+    rows: str = "joined"
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rows not in ("joined", "mean"):
+            raise ValueError(f"rows '{self.rows}': wanted joined or mean.")
+
+    @nn.compact
+    def __call__(self, encoded: Encoded, *, along: bool = False) -> Float[Array, "*B C"]:
+        """Return logits of the clips; `along`: of their columns, [B, M, C]."""
+        x = frame_tokens(encoded) if self.rows == "joined" else over_frequency(encoded)
+        logits = Linear(self.classes, name="linear")(LayerNorm(self.eps, name="norm")(x))
+        return logits if along else jnp.max(logits, axis=1)
+
+
 class LayerMix(nn.Module):
     """Softmax-weighted sum of all layers, projected and averaged over time (SUPERB's downstream).
 

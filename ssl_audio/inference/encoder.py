@@ -159,6 +159,11 @@ class Encoder(Model):
         frame = np.arange(columns) * step + (size - 1) / 2
         return (frame * frontend.hop + frontend.centre) * (1000 / self.rate)
 
+    @property
+    def frame_grid(self) -> tuple[int, int, float]:
+        """Patch columns of a training clip, samples from one to the next, sample at the first's centre."""
+        return self._most, self._hop, float(self.times(1)[0]) * self.rate / 1000
+
     def stream(
         self,
         clips: Iterable[Clip],
@@ -177,13 +182,36 @@ class Encoder(Model):
             in one array [K, T', rows * D].
           pad: see `embed`.
         """
-        layers, pad = tuple(layers), pad or self.pad
+        encode = functools.partial(self._encode, layers=tuple(layers))
+        return self._streamed(clips, encode, collect, pad or self.pad)
+
+    def stream_predictor(
+        self,
+        name: str,
+        clips: Iterable[Clip],
+        collect: Callable[[int], Collector] = lambda _: Whole(),
+        *,
+        pad: str | None = None,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield as `stream` does, of a predictor that gives a vector per patch column, K being 1."""
+        self.check_offers(name)
+        encode = functools.partial(self._predict_columns, name)
+        return self._streamed(clips, encode, collect, pad or self.pad)
+
+    def _streamed(
+        self,
+        clips: Iterable[Clip],
+        encode: Callable[[int, list[np.ndarray]], np.ndarray],
+        collect: Callable[[int], Collector],
+        pad: str,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (number, result) of each clip; `encode`: (columns, pieces) → [B, K, columns, D']."""
         if pad not in PADS:
             raise ValueError(f"pad: got {pad!r}, wanted one of {', '.join(PADS)}.")
         cut = functools.partial(self._cut, pad=pad)
         clip_features: dict[int, tuple[OverlapMean, Collector]] = {}
         for columns, group in batches(clips, cut, self._windows_per_call):
-            encoded = self._encode(columns, layers, [window.audio for _, window in group])
+            encoded = encode(columns, [window.audio for _, window in group])
             for (number, window), features in zip(group, encoded, strict=False):
                 if number not in clip_features:
                     collector = collect(number)
@@ -318,18 +346,27 @@ class Encoder(Model):
             padded = min(most, -(-self._columns(len(audio), pad) // grain) * grain)
             yield padded, window._replace(audio=audio[: heard(padded)])
 
-    def _encode(self, columns: int, layers: tuple[int, ...], group: list[np.ndarray]) -> np.ndarray:
+    def _encode(self, columns: int, group: list[np.ndarray], layers: tuple[int, ...]) -> np.ndarray:
         """Return [batch size, K, columns, rows * D] of pieces of that many columns."""
-        objective = self._sized(columns)
         if (columns, layers) not in self._compiled:
             self._compiled.add((columns, layers))
             number = sum(known == layers for _, known in self._compiled)
             most = -(-self._most // -(-self._most // PROGRAMS))
             log.info("compiling for %d patch columns: %d of at most %d", columns, number, most)
+        audio, length = self._batched(columns, group)
+        return np.asarray(_program(self._sized(columns), layers)(self._on_device, audio, length))
+
+    def _predict_columns(self, name: str, columns: int, group: list[np.ndarray]) -> np.ndarray:
+        """Return [batch size, 1, columns, D'] of a predictor, of pieces of that many columns."""
+        weights = self._on_device, self._extra_on_device
+        found = _predictor(self._sized(columns), name)(*weights, *self._batched(columns, group))
+        return np.asarray(found)[:, None]
+
+    def _batched(self, columns: int, group: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return pieces padded to so many columns [B, S] and their lengths [B]; the last one is repeated."""
         group = group + group[-1:] * (self._windows_per_call(columns) - len(group))
         length = np.array([len(piece) for piece in group], np.int32)
-        audio = np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group])
-        return np.asarray(_program(objective, layers)(self._on_device, audio, length))
+        return np.stack([np.pad(p, (0, self._samples(columns) - len(p))) for p in group]), length
 
 
 @functools.lru_cache(4 * PROGRAMS)
@@ -348,5 +385,16 @@ def _program(objective: Any, layers: tuple[int, ...]) -> Any:
             return frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x)))
 
         return jnp.stack([features(layer) for layer in layers], axis=1).astype(jnp.float32)
+
+    return jax.jit(program)
+
+
+@functools.lru_cache(PROGRAMS)
+def _predictor(objective: Any, name: str) -> Any:
+    """Return the jitted pass (params, extra, audio, length) → [B, columns, D']."""
+    predict = objective.predictors()[name]
+
+    def program(params, extra, audio, length):
+        return predict(params, extra, {"audio": audio, "length": length}).astype(jnp.float32)
 
     return jax.jit(program)

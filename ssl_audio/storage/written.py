@@ -133,10 +133,12 @@ def labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
       ValueError: they are no list of names.
     """
-    names = entry(config, "label").get("names", ())
+    # Where events are learned, the entry that cuts them out together with the sound knows the classes.
+    where = next((name for name in ("label", "audio") if entry(config, name).get("names")), "label")
+    names = entry(config, where).get("names", ())
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise opened.error(
-            "config.data.entries.label.names", opened.short(names), "a list of names"
+            f"config.data.entries.{where}.names", opened.short(names), "a list of names"
         )
     return tuple(names)
 

@@ -1,0 +1,101 @@
+"""Scores of events: counted by hand, classes that do not occur, and another library's numbers."""
+
+import numpy as np
+import pytest
+
+from ssl_audio.data.annotations import Event
+from ssl_audio.eval import event_metrics
+from ssl_audio.eval.event_metrics import Counts, measure
+
+pytest.importorskip("sed_scores_eval", reason="extra events")
+LABELS = ["bird", "cat", "dog", "emu"]
+TRUTH = {
+    "a": [Event(1.0, 2.0, "dog"), Event(3.0, 6.0, "dog"), Event(4.0, 5.0, "cat")],
+    "b": [Event(0.0, 1.0, "cat")],
+}
+FOUND = {
+    # The second's offset is 0.5 s off, within 20 % of 3 s; the cat's onset is 0.25 s off.
+    "a": [Event(1.19, 2.0, "dog"), Event(3.0, 5.5, "dog"), Event(4.25, 5.0, "cat")],
+    "b": [Event(0.0, 1.0, "cat"), Event(2.0, 3.0, "cat"), Event(0.5, 0.7, "emu")],
+}
+LONG = {"a": 10.0, "b": 10.0}
+
+
+def test_counted_by_hand():
+    found = measure(FOUND, TRUTH, LONG, LABELS)
+    assert found.counts == {"cat": Counts(1, 2, 1), "dog": Counts(2, 0, 0), "emu": Counts(0, 1, 0)}
+    assert found.total == Counts(3, 3, 1)
+    assert found.total.f1 == pytest.approx(6 / 10)
+    # Mean of the classes that occur: the emu counts among all events, and the bird nowhere.
+    assert found.macro_f1 == pytest.approx((2 / 5 + 1) / 2)
+    assert found.counts["emu"].f1 is None and found.psds == {}
+    said = "\n".join(found.lines())
+    assert "F1 0.600 over all events, 0.700 as mean of the 2 of 4 classes that occur" in said
+    assert "false alarms of classes that do not occur, in no class mean and no PSDS: emu 1" in said
+    plain = found.as_dict()
+    assert (plain["classes"], plain["classes_in_truth"]) == (4, 2)
+    assert plain["per_class"]["emu"] == dict(right=0, wrong=1, missed=0, f1=None)
+    wide = measure(FOUND, TRUTH, LONG, LABELS, collar=0.3)
+    assert wide.counts["cat"] == Counts(2, 1, 0)
+
+
+def test_nothing_in_the_truth_and_nothing_found():
+    nothing = {"a": []}
+    found = measure({"a": [Event(0, 1, "cat")]}, nothing, LONG, LABELS)
+    assert found.counts == {"cat": Counts(0, 1, 0)} and found.macro_f1 is None
+    assert "not defined (no event in the truth)" in "\n".join(found.lines())
+    assert measure(nothing, nothing, LONG, LABELS).total == Counts(0, 0, 0)
+    with pytest.raises(ValueError, match="class 'cow', which is none of the model's"):
+        measure(nothing, {"a": [Event(0, 1, "cow")]}, LONG, LABELS)
+    with pytest.raises(ValueError, match="wanted the same"):
+        measure(nothing, {"b": []}, LONG, LABELS)
+
+
+def test_psds_of_scores_that_are_the_truth_and_of_none():
+    edges = np.arange(101) / 10
+    scores = {}
+    for file, events in TRUTH.items():
+        values = np.zeros((100, 4), np.float32)
+        for e in events:
+            values[round(e.start * 10) : round(e.end * 10), LABELS.index(e.label)] = 1
+        scores[file] = edges, values
+    perfect = measure(TRUTH, TRUTH, LONG, LABELS, scores)
+    assert perfect.psds == pytest.approx(dict(psds1=1.0, psds2=1.0))
+    assert perfect.macro_f1 == 1.0
+    blind = {file: (edges, 1 - values) for file, (_, values) in scores.items()}
+    assert measure(FOUND, TRUTH, LONG, LABELS, blind).psds["psds1"] < 0.3
+
+
+def test_sed_eval_counts_the_same():
+    sed_eval = pytest.importorskip("sed_eval", reason="another library, to compare with")
+    rng = np.random.default_rng(0)
+    truth, found = {}, {}
+    for file in "abcdef":
+        starts = np.cumsum(rng.uniform(2, 4, 12))
+        kinds = rng.choice(LABELS[:3], 12)
+        truth[file] = [
+            Event(s, s + rng.uniform(0.3, 1.5), k) for s, k in zip(starts, kinds, strict=True)
+        ]
+        found[file] = [
+            Event(max(0, e.start + rng.normal(0, 0.15)), e.end + rng.normal(0, 0.15), e.label)
+            for e in truth[file]
+            if rng.random() < 0.8
+        ]
+    ours = measure(found, truth, dict.fromkeys(truth, 60.0), LABELS)
+    theirs = sed_eval.sound_event.EventBasedMetrics(
+        LABELS[:3], t_collar=0.2, percentage_of_length=event_metrics.OFFSET_SHARE
+    )
+
+    def listed(file, events):
+        names = ("event_onset", "event_offset", "event_label")
+        return [
+            dict(zip(names, (*e[:2], str(e.label)), strict=True), file=file) for e in events[file]
+        ]
+
+    for file in truth:
+        theirs.evaluate(listed(file, truth), listed(file, found))
+    for name in LABELS[:3]:
+        scores = theirs.results_class_wise_metrics()[name]["f_measure"]
+        assert ours.counts[name].f1 == pytest.approx(scores["f_measure"])
+    overall = theirs.results_overall_metrics()["f_measure"]["f_measure"]
+    assert ours.total.f1 == pytest.approx(overall)

@@ -1,0 +1,119 @@
+"""`ssl-audio events`: formats and where they go, settings of classes, truth, files that cannot be read."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from encoders import drawn
+
+from ssl_audio.config import build
+from ssl_audio.data import annotations
+from ssl_audio.eval import events
+from ssl_audio.inference.classifier import Classifier
+from ssl_audio.storage import exported
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with a model of two classes and three recordings, one of them damaged."""
+    made = tmp_path_factory.mktemp("events")
+    frames = dict(kind="event_entries:Events", samples=10_480, frames=8, hop=1280, centre=760.0,
+                  classes=2, names=("owl", "wren"))  # fmt: skip
+    config = dict(
+        objective=dict(
+            kind="frame_tagging",
+            frontend=dict(kind="fbank", bins=16, frames=64),
+            tokenizer=dict(kind="patchify", width=4, patch=(16, 8), stride=(16, 8)),
+            encoder=dict(kind="identity"),
+            head=dict(kind="classify:Frames", classes=2),
+        ),
+        data=dict(entries=dict(audio=frames)),
+    )
+    objective = build(config["objective"], "objectives")
+    exported.write(
+        made / "model", drawn(objective, Classifier(objective, {}, config).blank()), config
+    )
+    rng = np.random.default_rng(0)
+    for name in ("a/x.wav", "b/x.wav", "b/y.wav"):
+        path = made / "sounds" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, rng.normal(0, 0.1, RATE), RATE)
+    (made / "sounds/b/y.wav").write_bytes(b"RIFF")
+    return made
+
+
+def run(folder, *more):
+    paths = [str(folder / "sounds")]
+    events.main(["--checkpoint", str(folder / "model"), "--max-bad-share", "0.5", *more, *paths])
+
+
+def test_a_table_of_all_and_a_file_for_each(folder, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    run(folder, "--output", str(out), "--threshold", "0", "--class", "wren:threshold=1,low=1")
+    said = capsys.readouterr().out
+    assert "out.csv: 2 events in 2 recordings; 1 of 3 skipped" in said and "y.wav" in said
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [(r["start"], r["end"], r["label"]) for r in rows] == [
+        ("0.000000", "1.000000", "owl")
+    ] * 2
+    table = annotations.read(out)
+    assert sorted(table) == [str(folder / "sounds/a/x.wav"), str(folder / "sounds/b/x.wav")]
+    run(folder, "--output", str(tmp_path / "tables"), "--format", "raven", "--threshold", "0")
+    files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.txt"))
+    assert files == ["tables/a/x.selections.txt", "tables/b/x.selections.txt"]
+    found = annotations.of_recording(tmp_path / files[0])
+    assert [e[:3] for e in found] == [(0.0, 1.0, "owl"), (0.0, 1.0, "wren")] and found[
+        0
+    ].high == 8000
+
+
+def test_settings_of_classes_and_what_is_refused(folder, tmp_path):
+    table = tmp_path / "classes.csv"
+    table.write_text("label,threshold,min-gap\nowl,0.9,\nwren,,0.25\n")
+    assert dict(events._of_table(str(table))) == {
+        "owl": {"threshold": 0.9},
+        "wren": {"min_gap": 0.25},
+    }
+    assert events._of_option("a:b:low=0.1,min-length=2") == ("a:b", {"low": 0.1, "min_length": 2.0})
+    for text in ("owl", "owl:treshold=1", "owl:low=x"):
+        with pytest.raises(ValueError, match="wanted NAME:SETTING=NUMBER"):
+            events._of_option(text)
+    for more, said in (
+        (
+            ["--output", str(tmp_path / "o.csv"), "--class", "emu:low=0"],
+            "no such class; it has owl, wren",
+        ),
+        (
+            ["--output", str(tmp_path / "o.selections.txt")],
+            "there are 3: give a folder, and --format raven",
+        ),
+        (["--output", str(tmp_path / "o")], "wanted a name that ends in .csv"),
+        (["--output", str(tmp_path / "o.csv"), "--format", "raven"], "its ending means csv"),
+        (["--output", str(tmp_path), "--format", "csv"], "a table is one file"),
+        (["--output", str(tmp_path / "o.csv"), "--window", "1", "--hop", "2"], "up to the window"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run(folder, *more)
+    with pytest.raises(SystemExit):
+        events.main(["--checkpoint", "x", "sounds"])
+
+
+def test_the_truth(folder, tmp_path, capsys, caplog):
+    pytest.importorskip("sed_scores_eval", reason="extra events")
+    truth = tmp_path / "truth.csv"
+    # By the name of the file where the path is another; two recordings have the name x.wav.
+    truth.write_text(
+        f"path,start,end,label\n{folder}/sounds/a/x.wav,0,1,owl\nelsewhere/z.wav,0,1,owl\n"
+    )
+    report = tmp_path / "metrics.json"
+    run(folder, "--truth", str(truth), "--threshold", "0", "--metrics", str(report))
+    said = capsys.readouterr().out
+    assert "as mean of the 1 of 2 classes that occur" in said
+    found = json.loads(report.read_text())
+    assert (found["right"], found["wrong"], found["missed"], found["f1_macro"]) == (1, 1, 0, 1.0)
+    assert "1 of its 2 recordings were not given" in caplog.text
+    assert "2 of 3 recordings are not in it" in caplog.text
