@@ -101,7 +101,9 @@ def probe(encoder, tmp_path_factory):
 
 def test_it_is_the_encoder_too(probe, encoder):
     clip = SOURCE[2]["audio"]
-    assert np.array_equal(probe.embed(clip, RATE, pool="stats"), encoder.embed(clip, RATE, pool="stats"))
+    assert np.array_equal(
+        probe.embed(clip, RATE, pool="stats"), encoder.embed(clip, RATE, pool="stats")
+    )
     assert np.array_equal(probe.frames(clip, RATE)[1], encoder.frames(clip, RATE)[1])
     assert (probe.rate, probe.window, probe.rows) == (RATE, encoder.window, encoder.rows)
     assert "ProbeClassifier" in repr(probe)
@@ -129,7 +131,7 @@ def test_scores_of_windows_are_those_of_the_windows_as_clips(probe):
 
 def test_the_predictor_logits_agrees_on_clips_of_the_training_length(probe, encoder):
     clip = SOURCE[1]["audio"][: encoder._samples(encoder._most)]
-    (_, row), = probe.rows_of([clip])
+    ((_, row),) = probe.rows_of([clip])
     np.testing.assert_allclose(probe.predict("logits", clip, RATE), row.logits, atol=1e-4)
 
 
@@ -157,7 +159,14 @@ def test_what_cannot_be_kept_is_refused_before_the_work(tmp_path):
 
 def test_evaluate_saves_the_probe_of_the_chosen_options(encoder, tmp_path):
     encoders.save(encoder, tmp_path / "run", 1)
-    arguments = ["--checkpoint", str(tmp_path / "run"), "--set", "synthetic", "--features", "encoder"]
+    arguments = [
+        "--checkpoint",
+        str(tmp_path / "run"),
+        "--set",
+        "synthetic",
+        "--features",
+        "encoder",
+    ]
     kept = tmp_path / "kept"
     records = evaluate.main([*arguments, "--layer", "best", "--pool", "rows", "--save", str(kept)])
     assert [r["classifier"] for r in records] == ["linear"] * 6
