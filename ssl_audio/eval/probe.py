@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.eval.base import standardise
+from ssl_audio.eval.base import Fitted, standardise, statistics
 
 DIRECTIONS = 64  # principal directions in which the curvature is known beforehand
 
@@ -28,13 +28,38 @@ class Probe:
 
     def predict(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
         """Return labels [choices, n] of all rows of x [n, p], learned from the rows `train` [n]."""
+        z, labels, _, fits = self._fits(x, y, train, len(self.choices))
+        return np.stack([labels[np.argmax(z @ w + b, axis=1)] for w, b in fits])
+
+    def fit(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, best: int) -> Fitted:
+        """Return the regression that `predict` uses for choice number `best`, as a head."""
+        _, labels, basis, fits = self._fits(x, y, train, best + 1)
+        *_, (w, b) = fits
+        w = (w if basis is None else basis @ w) / np.float32(np.sqrt(x.shape[1]))
+        centre, gain = statistics(x[train])
+        return linear(w, b[0], centre, gain, labels)
+
+    def _fits(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, count: int):
+        """Return the rows [n, q], the labels, what leads from q features to p, and the first fits."""
         z = standardise(x, train) / np.float32(np.sqrt(x.shape[1]))
+        basis = None
         if z.shape[1] > 2 * train.sum():
             # The weights lie in the span of the training rows, so coordinates in it are enough.
-            z = z @ np.linalg.qr(z[train].T)[0]
+            basis = np.linalg.qr(z[train].T)[0]
+            z = z @ basis
         labels, known = np.unique(y[train], return_inverse=True)
-        fits = logistic_path(z[train], known, self.choices, self.iterations)
-        return np.stack([labels[np.argmax(z @ w + b, axis=1)] for w, b in fits])
+        fits = logistic_path(z[train], known, self.choices[:count], self.iterations)
+        return z, labels, basis, fits
+
+
+def linear(
+    w: np.ndarray, b: np.ndarray, centre: np.ndarray, gain: np.ndarray, labels: np.ndarray
+) -> Fitted:
+    """Return weights [p, C] and biases [C] on standardised features as a head."""
+    head = dict(kind="classify:Classifier", classes=len(labels), pool="mean", eps=None)
+    dense = {"kernel": np.asarray(w, np.float32), "bias": np.asarray(b, np.float32)}
+    params = dict(head={"linear": {"dense": dense}}, centre=centre, gain=gain)
+    return Fitted(head, params, labels)
 
 
 def logistic_path(
