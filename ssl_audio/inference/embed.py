@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
     source = Paths(tuple(args.paths), encoder.rate, args.channels)
     ids = [source.meta(i)["id"] for i in range(len(source))]
     names = ("layer", "pool", "frames", "batch_size", "channels", "pad")
-    settings = {"checkpoint": _digest(encoder), **{name: getattr(args, name) for name in names}}
+    settings = {"checkpoint": digest(encoder), **{name: getattr(args, name) for name in names}}
     if args.part or args.merge:
         listed = hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]
         whole = {**settings, "files": len(ids), "list": listed}
@@ -320,7 +320,7 @@ def _possible(path: pathlib.Path | Remote) -> pathlib.Path | Remote:
     return path
 
 
-def _digest(encoder: Encoder) -> str:
+def digest(encoder: Any) -> str:
     """Return what differs between checkpoints, wherever they lie."""
     import jax
 
