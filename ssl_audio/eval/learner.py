@@ -6,6 +6,7 @@ Used by the page of `ssl-audio label`, and by scripts: docs/few-shot.md.
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,10 @@ from ssl_audio.eval.base import statistics
 
 HOWS = ("uncertain", "highest", "random")
 STRENGTH = 10.0  # inverse strength of the penalty; with so few labels nothing can be chosen
-START = 10  # so many labels are of clips at random, since nothing is known that could be doubted
+START = 20  # so many labels are of typical clips: little is known that could be doubted
+NEAREST = 10  # neighbours that tell how typical a clip is
+MOST = 200  # groups
+LOOKED_AT = 2000  # vectors that typical ones are chosen from, drawn at random
 POOL = 5  # times as many candidates as are asked for, one of which is taken from each group of them
 LIKENESS = 0.98  # cosine from which on two clips count as the same, of the highest
 
@@ -72,7 +76,9 @@ class Learner:
 
     def scores(self) -> np.ndarray:
         """Return the probabilities of the classes for all vectors [N, C]; with one class they are 1."""
-        if self._scores is None:
+        if self._scores is None and not self.labels:
+            self._scores = np.zeros((len(self), 0), np.float32)
+        elif self._scores is None:
             w, b = self._fit()
             self._scores = probe.softmax(self._x @ w + b)[0]
         return self._scores
@@ -82,9 +88,10 @@ class Learner:
 
         Args:
           count: how many.
-          how: "uncertain": the most probable two classes are nearly equally so, and no two are alike.
-            Without two classes and some labels: at random. "highest": those that are most probably
-            `label`, of nearly equal ones one. "random": any.
+          how: "uncertain": the most probable two classes are nearly equally so, and no two are alike;
+            before there are 20 labels and two classes, what is typical of all and like nothing that has a
+            label. "highest": those that are most probably `label`, of nearly equal ones one. "random":
+            any.
           label: of "highest".
 
         Raises:
@@ -100,12 +107,15 @@ class Learner:
         if how == "highest":
             order = np.argsort(-self.scores()[free, self.classes.index(str(label))], kind="stable")
             return self._unlike(free[order], count)
-        if how == "random" or len(self.labels) < START or len(self.classes) < 2:
+        if how == "random":
             return [int(i) for i in self._random.choice(free, count, replace=False)]
+        if len(self.labels) < START or len(self.classes) < 2:
+            return self._typical(free, count)
         best = np.partition(self.scores()[free], -2, axis=1)
         doubt = 1 - (best[:, -1] - best[:, -2])
-        order = np.argsort(-doubt, kind="stable")[: POOL * count]
-        return self._one_of_each(free[order], doubt[order], count)
+        order = np.argsort(-doubt, kind="stable")[: max(LOOKED_AT, count)]
+        some = self._unlike(free[order], POOL * count)
+        return self._one_of_each(np.array(some), doubt[np.searchsorted(free, some)], count)
 
     def save(
         self,
@@ -149,8 +159,8 @@ class Learner:
                 self._fitted = np.zeros((width, len(names)), np.float32), np.zeros((1, len(names)))
                 return self._fitted
             number = {name: k for k, name in enumerate(names)}
-            rows = np.array(list(self.labels))
-            y = np.array([number[name] for name in self.labels.values()])
+            rows = np.array(sorted(self.labels))  # in whatever order they were given
+            y = np.array([number[self.labels[int(i)]] for i in rows])
             x, basis = self._x[rows], None
             with threadpool_limits(1, "blas"):
                 if width > 2 * len(rows):
@@ -161,21 +171,40 @@ class Learner:
                 self._fitted = w if basis is None else basis @ w, b
         return self._fitted
 
+    def _typical(self, free: np.ndarray, count: int) -> list[int]:
+        """Return rows without a label from the densest places of the largest groups that have none.
+
+        TypiClust (Hacohen et al. 2022, arXiv:2202.02794): as many groups as there will be labels.
+        """
+        known, some = sorted(self.labels), self._random.permutation(free)[: max(LOOKED_AT, count)]
+        if count >= len(some):
+            return [int(i) for i in some]
+        x = self._x[np.concatenate([some, known]).astype(int)]
+        of = _groups(x, min(len(x), count + len(known), MOST), None)
+        own, taken = of[: len(some)], np.bincount(of[len(some) :], minlength=len(x))
+        sizes = np.bincount(own, minlength=len(x))
+        chosen: list[int] = []
+        for group in sorted(np.unique(own), key=lambda k: (taken[k], -sizes[k]))[:count]:
+            members = np.flatnonzero(own == group)
+            near = np.sort(_apart(x[members]), axis=1)[:, : NEAREST + 1].mean(axis=1)
+            chosen.append(int(some[members[np.argmin(near)]]))
+        more = [int(i) for i in some if int(i) not in chosen]  # with fewer groups
+        return (chosen + more)[:count]
+
     def _one_of_each(self, rows: np.ndarray, doubt: np.ndarray, count: int) -> list[int]:
         """Return the row nearest to the centre of each of `count` groups of rows (k-means, weighted)."""
-        from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits
-
         x = self._x[rows]
         if count >= len(rows):
             return [int(i) for i in rows]
-        with threadpool_limits(1):
-            found = KMeans(count, n_init=1, random_state=0).fit(x, sample_weight=doubt + 1e-6)
-        away = np.linalg.norm(x - found.cluster_centers_[found.labels_], axis=1)
-        first = [int(rows[found.labels_ == k][np.argmin(away[found.labels_ == k])])
-                 for k in range(count) if np.any(found.labels_ == k)]  # fmt: skip
-        more = [int(i) for i in rows if int(i) not in first]  # where vectors are the same
-        return (first + more)[:count]
+        weight = doubt + 1e-6
+        of, chosen = _groups(x, count, weight), list[int]()
+        for group in np.unique(of):
+            members = np.flatnonzero(of == group)
+            centre = np.average(x[members], axis=0, weights=weight[members])
+            nearest = np.argmin(np.linalg.norm(x[members] - centre, axis=1))
+            chosen.append(int(rows[members[nearest]]))
+        more = [int(i) for i in rows if int(i) not in chosen]  # where vectors are the same
+        return (chosen + more)[:count]
 
     def _unlike(self, rows: np.ndarray, count: int) -> list[int]:
         """Return the first rows that are not nearly equal to one before; if too few, the others too."""
@@ -188,6 +217,22 @@ class Learner:
             near = self._x[chosen] @ self._x[i] / (size[chosen] * size[i])
             (skipped if np.any(near > LIKENESS) else chosen).append(i)
         return (chosen + skipped)[:count]
+
+
+def _groups(x: np.ndarray, count: int, weight: np.ndarray | None) -> np.ndarray:
+    """Return the number of each row's group [n], of at most `count`, by k-means."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer different rows than groups
+        return KMeans(count, n_init=1, random_state=0).fit_predict(x, sample_weight=weight)
+
+
+def _apart(x: np.ndarray) -> np.ndarray:
+    """Return the distances between rows [n, n]."""
+    squares = np.sum(x**2, axis=1)
+    return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * x @ x.T, 0))
 
 
 def _read_as(settings: Mapping[str, Any] | None) -> dict[str, Any]:
