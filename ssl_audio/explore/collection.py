@@ -11,12 +11,16 @@ import os
 import pathlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ssl_audio.data.decode import decode, printable
 from ssl_audio.storage import opened, written
+
+if TYPE_CHECKING:
+    from ssl_audio.inference.index import Index
+    from ssl_audio.inference.segments import Segments
 
 TABLES = (".parquet", ".npz")
 FILES = ("path", "id", "ids")  # columns that may name the files, the first that is there
@@ -40,6 +44,7 @@ class Collection:
       vectors: [N, D], unit length, float32.
       checkpoint: of the model that made them; None: not known.
       trust: packages whose classes its config may name.
+      index: what the rows come from; None: a table.
     """
 
     place: pathlib.Path
@@ -47,6 +52,7 @@ class Collection:
     vectors: np.ndarray
     checkpoint: str | None = None
     trust: tuple[str, ...] = ()
+    index: Index | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "_lock", threading.Lock())
@@ -71,26 +77,40 @@ class Collection:
         return [(i, float(scores[i])) for i in best(scores, top)]
 
     @functools.cached_property
-    def model(self) -> Any:
-        """The model that made the vectors.
+    def model(self) -> Segments:
+        """What makes vectors to ask with.
 
         Raises:
-          ValueError: it is not known, cannot be opened, or has vectors of another size.
+          ValueError: the model is not known, is another by now, or cannot be opened.
         """
-        if self.checkpoint is None:
-            raise ValueError(
-                f"{self.place.name} does not say which model made it: start with --checkpoint RUN "
-                "to search by words or by a file."
-            )
+        from ssl_audio.inference import search, segments
         from ssl_audio.inference.load import load
 
-        return load(self.checkpoint, trust=self.trust)
+        if self.checkpoint is None:
+            raise ValueError(self.lacks_sound)
+        if self.index is not None:
+            return search.open_model(self.index, self.trust, self.checkpoint)
+        return segments.of(load(self.checkpoint, trust=self.trust), "mean")
 
     @property
-    def takes_words(self) -> bool:
-        """Whether the model has a text tower; opens it."""
-        with self._lock:  # type: ignore[attr-defined]
-            return "embed_text" in self.model.offers
+    def lacks_sound(self) -> str:
+        """Why files cannot be searched by; "": they can."""
+        if self.checkpoint is not None:
+            return ""
+        return (
+            f"{self.place.name} does not say which model made it: --checkpoint RUN names it, to search by a "
+            "file. More like this works without."
+        )
+
+    @property
+    def lacks_words(self) -> str:
+        """Why words cannot be searched by; "": they can."""
+        if self.index is not None and self.index.words:
+            return ""
+        return (
+            "No search by words: that takes an index of an audio-text model such as CLAP, and this one is of "
+            "sound alone. Drop a file here, or use More like this."
+        )
 
     def of_words(self, text: str) -> np.ndarray:
         """Return the unit vector [D] of a text.
@@ -98,14 +118,10 @@ class Collection:
         Raises:
           ValueError: the model knows no words.
         """
+        if self.lacks_words:
+            raise ValueError(self.lacks_words)
         with self._lock:  # type: ignore[attr-defined]
-            model = self.model
-            if "embed_text" not in model.offers:
-                raise ValueError(
-                    "The model of this index knows sound alone, no words: a search by words takes an index "
-                    "of an audio-text model such as CLAP. Drop a sound here, or use More like this."
-                )
-            return self._checked(model.embed_text(text))
+            return self._checked(self.model.text(text))
 
     def of_sound(self, content: bytes) -> np.ndarray:
         """Return the unit vector [D] of a file's content.
@@ -113,13 +129,11 @@ class Collection:
         Raises:
           ValueError: it cannot be decoded.
         """
+        if self.lacks_sound:
+            raise ValueError(self.lacks_sound)
         with self._lock:  # type: ignore[attr-defined]
             model = self.model
-            joint = "embed_audio" in model.offers
-            encoder = model if joint else model.encoder
-            audio = decode(content, encoder.rate)
-            embed = encoder.embed_audio if joint else encoder.embed
-            return self._checked(embed(audio, encoder.rate))
+            return self._checked(model.sound(decode(content, model.rate), model.rate))
 
     def _checked(self, vector: np.ndarray) -> np.ndarray:
         if vector.shape != self.vectors.shape[1:]:
@@ -144,13 +158,17 @@ def read(
     Raises:
       ValueError: it is none of these, damaged, or empty; a run without an index.
     """
-    path = pathlib.Path(place).expanduser().absolute()
+    path, index = pathlib.Path(place).expanduser().absolute(), None
     if path.suffix in TABLES and path.is_file():
         rows, vectors = _table(path)
     elif path.is_dir():
-        path, checkpoint, rows, vectors = _index(path, checkpoint)
+        index = _index(path)
+        path, checkpoint = index.folder, checkpoint or index.checkpoint
+        rows, vectors = [Row(*row) for row in index.rows], index.vectors
     else:
-        there = "neither an index nor a table .parquet or .npz" if path.exists() else "nothing there"
+        there = (
+            "neither an index nor a table .parquet or .npz" if path.exists() else "nothing there"
+        )
         raise ValueError(
             f"{place}: {there}. Make an index: ssl-audio search index --checkpoint RUN --index DIR FOLDER"
         )
@@ -160,7 +178,7 @@ def read(
     if not np.isfinite(vectors).all():
         bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise opened.error(place, f"a vector that is not finite (row {bad})", "finite numbers")
-    return Collection(path, rows, vectors, checkpoint, tuple(trust))
+    return Collection(path, rows, vectors, checkpoint, tuple(trust), index)
 
 
 def best(scores: np.ndarray, top: int) -> list[int]:
@@ -185,21 +203,20 @@ def key(
     return path, round(start or 0.0, 3), None if end is None else round(end, 3)
 
 
-def _index(
-    path: pathlib.Path, checkpoint: str | None
-) -> tuple[pathlib.Path, str, list[Row], np.ndarray]:
-    from ssl_audio.inference import search
+def _index(path: pathlib.Path) -> Index:
+    from ssl_audio.inference.index import NAME, OLD_ROWS, Index
 
-    if not (path / search.ROWS).is_file() and written.is_run(path):
-        if not (path / "index" / search.ROWS).is_file():
+    def holds_one(folder: pathlib.Path) -> bool:
+        return (folder / NAME).is_file() or (folder / OLD_ROWS).is_file()
+
+    if not holds_one(path) and written.is_run(path):
+        if not holds_one(path / "index"):
             raise ValueError(
                 f"{path}: a run, and no index in it yet. Make one of the sounds that you want to see: "
                 f"ssl-audio search index --checkpoint {path} --index {path / 'index'} FOLDER"
             )
         path = path / "index"
-    index = search.Index(path)
-    vectors = index._vectors.reconstruct_n(0, len(index))
-    return path, checkpoint or index.checkpoint, [Row(*row) for row in index._rows], vectors
+    return Index(path)
 
 
 def _table(path: pathlib.Path) -> tuple[list[Row], np.ndarray]:

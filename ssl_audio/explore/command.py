@@ -85,7 +85,7 @@ def serve(args: argparse.Namespace, learner: Any = None) -> None:
             page = server.Page(shown, given, drawn, made, learner and learner(shown.vectors))
             token = secrets.token_urlsafe(24)
             url = f"http://{HOST}:{listening.getsockname()[1]}/{token}/"
-            drawn.start()
+            drawn.start(made.warm)
             print(f"{shown.place}: {len(shown):,} rows. Open {url} (Ctrl-C ends)", flush=True)
             if not args.no_browser:
                 _open(url)

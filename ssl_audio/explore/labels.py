@@ -108,14 +108,16 @@ class Labels:
         return self.version
 
     def _read(self) -> Iterator[tables.Row]:
-        if not self.path.read_bytes().strip() or len(self._lines()) < 2:
+        if self.path.read_bytes().count(b"\n") < 2 and len(self._lines()) < 2:  # no row yet
             return
         for row in tables.read(self.path, need=("path", "label")):
             if row.get("label"):
                 yield row
 
     def _lines(self) -> list[list[str]]:
-        return list(csv.reader(io.StringIO(self.path.read_text("utf-8-sig"), newline="")))
+        content = self.path.read_bytes()
+        text = opened.text(self.path, "a table of labels") if content.strip() else ""
+        return list(csv.reader(io.StringIO(text, newline="")))
 
     def _number(self, row: tables.Row) -> int | None:
         # What has no time stands for whole files.

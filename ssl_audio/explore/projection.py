@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import logging
 import pathlib
 import threading
@@ -58,18 +59,25 @@ class Projection:
         if kind == "umap":
             _umap()
 
-    def start(self) -> threading.Thread:
-        """Read what was kept, or begin to compute."""
-        thread = threading.Thread(target=self._run, name="map", daemon=True)
+    def start(self, before: Callable[[], None] = lambda: None) -> threading.Thread:
+        """Read what was kept, or begin to compute, in a thread; what is to come before that does."""
+
+        def run() -> None:
+            before()
+            self.run()
+
+        thread = threading.Thread(target=run, name="map", daemon=True)
         thread.start()
         return thread
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Read what was kept, or compute and keep it."""
         try:
             digest = _digest(self._vectors, self._kind)
             kept = _kept(self._path, digest, len(self._vectors))
             if kept is None:
-                made = compute(self._vectors, self._kind, self._say, self._show)
+                with _one_core():
+                    made = compute(self._vectors, self._kind, self._say, self._show)
                 self._keep(made, digest)
                 self._show(made)
             else:
@@ -152,7 +160,6 @@ def _by_tsne(reduced: np.ndarray, say: Say) -> np.ndarray:
     rng = np.random.default_rng(0)
     landmarks = np.sort(rng.permutation(len(reduced))[:LANDMARKS])
     some = reduced[landmarks]
-    # Steps come in two stretches, that the page can say how far it is: the second goes on from the first.
     say(f"t-SNE of {len(some):,} rows", 0.15)
     how = dict(perplexity=min(30.0, (len(some) - 1) / 3), random_state=0, max_iter=500)
     found = TSNE(2, init="pca", **how).fit_transform(some)  # type: ignore[arg-type]
@@ -182,6 +189,13 @@ def _by_umap(reduced: np.ndarray, say: Say) -> np.ndarray:
     return _umap()(n_components=2, random_state=0).fit_transform(reduced)
 
 
+def _one_core() -> Any:
+    """Leave the other cores to searches and pictures; two threads of t-SNE on a busy machine wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1)
+
+
 def _umap() -> Any:
     try:
         from umap import UMAP
@@ -206,7 +220,7 @@ def _digest(vectors: np.ndarray, kind: str) -> str:
 def _kept(path: pathlib.Path, digest: str, rows: int) -> Map | None:
     """Return the map in a file, if it is of these vectors; one that is damaged is made again."""
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
             if str(found["digest"]) != digest:
                 return None
             points, clusters = found["points"], found["clusters"]

@@ -116,22 +116,9 @@ class Page:
             "labels": printable(self.labels.path),
             "learner": self.learner is not None,
             "folders": self._folders is not None,
+            "lacks_words": self.collection.lacks_words,
+            "lacks_sound": self.collection.lacks_sound,
         }
-
-    def words(self, request: Request) -> Any:
-        """Return whether words can be searched by; opens the model."""
-        del request
-        try:
-            if self.collection.takes_words:
-                return {"words": True, "sound": True, "why": ""}
-            return {
-                "words": False,
-                "sound": True,
-                "why": "The model of this index knows sound alone: drop a file, or use More like this. "
-                "Searching by words takes an index of an audio-text model such as CLAP.",
-            }
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
-            return {"words": False, "sound": False, "why": _short(error)}
 
     def hits(self, found: list[tuple[int, float]]) -> list[dict[str, Any]]:
         """Return rows as the page lists them."""
@@ -341,7 +328,6 @@ def app(page: Page, token: str) -> ASGIApp:
     at = f"/{token}"
     routes = [
         Route(f"{at}/api/about", get(page.about)),
-        Route(f"{at}/api/words", get(page.words)),
         Route(f"{at}/api/row/{{row}}", get(page.row)),
         Route(f"{at}/api/map", get(page.map_state)),
         Route(f"{at}/api/points", get(page.points)),

@@ -23,6 +23,7 @@ RATE = 44_100  # Hz, of what is played
 TOP = 16_000  # Hz, of what is shown
 SECONDS = 60.0  # of a row that are played and shown, at most
 FILES = 600  # kept at the same time
+BOX = (0.105, 0.15, 0.765, 0.8)  # of the axes in a picture: left, bottom, width, height, as in page/hits.js
 THEMES = {"light": ("#1b1f24", "#ffffff"), "dark": ("#e6e9ee", "#171b21")}  # text, background
 
 
@@ -31,7 +32,7 @@ class Sounds:
 
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="ssl_audio-explore-")
-        self._making = threading.Lock()  # matplotlib draws one picture at a time
+        self._drawing = threading.Lock()  # one picture at a time: sounds are not to wait
 
     def close(self) -> None:
         """Remove the files."""
@@ -43,7 +44,7 @@ class Sounds:
         Raises:
           DecodeError: the file is gone or cannot be read.
         """
-        return self._made(row, ".wav", lambda audio, path: _write_wav(audio, path))
+        return self._made(row, ".wav", _write_wav)
 
     def png(self, row: Row, theme: str) -> pathlib.Path:
         """Return a PNG of the mel spectrogram (s, Hz, dB) of a row.
@@ -51,7 +52,19 @@ class Sounds:
         Raises:
           DecodeError: as `wav`.
         """
-        return self._made(row, f".{theme}.png", lambda audio, path: _draw(audio, path, theme))
+
+        def draw(audio: np.ndarray, path: pathlib.Path) -> None:
+            with self._drawing:
+                _draw(audio, path, theme)
+
+        return self._made(row, f".{theme}.png", draw)
+
+    def warm(self) -> None:
+        """Draw a picture of noise: what draws takes seconds to import."""
+        noise = np.random.default_rng(0).normal(0, 0.1, RATE // 2).astype(np.float32)
+        path = pathlib.Path(self._folder.name) / ".first.partial"
+        with self._drawing:
+            _draw(noise, path, "light")
 
     def _made(
         self, row: Row, ending: str, make: Callable[[np.ndarray, pathlib.Path], None]
@@ -64,15 +77,14 @@ class Sounds:
             version = None  # `decode` says what is wrong
         name = hashlib.sha256(repr((row, version)).encode()).hexdigest()[:24]
         path = folder / f"{name}{ending}"
-        with self._making:
-            if not path.exists():
-                end = row.start + SECONDS if row.end is None else min(row.end, row.start + SECONDS)
-                audio = decode(row.path, RATE, row.start, end)
-                with atomic.path(path) as partial:
-                    make(audio, partial)
-                kept = sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime_ns)
-                for old in kept[:-FILES]:
-                    old.unlink()
+        if not path.exists():
+            end = row.start + SECONDS if row.end is None else min(row.end, row.start + SECONDS)
+            audio = decode(row.path, RATE, row.start, end)
+            with atomic.path(path, f".{threading.get_ident()}") as partial:
+                make(audio, partial)
+            kept = sorted(folder.glob("*.???"), key=os.path.getmtime)
+            for old in kept[:-FILES]:
+                old.unlink(missing_ok=True)
         return path
 
 
@@ -85,9 +97,9 @@ def _draw(audio: np.ndarray, path: pathlib.Path, theme: str) -> None:
     import librosa
     import librosa.display
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import MaxNLocator
 
-    hop = max(256, 2 ** int(np.log2(max(1, len(audio) / 600))))  # about 600 columns
+    hop = max(256, 2 ** int(np.log2(max(1, len(audio) / 300))))  # some 400 columns
     size = max(2048, 2 * hop)
     power = librosa.feature.melspectrogram(
         y=np.pad(audio, (0, max(0, size - len(audio)))), sr=RATE, n_fft=size, hop_length=hop,
@@ -96,22 +108,23 @@ def _draw(audio: np.ndarray, path: pathlib.Path, theme: str) -> None:
     level = librosa.power_to_db(power, ref=1.0, amin=1e-10)
     text, back = THEMES[theme]
     figure = Figure(figsize=(4.4, 1.75), dpi=160, facecolor=back)
-    axes = figure.add_axes((0.115, 0.235, 0.735, 0.7))
+    axes = figure.add_axes(BOX)
     top = float(level.max())
     image = librosa.display.specshow(
         level, sr=RATE, hop_length=hop, n_fft=size, fmax=TOP, x_axis="s", y_axis="mel", ax=axes,
         cmap="magma", vmin=max(top - 80, -100.0), vmax=max(top, -99.0),
     )  # fmt: skip
-    bar = figure.colorbar(image, cax=figure.add_axes((0.87, 0.235, 0.018, 0.7)))
-    axes.set_xlabel("s", labelpad=1)
-    axes.set_ylabel("Hz", labelpad=1)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda hz, _: f"{hz / 1000:g}k" if hz >= 1000 else f"{hz:g}"))
-    axes.set_yticks([512, 2048, 8192])
-    bar.ax.set_title("dB", fontsize=7, color=text, pad=3)
+    left, bottom, width, height = BOX
+    place = (left + width + 0.012, bottom, 0.016, height)
+    bar = figure.colorbar(image, cax=figure.add_axes(place), ticks=MaxNLocator(4))
+    axes.set(xlabel="", ylabel="")
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.set_yticks([500, 2000, 8000], ["500", "2k", "8k"])
+    units = {"s": (left + width, 0.03, "right"), "Hz": (0.01, 0.93, "left"), "dB": (0.99, 0.93, "right")}
+    for unit, (x, y, side) in units.items():
+        figure.text(x, y, unit, ha=side, va="center" if y > 0.5 else "bottom", color=text, fontsize=9)
     for some in (axes, bar.ax):
-        some.tick_params(colors=text, labelsize=7, length=2, pad=2)
-        some.xaxis.label.set(color=text, fontsize=7)
-        some.yaxis.label.set(color=text, fontsize=7)
+        some.tick_params(colors=text, labelsize=9, length=2, pad=2)
         for side in some.spines.values():
             side.set_visible(False)
     bar.outline.set_visible(False)

@@ -1,13 +1,39 @@
 // The list of found sounds: pictures, player, selection.
 import { reason } from "./api.js";
 
-const EDGES = [0.115, 0.85];  // where the picture's time axis begins and ends, as shares of its width
+const EDGES = [0.105, 0.87];  // where the picture's time axis begins and ends, as shares of its width: see sounds.py
 const seconds = (s) => (s >= 60 ? `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}` : `${s.toFixed(1)}`);
+
+// Pictures are asked for when they come near the view, two at a time: the server draws one after the other, and
+// a sound or a search must not wait behind all of them.
+class Pictures {
+  constructor() {
+    this.waiting = []; this.running = 0;
+    this.observer = new IntersectionObserver((seen) => {
+      for (const { target, isIntersecting } of seen) if (isIntersecting) { this.observer.unobserve(target); this.waiting.push(target); }
+      this.next();
+    }, { rootMargin: "300px" });
+  }
+  clear() { this.observer.disconnect(); this.waiting = []; }
+  add(img) { this.observer.observe(img); }
+  next() {
+    while (this.running < 2 && this.waiting.length) {
+      const img = this.waiting.shift();
+      if (!img.isConnected) continue;
+      this.running++;
+      const over = () => { this.running--; this.next(); };
+      img.addEventListener("load", over, { once: true });
+      img.addEventListener("error", over, { once: true });
+      img.src = img.dataset.src;
+    }
+  }
+}
 
 export class Hits {
   // like(hit): the user wants more like it. selected(hit): it is the selected one now.
   constructor(list, template, { like, selected }) {
     Object.assign(this, { list, template, like, selected, hits: [], items: [], now: -1, auto: false });
+    this.pictures = new Pictures();
     this.audio = new Audio();
     this.audio.preload = "none";
     this.playing = -1;
@@ -20,7 +46,7 @@ export class Hits {
   get current() { return this.hits[this.now]; }
 
   show(hits, { keep = false } = {}) {
-    if (!keep) { this.stop(); this.list.replaceChildren(); this.items = []; this.hits = []; this.now = -1; }
+    if (!keep) { this.stop(); this.pictures.clear(); this.list.replaceChildren(); this.items = []; this.hits = []; this.now = -1; }
     for (const hit of hits.slice(this.hits.length)) {
       this.hits.push(hit);
       const item = this.template.content.firstElementChild.cloneNode(true), number = this.hits.length - 1;
@@ -50,7 +76,8 @@ export class Hits {
     const img = item.querySelector("img"), path = `picture/${hit.row}.${this.dark.matches ? "dark" : "light"}.png`;
     img.onerror = async () => this.fault(item, await reason(path));
     img.onload = () => item.querySelector(".picture").classList.remove("gone");
-    img.src = path;
+    img.dataset.src = path;
+    this.pictures.add(img);
   }
   fault(item, said) {
     item.querySelector(".picture").classList.add("gone");

@@ -238,14 +238,12 @@ addEventListener("keydown", (e) => {
 // ---- begin
 
 async function begin() {
-  const first = random();
-  watchMap();
   try {
     about = await get("about");
   } catch (error) { return say(error.message, true); }
   document.title = `${about.name}: sounds`;
   $("name").textContent = about.name;
-  $("about").textContent = `${about.rows.toLocaleString("en")} stretches of ${about.files.toLocaleString("en")} files`;
+  $("about").textContent = `${about.rows.toLocaleString("en")} segments of ${about.files.toLocaleString("en")} files`;
   $("about").title = about.place;
   const ways = [["label", "by label"], ["cluster", "by cluster"]];
   if (about.folders) ways.unshift(["folder", "by folder"]);
@@ -253,16 +251,13 @@ async function begin() {
   $("colour").replaceChildren(...ways.map(([value, text]) => new Option(text, value)));
   $("colour").value = about.folders ? "folder" : "cluster";
   $("learner").hidden = !about.learner;
-  await labels.refresh();
-  colourSoon();
-  await first;
-  try {
-    const words = await get("words");
-    $("words").disabled = !words.words;
-    $("words").placeholder = words.words ? "Search by words" : "No search by words";
-    $("words").title = words.why;
-    $("file").disabled = !words.sound;
-    if (!words.words) say(words.why);
-  } catch (error) { say(error.message, true); }
+  $("words").disabled = $("go").disabled = Boolean(about.lacks_words);
+  $("words").placeholder = about.lacks_words ? "No search by words" : "Search by words";
+  $("words").title = about.lacks_words;
+  $("file").disabled = Boolean(about.lacks_sound);
+  $("by-file").classList.toggle("off", $("file").disabled);
+  watchMap();
+  await Promise.all([random(), labels.refresh()]);
+  if (about.lacks_words) say(about.lacks_words);
 }
 begin();

@@ -124,7 +124,7 @@ export class SoundMap {
         if (x < r || y < r || x >= w - r || y >= h - r) continue;
         const value = !shown ? dim : colour >= 0 ? table[colour] : rest;
         for (let dy = -r; dy <= r; dy++) {
-          const half = r < 2 ? r : Math.round(Math.sqrt(r * r - dy * dy)), at = (y + dy) * w + x;
+          const half = r < 2 ? r : Math.floor(Math.sqrt(r * r + r - dy * dy)), at = (y + dy) * w + x;
           for (let q = at - half; q <= at + half; q++) pixels[q] = value;
         }
       }
