@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl_audio.data.names import natural
 from ssl_audio.eval import probe
-from ssl_audio.eval.base import statistics
+from ssl_audio.eval.base import Fitted, statistics
 
 HOWS = ("uncertain", "highest", "random")
 STRENGTH = 10.0  # inverse strength of the penalty; with so few labels nothing can be chosen
@@ -32,12 +32,13 @@ class Learner:
     Args:
       vectors: [N, D], of an index or of `Encoder.embed`.
       seed: of what is drawn.
+      start: so many labels are asked for in typical places, before doubt counts.
 
     Attributes:
       labels: number of a vector → its label, any text.
     """
 
-    def __init__(self, vectors: np.ndarray, *, seed: int = 0):
+    def __init__(self, vectors: np.ndarray, *, seed: int = 0, start: int = START):
         if np.ndim(vectors) != 2 or not len(vectors):
             raise ValueError(f"vectors: got shape {np.shape(vectors)}, wanted [N, D], N above 0.")
         x = np.asarray(vectors, np.float32)
@@ -45,6 +46,7 @@ class Learner:
             raise ValueError("vectors: NaN or infinite values.")
         self._centre, self._gain = statistics(x)
         self._x = (x - self._centre) * (self._gain / np.float32(math.sqrt(x.shape[1])))
+        self._start = start
         self._random = np.random.default_rng(seed)
         self._fitted: tuple[np.ndarray, np.ndarray] | None = None
         self._scores: np.ndarray | None = None
@@ -109,13 +111,27 @@ class Learner:
             return self._unlike(free[order], count)
         if how == "random":
             return [int(i) for i in self._random.choice(free, count, replace=False)]
-        if len(self.labels) < START or len(self.classes) < 2:
+        if len(self.labels) < self._start or len(self.classes) < 2:
             return self._typical(free, count)
         best = np.partition(self.scores()[free], -2, axis=1)
         doubt = 1 - (best[:, -1] - best[:, -2])
         order = np.argsort(-doubt, kind="stable")[: max(LOOKED_AT, count)]
         some = self._unlike(free[order], POOL * count)
         return self._one_of_each(np.array(some), doubt[np.searchsorted(free, some)], count)
+
+    def head(self) -> Fitted:
+        """Return the probe as it is now; it reads vectors as they were given.
+
+        Raises:
+          ValueError: fewer than two classes.
+        """
+        if len(self.classes) < 2:
+            got = ", ".join(self.classes) or "none"
+            raise ValueError(f"classes: got {got}, wanted two: label some more.")
+        w, b = self._fit()
+        w = w / np.float32(math.sqrt(len(w)))
+        labels = np.arange(len(self.classes))
+        return probe.linear(w, b[0], self._centre, self._gain, labels)
 
     def save(
         self,
@@ -138,13 +154,7 @@ class Learner:
         """
         from ssl_audio.eval import saved
 
-        if len(self.classes) < 2:
-            got = ", ".join(self.classes) or "none"
-            raise ValueError(f"save: classes: got {got}, wanted two: label some more.")
-        w, b = self._fit()
-        w = w / np.float32(math.sqrt(len(w)))
-        labels = np.arange(len(self.classes))
-        fitted = probe.linear(w, b[0], self._centre, self._gain, labels)
+        fitted = self.head()
         how = _read_as(settings)
         about = {"labels": len(self.labels), **(about or {})}
         return saved.write(folder, model, fitted, self.classes, how, about)
