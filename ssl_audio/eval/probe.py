@@ -89,7 +89,7 @@ def logistic_path(
     _, size, directions = randomized_svd(x, count, **quick)
     w, b = np.zeros((width, classes), np.float32), np.zeros((1, classes), np.float32)
     for choice in choices:
-        p = _softmax(x @ w + b)[0]
+        p = softmax(x @ w + b)[0]
         curvature = float(np.mean(p * (1 - p)))  # per clip, class and squared length
         scale = (1 / np.sqrt(1 / choice + curvature * size**2)).astype(np.float32)
         bias_scale = np.float32(1 / np.sqrt(1 / choice + curvature * rows))
@@ -104,7 +104,7 @@ def logistic_path(
 
         def loss(v, scale=scale, bias_scale=bias_scale, choice=choice):
             w, b = natural(v)
-            p, logp = _softmax(x @ w + b)
+            p, logp = softmax(x @ w + b)
             total = np.vdot(w, w) / (2 * choice) - np.sum(hot * logp, dtype=np.float64)
             slope = x.T @ (p - hot) + w / np.float32(choice)
             bias_slope = bias_scale * np.sum(p - hot, axis=0, keepdims=True)
@@ -118,7 +118,7 @@ def logistic_path(
         yield w, b
 
 
-def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities [n, C] and their logarithms."""
     logits = logits - logits.max(axis=1, keepdims=True)
     e = np.exp(logits)

@@ -6,11 +6,13 @@ import json
 import encoders
 import numpy as np
 import pytest
+import soundfile
 
 import ssl_audio
 from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.eval import base, evaluate, features, saved
 from ssl_audio.eval.knn import Knn
+from ssl_audio.eval.learner import Learner
 from ssl_audio.eval.probe import Probe
 from ssl_audio.eval.trained import classifiers
 from ssl_audio.inference.classifier import Classifier
@@ -101,7 +103,9 @@ def probe(encoder, tmp_path_factory):
 
 def test_it_is_the_encoder_too(probe, encoder):
     clip = SOURCE[2]["audio"]
-    assert np.array_equal(probe.embed(clip, RATE, pool="stats"), encoder.embed(clip, RATE, pool="stats"))
+    assert np.array_equal(
+        probe.embed(clip, RATE, pool="stats"), encoder.embed(clip, RATE, pool="stats")
+    )
     assert np.array_equal(probe.frames(clip, RATE)[1], encoder.frames(clip, RATE)[1])
     assert (probe.rate, probe.window, probe.rows) == (RATE, encoder.window, encoder.rows)
     assert "ProbeClassifier" in repr(probe)
@@ -129,7 +133,7 @@ def test_scores_of_windows_are_those_of_the_windows_as_clips(probe):
 
 def test_the_predictor_logits_agrees_on_clips_of_the_training_length(probe, encoder):
     clip = SOURCE[1]["audio"][: encoder._samples(encoder._most)]
-    (_, row), = probe.rows_of([clip])
+    ((_, row),) = probe.rows_of([clip])
     np.testing.assert_allclose(probe.predict("logits", clip, RATE), row.logits, atol=1e-4)
 
 
@@ -157,14 +161,54 @@ def test_what_cannot_be_kept_is_refused_before_the_work(tmp_path):
 
 def test_evaluate_saves_the_probe_of_the_chosen_options(encoder, tmp_path):
     encoders.save(encoder, tmp_path / "run", 1)
-    arguments = ["--checkpoint", str(tmp_path / "run"), "--set", "synthetic", "--features", "encoder"]
-    kept = tmp_path / "kept"
-    records = evaluate.main([*arguments, "--layer", "best", "--pool", "rows", "--save", str(kept)])
+    rng, kept = np.random.default_rng(0), tmp_path / "kept"
+    for i in range(16):
+        tone = np.sin(2 * np.pi * (300 if i % 2 else 2500) * np.arange(3200) / RATE)
+        path = tmp_path / "sounds" / ("low" if i % 2 else "high") / f"{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.3 * tone + 0.01 * rng.standard_normal(3200), RATE)
+    records = evaluate.main(
+        [
+            "--checkpoint",
+            str(tmp_path / "run"),
+            "--set",
+            "folder",
+            "--root",
+            str(tmp_path / "sounds"),
+        ]
+        + ["--features", "encoder", "--layer", "best", "--pool", "rows", "--save", str(kept)]
+    )
     assert [r["classifier"] for r in records] == ["linear"] * 6
     config = json.loads((kept / "config.json").read_text())
     about, options = config["probe"], config["objective"]
-    assert about["accuracy"] == records[-1]["accuracy"] and about["set"] == "synthetic"
-    assert about["clips"] == about["clips"] and options["pool"] == "rows"
-    assert options["layer"] in (0, 1, -1) and about["choice"] in Probe().choices
+    assert about["accuracy"] == records[-1]["accuracy"] == 1.0 and about["set"] == "sounds"
+    assert about["clips"] == 16 and about["choice"] in Probe().choices
+    assert options["pool"] == "rows" and options["layer"] in (0, 1, -1)
     model = ssl_audio.load(kept)
-    assert set(model.labels) == set(Synthetic().info.labels)
+    assert model.labels == ("high", "low")
+    found = model.scores(np.sin(2 * np.pi * 300 * np.arange(3200) / RATE) * 0.3, RATE)
+    assert found.values[0, 1] > 0.5
+
+
+def test_a_saved_probe_of_a_tower_without_patches(tmp_path):
+    """What the tower pools of a window is the feature; the whole model is kept."""
+    model = ssl_audio.load(encoders.audio_text(tmp_path / "joint", "cnn"))
+    rng = np.random.default_rng(0)
+    clips = [0.1 * rng.standard_normal(9000).astype(np.float32) for _ in range(6)]
+    x = model.encoder.embed(clips, model.rate)
+    y = np.arange(6) % 2
+    fitted = Probe(choices=(10.0,)).fit(x, y, np.ones(6, bool), 0)
+    how = saved.reading(model.encoder, "pooled", -1, "mean", x)
+    saved.write(tmp_path / "probe", model, fitted, ["a", "b"], how, {})
+    found = ssl_audio.load(tmp_path / "probe")
+    for i, (_, row) in enumerate(sorted(found.rows_of(clips), key=lambda r: r[0])):
+        np.testing.assert_allclose(row.logits, found.decide(x[i]), atol=1e-5)
+
+    vectors = model.embed_audio(clips, model.rate)
+    learner = Learner(vectors)
+    for i in range(6):
+        learner.set(i, "ab"[y[i]])
+    learner.save(tmp_path / "words", model, dict(pool=None, layer=None, window=None))
+    words = ssl_audio.load(tmp_path / "words")
+    scores = np.concatenate([words.scores(clip, model.rate).values for clip in clips])
+    np.testing.assert_allclose(scores, learner.scores(), atol=1e-5)
