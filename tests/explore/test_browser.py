@@ -98,7 +98,7 @@ def opened(browser, url, width=1400, scheme="light", wrong=()):
     assert not [text for text in errors if not any(some in text for some in wrong)]
 
 
-def until(page, expression, seconds=60):
+def until(page, expression, seconds=180):
     """Wait until an expression holds; `wait_for_function` would need `eval`, which the page forbids."""
     deadline = time.monotonic() + seconds
     while not page.evaluate(expression):
@@ -126,7 +126,9 @@ def lines(folder):
 def keep(page, name):
     if to := os.environ.get("SSL_AUDIO_SCREENSHOTS"):
         pathlib.Path(to).mkdir(exist_ok=True)
-        page.wait_for_timeout(6000)  # pictures and map
+        page.evaluate("scrollTo(0, 0)")
+        until(page, "document.getElementById('progress').hidden")
+        until(page, "[...document.images].slice(0, 4).every((img) => img.naturalWidth)")
         page.screenshot(path=f"{to}/{name}.png")
 
 

@@ -1,4 +1,4 @@
-"""The page's server: who is let in, what is found, played, drawn, labelled and said when something is wrong."""
+"""The page's server: who is let in, what is found, played, drawn, labelled, and said on errors."""
 
 import io
 import json
@@ -60,7 +60,7 @@ def test_only_this_machine_with_the_token_is_let_in(page):
 
     assert status(at) == 200 and status(at, "localhost") == status(at, "[::1]:80") == 200
     assert status(f"{at}api/about", x_token=TOKEN) == 200
-    # No token, a wrong one, one in the address only; other names of this machine (DNS rebinding); other sites.
+    # No token, a wrong one, one in the address only; other names of this machine; other sites.
     for path in ("/", "/api/about", "/a-tokem/", "/main.js", "//", f"/x{at}", "/é/"):
         assert status(path) == 403, path
     assert status(f"{at}api/about") == status(f"{at}api/about", x_token="a-tokem") == 403
