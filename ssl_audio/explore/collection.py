@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ssl_audio.inference.index import Index
     from ssl_audio.inference.segments import Segments
 
+MANY = 200_000  # rows from which on the index itself is asked, which may have a faster way
 TABLES = (".parquet", ".npz")
 FILES = ("path", "id", "ids")  # columns that may name the files, the first that is there
 
@@ -73,6 +74,9 @@ class Collection:
 
     def like(self, vector: np.ndarray, top: int) -> list[tuple[int, float]]:
         """Return the rows most similar to a unit vector [D], best first, with their cosine similarity."""
+        if self.index is not None and len(self) > MANY:
+            numbers, scores = self.index.nearest(vector, min(top, len(self)))
+            return list(zip(numbers.tolist(), scores.tolist(), strict=True))
         scores = self.vectors @ np.asarray(vector, np.float32)
         return [(i, float(scores[i])) for i in best(scores, top)]
 
@@ -253,9 +257,7 @@ def _parquet(path: pathlib.Path) -> dict[str, Any]:
         names = pyarrow.parquet.read_schema(path).names
         names = [name for name in names if name in (*FILES, "start", "end", "embedding")]
         table = pyarrow.parquet.read_table(path, columns=names)
-    found: dict[str, Any] = {
-        name: table[name].to_pylist() for name in names if name != "embedding"
-    }
+    found: dict[str, Any] = {name: table[name].to_pylist() for name in names if name != "embedding"}
     if "embedding" in names and len(table):
         values = table["embedding"].combine_chunks()
         flat = values.flatten().to_numpy(zero_copy_only=False)

@@ -28,10 +28,12 @@ HOST = "127.0.0.1"
 def parser(verb: str = "explore", doc: str | None = __doc__) -> argparse.ArgumentParser:
     """Return the parser of `ssl-audio explore`."""
     made = startup.parser(verb, doc)
-    made.add_argument("place", metavar="INDEX", help="an index, a run's workdir, or a table of embed")
+    made.add_argument(
+        "place", metavar="INDEX", help="an index, a run's workdir, or a table of embed"
+    )
     made.add_argument(
         "--labels", metavar="FILE.csv",
-        help="where labels are read from and written to; default: labels.csv in the index, or beside the table",
+        help="where labels are read and written; default: labels.csv in the index or beside the table",
     )  # fmt: skip
     made.add_argument(
         "--checkpoint", metavar="RUN",
@@ -117,6 +119,8 @@ def _listen(port: int) -> socket.socket:
 def _open(url: str) -> None:
     windows = sys.platform in ("darwin", "win32")
     if not (windows or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        log.info("no display here: open that address in a browser (from afar: ssh -L PORT:%s:PORT)", HOST)
+        log.info(
+            "no display here: open that address in a browser (from afar: ssh -L PORT:%s:PORT)", HOST
+        )
     elif not webbrowser.open(url):
         log.info("no browser could be started: open that address yourself")

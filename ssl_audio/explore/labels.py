@@ -80,8 +80,9 @@ class Labels:
                     before = self.of.get(number)
                     if before == label:
                         return before
-                    if before is None:
-                        self._append(dict(zip(COLUMNS, (path, _time(start), _time(end), label))))
+                    if before is None and label is not None:
+                        cells = (path, _time(start), _time(end), label)
+                        self._append(dict(zip(COLUMNS, cells, strict=True)))
                     else:
                         self._rewrite(number, label)
             except OSError as error:

@@ -147,7 +147,8 @@ def _clusters(reduced: np.ndarray) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans
 
     count = int(min(CLUSTERS, max(1, np.sqrt(len(reduced) / 2))))
-    made = MiniBatchKMeans(count, random_state=0, n_init=3, batch_size=2048, max_iter=20)
+    how: Any = {"n_init": 3, "batch_size": 2048, "max_iter": 20}
+    made = MiniBatchKMeans(count, random_state=0, **how)
     few = reduced[np.random.default_rng(0).permutation(len(reduced))[:20_000]]
     found = made.fit(few).predict(reduced)
     order = np.argsort(-np.bincount(found, minlength=count))  # number 0 is the largest
@@ -190,7 +191,7 @@ def _by_umap(reduced: np.ndarray, say: Say) -> np.ndarray:
 
 
 def _one_core() -> Any:
-    """Leave the other cores to searches and pictures; two threads of t-SNE on a busy machine wait for each other."""
+    """Leave other cores to searches and pictures; on a busy machine threads of t-SNE wait for each other."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=1)

@@ -40,7 +40,12 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "same-origin",
 }
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 
 
 class Guard:
@@ -53,7 +58,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str):
         self.app, self.token = app, token
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
         if scope["type"] != "http":  # start and end of the server
             return await self.app(scope, receive, send)
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -67,7 +72,9 @@ class Guard:
             refusal = _error(403, f"Host {host!r}: wanted 127.0.0.1 or localhost.")
             return await refusal(scope, receive, send)
         if not good:
-            refusal = _error(403, "The token is missing or wrong: open the address that was printed.")
+            refusal = _error(
+                403, "The token is missing or wrong: open the address that was printed."
+            )
             return await refusal(scope, receive, send)
 
         async def guarded(message: Message) -> None:

@@ -23,7 +23,12 @@ RATE = 44_100  # Hz, of what is played
 TOP = 16_000  # Hz, of what is shown
 SECONDS = 60.0  # of a row that are played and shown, at most
 FILES = 600  # kept at the same time
-BOX = (0.105, 0.15, 0.765, 0.8)  # of the axes in a picture: left, bottom, width, height, as in page/hits.js
+BOX = (
+    0.105,
+    0.15,
+    0.765,
+    0.8,
+)  # of the axes in a picture: left, bottom, width, height, as in page/hits.js
 THEMES = {"light": ("#1b1f24", "#ffffff"), "dark": ("#e6e9ee", "#171b21")}  # text, background
 
 
@@ -120,9 +125,15 @@ def _draw(audio: np.ndarray, path: pathlib.Path, theme: str) -> None:
     axes.set(xlabel="", ylabel="")
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_yticks([500, 2000, 8000], ["500", "2k", "8k"])
-    units = {"s": (left + width, 0.03, "right"), "Hz": (0.01, 0.93, "left"), "dB": (0.99, 0.93, "right")}
+    units = {
+        "s": (left + width, 0.03, "right"),
+        "Hz": (0.01, 0.93, "left"),
+        "dB": (0.99, 0.93, "right"),
+    }
     for unit, (x, y, side) in units.items():
-        figure.text(x, y, unit, ha=side, va="center" if y > 0.5 else "bottom", color=text, fontsize=9)
+        figure.text(
+            x, y, unit, ha=side, va="center" if y > 0.5 else "bottom", color=text, fontsize=9
+        )
     for some in (axes, bar.ax):
         some.tick_params(colors=text, labelsize=9, length=2, pad=2)
         for side in some.spines.values():

@@ -174,14 +174,17 @@ function showClasses() {
     ? `${total} labelled${labels.others ? `, ${labels.others} of other sounds` : ""}; saved in ${about.labels ?? ""}`
     : "Type the name of a class and press Enter: the selected sound gets it. Then number keys.";
   const select = $("of-class"), chosen = select.value;
-  select.replaceChildren(new Option("any class", ""), ...labels.classes.map((name) => new Option(name, name)));
+  select.replaceChildren(...labels.classes.map((name) => new Option(name, name)));
   if (labels.classes.includes(chosen)) select.value = chosen;
+  $("highest").disabled = !labels.classes.length;
 }
 // Label the selected sound and go on to the next.
 function give(label) {
   if (!hits.current) return;
   const last = hits.now === hits.hits.length - 1;
   labels.set(hits.current.row, label);
+  // The last of those that were to be labelled: the classifier has learned, and asks for the next ones.
+  if (label !== null && last && asked.again) return labels.queue.then(asked.again);
   if (label !== null && !last) hits.select(hits.now + 1, { focus: !document.activeElement?.closest("#new-class") });
 }
 function undo() {
@@ -203,11 +206,14 @@ $("export").addEventListener("click", (e) => {
   if (!Object.keys(labels.of).length && !labels.others) { e.preventDefault(); say("No labels yet: choose a sound and press a number key.", true); }
 });
 for (const button of document.querySelectorAll("#learner [data-how]")) {
-  button.addEventListener("click", () => {
-    const how = button.dataset.how, label = how === "highest" ? $("of-class").value || null : null;
-    const said = { uncertain: "Least certain", highest: `Most likely ${label ?? "of any class"}`, random: "Random, not labelled yet" }[how];
-    show(said, (top) => post("next", { how, label, top }));
-  });
+  button.addEventListener("click", () => labelNext(button.dataset.how));
+}
+function labelNext(how) {
+  const label = how === "highest" ? $("of-class").value : null;
+  const said = { uncertain: "Least certain", highest: `Most likely ${label}`, random: "Random, not labelled yet" }[how];
+  const done = show(said, (top) => post("next", { how, label, top }), 12);
+  asked.again = () => labelNext(how);
+  return done;
 }
 
 // ---- keys
@@ -257,7 +263,7 @@ async function begin() {
   $("file").disabled = Boolean(about.lacks_sound);
   $("by-file").classList.toggle("off", $("file").disabled);
   watchMap();
-  await Promise.all([random(), labels.refresh()]);
+  await Promise.all([about.learner ? labelNext("uncertain") : random(), labels.refresh()]);
   if (about.lacks_words) say(about.lacks_words);
 }
 begin();

@@ -133,7 +133,7 @@ export class SoundMap {
     c.lineWidth = 1.5 * ratio; c.strokeStyle = theme === "dark" ? "#ffffff" : "#000000";
     for (const row of this.hits) this.ring(row, 6 * ratio, ratio);
     if (this.now >= 0) { c.lineWidth = 3 * ratio; this.ring(this.now, 9 * ratio, ratio); }
-    this.took = performance.now() - began;
+    canvas.dataset.ms = (performance.now() - began).toFixed(1);  // read by experiments/explore/scale.py
     if (count && !performance.getEntriesByName("map-painted").length) performance.mark("map-painted");
   }
   ring(row, radius, ratio) {
