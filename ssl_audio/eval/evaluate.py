@@ -161,7 +161,8 @@ def evaluate(
                 if save is not None and kind == FEATURES[0]:
                     train = split.training
                     number, best = search.choose(train)
-                    fitted = classifier.fit(x[:, number], y, train, best)
+                    kept: Any = classifier
+                    fitted = kept.fit(x[:, number], y, train, best)
                     how = saved.reading(
                         encoder, view, layers[number] if view != "layers" else FINAL, pool, x
                     )

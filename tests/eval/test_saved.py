@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import encoders
 import numpy as np
@@ -15,8 +16,7 @@ from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.learner import Learner
 from ssl_audio.eval.probe import Probe
 from ssl_audio.eval.trained import classifiers
-from ssl_audio.inference.classifier import Classifier
-from ssl_audio.inference.probe import filled
+from ssl_audio.inference.probe import ProbeClassifier, filled
 
 RATE = 16_000
 SIZE = 36
@@ -72,8 +72,9 @@ def test_a_saved_probe_gives_the_logits_it_was_trained_to_give(name, encoder, tm
     saved.write(tmp_path / "probe", encoder, fitted, SOURCE.info.labels, how, dict(accuracy=0.5))
 
     model = ssl_audio.load(tmp_path / "probe")
-    assert isinstance(model, Classifier) and not model.several
+    assert isinstance(model, ssl_audio.Classifier) and not model.several
     assert model.labels == tuple(SOURCE.info.labels[y] for y in fitted.labels)
+    assert isinstance(model, ProbeClassifier)
     found = np.stack([model.decide(some) for some in x])
     clips = [SOURCE[i]["audio"] for i in range(SIZE)]
     rows = dict(model.rows_of(clips))
@@ -144,7 +145,7 @@ def test_tokens_are_filled_up_with_nothing():
 
 
 def test_what_cannot_be_kept_is_refused_before_the_work(tmp_path):
-    good = dict(kinds=["encoder"], classifiers={"linear": Probe()}, shots=0)
+    good: Any = dict(kinds=["encoder"], classifiers={"linear": Probe()}, shots=0)
     for wrong, said in (
         (dict(shots=3), "not with shots"),
         (dict(kinds=["random"]), "on 'encoder' is saved"),
