@@ -17,7 +17,9 @@ from ssl_audio.eval import probe
 from ssl_audio.eval.base import Fitted, statistics
 
 HOWS = ("uncertain", "highest", "random")
-STRENGTH = 100.0  # inverse strength of the penalty: of 0.5 to 200 the best at 10 to 50 labels of digits
+STRENGTH = (
+    100.0  # inverse strength of the penalty: of 0.5 to 200 the best at 10 to 50 labels of digits
+)
 START = 20  # so many labels are of typical clips: little is known that could be doubted
 NEAREST = 10  # neighbours that tell how typical a clip is
 MOST = 200  # groups
@@ -153,12 +155,12 @@ class Learner:
         Raises:
           ValueError: fewer than two classes; vectors of another length than the model's.
         """
-        from ssl_audio.eval import saved
+        from ssl_audio.eval import save_probe
 
         fitted = self.head()
         how = _read_as(settings)
         about = {"labels": len(self.labels), **(about or {})}
-        return saved.write(folder, model, fitted, self.classes, how, about)
+        return save_probe.write(folder, model, fitted, self.classes, how, about)
 
     def _fit(self) -> tuple[np.ndarray, np.ndarray]:
         """Return weights [D, C] and biases [1, C] for the vectors as they are kept."""
