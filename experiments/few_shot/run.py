@@ -51,6 +51,16 @@ def uncertain(learner, count):
     return learner.next(count)
 
 
+def half(learner, count):
+    """Return what the learner asks for and rows at random, half and half."""
+    asked = learner.next(count - count // 2)
+    free = np.setdiff1d(learner.next(len(learner), "random"), asked)
+    return [
+        *asked,
+        *map(int, np.random.default_rng(len(learner.labels)).permutation(free)[: count // 2]),
+    ]
+
+
 def anything(learner, count):
     """Return rows at random."""
     return learner.next(count, "random")
@@ -62,6 +72,7 @@ RULES = {
     "uncertain": (START, uncertain),
     "typical only": (LABELS, uncertain),
     "10 typical, then uncertain": (10, uncertain),
+    "20 half typical, half random, then uncertain": (START, after(START, half, uncertain)),
     "20 random, then uncertain": (0, after(START, anything, uncertain)),
     "5 random, then smallest margin": (0, after(5, anything, doubtful)),
     "5 random, then highest entropy": (0, after(5, anything, entropy)),
@@ -118,8 +129,8 @@ def data(args, encoder):
         "encoder, stats": features.encoded(encoder, [-1], "stats"),
         "log-mel statistics": features.log_mel(encoder.rate),
     }
-    if args.set == "digits":
-        del heard["encoder, stats"]
+    if args.set == "digits":  # another set than the encoder's
+        heard = {"log-mel statistics": heard["log-mel statistics"]}
     found = {}
     for name, extract in heard.items():
         made = dict(extract(iter(clips)))
@@ -176,6 +187,7 @@ def main():
     made.add_argument("--checkpoint", required=True)
     made.add_argument("--set", choices=("esc10", "digits"), default="esc10")
     made.add_argument("--root", required=True)
+    made.add_argument("--rules", help="some of them, with ';' between; default: all")
     made.add_argument("--output", default="experiments/few_shot", type=pathlib.Path)
     args = made.parse_args()
     from threadpoolctl import threadpool_limits
@@ -187,7 +199,7 @@ def main():
         with threadpool_limits(1):
             every = float(np.mean([ceiling(x, names, test) for test in tests]))
             results[feature] = dict(all=every, rules={})
-            for rule in RULES:
+            for rule in args.rules.split(";") if args.rules else RULES:
                 curves = [[curve(x, names, t, rule, seed) for t in tests] for seed in range(SEEDS)]
                 results[feature]["rules"][rule] = curves  # [seeds, folds, batches]
                 print(feature, rule, np.mean(curves, axis=(0, 1)).round(3)[1::2], flush=True)

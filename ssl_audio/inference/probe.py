@@ -172,15 +172,26 @@ class ProbeClassifier(Classifier):
         """Yield as `Classifier.rows_of`.
 
         Raises:
-          ValueError: windows of no length; `pad` is given, which is part of what the head was trained on.
+          ValueError: see `check_rows`.
+        """
+        spans, _ = self.check_rows(window, hop, pad)
+        plan = _Plan(spans, self.rate)
+        for number, x in self._extract(plan.cut(clips)):
+            yield from plan.add(number, self.decide(x))
+
+    def check_rows(
+        self, window: float | None, hop: float | None, pad: str | None
+    ) -> tuple[tuple[int, int] | None, str]:
+        """Return window and hop in samples (None: whole clips), and how clips end.
+
+        Raises:
+          ValueError: windows of no length; another `pad` than the head was trained with.
         """
         if pad not in (None, self.fill):
             raise ValueError(
                 f"pad: got {pad!r}, wanted {self.fill!r}: the probe was trained on clips that end so."
             )
-        plan = _Plan(self._spans(window, hop), self.rate)
-        for number, x in self._extract(plan.cut(clips)):
-            yield from plan.add(number, self.decide(x))
+        return self._spans(window, hop), self.fill
 
     def _extract(self, clips: Iterable[Clip]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, features) of clips in any order."""
