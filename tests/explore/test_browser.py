@@ -17,7 +17,7 @@ import time
 
 import pytest
 import soundfile
-from conftest import RATE, sound
+from pages import RATE, sound
 
 pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE
+from pages import RATE
 
 pytest.importorskip("starlette", reason="the extra `explore` is not installed")
 from starlette.testclient import TestClient

@@ -179,8 +179,9 @@ function showClasses() {
   $("undo").disabled = !labels.done.length;
   const total = Object.keys(labels.of).length;
   $("saved").textContent = total || labels.others
-    ? `${total} labelled${labels.others ? `, ${labels.others} of other sounds` : ""}; saved in ${about.labels ?? ""}`
+    ? `${total} labelled${labels.others ? `, ${labels.others} of other sounds` : ""}; saved in ${(about.labels ?? "").split("/").pop()}`
     : "Type the name of a class and press Enter: the selected sound gets it. Then number keys.";
+  $("saved").title = about.labels ?? "";
   const select = $("of-class"), chosen = select.value;
   select.replaceChildren(...labels.classes.map((name) => new Option(name, name)));
   if (labels.classes.includes(chosen)) select.value = chosen;
