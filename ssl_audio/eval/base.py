@@ -29,7 +29,7 @@ class Classifier(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A head that a classifier has trained, for `eval.saved`.
+    """A head that a classifier has trained, for `eval.save_probe`.
 
     Attributes:
       head: its config.

@@ -93,7 +93,7 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    from ssl_audio.eval import features, saved
+    from ssl_audio.eval import features, save_probe
     from ssl_audio.inference.encoder import FINAL
 
     encoder: Encoder = model.encoder
@@ -103,7 +103,7 @@ def evaluate(
     if shots and layer == "best":
         raise ValueError("shots: a few clips do not tell which layer is best; name one.")
     if save is not None:
-        saved.check(save, kinds, classifiers or {}, shots)
+        save_probe.check(save, kinds, classifiers or {}, shots)
     if classifiers is None:
         classifiers = few_shot.CLASSIFIERS if shots else {"linear": Probe(), "knn": Knn()}
     views = {name: getattr(c, "view", POOLED) for name, c in classifiers.items()}
@@ -161,13 +161,14 @@ def evaluate(
                 if save is not None and kind == FEATURES[0]:
                     train = split.training
                     number, best = search.choose(train)
-                    fitted = classifier.fit(x[:, number], y, train, best)
-                    how = saved.reading(
+                    kept: Any = classifier
+                    fitted = kept.fit(x[:, number], y, train, best)
+                    how = save_probe.reading(
                         encoder, view, layers[number] if view != "layers" else FINAL, pool, x
                     )
                     about = dict(clips=int(train.sum()), choice=classifier.choices[best])
                     names = source.info.labels or tuple(map(str, range(int(y.max()) + 1)))
-                    saved.write(save, model, fitted, names, how, mean | about)
+                    save_probe.write(save, model, fitted, names, how, mean | about)
     return records
 
 

@@ -17,7 +17,9 @@ from ssl_audio.eval import probe
 from ssl_audio.eval.base import Fitted, statistics
 
 HOWS = ("uncertain", "highest", "random")
-STRENGTH = 10.0  # inverse strength of the penalty; with so few labels nothing can be chosen
+STRENGTH = (
+    100.0  # inverse strength of the penalty: of 0.5 to 200 the best at 10 to 50 labels of digits
+)
 START = 20  # so many labels are of typical clips: little is known that could be doubted
 NEAREST = 10  # neighbours that tell how typical a clip is
 MOST = 200  # groups
@@ -46,6 +48,7 @@ class Learner:
             raise ValueError("vectors: NaN or infinite values.")
         self._centre, self._gain = statistics(x)
         self._x = (x - self._centre) * (self._gain / np.float32(math.sqrt(x.shape[1])))
+        self._size = np.maximum(np.linalg.norm(self._x, axis=1), 1e-12)
         self._start = start
         self._random = np.random.default_rng(seed)
         self._fitted: tuple[np.ndarray, np.ndarray] | None = None
@@ -152,12 +155,12 @@ class Learner:
         Raises:
           ValueError: fewer than two classes; vectors of another length than the model's.
         """
-        from ssl_audio.eval import saved
+        from ssl_audio.eval import save_probe
 
         fitted = self.head()
         how = _read_as(settings)
         about = {"labels": len(self.labels), **(about or {})}
-        return saved.write(folder, model, fitted, self.classes, how, about)
+        return save_probe.write(folder, model, fitted, self.classes, how, about)
 
     def _fit(self) -> tuple[np.ndarray, np.ndarray]:
         """Return weights [D, C] and biases [1, C] for the vectors as they are kept."""
@@ -184,12 +187,14 @@ class Learner:
     def _typical(self, free: np.ndarray, count: int) -> list[int]:
         """Return rows without a label from the densest places of the largest groups that have none.
 
-        TypiClust (Hacohen et al. 2022, arXiv:2202.02794): as many groups as there will be labels.
+        TypiClust (Hacohen et al. 2022, arXiv:2202.02794): of vectors at unit length, as many groups as there
+        will be labels.
         """
         known, some = sorted(self.labels), self._random.permutation(free)[: max(LOOKED_AT, count)]
         if count >= len(some):
             return [int(i) for i in some]
-        x = self._x[np.concatenate([some, known]).astype(int)]
+        both = np.concatenate([some, known]).astype(int)
+        x = self._x[both] / self._size[both, None]
         of = _groups(x, min(len(x), count + len(known), MOST), None)
         own, taken = of[: len(some)], np.bincount(of[len(some) :], minlength=len(x))
         sizes = np.bincount(own, minlength=len(x))
@@ -217,15 +222,14 @@ class Learner:
         return (chosen + more)[:count]
 
     def _unlike(self, rows: np.ndarray, count: int) -> list[int]:
-        """Return the first rows that are not nearly equal to one before; if too few, the others too."""
-        size = np.maximum(np.linalg.norm(self._x, axis=1), 1e-12)
-        chosen: list[int] = []
-        skipped: list[int] = []
+        """Return the first rows like none before them and none with a label; if too few, the others too."""
+        known, chosen, skipped = sorted(self.labels), list[int](), list[int]()
         for i in map(int, rows):
             if len(chosen) == count:
                 break
-            near = self._x[chosen] @ self._x[i] / (size[chosen] * size[i])
-            (skipped if np.any(near > LIKENESS) else chosen).append(i)
+            others = known + chosen
+            near = self._x[others] @ self._x[i] > LIKENESS * self._size[others] * self._size[i]
+            (skipped if np.any(near) else chosen).append(i)
         return (chosen + skipped)[:count]
 
 
@@ -236,7 +240,8 @@ def _groups(x: np.ndarray, count: int, weight: np.ndarray | None) -> np.ndarray:
 
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer different rows than groups
-        return KMeans(count, n_init=1, random_state=0).fit_predict(x, sample_weight=weight)
+        kmeans: Any = KMeans  # its stubs know n_init='auto' alone
+        return kmeans(count, n_init=1, random_state=0).fit_predict(x, sample_weight=weight)
 
 
 def _apart(x: np.ndarray) -> np.ndarray:

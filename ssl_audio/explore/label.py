@@ -6,6 +6,7 @@ PLACE: an index, or a folder of sound, of which an index is made first with --ch
 
 import argparse
 import collections
+import contextlib
 import csv
 import logging
 import pathlib
@@ -89,7 +90,8 @@ def _indexed(args: argparse.Namespace) -> None:
     how = [] if args.window is None else ["--window", str(args.window)]
     trust = [word for name in args.trust for word in ("--trust", name)]
     made = ["index", "--checkpoint", args.checkpoint, "--index", index, *how, *trust, str(place)]
-    search.run(search.parser().parse_args(made))
+    with contextlib.redirect_stdout(sys.stderr):  # the table goes to stdout
+        search.run(search.parser().parse_args(made))
     args.place = index
 
 

@@ -55,8 +55,8 @@ class Probe(Objective):
     criterion: str = "softmax"
 
     def __post_init__(self):
-        wanted = dict(view=VIEWS, reads=READS, criterion=("softmax", "sigmoid"))
-        wanted["pool"] = ("mean", "rows", "stats", "special")
+        wanted: dict[str, tuple[str, ...]] = dict(view=VIEWS, reads=READS, pool=tuple(POOLS))
+        wanted["criterion"] = ("softmax", "sigmoid")
         for name, values in wanted.items():
             if (got := getattr(self, name)) not in values:
                 raise ValueError(f"{name}: got {got!r}, wanted one of {', '.join(values)}.")
@@ -192,4 +192,4 @@ POOLS = {
 
 
 def _with(found: Encoded, x: Array) -> Encoded:
-    return found.replace(tokens=found.tokens.replace(x=x))
+    return dataclasses.replace(found, tokens=dataclasses.replace(found.tokens, x=x))

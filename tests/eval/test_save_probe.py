@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import encoders
 import numpy as np
@@ -10,13 +11,12 @@ import soundfile
 
 import ssl_audio
 from ssl_audio.data.synthetic import Synthetic
-from ssl_audio.eval import base, evaluate, features, saved
+from ssl_audio.eval import base, evaluate, features, save_probe
 from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.learner import Learner
 from ssl_audio.eval.probe import Probe
 from ssl_audio.eval.trained import classifiers
-from ssl_audio.inference.classifier import Classifier
-from ssl_audio.inference.probe import filled
+from ssl_audio.inference.probe import ProbeClassifier, filled
 
 RATE = 16_000
 SIZE = 36
@@ -69,11 +69,14 @@ def test_a_saved_probe_gives_the_logits_it_was_trained_to_give(name, encoder, tm
     fitted = classifier.fit(x, LABELS, train, best)
     if how["view"] == "tokens":
         how["columns"] = x.shape[-2]
-    saved.write(tmp_path / "probe", encoder, fitted, SOURCE.info.labels, how, dict(accuracy=0.5))
+    save_probe.write(
+        tmp_path / "probe", encoder, fitted, SOURCE.info.labels, how, dict(accuracy=0.5)
+    )
 
     model = ssl_audio.load(tmp_path / "probe")
-    assert isinstance(model, Classifier) and not model.several
+    assert isinstance(model, ssl_audio.Classifier) and not model.several
     assert model.labels == tuple(SOURCE.info.labels[y] for y in fitted.labels)
+    assert isinstance(model, ProbeClassifier)
     found = np.stack([model.decide(some) for some in x])
     clips = [SOURCE[i]["audio"] for i in range(SIZE)]
     rows = dict(model.rows_of(clips))
@@ -97,7 +100,7 @@ def probe(encoder, tmp_path_factory):
     x, classifier = learned(encoder, "linear", dict(layer=-1, pool="mean"))
     fitted = classifier.fit(x, LABELS, np.ones(SIZE, bool), 0)
     folder = tmp_path_factory.mktemp("kept") / "probe"
-    saved.write(folder, encoder, fitted, SOURCE.info.labels, dict(pool="mean"), {})
+    save_probe.write(folder, encoder, fitted, SOURCE.info.labels, dict(pool="mean"), {})
     return ssl_audio.load(folder)
 
 
@@ -144,7 +147,7 @@ def test_tokens_are_filled_up_with_nothing():
 
 
 def test_what_cannot_be_kept_is_refused_before_the_work(tmp_path):
-    good = dict(kinds=["encoder"], classifiers={"linear": Probe()}, shots=0)
+    good: Any = dict(kinds=["encoder"], classifiers={"linear": Probe()}, shots=0)
     for wrong, said in (
         (dict(shots=3), "not with shots"),
         (dict(kinds=["random"]), "on 'encoder' is saved"),
@@ -152,11 +155,11 @@ def test_what_cannot_be_kept_is_refused_before_the_work(tmp_path):
         (dict(classifiers={"knn": Knn()}), "keeps its training clips"),
     ):
         with pytest.raises(ValueError, match=said):
-            saved.check(tmp_path / "probe", **{**good, **wrong})
+            save_probe.check(tmp_path / "probe", **{**good, **wrong})
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match="workdir of a training run"):
-        saved.check(tmp_path / "run", **good)
-    saved.check(tmp_path / "probe", **good)
+        save_probe.check(tmp_path / "run", **good)
+    save_probe.check(tmp_path / "probe", **good)
 
 
 def test_evaluate_saves_the_probe_of_the_chosen_options(encoder, tmp_path):
@@ -198,8 +201,8 @@ def test_a_saved_probe_of_a_tower_without_patches(tmp_path):
     x = model.encoder.embed(clips, model.rate)
     y = np.arange(6) % 2
     fitted = Probe(choices=(10.0,)).fit(x, y, np.ones(6, bool), 0)
-    how = saved.reading(model.encoder, "pooled", -1, "mean", x)
-    saved.write(tmp_path / "probe", model, fitted, ["a", "b"], how, {})
+    how = save_probe.reading(model.encoder, "pooled", -1, "mean", x)
+    save_probe.write(tmp_path / "probe", model, fitted, ["a", "b"], how, {})
     found = ssl_audio.load(tmp_path / "probe")
     for i, (_, row) in enumerate(sorted(found.rows_of(clips), key=lambda r: r[0])):
         np.testing.assert_allclose(row.logits, found.decide(x[i]), atol=1e-5)
