@@ -3,12 +3,14 @@
 Run:  python experiments/explore/picture.py docs/explore.png       (needs `pip install playwright`)
 """
 
+import io
 import pathlib
 import sys
 import tempfile
 
 import librosa
 import numpy as np
+import PIL.Image
 import scale
 import soundfile
 
@@ -70,11 +72,16 @@ def main() -> None:
         page.wait_for_selector("#legend li")
         for row in range(0, len(WORDS) * OF_EACH, 7):
             scale.ask(url, "label", {"row": row, "label": WORDS[row // OF_EACH]})
-        page.set_viewport_size({"width": 1400, "height": 860})
-        page.keyboard.press("m")
+        page.set_viewport_size({"width": 1280, "height": 760})
+        chirp = page.locator("#hits li", has_text="chirp")
+        while not chirp.count():
+            page.click("#random")
+            page.wait_for_timeout(500)
+        chirp.first.locator(".like").click()
         page.wait_for_timeout(9000)
         page.evaluate("scrollTo(0, 0)")
-        page.screenshot(path=sys.argv[1])
+        taken = PIL.Image.open(io.BytesIO(page.screenshot()))
+        taken.convert("RGB").quantize(128).save(sys.argv[1], optimize=True)
         made.close()
         server.terminate()
         server.wait()

@@ -55,8 +55,8 @@ def folder(tmp_path_factory):
 class Server:
     """`ssl-audio explore` in a process of its own."""
 
-    def __init__(self, *arguments):
-        command = [sys.executable, "-m", "ssl_audio", "explore", *arguments, "--no-browser"]
+    def __init__(self, *arguments, verb="explore"):
+        command = [sys.executable, "-m", "ssl_audio", verb, *arguments, "--no-browser"]
         self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
@@ -70,8 +70,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*arguments):
-    server = Server(*arguments)
+def serving(*arguments, verb="explore"):
+    server = Server(*arguments, verb=verb)
     try:
         yield server
     finally:
@@ -247,6 +247,31 @@ def test_the_map(browser, folder):
         assert first.endswith(".wav")
         page.select_option("#colour", "cluster")
         until(page, "document.querySelector('#legend').textContent.includes('cluster 1')")
+
+
+def test_the_classifier_asks_and_learns(browser, folder, tmp_path):
+    index, labels = folder / "index", tmp_path / "labels.csv"
+    with serving(index, "--map", "pca", "--labels", labels, verb="label") as server:
+        with opened(browser, server.url) as page:
+            titled(page, "Least certain")
+            assert len(rows(page)) == 12 and page.is_visible("#learner")
+            names = page.locator("#hits li .file").all_text_contents()
+            for name in names:  # the last one asks for the next dozen
+                kind = name.rstrip("0123456789.wav")
+                if page.locator("#classes button", has_text=kind).count():
+                    page.locator("#classes button", has_text=kind).click()
+                else:
+                    page.fill("#class-name", kind)
+                    page.press("#class-name", "Enter")
+            until(page, "document.querySelectorAll('#hits .guess i').length === 12")
+            saved(page, "12 labelled")
+            assert len(labels.read_text().splitlines()) == 13
+            page.select_option("#of-class", index=0)
+            page.click("#highest")
+            titled(page, "Most likely")
+            page.select_option("#colour", "guess")
+            until(page, "document.querySelectorAll('#legend li').length >= 2")
+            keep(page, "learner-1400")
 
 
 def test_a_file_that_is_gone_and_a_server_that_is_gone(browser, folder, tmp_path):
