@@ -31,6 +31,7 @@ FIXED = {
     "data": "the stream of batches",
     "seed": "parameters and masks",
     "warm_start": "the parameters that the run began from",
+    "adapt": "what learns",
 }
 FREE = ("data.workers", "data.threads", "data.max_bad_share")  # but for these
 PLACE = re.compile(
