@@ -1,5 +1,8 @@
-"""Fine-tune a pretrained encoder: recipes of Gong et al. 2022 and Shams et al. 2024, and two small ones.
+"""Fine-tune a pretrained encoder: on sounds and labels of your own, or by published recipes.
 
+Own:      ssl-audio finetune --data FOLDER|TABLE.csv|SHARDS --pretrained RUN --workdir runs/mine
+          which is `train --config finetune:data=…,pretrained=RUN`; see docs/finetune.md
+Recipes of Gong et al. 2022 and Shams et al. 2024, and two small ones:
 Run:      ssl-audio train --workdir runs/esc50_fold1 \\
               --config finetune:task=esc50,root=DIR,pretrained=RUN,fold=1
 Folds:    ssl-audio folds --folds 1-5 --workdir runs/esc50 \\
@@ -15,7 +18,7 @@ from typing import Any
 from ssl_audio.config import parse_arg
 from ssl_audio.data import entries
 from ssl_audio.frontend.fbank import STATS
-from ssl_audio.presets import patch_encoders, runs
+from ssl_audio.presets import own_labels, patch_encoders, runs
 from ssl_audio.storage import written
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
@@ -82,6 +85,7 @@ TASKS["audioset2m"] = TASKS["audioset20k"] | dict(
     train=dict(segments="unbalanced_train"), epochs=5, lr=1e-5, balanced=True, average=None
 )
 TASKS["speech_commands_v1"] = TASKS["speech_commands"] | dict(classes=30)
+OWN = "validation test by share seconds steps batch max_bad_share"
 MAMBA_AUDIOSET20K = dict(
     lr=1e-4, head=3.0, batch=24, epochs=50, at=(15, 10, 0.75), average=("1ep", "12ep")
 )
@@ -89,9 +93,14 @@ MAMBA_AUDIOSET20K = dict(
 
 def get_config(arg=""):
     a = parse_arg(
-        arg, task="esc50", root="", pretrained="", scratch=False, fold=1, stride="", encoder="", size="",
-        patch="", runlocal=False, adapt="", rank=8, alpha=16.0,
+        arg, task="esc50", root="", pretrained="", scratch=False, fold=0, stride="", encoder="", size="",
+        patch="", runlocal=False, data="", validation="", test="", by="", share=0.2, seconds=0.0, steps="",
+        batch=16, max_bad_share=0.01, adapt="", rank=8, alpha=16.0,
     )  # fmt: skip
+    if a.data:
+        return own(a)
+    a.refuse(OWN, "it is for clips of your own, data=PLACE")
+    a.fold = a.fold or 1
     if a.task not in TASKS:
         raise ValueError(f"task '{a.task}': wanted one of {', '.join(TASKS)}.")
     task = dict(TASKS[a.task])
@@ -186,6 +195,22 @@ def adapted(a, config) -> None:
         raise ValueError("adapt: what is frozen must be pretrained; name pretrained=RUN.")
     config.adapt = dict(kind="lora", rank=a.rank if a.adapt == "lora" else 0, alpha=a.alpha)
     config.optim.layer_decay = 1.0  # all adapters begin at zero, near the head or far from it
+
+
+def own(a):
+    """Return the run on a user's own labelled clips."""
+    a.refuse("task root runlocal stride", "data=PLACE says what is learned")
+    if not a.pretrained:
+        a.refuse("scratch", "without pretrained=RUN the encoder is untrained anyway")
+    given = {name: getattr(a, name) for name in OWN.split() if name != "by"}
+    parts = architecture(a)
+    window = written.trained(a.pretrained).get("window", 0) if a.pretrained else 0
+    by = tuple(filter(None, a.by.split("+")))
+    config = own_labels.run(parts, data=a.data, by=by, fold=a.fold, window=window, **given)
+    if a.pretrained and not a.scratch:
+        config.warm_start = written.warm_start(a.pretrained)
+    adapted(a, config)
+    return config
 
 
 def architecture(a) -> dict[str, Any]:

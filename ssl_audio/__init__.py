@@ -30,16 +30,18 @@ from ssl_audio.versions import __version__
 
 if TYPE_CHECKING:
     from ssl_audio.inference.audio_text import AudioTextModel
+    from ssl_audio.inference.classifier import Classifier
     from ssl_audio.inference.encoder import Encoder
     from ssl_audio.inference.load import load
     from ssl_audio.inference.model import Model
     from ssl_audio.startup import tune_cpu
 
-__all__ = ["AudioTextModel", "Encoder", "Model", "__version__", "load", "tune_cpu"]
+__all__ = ["AudioTextModel", "Classifier", "Encoder", "Model", "__version__", "load", "tune_cpu"]
 
 # Name → module, imported at first use since most import JAX.
 _LAZY = {
     "AudioTextModel": "inference.audio_text",
+    "Classifier": "inference.classifier",
     "Encoder": "inference.encoder",
     "Model": "inference.model",
     "load": "inference.load",

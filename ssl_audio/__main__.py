@@ -16,6 +16,7 @@ from ssl_audio.versions import __version__
 # verb: (module, what it does)
 VERBS = {
     "train": ("train.command", "train what a config describes: pretraining, fine-tuning"),
+    "finetune": ("eval.finetune", "train a classifier of your own labels"),
     "preview": ("train.preview", "what a run will need: parameters, memory, FLOPs, collectives"),
     "stages": ("train.stages", "train stages in turn, each on results of the one before"),
     "folds": ("eval.folds", "train and test on the folds of a data set"),
@@ -34,7 +35,13 @@ VERBS = {
 }
 RENAMED = {"cluster": "kmeans", "iterate": "stages", "zero_shot": "zero-shot"}  # since 0.1
 # They gain nothing by `tune_cpu`.
-TRAINING = ("train", "stages", "folds", "bench")  # steps, long enough to start again for
+TRAINING = (
+    "train",
+    "finetune",
+    "stages",
+    "folds",
+    "bench",
+)  # steps, long enough to start again for
 AS_IS = ("configs", "preview", "search", "convert", "export", "compile-scan")
 
 

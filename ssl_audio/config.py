@@ -131,14 +131,16 @@ class Arguments(types.SimpleNamespace):
 def parse_arg(arg: str | None, **defaults: Any) -> Arguments:
     """Parse the text after the colon of `--config file.py:size=tiny,masked=300`.
 
-    A bare word switches on the boolean of that name, or else is the value of the first default.
+    A bare word switches on the boolean of that name, or else is the value of the first default. A comma
+    that belongs to a value is written as "\\,".
 
     Raises:
       ValueError: no such option, one that is given twice, or a value of another type.
     """
     values, given = dict(defaults), list[str]()
     first = next(iter(defaults), None)
-    for number, part in enumerate(filter(None, (arg or "").split(","))):
+    for number, part in enumerate(filter(None, re.split(r"(?<!\\),", arg or ""))):
+        part = part.replace("\\,", ",")
         key, equals, text = part.partition("=")
         if not equals:
             if isinstance(defaults.get(key), bool):
@@ -164,6 +166,11 @@ def parse_arg(arg: str | None, **defaults: Any) -> Arguments:
         given.append(key)
     # A switch that is off says what is so anyway.
     return Arguments((key for key in given if values[key] is not False), **values)
+
+
+def escaped(text: str) -> str:
+    """Return a value for `parse_arg` that may hold commas."""
+    return text.replace(",", "\\,")
 
 
 def duration(value: int | float | str, *, total: int, epoch: int | None = None) -> int:

@@ -101,6 +101,32 @@ def parse(
         parser.error(f"--config: {error}")
 
 
+def parse_for(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, name: str, arguments: Sequence[str]
+) -> tuple[argparse.Namespace, Any]:
+    """Parse the command line of a verb with a config of its own; return its options and the config.
+
+    Args:
+      parser: whose options of the names of `arguments` become arguments of the config.
+      argv: default: that of the program.
+      name: of the config.
+      arguments: of the config, left out where not given.
+
+    Raises:
+      SystemExit: on --help, and on a wrong command line, with a message.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    overrides = [a for a in argv if a.startswith(("--config.", "--noconfig."))]
+    args = parser.parse_args([a for a in argv if a not in overrides])
+    given = [(key, getattr(args, key)) for key in arguments]
+    text = ",".join(f"{key}={config.escaped(str(v))}" for key, v in given if v is not None)
+    try:
+        with slots.trusting(args.trust):
+            return args, load(f"{name}:{text}", overrides)
+    except ValueError as error:
+        parser.error(str(error))
+
+
 def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> Any:
     """Return the config that "NAME:ARG" or "FILE:ARG" describes.
 

@@ -52,7 +52,9 @@ Pool = Annotated[Any, Slot("heads", ("pools", "probes"))]
 Projector = Annotated[Any, Slot("heads", ("projectors", "distill"))]
 Backbone = Annotated[Any, Slot("backbones")]
 Data = Annotated[Any, Slot("data", ("pipeline",))]
-AnySource = Annotated[Any, Slot("data", ("source", "synthetic", "shards", "sets", "tfds"))]
+AnySource = Annotated[
+    Any, Slot("data", ("source", "labelled", "synthetic", "shards", "sets", "tfds"))
+]
 Compose = Annotated[Any, Slot("data", ("compose",))]
 Evaluator = Annotated[Any, Slot("eval")]
 

@@ -231,6 +231,16 @@ class Columns:
         values = [tuple(value) if isinstance(value, list) else value for value in found]
         return codes if self._rows is None else codes[self._rows["rows"]], values
 
+    def texts(self, name: str) -> Sequence[str]:
+        """Return the cells of a column of CELLS for all clips; "": none."""
+        return self._cells(name, np.arange(self.size) if self._rows is None else self._rows["rows"])
+
+    def number(self, name: str) -> np.ndarray:
+        """Return a column of NUMBERS for all clips; NaN: none."""
+        if name not in self.arrays:
+            return np.full(self.size, np.nan)
+        return self.arrays[name] if self._rows is None else self.arrays[name][self._rows["rows"]]
+
     def digest(self, rate: int, ids: Callable[["Columns", np.ndarray], Sequence[str]]) -> str:
         """Return what `digest` returns for the metadata of all clips, without making any.
 

@@ -4,9 +4,13 @@ import pathlib
 import re
 from typing import Any
 
+from ssl_audio.data.tables import JSON
+
+TABLES = (".csv", ".tsv", ".txt", *JSON)
+
 
 def source(where: str, rate: int = 16_000) -> dict[str, Any]:
-    """Return the config of a source: "synthetic", a folder of prepared shards, or one of audio files.
+    """Return the config of a source: "synthetic", a folder of prepared shards or of audio files, a table.
 
     An address as gs://bucket/folder is taken for prepared shards.
     """
@@ -16,9 +20,12 @@ def source(where: str, rate: int = 16_000) -> dict[str, Any]:
     if "://" in where:  # an object store
         return dict(kind="shards", root=where)
     path = pathlib.Path(where).expanduser()
+    if path.is_file() and path.suffix.lower() in TABLES:
+        return dict(kind="source:Manifest", path=str(path), **given)
     if not path.is_dir():
         raise ValueError(
-            f"data '{where}': wanted 'synthetic', a folder that exists, or an address as gs://…"
+            f"data '{where}': wanted 'synthetic', a folder that exists, a table ({' '.join(TABLES)}) that "
+            "exists, or an address as gs://…"
         )
     if (path / "index.json").exists():
         return dict(kind="shards", root=str(path))
@@ -29,6 +36,11 @@ def sources(where: str, rate: int = 16_000) -> dict[str, Any]:
     """Return a named source per place in "PLACE+PLACE…"; see `source`."""
     found: dict[str, Any] = {}
     for place in where.split("+"):
-        name = re.sub(r"\W", "_", pathlib.Path(place).resolve().name)
-        found[f"{name}_{len(found)}" if name in found else name] = source(place, rate)
+        known = name(place)
+        found[f"{known}_{len(found)}" if known in found else known] = source(place, rate)
     return found
+
+
+def name(where: str) -> str:
+    """Return the name of a place in a config."""
+    return re.sub(r"\W", "_", pathlib.Path(where).resolve().name)

@@ -86,6 +86,11 @@ class Shards:
         with many_objects():
             return _Index.of(checked(opened.json_file(path, WANTED), path, self.root))
 
+    @property
+    def columns(self) -> Columns:
+        """Return what is known of all clips beside their sound."""
+        return self._clips
+
     @functools.cached_property
     def _clips(self) -> Columns:
         clips = self._index.clips

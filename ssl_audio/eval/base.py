@@ -50,7 +50,8 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
     """Return what a protocol tests.
 
     Args:
-      metas: `label` and, where known, `fold` and `split` of each clip.
+      metas: `label` and, where known, `fold`, `split` and `group` of each clip. Folds that are made up
+        keep the clips of a group together.
       protocol: "folds" (or "speakers", where a fold is a speaker) leaves each fold out in turn, and
         chooses by leaving out one of the others; data without folds gets five, stratified. "split"
         (or "official") tests the split "test", and chooses by five stratified folds of the rest.
@@ -73,16 +74,18 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
             f"a probe needs two classes or more; all {len(metas)} clips are of one. In a folder, each class "
             "is a sub-folder: CLASS/clip.wav, or train/CLASS/clip.wav and test/CLASS/clip.wav."
         )
+    known = np.array([m.get("group", -1) for m in metas])
+    groups = known if (known >= 0).all() else None
     if protocol in ("official", "split"):
         test = np.array([m.get("split") == "test" for m in metas])
         if not test.any() or test.all():
             raise ValueError(f"protocol {protocol!r}: the data has no splits 'train' and 'test'.")
-        return Split({"test": test}, strata(np.where(test, -1, labels), seed))
+        return Split({"test": test}, strata(np.where(test, -1, labels), seed, groups))
     folds = np.array([m.get("fold", 0) for m in metas])
     if len(np.unique(folds)) == 1:
         if protocol == "speakers":
             raise ValueError("protocol 'speakers': the data does not say who speaks.")
-        folds = strata(labels, seed)
+        folds = strata(labels, seed, groups)
     if len(np.unique(folds)) < 3:
         raise ValueError(f"protocol {protocol!r}: wanted at least 3 folds, got {np.unique(folds)}.")
     return Split({str(f): folds == f for f in np.unique(folds)}, folds)
@@ -97,10 +100,28 @@ def untaught(labels: np.ndarray, split: Split) -> dict[str, list[int]]:
     return {fold: found for fold, found in missing.items() if found}
 
 
-def strata(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return folds 1 to 5 [n] that share out each label evenly, at random."""
+def strata(labels: np.ndarray, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return folds 1 to 5 [n] that share out each label evenly, at random.
+
+    Args:
+      labels: [n].
+      seed: of the chance.
+      groups: [n], whose clips are in one fold: large ones are shared out first, each to the fold that has
+        the fewest clips of its labels.
+    """
     rng = np.random.default_rng(seed)
     folds = np.zeros(len(labels), int)
+    if groups is not None and len(np.unique(groups)) < len(groups):
+        kinds, y = np.unique(labels, return_inverse=True)
+        names, g = np.unique(groups, return_inverse=True)
+        per, have = np.zeros((len(names), len(kinds))), np.zeros((STRATA, len(kinds)))
+        np.add.at(per, (g, y), 1)
+        place = np.zeros(len(names), int)
+        for group in sorted(rng.permutation(len(names)), key=lambda i: -per[i].sum()):
+            share = per[group] / np.maximum(per.sum(0), 1)
+            place[group] = int(np.lexsort((have.sum(1), have @ share))[0])
+            have[place[group]] += per[group]
+        return 1 + place[g]
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
         folds[rows] = 1 + (np.arange(len(rows)) + rng.integers(STRATA)) % STRATA

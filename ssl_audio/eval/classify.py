@@ -167,14 +167,22 @@ def _program(objective: Any, mesh: jax.sharding.Mesh, views: int) -> Any:
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, *, multilabel: bool) -> dict[str, float]:
-    """Return name → score: "accuracy" where clips have one label, ranking metrics where several."""
+    """Return name → score: "accuracy" where clips have one label, ranking metrics where several.
+
+    Means over classes are over those that have a clip, as many as "classes" says.
+    """
     if not multilabel:
-        return {"accuracy": metrics.accuracy(logits, labels)}
+        return {
+            "accuracy": metrics.accuracy(logits, labels),
+            "balanced_accuracy": metrics.balanced_accuracy(logits, labels),
+            "classes": metrics.classes(labels),
+        }
     return {
         "mAP": metrics.mean_average_precision(logits, labels),
         "AUC": metrics.macro_auc(logits, labels),
         "d_prime": metrics.d_prime(logits, labels),
         "lwlrap": metrics.lwlrap(logits, labels),
+        "classes": metrics.classes(labels),
     }
 
 

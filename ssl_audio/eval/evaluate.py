@@ -39,7 +39,10 @@ SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "speaker": (dict(kind="sets.spoken_digit", target="speaker"), "official"),
     "synthetic": (dict(kind="synthetic"), "folds"),
     "folder": (dict(kind="source:Folder"), "folds"),
+    "manifest": (dict(kind="source:Manifest"), "folds"),
+    "shards": (dict(kind="shards"), "folds"),
 }
+OWN = ("folder", "manifest", "shards")  # sets of a user's own
 FEATURES = ("encoder", "random", "logmel")
 CLASSIFIERS = ("linear", "knn", "attentive", "prototypical", "weighted")
 USUAL = ("linear", "knn")
@@ -219,13 +222,34 @@ def _cell(record: Mapping[str, Any] | None) -> str:
     return f"{record['accuracy']:.3f}{interval}"
 
 
+def _source(name: str, options: Mapping[str, Any], root: str | None, rate: int) -> Any:
+    """Return the clips of a set at a rate, Hz."""
+    given: dict[str, Any] = {"root": root} if root else {}
+    if name == "manifest":
+        given = {"path": root}
+    if name != "shards":  # they have the rate that they were prepared at
+        given["rate"] = rate
+    source = {**options, **given}
+    if name in OWN:
+        source = dict(kind="labelled", source=source, share=0.0)
+    made: Any = config.build(source, "data", path="--set")
+    if (found := made.meta(0)["rate"]) != rate:
+        raise ValueError(
+            f"--root {root}: its clips are at {found} Hz, the encoder hears {rate} Hz: prepare them so."
+        )
+    return made
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `ssl-audio evaluate`."""
     made = startup.parser("evaluate", __doc__)
     made.add_argument("--checkpoint", required=True, metavar="RUN", help="a workdir of train")
     made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
     made.add_argument("--set", required=True, choices=SETS, dest="data")
-    made.add_argument("--root", help="where the data is (synthetic: nowhere)")
+    made.add_argument(
+        "--root",
+        help="where the data is: a folder; of a manifest, the table itself (synthetic: nowhere)",
+    )
     made.add_argument("--protocol", choices=base.PROTOCOLS, help="default: the usual one")
     made.add_argument("--features", default=",".join(FEATURES), metavar="KIND,…")
     made.add_argument(
@@ -276,10 +300,11 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     protocol = args.protocol or protocol
     encoder = load(args.checkpoint, args.step, trust=args.trust).encoder
     atomic.check(path)
-    root = {"root": args.root} if args.root else {}
-    source = config.build({**options, **root, "rate": encoder.rate}, "data", path="--set")
+    source = _source(args.data, options, args.root, encoder.rate)
     metas = [source.meta(i) for i in range(len(source))]
-    if args.data == "folder" and not args.protocol and any(m.get("split") == "test" for m in metas):
+    for note in source.found.notes if args.data in OWN else ():
+        log.warning("%s: %s", source.info.name, note)
+    if args.data in OWN and not args.protocol and any(m.get("split") == "test" for m in metas):
         protocol = "split"
     print(f"{source.info.name}, protocol {protocol}: {counts(source.info.labels, metas)}")
     records = evaluate(

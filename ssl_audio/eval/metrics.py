@@ -33,6 +33,22 @@ def top_k(scores: Scores, labels: Labels, k: int = 5) -> float:
     return float(np.mean(np.take_along_axis(hot, best, axis=1).any(axis=1)))
 
 
+def balanced_accuracy(scores: Scores, labels: Labels) -> float:
+    """Return the unweighted mean over classes of the share of their clips whose best class they are.
+
+    Of clips with several labels each counts: the share of its clips for which the class comes first.
+    """
+    s, hot = checked(scores, labels)
+    best = s.argmax(axis=1)
+    recall = [np.mean(best[hot[:, c]] == c) for c in np.flatnonzero(hot.any(axis=0))]
+    return _mean(np.array(recall))
+
+
+def classes(labels: Labels) -> int:
+    """Return how many classes of multi-hot labels [n, C] have a clip: those that means are over."""
+    return int(np.asarray(labels, bool).any(axis=0).sum())
+
+
 def average_precision(scores: Scores, labels: Labels) -> np.ndarray:
     """Return each class's average precision [C], sum of (R_k - R_{k-1}) P_k over thresholds.
 

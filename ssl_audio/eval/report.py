@@ -170,7 +170,8 @@ def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
             log.warning("%s: its test clips are at %s: not fetched, no sound.", run, addresses[0])
             continue
         with opened.naming(run / written.CONFIG):
-            test = config.make(Run, options).evals.get("test")
+            evals = config.make(Run, options).evals
+        test = evals.get("test", evals.get("validation"))
         try:
             if test is not None and len(test.source):
                 found.append(test.source)

@@ -16,12 +16,13 @@ from ssl_audio.inference.model import Model
 from ssl_audio.storage import checkpoint, opened, written
 from ssl_audio.versions import __version__
 
-# Predictor → the interface of models that offer it. The first that a model offers counts; one that
-# offers none of them is a `Model`. An objective's own `interface` comes before all.
-INTERFACES: Mapping[str, str] = {
-    "embed_audio": "ssl_audio.inference.audio_text:AudioTextModel",
-    "embed_text": "ssl_audio.inference.audio_text:AudioTextModel",
-    "encode": "ssl_audio.inference.encoder:Encoder",
+# Predictors → the interface of models that offer all of them. The first that fits counts; a model that
+# fits none is a `Model`. An objective's own `interface` comes before all.
+INTERFACES: Mapping[tuple[str, ...], str] = {
+    ("embed_audio",): "ssl_audio.inference.audio_text:AudioTextModel",
+    ("embed_text",): "ssl_audio.inference.audio_text:AudioTextModel",
+    ("encode", "logits"): "ssl_audio.inference.classifier:Classifier",
+    ("encode",): "ssl_audio.inference.encoder:Encoder",
 }
 ANY = "ssl_audio.inference.model:Model"
 
@@ -42,7 +43,8 @@ def load(
 
     Returns:
       The class that the objective names as its `interface`; else an `AudioTextModel` for models of audio
-      and text, an `Encoder` for other encoders, and a `Model` for the rest. All have `predict`.
+      and text, a `Classifier` for encoders with classes, an `Encoder` for others, and a `Model` for the
+      rest. All have `predict`.
 
     Raises:
       FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.
@@ -84,17 +86,17 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
         wanted = jax.eval_shape(objective.init, jax.random.key(0), model.blank())[0]
     except FileNotFoundError as error:  # a teacher's: needed to train, not to encode
         log.warning("%s: its parameters cannot be checked: %s", path, error)
-        return model
+        return model.with_files(path)
     except KeyError as error:
         log.warning(
             "%s: its parameters cannot be checked: `init` needs %s, which a batch of %s lacks",
             path, error, type(model).__name__,
         )  # fmt: skip
-        return model
+        return model.with_files(path)
     except Exception as error:
         raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
     checkpoint.check_shapes(params, wanted, str(path))
-    return model
+    return model.with_files(path)
 
 
 def interface(objective: Any) -> type[Model]:
@@ -103,7 +105,8 @@ def interface(objective: Any) -> type[Model]:
     Raises:
       ValueError: the objective names one that does not exist or is no `Model`.
     """
-    offered = (INTERFACES[name] for name in INTERFACES if name in objective.predictors())
+    there = set(objective.predictors())
+    offered = (INTERFACES[names] for names in INTERFACES if there.issuperset(names))
     # Of the class and not of the object, whose fields come from a config.
     named = type(objective).interface or next(offered, ANY)
     module, _, name = named.partition(":")

@@ -6,6 +6,7 @@
 import dataclasses
 import functools
 import logging
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,11 @@ class Model:
     def encoder(self) -> Any:
         """The model's `Encoder` of audio; ValueError when it has none."""
         raise ValueError(f"{self._name} has no encoder; it offers {self._list}.")
+
+    def with_files(self, folder: pathlib.Path) -> "Model":
+        """Return the model with what else lies in the folder that it was loaded from: here, nothing."""
+        del folder
+        return self
 
     def check_offers(self, *names: str) -> None:
         """Raise ValueError unless there are predictors of these names."""

@@ -17,6 +17,7 @@ from ssl_audio.train.record import Record
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+CHECKPOINT = ("every", "keep", "keep_every", "best")  # its usual options
 # A short run of a Transformer needs them to tell masked patches apart; a scan knows its order without.
 LAPTOP_POSITIONS = {"ssast": "sincos"}
 LAPTOP_OPTIM = Optim(lr=1e-3, b2=0.98, weight_decay=0.01, warmup="5%", schedule="cosine", clip=1.0)
@@ -95,7 +96,7 @@ def run(
             seed=0,
             accumulate=accumulate,
             sharding=dict(data=-1, fsdp=1, tensor=1, max_replicated=0.02),
-            checkpoint=dataclasses.asdict(checkpoint),
+            checkpoint={key: getattr(checkpoint, key) for key in CHECKPOINT},
             record=dataclasses.asdict(record),
         )
     )

@@ -40,12 +40,14 @@ class Checkpoint:
       keep_every: duration between checkpoints kept for good; 0: none.
       best: name of a result of `config.evals` ("test/accuracy"): the parameters of the step where it was
         highest are kept beside, for `load(…, step="best")`. "-held_out/loss": where it was lowest.
+      load_best: those who name no step get these, not the newest.
     """
 
     every: Duration = "5%"
     keep: int = 2
     keep_every: Duration = 0
     best: str = ""
+    load_best: bool = False
 
     def __post_init__(self):
         if self.keep < 1:
@@ -125,8 +127,7 @@ class Checkpoints:
         params = merged.filled(links.averaged(state.opt_state), state.params)
         with items.writing(self.workdir, sum(x.nbytes for x in jax.tree.leaves(params))):
             args = self._ocp.args.Composite(params=self._ocp.args.StandardSave(params))
-            metrics = {"score": score, "of": self.name}
-            self.best.save(int(state.step), args=args, metrics=metrics)
+            self.best.save(int(state.step), args=args, metrics={"score": score, "of": self.name})
 
     def _score(self, found: Mapping[str, Any]) -> float:
         """Return what a checkpoint scored; one of another measure, or not a number, is the worst."""
@@ -267,7 +268,7 @@ def load_params(
 
     Args:
       path: the workdir, or a plain folder (see `exported`).
-      step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
+      step: which checkpoint of a run; None: as `Checkpoint.load_best` says; "best": see `Checkpoint.best`.
 
     Returns:
       The parameters (their moving average, if the run kept one; adapters merged) and the run's config.
@@ -281,6 +282,8 @@ def load_params(
             raise FileNotFoundError(f"{path}: a plain folder, without steps; there is no {step}.")
         return exported.read(path)
     config = written.read(path)
+    if step is None and config.get("checkpoint", {}).get("load_best") and steps(path, "best"):
+        step = "best"
     kind = "best" if step == "best" else "checkpoints"
     found = steps(path, kind)
     if not found:
@@ -332,9 +335,7 @@ def load_extra(path: str | pathlib.Path, names: tuple[str, ...]) -> dict[str, An
         except Damaged as error:
             log.warning("%s", error)
     if missing := [name for name in names if name not in extra]:
-        raise FileNotFoundError(
-            f"{path}: no checkpoint with {', '.join(missing)} beside parameters."
-        )
+        raise FileNotFoundError(f"{path}: no checkpoint with {', '.join(missing)} beside params.")
     return {name: extra[name] for name in names}
 
 

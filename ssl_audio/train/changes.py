@@ -35,8 +35,11 @@ FIXED = {
 }
 FREE = ("data.workers", "data.threads", "data.max_bad_share")  # but for these
 PLACE = re.compile(
-    r"data\.sources\.[^.]+\.(root|path|data_dir)"
+    r"data\.sources\.[^.]+\.(source\.)?(root|path|data_dir)"
 )  # and these: for the same collection
+NAMES = re.compile(
+    r"data\.entries\.[^.]+\.names"
+)  # and these, where they were not written yet: those of the same collection
 AVERAGES = ("optim.average", "optim.average_every")  # on or off: another state of the optimizer
 UNSET = "not set"
 OFF = (0, "0", UNSET)
@@ -173,7 +176,7 @@ def _refuse(
             elif known[name] != collections.get(name):
                 then, now = known[name]["clips"], collections.get(name, {}).get("clips", 0)
                 wrong.append(f"{what} (another collection: {then} clips, now {now}, or others)")
-        elif fixed(path):
+        elif fixed(path) and not (NAMES.fullmatch(path) and old in (UNSET, ())):
             wrong.append(f"{what} ({FIXED[path.partition('.')[0]]})")
         elif path in AVERAGES and (old in OFF) != (new in OFF):
             wrong.append(f"{what} (a mean of the parameters is kept from the first step or never)")

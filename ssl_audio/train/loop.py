@@ -55,6 +55,7 @@ def train(
 def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> Mapping[str, float]:
     spent = Goodput()
     run = config.make(Run, options).numbered()
+    options = run.named(options)
     check_clips(run, config.plain(options), changes.earlier(workdir))
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
@@ -199,16 +200,17 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
                 pending.append((number, metrics, index))
                 last = number == total or stop.asked or checkpoints.stop_asked(number)
                 settle(0 if last or number % due["record"] == 0 else LAG)
+            fresh: Mapping[str, float] = {}
             if last or number % due["record"] == 0:
                 session.lock.check()
-                results = recorder.write(
+                results = fresh = recorder.write(
                     number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
                 )
             if last or number % due["save"] == 0:
                 session.lock.check()
                 session.save(state)
             if evaluates(number):  # not when there is little time left
-                results = _evaluate(session, state, results)
+                results = _evaluate(session, state, fresh)
             if last or number % due["figures"] == 0:
                 with recorder.spent.during("evaluation"):
                     images = _pictures(run, state, batch)

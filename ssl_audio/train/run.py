@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from ssl_audio import config
+from ssl_audio.data.entries import Labels
 from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import Sharding
 from ssl_audio.objectives.adapted import Adapted
@@ -89,6 +90,28 @@ class Run:
                 except (ValueError, OSError) as error:
                     raise ValueError(f"config.evals.{name}: {error}") from error
         return dataclasses.replace(self, evals=evals)
+
+    def named(self, options: Any) -> Any:
+        """Return the config of this run with the names of its classes in it, so that a model knows them.
+
+        Raises:
+          ValueError: it has other names than the data.
+        """
+        found = config.plain(options)
+        for key, entry in self.data.entries.items():
+            labels = self.data.labels if isinstance(entry, Labels) else ()
+            if (
+                not labels or len(labels) != entry.classes
+            ):  # of a part of the classes, or of numbers
+                continue
+            if entry.names not in ((), labels):
+                other = sorted({*entry.names} ^ {*labels}) or ["none: their order differs"]
+                raise ValueError(
+                    f"config.data.entries.{key}.names: not the classes of the data, in their order; in one "
+                    f"of them only: {', '.join(other)}."
+                )
+            found["data"]["entries"][key]["names"] = labels
+        return found
 
     def check(self) -> None:
         """Open what the evaluators will read, and compare it with what is trained; nothing is computed.

@@ -82,7 +82,7 @@ def test_clips_that_cannot_be_read_are_left_out(tmp_path):
         predict(evaluator(source=source, classes=2, max_bad_share=0.0), Loudness())
     state = TrainState(np.int32(0), {"scale": np.float32(1)}, {}, {}, jax.random.key(0))
     found = evaluator(source=source, classes=2).run(Loudness(), state, sharding.Sharding().mesh())
-    assert set(found) == {"accuracy"}
+    assert set(found) == {"accuracy", "balanced_accuracy", "classes"}
 
 
 def test_mistakes_are_named():
@@ -103,7 +103,9 @@ def test_report(tmp_path):
     assert [float(row["precision"]) for row in rows] == pytest.approx([0.5, 2 / 3, 0], abs=1e-4)
     assert [float(row["recall"]) for row in rows] == [0.5, 1.0, 0.0]
     assert (tmp_path / "confusion.png").stat().st_size > 5000
-    assert classify.scores(logits, labels, multilabel=False) == {"accuracy": 0.6}
+    scores = classify.scores(logits, labels, multilabel=False)
+    assert scores == {"accuracy": 0.6, "balanced_accuracy": 0.5, "classes": 3}
+    assert classify.scores(logits[:4], labels[:4], multilabel=False)["classes"] == 2
 
     made.save(tmp_path / "p.npz")
     for name, value in vars(Predictions.load(tmp_path / "p.npz")).items():

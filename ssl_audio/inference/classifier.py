@@ -1,0 +1,303 @@
+"""A trained classifier in use: waveforms in, probabilities of classes out, per clip or per window.
+
+`load` returns a `Classifier` for models that offer "encode" and "logits".
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ssl_audio.inference import calibration
+from ssl_audio.inference.calibration import Calibration
+from ssl_audio.inference.encoder import Encoder
+from ssl_audio.inference.model import check_finite
+from ssl_audio.inference.pooling import PADS
+from ssl_audio.inference.windows import Clip, batches, cover
+from ssl_audio.storage import written
+
+log = logging.getLogger(__name__)
+
+
+class Scores(NamedTuple):
+    """Probabilities of the classes in N segments of a clip.
+
+    Attributes:
+      starts, ends: of the segments, s [N].
+      values: probabilities [N, C].
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    values: np.ndarray
+
+
+class Row(NamedTuple):
+    """The logits of a segment."""
+
+    start: float  # s
+    end: float  # s
+    logits: np.ndarray  # [C], not calibrated
+    last: bool  # of its clip
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Classifier(Encoder):
+    """A trained classifier, and the encoder in it.
+
+    A clip ends as when training was evaluated: it is padded with silence to the length of the training
+    clips. A published model that takes clips of any length is given no padding, as `Encoder` says.
+    Longer clips are covered by windows of that length, half a window apart, whose logits are averaged.
+
+    The same clip gives the same bits, whichever other clips are classified with it.
+
+    Attributes:
+      calibration: what is done to logits first; None: nothing.
+    """
+
+    calibration: Calibration | None = dataclasses.field(default=None, kw_only=True)
+
+    def with_files(self, folder: pathlib.Path) -> "Classifier":
+        """Return the classifier with the calibration in its folder, if there is one.
+
+        Raises:
+          ValueError: the calibration is damaged, or of another number of classes.
+        """
+        if (found := calibration.read(folder)) is None:
+            return self
+        found.check(self.classes, f"{folder}/{calibration.NAME}")
+        return dataclasses.replace(self, calibration=found)
+
+    @functools.cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, in their order; their numbers where the names are not known.
+
+        Raises:
+          ValueError: there are not as many names as classes.
+        """
+        if not (names := written.labels(self.config)):
+            log.warning(
+                "%s: the names of its classes are not known: they are called 0 to %d",
+                self.origin or self._name, self.classes - 1,
+            )  # fmt: skip
+            return tuple(map(str, range(self.classes)))
+        if len(names) != self.classes:
+            raise ValueError(
+                f"{self.origin}: config.data.entries.label.names: got {len(names)} names, wanted one for "
+                f"each of the model's {self.classes} classes."
+            )
+        return names
+
+    @property
+    def several(self) -> bool:
+        """Tell whether a clip may have several labels: then each class has a probability of its own."""
+        return getattr(self.objective, "criterion", "softmax") != "softmax"
+
+    @functools.cached_property
+    def classes(self) -> int:
+        """Number of classes, C.
+
+        Raises:
+          ValueError: the model's logits are not one row per clip.
+        """
+        logits = self.objective.predictors()["logits"]
+        shape = jax.eval_shape(logits, self.params, self.extra, self._silence(self._most)).shape
+        if len(shape) != 2:
+            raise ValueError(f"{self._name}: logits: got {list(shape)}, wanted [clips, classes].")
+        return shape[1]
+
+    @property
+    def fill(self) -> str:
+        """How a clip's end is treated by default when it is classified: see `Encoder.pad`."""
+        fixed = "steps" in self.config or self.objective.frontend.frames is not None
+        said = self.config.get("inference", {}).get("pad")
+        return said or ("training" if fixed else self.pad)
+
+    def scores(
+        self,
+        waveform: Any,
+        sample_rate: int,
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        pad: str | None = None,
+    ) -> Scores:
+        """Return the probabilities of the classes in one clip [S], or in each window of it.
+
+        Args:
+          waveform: mono audio, floating point in [-1, 1] or int16.
+          sample_rate: of the waveform, Hz.
+          window: length of the windows, s; the last one may be shorter. None: one row for the whole clip.
+          hop: from one window's begin to the next, s; None: the windows follow one another.
+          pad: what becomes of the end of a clip or window that is shorter than the training clips, see
+            `Encoder`; None: the model's own way.
+
+        Raises:
+          ValueError: unusable audio; windows of no length; no such pad; scores that are not finite.
+        """
+        clips = self.clips([waveform], sample_rate)
+        rows = [row for _, row in self.rows_of(clips, window=window, hop=hop, pad=pad)]
+        logits = np.stack([row.logits for row in rows])
+        check_finite(logits)
+        starts, ends = (np.array([row[i] for row in rows]) for i in (0, 1))
+        return Scores(starts, ends, self.probabilities(logits))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities that logits [..., C] mean."""
+        logits = (self.calibration or Calibration(1.0))(logits)
+        found = _sigmoid(logits) if self.several else _softmax(logits)
+        return found.astype(np.float32)
+
+    def rows_of(
+        self,
+        clips: Iterable[Clip],
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        pad: str | None = None,
+    ) -> Iterator[tuple[int, Row]]:
+        """Yield (number of the clip, row) as batches fill up: a clip's rows in order, clips in any order.
+
+        Args:
+          clips: float32 mono [S] at `rate` Hz, or the pieces of one: of a clip that comes in pieces
+            little is held. Read as they are needed.
+          window, hop, pad: see `scores`.
+
+        Raises:
+          ValueError: windows of no length; no such pad.
+        """
+        pad = pad or self.fill
+        if pad not in PADS:
+            raise ValueError(f"pad: got {pad!r}, wanted one of {', '.join(PADS)}.")
+        cut = functools.partial(self._segments, spans=self._spans(window, hop), pad=pad)
+        waiting: dict[int, _Rows] = {}
+        for columns, group in batches(clips, cut, self._windows_per_call):
+            found = self._logits(columns, [piece.audio for _, piece in group])
+            for (number, piece), logits in zip(group, found, strict=False):
+                rows = waiting.setdefault(number, _Rows())
+                for start, end, mean, last in rows.add(piece, logits):
+                    if last:
+                        del waiting[number]
+                    yield number, Row(start / self.rate, end / self.rate, mean, last)
+
+    def _spans(self, window: float | None, hop: float | None) -> tuple[int, int] | None:
+        """Return window and hop in samples; None: whole clips."""
+        if window is None:
+            if hop is not None:
+                raise ValueError(f"hop: got {hop!r} without a window; give both, in seconds.")
+            return None
+        hop = window if hop is None else hop
+        least = 1 / self.rate
+        for name, value in (("window", window), ("hop", hop)):
+            if not least <= value < math.inf:
+                raise ValueError(f"{name}: got {value!r}, wanted seconds, above 0.")
+        return round(window * self.rate), round(hop * self.rate)
+
+    def _segments(
+        self, clip: Clip, spans: tuple[int, int] | None, pad: str
+    ) -> Iterator[tuple[int, "_Piece"]]:
+        """Yield the pieces of all rows of a clip, and the columns that each is padded to."""
+        if spans is None:
+            for columns, piece in self._cut(clip, pad):
+                audio = self._fit(columns, piece.audio)
+                yield columns, _Piece(0, 0, piece.samples, audio, True)
+            return
+        size, hop = spans
+
+        def starts(samples: int) -> range:
+            # Up to the first window that reaches the end; none begins behind it.
+            last = min(max(0, -(-(samples - size) // hop)), (samples - 1) // hop)
+            return range(0, last * hop + 1, hop)
+
+        for row, segment in enumerate(cover(clip, size, starts)):
+            end = segment.start + len(segment.audio)
+            for columns, piece in self._cut(segment.audio, pad):
+                audio = self._fit(columns, piece.audio)
+                stop = None if piece.samples is None else end
+                yield (
+                    columns,
+                    _Piece(row, segment.start, stop, audio, segment.samples is not None),
+                )
+
+    def _fit(self, columns: int, audio: np.ndarray) -> np.ndarray:
+        return audio[: self._heard(columns)]
+
+    def _heard(self, columns: int) -> int:
+        """Return the samples that the model is given for so many columns."""
+        return written.samples(self.config) if columns == self._most else self._samples(columns)
+
+    def _silence(self, columns: int) -> dict[str, np.ndarray]:
+        samples = self._heard(columns)
+        return {
+            "audio": np.zeros((1, samples), np.float32),
+            "length": np.full(1, samples, np.int32),
+        }
+
+    def _logits(self, columns: int, group: list[np.ndarray]) -> np.ndarray:
+        """Return [batch size, C] of pieces of that many columns."""
+        # Of the training length: as it was trained and evaluated, to the last frame.
+        objective = self.objective if columns == self._most else self._sized(columns)
+        size = self._heard(columns)
+        group = group + group[-1:] * (self._windows_per_call(columns) - len(group))
+        length = np.array([len(piece) for piece in group], np.int32)
+        audio = np.stack([np.pad(piece, (0, size - len(piece))) for piece in group])
+        weights = self._on_device, self._extra_on_device
+        return np.asarray(_program(objective)(*weights, audio, length))
+
+
+class _Piece(NamedTuple):
+    """A part of a row's sound, as long as the model takes."""
+
+    row: int
+    start: int  # of the row, samples
+    end: int | None  # of the row, with its last piece; before: None
+    audio: np.ndarray
+    final: bool  # its row is the clip's last
+
+
+class _Rows:
+    """Averages the pieces of one clip's rows, and hands complete rows on in order."""
+
+    def __init__(self):
+        self._next = 0
+        self._sums: dict[int, tuple[np.ndarray, int]] = {}
+        self._done: dict[int, tuple[int, int, np.ndarray, bool]] = {}
+
+    def add(self, piece: _Piece, logits: np.ndarray) -> Iterator[tuple[int, int, np.ndarray, bool]]:
+        """Take a piece's logits [C]; yield (first sample, last, mean logits, is it the last row)."""
+        total, count = self._sums.pop(piece.row, (np.zeros(len(logits)), 0))
+        total, count = total + logits, count + 1
+        if piece.end is None:
+            self._sums[piece.row] = total, count
+            return
+        mean = (total / count).astype(np.float32)
+        self._done[piece.row] = piece.start, piece.end, mean, piece.final
+        while self._next in self._done:
+            yield self._done.pop(self._next)
+            self._next += 1
+
+
+@functools.lru_cache(256)
+def _program(objective: Any) -> Any:
+    """Return the jitted pass (params, extra, audio, length) → logits [B, C]."""
+    logits = objective.predictors()["logits"]
+
+    def program(params, extra, audio, length):
+        return logits(params, extra, {"audio": audio, "length": length}).astype(np.float32)
+
+    return jax.jit(program)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * logits))  # overflows nowhere

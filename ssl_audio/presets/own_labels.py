@@ -1,0 +1,268 @@
+"""The run that `finetune:data=…` describes: classes, length of clips, parts, steps, all from the data.
+
+`configs/finetune.py` calls `run` with the architecture of a pretrained encoder.
+"""
+
+import collections
+import difflib
+import logging
+import math
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import config
+from ssl_audio.presets import runs
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
+
+LONGEST = 10.0  # s of a clip, unless asked for more
+LOOKED_AT = 48  # clips whose length is looked at
+STEPS = (200, 20_000)  # at least and at most; ten epochs in between
+UNEVEN = 2.0  # clips of the most frequent class over those of the rarest: from here on balanced
+
+log = logging.getLogger("ssl_audio")
+
+
+def run(
+    parts: dict[str, Any],
+    *,
+    data: str,
+    validation: str = "",
+    test: str = "",
+    by: Sequence[str] = (),
+    share: float = 0.2,
+    fold: int = 0,
+    seconds: float = 0.0,
+    steps: str = "",
+    batch: int = 16,
+    max_bad_share: float = 0.01,
+    window: int = 0,
+) -> Any:
+    """Return the config of a run that fine-tunes an encoder on a user's labelled clips.
+
+    Args:
+      parts: options of its frontend, tokenizer and encoder.
+      data, validation, test: where the clips lie; validation and test: "": parts of `data`.
+      by, share, fold: see `data.labelled`.
+      seconds: of a clip; 0: as long as nearly all clips are, at most `LONGEST`.
+      steps: a number of updates or of epochs ("20ep"); "": ten epochs within `STEPS`.
+      batch: clips.
+      max_bad_share: of clips that are missing or cannot be read.
+      window: columns that the encoder was pretrained on, if it was fine-tuned before; see `Tagging`.
+
+    Raises:
+      ValueError: the data cannot be read or understood, or too much of it is missing.
+    """
+    from ssl_audio.data import places
+    from ssl_audio.data.entries import audio
+
+    rate = parts["frontend"].get("rate", 16_000)
+    division = dict(share=share if not validation else 0.0, by=tuple(by), fold=fold)
+    options = dict(kind="labelled", source=places.source(data, rate), **division)
+    whole: Any = config.build(options, "data", path=f"data={data}")
+    found, names = whole.found, whole.info.labels
+    check_files(whole.source, max_bad_share, data)
+    _describe(found, names, data)
+    warn_of_names(names, found)
+    sources = {"train": options | dict(part="train")}
+    for part, place in (("validation", validation), ("test", test)):
+        if place:
+            sources[part] = dict(kind="labelled", source=places.source(place, rate), share=0.0)
+        elif len(found.parts[part]):
+            sources[part] = options | dict(part=part)
+    usual = durations(whole)
+    length = seconds or min(math.ceil(10 * np.quantile(usual, 0.95)) / 10, LONGEST)
+    objective, samples = _cut(parts, length, window)
+    objective |= dict(
+        kind="tagging",
+        head=dict(kind="classify:Classifier", classes=len(names), pool="stats"),
+        criterion="sigmoid" if found.several else "softmax",
+        smoothing=0.0,
+    )
+    counts = found.counts["train"][found.counts["train"] > 0]
+    balanced = bool(counts.max() >= UNEVEN * counts.min())
+    if balanced:
+        log.info(
+            "classes have %d to %d training clips: rare ones are drawn as often as common ones "
+            "(data.balanced)", counts.min(), counts.max(),
+        )  # fmt: skip
+    size = len(found.parts["train"])
+    epochs = min(max(STEPS[0], 10 * size // batch), STEPS[1])
+    name = places.name(data)
+    made = runs.run(
+        objective=objective,
+        data=dict(
+            sources={name: sources["train"]},
+            batch_size=batch,
+            entries=dict(
+                audio=audio(samples, speed=0.1, gain=6.0),
+                label=dict(kind="entries:Labels", classes=len(names), names=names),
+            ),
+            mixup=0.3,
+            balanced=balanced,
+            max_bad_share=max_bad_share,
+            rate=rate,
+        ),
+        optim=_optimizer(parts["encoder"]),
+        steps=steps or str(epochs),
+        checkpoint=Checkpoint(every="20%", keep=1, best=_best(sources, found.several)),
+        record=Record(every=20, figures="0"),
+    )
+    if made.checkpoint.best:
+        made.checkpoint.load_best = True
+    made.evals = {
+        part: dict(
+            kind="classify",
+            source=sources[part],
+            samples=samples,
+            classes=len(names),
+            batch_size=batch,
+            views=min(5, math.ceil(float(np.median(usual)) * rate / samples - 0.05)) or 1,
+            max_bad_share=max_bad_share,
+        )
+        for part in ("validation", "test")
+        if part in sources
+    }
+    made.eval_every = "20%"
+    return made
+
+
+def _best(sources: Mapping[str, Any], several: bool) -> str:
+    if "validation" not in sources:
+        return ""
+    return "validation/mAP" if several else "validation/balanced_accuracy"
+
+
+def _optimizer(encoder: Mapping[str, Any]) -> Optim:
+    """Return AdamW with rates that fall from the head down, and lower ones for wider encoders."""
+    width = encoder.get("width") or 768
+    return Optim(
+        lr=7e-4 * min(1.0, 192 / width), weight_decay=0.05, warmup="10%", schedule="cosine", clip=1.0,
+        layer_decay=0.75, rates={"^head/": 3.0},
+    )  # fmt: skip
+
+
+def _cut(parts: dict[str, Any], seconds: float, window: int) -> tuple[dict[str, Any], int]:
+    """Return the architecture for clips of so many seconds, and their samples.
+
+    A grid of patches is as long as the clip. One that is longer than those of pretraining is encoded in
+    windows, where those were short.
+    """
+    made = {name: dict(options) for name, options in parts.items()}
+    frontend, tokenizer = made["frontend"], made["tokenizer"]
+    rate, pretraining = frontend.get("rate", 16_000), frontend.get("frames") or 0
+    samples = round(seconds * rate)
+    built = config.build(frontend | dict(frames=None), "frontend")
+    count = built.count(max(samples, built.window))
+    if tokenizer["kind"] != "patchify":
+        if pretraining and count > pretraining:
+            log.info("clips are cut to the %d frames that the encoder takes", pretraining)
+            samples = built.window + built.hop * (pretraining - 1)
+        return made, samples
+    stride = tokenizer["stride"][1]
+    frames = max(-(-count // stride) * stride, tokenizer["patch"][1])
+    frontend["frames"] = frames
+    if not window and 0 < pretraining < frames:
+        window = pretraining // stride
+    objective: dict[str, Any] = made
+    return objective | (dict(window=window) if window else {}), runs.crop(frontend, frames)
+
+
+def durations(source: Any) -> np.ndarray:
+    """Return the length of some clips that can be read, s, from all over a source.
+
+    Raises:
+      ValueError: none of them can be read.
+    """
+    from ssl_audio.data.decode import DecodeError
+
+    found, why = [], ""
+    for i in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist():
+        try:
+            example = source.open(i)
+        except DecodeError as error:
+            why = str(error)
+            continue
+        found.append(len(example["audio"]) / example["rate"])
+    if not found:
+        raise ValueError(f"{source.info.name}: none of the clips looked at can be read: {why}")
+    return np.array(found)
+
+
+def check_files(source: Any, max_bad_share: float, where: str) -> None:
+    """Warn of files that a table names and that are not there; refuse too many of them."""
+    clips = getattr(source, "clips", None)
+    if not hasattr(source, "path") or clips is None:
+        return
+    paths = dict.fromkeys(clip.path for clip in clips)
+    missing = [path for path in paths if not os.path.exists(path)]
+    if not missing:
+        return
+    few = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    said = f"{where}: {len(missing)} of {len(paths)} files are missing: {few}"
+    if len(missing) > max(1.0, max_bad_share * len(paths)):
+        raise ValueError(
+            f"{said}. Paths are relative to the table's folder. Repair or remove the rows; "
+            "max_bad_share=0.1 goes on without up to a tenth of the files."
+        )
+    log.warning("%s; other clips are drawn instead", said)
+
+
+def _describe(found: Any, names: Sequence[str], where: str) -> None:
+    """Log the classes, the parts, and what of the data is not used."""
+    sizes = {name: len(rows) for name, rows in found.parts.items() if len(rows)}
+    total = found.total
+    kind = "several labels a clip" if found.several else "one label a clip"
+    log.info("%s: %d clips of %d classes, %s", where, sum(sizes.values()), len(names), kind)
+    for n in np.argsort(-total, kind="stable").tolist()[:50]:
+        each = ", ".join(f"{part} {found.counts[part][n]}" for part in sizes)
+        log.info("  %-24s %5d   %s", names[n], total[n], each)
+    if len(names) > 50:
+        log.info(
+            "  and %d classes with no more than %d clips", len(names) - 50, np.sort(total)[-50]
+        )
+    for part, size in sizes.items():
+        how = "as the data says" if part in found.given else "made here"
+        if part == "train" and part not in found.given:
+            how = "the others"
+        kept = f", kept together by {found.groups}" if found.groups and how == "made here" else ""
+        log.info("%s: %d clips, %s%s", part, size, how, kept)
+    for note in found.notes:
+        log.warning("%s: %s", where, note)
+    for part, why in (
+        ("train", "it cannot be learned"),
+        ("validation", "the best step is chosen without it"),
+    ):
+        without = [
+            names[n] for n in np.flatnonzero((found.counts[part] == 0) & (total > 0)).tolist()
+        ]
+        if without and part in sizes:
+            few = ", ".join(without[:10]) + (
+                f" and {len(without) - 10} more" if without[10:] else ""
+            )
+            log.warning("%s: no clip of these classes is for %s (%s): %s", where, part, why, few)
+
+
+def warn_of_names(names: Sequence[str], found: Any) -> None:
+    """Warn of classes whose names differ in case, blanks or the like only, or are spelt nearly alike."""
+    total, alike = found.total, collections.defaultdict(list)
+    for n, name in enumerate(names):
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        alike["".join(c for c in folded if c.isalnum())].append(n)
+    for some in alike.values():
+        if len(some) > 1:
+            listed = ", ".join(f"{names[n]!r} ({total[n]} clips)" for n in some)
+            log.warning(
+                "classes that differ only in case, blanks or signs: %s. Are they one?", listed
+            )
+    if len(names) > 1000:
+        return
+    for n, name in enumerate(names):
+        near = difflib.get_close_matches(name, [x for x in names[:n] if len(x) > 5], 1, 0.9)
+        if near and len(name) > 5 and total[n] * 20 <= total[names.index(near[0])]:
+            log.warning("class %r has %d clips; is it %r?", name, total[n], near[0])
