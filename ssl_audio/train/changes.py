@@ -14,6 +14,8 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+
 from ssl_audio import config
 from ssl_audio.distributed import processes
 from ssl_audio.storage import atomic, checkpoint, written
@@ -80,12 +82,33 @@ def opened(
         processes.from_lead(lambda: str(begin(options, workdir, clips, chosen)))
         numbers = {"batch_size": run.data.batch_size, "data_seed": run.data.seed}
         try:
-            more = {"versions": versions(), "implementations": chosen}
+            more = {"versions": versions(), "implementations": chosen, **about(run)}
             yield lock, {"data": clips, **numbers, **more}
         except OSError as error:
             if error.errno is None or error.filename is not None:
                 raise
             raise OSError(error.errno, error.strerror, str(workdir)) from error
+
+
+def about(run: Run) -> dict[str, Any]:
+    """Return what a checkpoint says, for people, of the data and the devices of a run."""
+    sources = {}
+    for name, source in getattr(run.data, "sources", {}).items():
+        info = source.info
+        sources[name] = {"title": info.name, "licence": info.licence, "classes": len(info.labels)}
+        sources[name]["hours"] = hours(source)
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return {"sources": sources, "devices": devices}
+
+
+def hours(source: Any) -> float | None:
+    """Return the length of a source's clips where all of them state it; None: they do not."""
+    clips = getattr(source, "clips", None)
+    if clips is None or not len(clips) or clips[0].end is None:
+        return None
+    ends = [(clip.start, clip.end) for clip in clips]
+    known = all(end is not None for _, end in ends)
+    return sum(end - start for start, end in ends) / 3600 if known else None
 
 
 def earlier(workdir: pathlib.Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ssl_audio.config import Duration
 from ssl_audio.storage import atomic, opened
-from ssl_audio.train import flops, goodput, loggers
+from ssl_audio.train import flops, goodput, loggers, words
 from ssl_audio.train.goodput import Goodput
 
 log = logging.getLogger("ssl_audio")
@@ -367,6 +367,7 @@ def curves(path: pathlib.Path) -> Any:
         axis.plot(*zip(*points, strict=True), lw=1.2)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
+        axis.set_ylabel(words.unit(name), fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=7)
