@@ -47,7 +47,8 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px } a
 @media (max-width: 600px) {
   body { margin: 1rem auto; padding: 0 .7rem } td, th { padding: .15rem .4rem } img { width: 100% !important }
   .facts th, .facts td { display: block; border: 0; padding: 0 } .facts th { padding-top: .5rem; border-bottom: 1px solid #eee }
-  .told td:last-child { min-width: 13rem } .told td:first-child { min-width: 6.5rem } audio { width: 12rem }
+  .told thead { display: none } .told tr { display: block; padding: .3rem 0; border-bottom: 1px solid #eee }
+  .told td { display: inline-block; border: 0; padding: 0 .8rem 0 0 } .told td:last-child { display: block; color: #666 }
 }
 .legend span { margin-right: 1rem; white-space: nowrap } .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50% }
 """  # noqa: E501
@@ -262,7 +263,8 @@ def _errors(
     if rows:
         made_table = table(("clip", "is", "taken for", "with", "listen"), rows, "told")
         yield fill(
-            "<h3>Worst errors</h3><p>with: the probability that the model gave to the wrong class.</p>$table",
+            "<h3>Worst errors</h3><p>A clip, what it is, what it was taken for, and the probability that "
+            "the model gave to that.</p>$table",
             table=made_table,
         )
 

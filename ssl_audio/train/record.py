@@ -364,7 +364,8 @@ def curves(path: pathlib.Path) -> Any:
     for axis in axes[len(series) :]:
         axis.set_visible(False)
     for axis, (name, points) in zip(axes, sorted(series.items()), strict=False):
-        axis.plot(*zip(*points, strict=True), lw=1.2)
+        marker = "o" if len(points) == 1 else ""
+        axis.plot(*zip(*points, strict=True), lw=1.2, marker=marker)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.set_ylabel(words.unit(name), fontsize=8)
