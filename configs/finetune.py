@@ -13,11 +13,13 @@ Try:      ssl-audio train --config finetune:runlocal --workdir runs/try
 Results:  experiments/finetune/README.md
 """
 
+import dataclasses
 from typing import Any
 
 from ssl_audio.config import parse_arg
 from ssl_audio.data import entries
 from ssl_audio.frontend.fbank import STATS
+from ssl_audio.layers.lora import Lora
 from ssl_audio.presets import own_labels, patch_encoders, runs
 from ssl_audio.storage import written
 from ssl_audio.storage.checkpoint import Checkpoint
@@ -193,7 +195,8 @@ def adapted(a, config) -> None:
         a.refuse("rank alpha", "adapt=head has no adapter")
     if not (a.pretrained or a.runlocal) or a.scratch:
         raise ValueError("adapt: what is frozen must be pretrained; name pretrained=RUN.")
-    config.adapt = dict(kind="lora", rank=a.rank if a.adapt == "lora" else 0, alpha=a.alpha)
+    made = Lora(rank=a.rank if a.adapt == "lora" else 0, alpha=a.alpha)
+    config.adapt = dict(kind="lora", **dataclasses.asdict(made))
     config.optim.layer_decay = 1.0  # all adapters begin at zero, near the head or far from it
 
 

@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from ssl_audio import config
+from ssl_audio.data.clips import Clips
 from ssl_audio.distributed import processes
 from ssl_audio.storage import atomic, checkpoint, written
 from ssl_audio.storage.lock import Lock
@@ -104,11 +106,11 @@ def about(run: Run) -> dict[str, Any]:
 def hours(source: Any) -> float | None:
     """Return the length of a source's clips where all of them state it; None: they do not."""
     clips = getattr(source, "clips", None)
-    if clips is None or not len(clips) or clips[0].end is None:
+    if not isinstance(clips, Clips):
         return None
-    ends = [(clip.start, clip.end) for clip in clips]
-    known = all(end is not None for _, end in ends)
-    return sum(end - start for start, end in ends) / 3600 if known else None
+    lengths = clips.columns.number("end") - np.nan_to_num(clips.columns.number("start"))
+    total = float(lengths.sum()) / 3600
+    return total if total > 0 else None  # not where one is not a number
 
 
 def earlier(workdir: pathlib.Path) -> dict[str, Any]:

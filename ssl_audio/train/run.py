@@ -155,12 +155,13 @@ def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path
     """Log what is about to happen."""
     count = sum(x.size for x in jax.tree.leaves(state.params))
     log.info("%s", run.data.describe())
+    inner = run.objective.objective if isinstance(run.objective, Adapted) else run.objective
     part = [phase.part(state.params) for phase in run.objective.phases]
     learned = sum(x.size for x in jax.tree.leaves(part))
     if learned < count:
         log.info("%.3f M of the parameters learn, the rest is frozen", learned / 1e6)
     log.info(
-        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)", type(run.objective).__name__,
+        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)", type(inner).__name__,
         count / 1e6, jax.device_count(), jax.default_backend(), processes.count(),
     )  # fmt: skip
     how = f"resumed at step {start}" if start else "from scratch"
