@@ -19,7 +19,20 @@ EPOCH = 2_042_985 // 128  # updates: the clips of AudioSet over the batch
 
 
 def get_config(arg=""):
-    a = parse_arg(arg, size="base", encoder="vit", data="synthetic", laptop=False, runlocal=False)
+    a = parse_arg(
+        arg,
+        size="base",
+        encoder="vit",
+        data="synthetic",
+        laptop=False,
+        runlocal=False,
+        pretrained="",
+    )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])
     frontend["frames"] = 592
     if a.laptop:

@@ -34,7 +34,13 @@ def get_config(arg=""):
         data="synthetic",
         laptop=False,
         runlocal=False,
+        pretrained="",
     )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     if a.masking not in MASKING:
         raise ValueError(f"masking '{a.masking}': wanted one of {', '.join(MASKING)}.")
     frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])

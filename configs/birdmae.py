@@ -23,7 +23,20 @@ NORM = dict(kind="norms:LayerNorm", eps=1e-6)
 
 
 def get_config(arg=""):
-    a = parse_arg(arg, size="base", encoder="vit", data="synthetic", laptop=False, runlocal=False)
+    a = parse_arg(
+        arg,
+        size="base",
+        encoder="vit",
+        data="synthetic",
+        laptop=False,
+        runlocal=False,
+        pretrained="",
+    )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     if a.laptop:
         a.refuse("size runlocal", "laptop sets it")
         made = objective(a.encoder, "mini", FRONTEND | dict(bins=64, frames=496), 64, 2, 4)

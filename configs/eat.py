@@ -20,8 +20,20 @@ FIXED = {"positions/": 0.0}  # the sine table is not trained
 
 def get_config(arg=""):
     a = parse_arg(
-        arg, size="base", encoder="eat", clones=16, data="synthetic", laptop=False, runlocal=False
+        arg,
+        size="base",
+        encoder="eat",
+        clones=16,
+        data="synthetic",
+        laptop=False,
+        runlocal=False,
+        pretrained="",
     )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     frontend: dict[str, Any] = dict(kind="fbank", bins=128, **STATS["audioset"])
     if a.laptop:
         a.refuse("size clones runlocal", "laptop sets it")

@@ -23,8 +23,20 @@ from ssl_audio.train.optim import Optim
 
 def get_config(arg=""):
     a = parse_arg(
-        arg, size="base", data="synthetic", targets="", codes=0, laptop=False, runlocal=False
+        arg,
+        size="base",
+        data="synthetic",
+        targets="",
+        codes=0,
+        laptop=False,
+        runlocal=False,
+        pretrained="",
     )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     small = a.laptop or a.runlocal
     if small:
         a.refuse("size", "laptop and runlocal set it")

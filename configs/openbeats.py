@@ -36,7 +36,13 @@ def get_config(arg=""):
         previous="",
         laptop=False,
         runlocal=False,
+        pretrained="",
     )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     if a.stage not in STAGES:
         raise ValueError(f"stage={a.stage}: wanted one of {', '.join(STAGES)}.")
     small = a.laptop or a.runlocal

@@ -68,7 +68,13 @@ def get_config(arg=""):
         layer=-1,
         laptop=False,
         runlocal=False,
+        pretrained="",
     )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     if a.size not in SIZES or a.stage not in ("student", "codes"):
         raise ValueError(f"size={a.size}, stage={a.stage}: wanted student or codes, {list(SIZES)}.")
     small = a.laptop or a.runlocal

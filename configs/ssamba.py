@@ -23,7 +23,13 @@ def get_config(arg=""):
         data="synthetic",
         laptop=False,
         runlocal=False,
+        pretrained="",
     )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     if a.laptop:
         a.refuse("size masked runlocal", "laptop sets it")
         return runs.laptop(encoder=a.encoder, places=a.data)

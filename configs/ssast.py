@@ -32,7 +32,13 @@ def get_config(arg=""):
         data="synthetic",
         laptop=False,
         runlocal=False,
+        pretrained="",
     )
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     if a.size not in RECIPES:
         raise ValueError(f"size '{a.size}': wanted one of {', '.join(RECIPES)}.")
     if a.laptop:

@@ -23,7 +23,12 @@ PUBLISHED = {
 
 
 def get_config(arg=""):
-    a = parse_arg(arg, size="base", data="synthetic", laptop=False, runlocal=False)
+    a = parse_arg(arg, size="base", data="synthetic", laptop=False, runlocal=False, pretrained="")
+    return runs.from_pretrained(fresh(a), a)
+
+
+def fresh(a):
+    """Return the run with an architecture of its own, whose parameters are fresh."""
     if a.size not in PUBLISHED:
         raise ValueError(f"size '{a.size}': wanted one of {', '.join(PUBLISHED)}.")
     small = a.laptop or a.runlocal

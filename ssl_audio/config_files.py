@@ -149,18 +149,29 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     # Flags of our own, not absl's global ones: a program may call this twice.
     first, values = flags.FlagValues(), flags.FlagValues()
     path = locate(name)
+    warm = _warm_start(path, given, overrides)
+    if warm:
+        given = ",".join(filter(None, (given, f"pretrained={config.escaped(warm[1])}")))
     file, line = [f"--config={path}:{given}"], ["", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=first, sys_argv=file, **anew)
     try:
         with _naming(path):
             first(["", *file])
         made: Any = first["config"].value
+        # ml_collections keeps those of reading a file for later.
+        error = getattr(made, "__dict__", {}).get("_error")
+        if isinstance(error, OSError):
+            raise ValueError(str(error)) from error
         if not isinstance(made, ConfigDict):
             got = f"its get_config gives {type(made).__name__}" if made is not None else "no config"
             raise ValueError(
                 f"{path}: {got}, wanted a function get_config that returns a ConfigDict"
             )
         _to_tuples(made)
+        if warm:
+            with made.unlocked():
+                (start,) = config.plain(made)["warm_start"].values()
+                made.warm_start = {warm[0]: start}
         for override in overrides:
             _make_room(made, override.partition("=")[0].split(".")[1:-1])
         config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=line, **anew)
@@ -178,6 +189,28 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
             message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
         raise ValueError(message) from error
     return values["config"].value
+
+
+_WARM = re.compile(r"--config\.warm_start\.(\w+)\.path=(.+)")
+
+
+def _warm_start(path: pathlib.Path, given: str, overrides: Sequence[str]) -> tuple[str, str] | None:
+    """Return name and path of a warm start whose architecture the config takes over; None: there is none.
+
+    That is one which is given as an override, takes the usual parameters and goes to a config that has an
+    argument `pretrained`: the same as that argument.
+    """
+    found = [match for text in overrides if (match := _WARM.fullmatch(text))]
+    if len(found) != 1 or re.search(r"(^|,)pretrained=", given):
+        return None
+    name = found[0][1]
+    others = [text for text in overrides if text.startswith(f"--config.warm_start.{name}.")]
+    calls = (
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "parse_arg"
+    )  # fmt: skip
+    takes = any(key.arg == "pretrained" for call in calls for key in call.keywords)
+    return (name, found[0][2]) if takes and len(others) == 1 else None
 
 
 # What ml_collections says of a text in the place of a mapping.

@@ -15,14 +15,11 @@ import numpy as np
 
 from ssl_audio.data import division
 from ssl_audio.data.clip_columns import Coded, Columns, Example, distinct
+from ssl_audio.data.manifest import GROUPS
 from ssl_audio.data.source import SPLITS, SourceInfo, coded_labels
 from ssl_audio.slots import AnySource
 
 PARTS = ("train", "validation", "test")
-# Columns of a table that say which clips belong together.
-GROUPS = (
-    "group", "recording", "recording_id", "speaker", "speaker_id", "session", "site", "individual"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,9 @@ class Labelled:
 
     def _with(self, i: int, example: Example) -> Example:
         row = int(self._rows[i])
-        about = {"label": self.found.labels[row], "split": self.found.part_of[row]}
+        about = {"label": self.found.labels[row]}
+        if len(self.found.parts["train"]) < len(self.found.labels):
+            about["split"] = self.found.part_of[row]
         if self.found.group_of:
             about["group"] = self.found.group_of[row]
         return {**example, **about}
@@ -152,12 +151,13 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
     labels, several, notes = _labels(source, places, where)
     rows = np.array(list(labels), np.int64)
     every = [label if isinstance(label, tuple) else (label,) for label in labels.values()]
-    present = {n for some in every for n in some}
-    if len(present) < (1 if several else 2):
-        kinds = ", ".join(repr(names[n]) for n in present) or "none"
+    present = collections.Counter(n for some in every for n in some)
+    if not any(count < len(rows) for count in present.values()):
+        kinds = ", ".join(repr(names[n]) for n in present) or "none of the classes"
         raise ValueError(
-            f"{where}: wanted clips of two classes or more; the classes of its {len(rows)} labelled clips "
-            f"are: {kinds}. In a folder each class is a sub-folder; a table has a column 'label'."
+            f"{where}: wanted two classes or more; all {len(rows)} clips are of one: {kinds}. In a folder "
+            "each class is a sub-folder: CLASS/clip.wav, or train/CLASS/clip.wav and test/CLASS/clip.wav; a "
+            "table has a column 'label'."
         )
     part, given, said = _given(source, columns, rows, fold, where)
     groups, kept = _groups(source, columns, places, rows, by, where)

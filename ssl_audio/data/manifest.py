@@ -34,6 +34,10 @@ from ssl_audio.data.tables import ABSENT, Block, Row
 
 # The columns that mean something.
 COLUMNS = (*FIELDS[:-1], "path", "start", "end", "labels")
+# And those that say which clips belong together, where parts are made: see `labelled.py`.
+GROUPS = (
+    "group", "recording", "recording_id", "speaker", "speaker_id", "session", "site", "individual"
+)  # fmt: skip
 # Where one of these is in a path (between two line ends), pathlib may write it otherwise.
 _ODD = ("//", "/./", "/\n", "/.\n", "\n/", "\n./", "\n.\n")
 
@@ -82,7 +86,7 @@ def _read(path: pathlib.Path, root: pathlib.Path, labels: Sequence[str]) -> Foun
         if unused := [name for name in columns if name not in COLUMNS]:
             made.cells("columns", _others(block, unused))
         made.end(len(block.lines))
-    tables.tell_unused(columns, COLUMNS, str(path))
+    tables.tell_unused([c for c in columns if c.lower() not in GROUPS], COLUMNS, str(path))
     several = any(value not in (None, "") for value in coders["labels"].values)
     if several and any(value not in (None, "") for value in coders["label"].values):
         raise ValueError(f"{path}: both 'label' and 'labels' are filled in; keep one of them")

@@ -5,6 +5,7 @@ finetune:data=D,pretrained=RUN` with a report at the end.
 """
 
 import argparse
+import csv
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -108,11 +109,21 @@ def finish(options: Any, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
     if last is not None:
         last.save(workdir / "predictions.npz")
         classify.report(last, names, workdir, multilabel=several)
-        print((workdir / "classes.csv").read_text(encoding="utf-8").rstrip())
+        print(aligned((workdir / "classes.csv").read_text(encoding="utf-8")))
     atomic.write(workdir / "report.html", report.report(workdir))
     print(f"{workdir}: report.html" + (" classes.csv predictions.npz" if found else ""))
     print(f"next: ssl-audio predict --checkpoint {workdir} FILES --output scores.csv")
     return scores
+
+
+def aligned(table: str) -> str:
+    """Return a small CSV in columns."""
+    rows = list(csv.reader(table.splitlines()))
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(row))
+        for row in (list(zip(row, wide, strict=True)) for row in rows)
+    )
 
 
 def said(scores: Mapping[str, float], classes: int) -> str:

@@ -94,7 +94,7 @@ def run(
     size = len(found.parts["train"])
     epochs = min(max(STEPS[0], 10 * size // batch), STEPS[1])
     name = places.name(data)
-    made = runs.run(
+    made: Any = runs.run(
         objective=objective,
         data=dict(
             sources={name: sources["train"]},

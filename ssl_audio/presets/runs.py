@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ssl_audio.config import build
+from ssl_audio.config import build, plain
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.presets import patch_encoders
 from ssl_audio.storage.checkpoint import Checkpoint
@@ -235,3 +235,96 @@ def runlocal(config: Any) -> Any:
         objective.decoder.trunk.update(depth=2, width=32)
         objective.decoder.positions.grid = (rows, columns)
     return few_steps(config, crop(objective.frontend, frames))
+
+
+def from_pretrained(config: Any, a: Any) -> Any:
+    """Return a pretraining run, begun from the encoder of another run if `a.pretrained` names one.
+
+    Frontend, tokenizer and encoder are those of that run. What follows from them follows: grids of
+    positions, lengths and rates of clips, the widths of what reads the encoder, how many patches are hidden.
+
+    Args:
+      config: the run, with an architecture of its own.
+      a: the arguments of its config.
+
+    Raises:
+      ValueError: arguments that name an architecture; a run whose encoder reads other tokens.
+    """
+    if not a.pretrained:
+        return config
+    from ssl_audio.storage import written
+
+    a.refuse("size encoder patch runlocal", "the architecture is that of pretrained=RUN")
+    old = {part: plain(config.objective[part]) for part in ("frontend", "tokenizer", "encoder")}
+    new = plain(written.architecture(a.pretrained))
+    kinds = [parts["tokenizer"]["kind"] for parts in (old, new)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"pretrained={a.pretrained}: its encoder reads tokens of {kinds[1]!r}, this config makes those "
+            f"of {kinds[0]!r}: name the config of its own method, or of one like it."
+        )
+    objective = _adapted(plain(config.objective), old, new) | new
+    drop_path = old["encoder"].get("drop_path")
+    if drop_path is not None:
+        objective["encoder"] = objective["encoder"] | dict(drop_path=drop_path)
+    tokens = [_tokens(parts) for parts in (old, new)]
+    count = objective.get("masking", {}).get("count")
+    if isinstance(count, int) and all(tokens):
+        objective["masking"]["count"] = max(1, round(count * tokens[1] / tokens[0]))
+    lengths = [_crop(parts["frontend"]) for parts in (old, new)]
+    rates = [parts["frontend"].get("rate", 16_000) for parts in (old, new)]
+    factor = lengths[1] / lengths[0] if all(lengths) else rates[1] / rates[0]
+    if "crop" in objective:
+        objective["crop"] = round(objective["crop"] * factor)
+    with config.unlocked():
+        config.objective = objective
+        config.data.entries.audio.samples = round(config.data.entries.audio.samples * factor)
+        if rates[0] != rates[1]:
+            config.data.rate = rates[1]
+            for source in config.data.sources.values():
+                if source.kind != "shards":
+                    source.rate = rates[1]
+        config.warm_start = written.warm_start(a.pretrained)
+    return config
+
+
+def _adapted(value: Any, old: dict[str, Any], new: dict[str, Any]) -> Any:
+    """Return options with the new frontend, grid, width and special tokens where they had the old ones."""
+    if value == old["frontend"]:
+        return new["frontend"]
+    if isinstance(value, tuple):
+        return tuple(_adapted(part, old, new) for part in value)
+    if not isinstance(value, dict):
+        return value
+    encoders, grids = (
+        (old["encoder"], new["encoder"]),
+        [parts["encoder"].get("positions", {}).get("grid") for parts in (old, new)],
+    )
+    found = {}
+    for key, part in value.items():
+        if key == "grid" and part == grids[0] and grids[1]:
+            part = grids[1]
+        elif key == "rows" and grids[0] and part == grids[0][0] and grids[1]:
+            part = grids[1][0]
+        elif key in ("width", "hidden", "special") and type(part) is int:
+            sizes = [
+                encoder.get("special" if key == "special" else "width") for encoder in encoders
+            ]
+            part = sizes[1] if part == sizes[0] and sizes[1] is not None else part
+        found[key] = _adapted(part, old, new)
+    return found
+
+
+def _tokens(parts: Mapping[str, Any]) -> int:
+    """Return the number of patches of a clip; 0: it has no fixed one."""
+    frontend, tokenizer = parts["frontend"], parts["tokenizer"]
+    if tokenizer["kind"] != "patchify" or not frontend.get("frames"):
+        return 0
+    shape = tokenizer["patch"], tokenizer["stride"]
+    rows, columns = grid(frontend["frames"], frontend.get("bins", 128), *shape)
+    return rows * columns
+
+
+def _crop(frontend: Mapping[str, Any]) -> int:
+    """Return the samples that a frontend's frames are made of; 0: it has no fixed number."""
+    return crop(frontend, frontend["frames"]) if frontend.get("frames") else 0

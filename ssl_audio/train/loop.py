@@ -23,7 +23,7 @@ from ssl_audio.train import changes, programs, record
 from ssl_audio.train.clips import check_clips
 from ssl_audio.train.goodput import Goodput
 from ssl_audio.train.record import Recorder
-from ssl_audio.train.run import Run, describe, fitting
+from ssl_audio.train.run import Run, describe, fitting, warm_started
 from ssl_audio.train.step import init_state, make_train_step
 
 LAG = 2  # steps whose metrics may still be under way, so that the device never waits for the host
@@ -76,10 +76,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
         )
         state = checkpoints.resume(wanted, first)
         if state is None:
-            state = first()
-            for other in run.warm_start.values():
-                params = checkpoint.warm_start(state.params, **dataclasses.asdict(other))
-                state = state.replace(params=params)
+            state = warm_started(run, first())
         start = int(state.step)
         if start:
             spent.resume(workdir, start)

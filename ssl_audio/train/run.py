@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ssl_audio import config
 from ssl_audio.data.entries import Labels
 from ssl_audio.distributed import processes
-from ssl_audio.distributed.sharding import Sharding
+from ssl_audio.distributed.sharding import Sharding, path_name
 from ssl_audio.objectives.adapted import Adapted
 from ssl_audio.objectives.base import Objective
 from ssl_audio.slots import Adapter, Data, Evaluator
+from ssl_audio.storage import checkpoint
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
@@ -132,6 +134,39 @@ class Run:
                 f"config.checkpoint.best: '{self.checkpoint.best}': no evaluator '{name}'; "
                 f"there are {', '.join(self.evals) or 'none'}."
             )
+
+
+def warm_started(run: Run, state: Any) -> Any:
+    """Return a state that has not begun with what `run.warm_start` takes from other runs.
+
+    What `extra` holds as a copy of a parameter, as a teacher does, becomes a copy of the new one.
+    """
+    params = state.params
+    for other in run.warm_start.values():
+        params = checkpoint.warm_start(params, **dataclasses.asdict(other))
+    if not run.warm_start:
+        return state
+    before, after = (
+        {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (state.params, params)
+    )
+
+    def copied(path: Any, value: Any) -> Any:
+        parts = path_name(path).split("/")
+        # The one whose path ends as this one does, for as long as it can be.
+        for first in range(len(parts)):
+            end = "/".join(parts[first:])
+            names = [n for n in before if n == end or n.endswith(f"/{end}")]
+            if names:
+                break
+        else:
+            return value
+        old = before[names[0]]
+        same = len(names) == 1 and old.shape == value.shape and bool(jnp.array_equal(old, value))
+        return jax.device_put(after[names[0]], value.sharding) if same else value
+
+    extra = jax.tree_util.tree_map_with_path(copied, state.extra)
+    return state.replace(params=params, extra=extra)
 
 
 @contextlib.contextmanager

@@ -124,8 +124,12 @@ def test_few_clips(tmp_path):
     found = Labelled(table(tmp_path, rows)).found
     assert found.counts["train"].all()  # the only clip of a class is for training
     assert found.counts["validation"].tolist() == [0, 1, 1]
-    with pytest.raises(ValueError, match="wanted clips of two classes or more; .* are: 'cat'"):
+    with pytest.raises(ValueError, match="two classes or more; all 2 clips are of one: 'cat'"):
         len(Labelled(table(tmp_path, ["a.wav,cat", "b.wav,cat"])))
+    with pytest.raises(ValueError, match="all 2 clips are of one: 'cat'"):
+        len(Labelled(table(tmp_path, ["a.wav,cat", "b.wav,cat"], "path,labels")))
+    only = Labelled(table(tmp_path, ["a.wav,cat", "b.wav,"], "path,labels"), share=0)
+    assert len(only) == 2 and "split" not in only.meta(0)
     with pytest.raises(ValueError, match="none of its 2 clips has a label"):
         len(Labelled(table(tmp_path, ["a.wav,", "b.wav,"])))
 

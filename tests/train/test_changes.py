@@ -150,3 +150,19 @@ def test_hours_are_told_where_all_clips_state_them(tmp_path):
 
     assert changes.hours(Some(11.0, 21.0)) == pytest.approx(30 / 3600)
     assert changes.hours(Some(11.0, None)) is None and changes.hours(object()) is None
+
+
+def test_a_run_from_before_names_were_written_goes_on(run):
+    label = {"kind": "entries:Labels", "classes": 2}
+    before = changed("data.entries.label", label)
+    changes.begin(before, run / "labelled", CLIPS)
+    named = changed("data.entries.label", label | {"names": ("cat", "dog")})
+    folder = run / "labelled/checkpoints/40/meta"
+    folder.mkdir(parents=True)
+    (folder / "metadata").write_text(json.dumps({"data": CLIPS}))
+    changes.begin(named, run / "labelled", CLIPS)
+    (line,) = history(run / "labelled")
+    assert line["changed"] == {"data.entries.label.names": ["not set", ["cat", "dog"]]}
+    other = changed("data.entries.label", label | {"names": ("dog", "cat")})
+    with pytest.raises(ValueError, match="data.entries.label.names: .*the stream of batches"):
+        changes.begin(other, run / "labelled", CLIPS)

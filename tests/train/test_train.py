@@ -227,6 +227,20 @@ def test_periods_of_0_mean_at_the_end_only(tmp_path):
     assert [line["step"] for line in records(tmp_path)] == [STEPS]
 
 
+def test_evaluations_between_records_are_made_too(whole, tmp_path, monkeypatch):
+    known = {}
+
+    def evaluate(_, state, results):
+        known[int(state.step)] = dict(results)
+        return {**results, "test/score": 1.0}
+
+    monkeypatch.setattr("ssl_audio.train.loop._evaluate", evaluate)
+    train(options(eval_every=1, record__every=4), tmp_path)
+    assert list(known) == list(range(1, STEPS + 1))
+    assert not any("test/score" in results for results in known.values())
+    assert "loss" in known[4] and not known[5]
+
+
 def test_a_warm_start_takes_the_named_parameters(whole, tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr("ssl_audio.train.loop._loop", lambda _, state, start: begun.append(state))
