@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from ssl_audio.data.clips import Clip
+from ssl_audio.data.source import Files, SourceInfo
 from ssl_audio.storage import checkpoint
 from ssl_audio.train import changes
 
@@ -132,6 +134,22 @@ def test_another_implementation_is_noted(run, monkeypatch, before):
     changes.begin(OPTIONS, run, CLIPS, {"scan": "cpp"})
     line = json.loads((run / changes.HISTORY).read_text().splitlines()[-1])
     assert line["changed"] == {"implementation of scan": [before or "not known", "cpp"]}
+
+
+def test_hours_are_told_where_all_clips_state_them(tmp_path):
+    class Some(Files):
+        rate = 16_000
+
+        def __init__(self, *ends):
+            self.ends = ends
+
+        def scan(self):
+            return SourceInfo("some"), [
+                Clip(f"{e}.wav", str(e), start=1.0, end=e) for e in self.ends
+            ]
+
+    assert changes.hours(Some(11.0, 21.0)) == pytest.approx(30 / 3600)
+    assert changes.hours(Some(11.0, None)) is None and changes.hours(object()) is None
 
 
 def test_a_run_from_before_names_were_written_goes_on(run):
