@@ -21,7 +21,7 @@ import numpy as np
 from ssl_audio import startup
 from ssl_audio.data.decode import DecodeError, decode, printable
 from ssl_audio.data.listing import AudioFiles, audio_files
-from ssl_audio.storage import atomic, division, opened
+from ssl_audio.storage import atomic, division, hub, opened
 from ssl_audio.storage.division import Division, Part
 from ssl_audio.storage.partial_results import Parts
 from ssl_audio.storage.remote import Remote, place
@@ -303,7 +303,7 @@ def run(args: argparse.Namespace) -> Any:
     """Make an index as the command line asks, or the part of it that `args.part` names."""
     if args.engine:
         return division.spread(__name__, args, place(args.index) / PARTS, gpu=True)
-    path = str(pathlib.Path(args.checkpoint).expanduser().resolve())
+    path = hub.absolute(args.checkpoint)
     model = _load(path, args.trust)
     if args.part:
         found = build_part(model, path, args.index, args.places, args.part)
