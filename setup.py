@@ -15,6 +15,10 @@ SEARCH = ["faiss-cpu"]
 AV = ["av>=14"]  # FFmpeg: m4a, aac, webm, wma, sound tracks of videos, …
 TEXT = ["tokenizers"]  # of published text models
 TORCH = ["torch>=2.6", "transformers>=4.50"]  # to check conversions; weights_only holds from 2.6 on
+HUB = ["huggingface_hub>=0.30"]
+STABLEHLO = ["flatbuffers"]  # jax.export writes with it
+# And jax2onnx, which pins an older Orbax and so is installed with --no-deps: see docs/share.md.
+ONNX = ["einops>=0.8.1", "onnx>=1.20.1", "onnx-ir>=0.2.1", "onnxruntime>=1.24.1"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0", "pymdown-extensions", "pygments", "ruff"]
 
 setup(
@@ -73,6 +77,9 @@ setup(
         "tpu": ["jax[tpu]"],
         "gs": ["gcsfs"],  # shards in Google's object store
         "s3": ["s3fs"],  # in Amazon's
+        "hub": HUB,
+        "onnx": ONNX,
+        "stablehlo": STABLEHLO,
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "parquet": PARQUET,
         "ray": ["ray>=2.40"],  # parts of prepare, embed and search index on a Ray cluster
@@ -83,6 +90,6 @@ setup(
         "peers": [*TORCH, "kaldi-native-fbank>=1.20"],  # bench peers
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
-        "test": TEST + AV + PARQUET + SEARCH + TEXT,
+        "test": TEST + AV + HUB + PARQUET + SEARCH + STABLEHLO + TEXT,
     },
 )

@@ -8,7 +8,7 @@ transformers reads, too). --to stablehlo or onnx: from waveform to features, wit
 import argparse
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,12 +101,19 @@ def _run(args: argparse.Namespace) -> None:
     if state is not None:
         write_state_dict(out, args.to, state, options, pth=args.pth)
         print(f"{out}/state_dict.npz: {len(state)} arrays under the names of {args.to}")
-    if args.to in SHARED[1:]:
-        from ssl_audio.convert import onnx_file, stablehlo
+    if args.to == SHARED[1]:
+        from ssl_audio.convert import onnx_file
 
-        writer = {"onnx": onnx_file, "stablehlo": stablehlo}[args.to]
-        for line in writer.write(out, seconds=args.seconds, audio=args.audio or ()):
-            print(line)
+        _show(onnx_file.write(out, seconds=args.seconds, audio=args.audio or ()))
+    if args.to == SHARED[2]:
+        from ssl_audio.convert import stablehlo
+
+        _show(stablehlo.write(out, seconds=args.seconds, audio=args.audio or ()))
+
+
+def _show(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
 
 
 def calibration(where: pathlib.Path, out: pathlib.Path) -> None:
