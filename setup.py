@@ -18,6 +18,10 @@ TORCH = ["torch>=2.6", "transformers>=4.50"]  # to check conversions; weights_on
 # Metrics of events fail with pandas 3.
 EVENTS = ["jams>=0.3.4", "pandas>=2,<3", "sed-scores-eval>=0.0.4"]
 EXPLORE = ["starlette>=0.46", "uvicorn>=0.30"]
+HUB = ["huggingface_hub>=0.30"]
+STABLEHLO = ["flatbuffers"]  # jax.export writes with it
+# And jax2onnx, which pins an older Orbax and so is installed with --no-deps: see docs/share.md.
+ONNX = ["einops>=0.8.1", "onnx>=1.20.1", "onnx-ir>=0.2.1", "onnxruntime>=1.24.1"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0", "pymdown-extensions", "pygments", "ruff"]
 
 setup(
@@ -83,6 +87,9 @@ setup(
         "events": EVENTS,  # JAMS, and F1 and PSDS of events
         "gs": ["gcsfs"],  # shards in Google's object store
         "s3": ["s3fs"],  # in Amazon's
+        "hub": HUB,
+        "onnx": ONNX,
+        "stablehlo": STABLEHLO,
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
         "hoplite": ["perch-hoplite>=1.0"],  # search export --to perch-hoplite
         "pandas": ["pandas"],  # DataFrames in and out of embed and predict in Python
@@ -99,6 +106,6 @@ setup(
         "umap": ["umap-learn"],  # its map by UMAP
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
-        "test": TEST + AV + EXPLORE + ["httpx"] + PARQUET + SEARCH + TEXT,
+        "test": TEST + AV + EXPLORE + HUB + ["httpx"] + PARQUET + SEARCH + STABLEHLO + TEXT,
     },
 )

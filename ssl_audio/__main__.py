@@ -34,13 +34,16 @@ VERBS = {
     "report": ("eval.report", "a run, or several side by side, as one HTML page"),
     "convert": ("convert.command", "published weights of another library to ours"),
     "export": ("convert.export", "a run as config.json and safetensors"),
+    "push": ("convert.push", "an exported folder to the Hugging Face Hub"),
     "bench": ("bench.command", "measure speed and memory here"),
     "compile-scan": ("bench.compile_scan", "compile the selective scan in C++ for this CPU"),
 }
 RENAMED = {"cluster": "kmeans", "iterate": "stages", "zero_shot": "zero-shot"}  # since 0.1
 TRAINING = ("train", "finetune", "stages", "folds", "bench")  # steps, long enough to start again for
 # They gain nothing by `tune_cpu`.
-AS_IS = ("configs", "preview", "search", "explore", "label", "convert", "export", "compile-scan")
+AS_IS = (
+    "configs", "preview", "search", "explore", "label", "convert", "export", "push", "compile-scan",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -31,6 +31,13 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def step(text: str) -> int | str:
+    """Return the number of a checkpoint, or "best", for argparse."""
+    if text == "best" or text.isdigit():
+        return text if text == "best" else int(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}, wanted the number of a checkpoint, or best")
+
+
 def share(text: str) -> float:
     """Return a number from 0 to 1, for argparse."""
     try:

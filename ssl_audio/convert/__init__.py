@@ -25,7 +25,18 @@ SHARED = (
     "options",
     "patches",
 )
-SHARED += ("references", "trace", "vit")
+SHARED += (
+    "references",
+    "trace",
+    "vit",
+    "card",
+    "hub_folder",
+    "onnx_file",
+    "private",
+    "published",
+    "push",
+)
+SHARED += ("rewrite", "stablehlo")
 # Other names of families: those that share a file, and "hf_" at either end.
 SPEECH = ("wav2vec2", "hubert", "wavlm", "data2vec")
 ALIASES: Mapping[str, str] = MappingProxyType(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import losses
+from ssl_audio.convert import published
 from ssl_audio.convert.base import (
     Converted,
     State,
@@ -39,6 +40,7 @@ UNUSED = re.compile(
     r"|^(audio|text)_transform\.|\.(tscam_conv|head|spectrogram_extractor|logmel_extractor)\."
 )
 FILLS = {"repeatpad": "repeatpad", "repeat": "repeat", "pad": "zeros"}  # theirs → ours
+NAMED = dict(names="transformers", bare=False)  # `reference` of what transformers reads
 FUSION = {"near": ("local_att", 0), "far": ("global_att", 1)}  # ours → theirs and its first layer
 
 
@@ -169,6 +171,16 @@ def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarra
         a, t = params["logit_scale"][0]
         state |= {"logit_scale_a": a.reshape(()), "logit_scale_t": t.reshape(())}
     return to_laion(state) if known.get("names") == "laion" else state
+
+
+def reference_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what config.json holds beside such a state dict."""
+    return published.clap(config)
+
+
+def extractor_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what preprocessor_config.json holds beside such a state dict."""
+    return published.clap_extractor(config)
 
 
 def htsat_parts(

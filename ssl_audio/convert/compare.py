@@ -82,7 +82,7 @@ def compare(
         options["torchaudio"] = is_speech_available()
     converted = convert.from_state_dict(family, state, strict=strict, **options | dict(more))
     lengths = {name: round(s * reference.rate) for name, s in reference.lengths.items()}
-    sound = _sound(audio, reference.rate, max(lengths.values()))
+    sound = voice(audio, reference.rate, max(lengths.values()))
     clips = {name: sound[:count] for name, count in lengths.items()}
     with tempfile.TemporaryDirectory() as out:
         exported.write(out, converted.params, converted.config)
@@ -150,8 +150,8 @@ def table(title: str, rows: Sequence[Row], left: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _sound(files: Sequence[str], rate: int, samples: int) -> np.ndarray:
-    """Return [samples] at a rate."""
+def voice(files: Sequence[str], rate: int, samples: int) -> np.ndarray:
+    """Return sound [samples] at a rate: of files, or a synthetic voice in noise."""
     if files:
         from ssl_audio.data.decode import decode
 

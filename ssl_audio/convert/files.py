@@ -9,16 +9,16 @@ import ml_dtypes  # it also makes numpy, and so safetensors, know bfloat16
 import numpy as np
 
 from ssl_audio.convert.options import DESCRIPTIVE
-from ssl_audio.storage import opened
+from ssl_audio.storage import hub, opened
 from ssl_audio.storage.exported import read_arrays
 
 WANTED = "the JSON object of a Hugging Face folder"
 TORCH = (".pth", ".pt", ".bin", ".ckpt")
 SAFE = (2, 6)  # the first torch whose weights_only is to be relied on
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a Hugging Face folder
+WEIGHTS = hub.WEIGHTS  # of a Hugging Face folder
 INDEX = ".index.json"  # after the name of weights that are cut in shards
 CONFIGS = ("config.json", "sentence_bert_config.json")
-EXTRACTORS = ("preprocessor_config.json", "processor_config.json")  # the first there is counts
+EXTRACTORS = hub.EXTRACTORS[:2]  # the first there is counts
 OPTIONS = ("config", "meta/config_json", "config_json")  # of an .npz
 
 # Models inside Python packages: package → (folder, SHA-256 of the weights). The packager is a third
@@ -37,8 +37,8 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     Args:
       path: `.npz` (its keys are the names; or they begin with `param/`, and a JSON text beside them,
         one of OPTIONS, holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch),
-        a folder with config.json and weights (WEIGHTS), whole or in shards with an index, or
-        `package:NAME` (see `packaged`).
+        a folder with config.json and weights (WEIGHTS), whole or in shards with an index,
+        hf://OWNER/NAME of such a folder on the Hub, or `package:NAME` (see `packaged`).
 
     Returns:
       Reference name → array, and options; settings of a feature extractor under `preprocessor`.
@@ -51,7 +51,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     """
     if str(path).startswith("package:"):
         path = packaged(str(path).removeprefix("package:"))
-    path = pathlib.Path(path).expanduser()
+    path = hub.foreign(str(path)) if hub.is_address(path) else pathlib.Path(path).expanduser()
     if path.is_dir():
         return _folder(path)
     if not path.is_file():

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.convert import published
 from ssl_audio.convert.base import (
     Converted,
     State,
@@ -59,10 +60,11 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 
     Options are those of the model's config.json: num_attention_heads (default: width / 64),
     frequency_stride, time_stride (10), num_mel_bins (128), max_length (1024), layer_norm_eps (1e-12),
-    hidden_size, num_hidden_layers, intermediate_size, patch_size, qkv_bias, num_labels; beside it, of
-    preprocessor_config.json: mean, std, do_normalize, sampling_rate. At another rate than 16 kHz a
-    frame has 400 samples, as in transformers alone; with torchaudio=true 25 ms, as where torchaudio is
-    installed beside it. `forward(input_values=[B, T, F])` takes normalised log-mel.
+    hidden_size, num_hidden_layers, intermediate_size, patch_size, qkv_bias, num_labels, id2label,
+    problem_type; beside it, of preprocessor_config.json: mean, std, do_normalize, sampling_rate. At
+    another rate than 16 kHz a frame has 400 samples, as in transformers alone; with torchaudio=true
+    25 ms, as where torchaudio is installed beside it. `forward(input_values=[B, T, F])` takes normalised
+    log-mel.
 
     Raises:
       ValueError: see `ssl_audio.convert.from_state_dict`.
@@ -121,6 +123,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             final_norm=layer_norm,
         ),
     )
+    data = clips(frontend["window"] + (frames - 1) * frontend["hop"], rate=frontend["rate"])
     problem = asked.get("problem_type")
     if "classifier.dense.bias" in state or "classifier.dense.weight" in state:
         (linear,) = need(state, "classifier.dense.weight")
@@ -128,13 +131,14 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         head = dict(kind="classify:Classifier", classes=classes, pool="special", eps=eps)
         single = problem == "single_label_classification"
         objective |= dict(kind="tagging", head=head, criterion="softmax" if single else "sigmoid")
+        data["entries"]["label"] = _labels(asked, classes)
     else:
         objective |= dict(kind="features")
     asked.finish()
 
     config = dict(
         objective=objective,
-        data=clips(frontend["window"] + (frames - 1) * frontend["hop"], rate=frontend["rate"]),
+        data=data,
         inference=dict(pad="training"),
         reference=dict(prefix=prefix, names=style),
     )
@@ -151,6 +155,14 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         return found
 
     return Converted(config, params, outputs, left)
+
+
+def _labels(asked: Options, classes: int) -> dict[str, Any]:
+    """Return the config of the labels; names of classes where the model's config tells some."""
+    found = asked.get("id2label") or {}
+    names = [found.get(str(i), found.get(i)) for i in range(classes)]
+    known = all(isinstance(n, str) and n != f"LABEL_{i}" for i, n in enumerate(names))
+    return dict(kind="entries:Labels", classes=classes) | (dict(names=names) if known else {})
 
 
 def _frontend(asked: Options, bins: int, frames: int) -> dict[str, Any]:
@@ -243,10 +255,14 @@ def reference_config(config: dict[str, Any]) -> dict[str, Any]:
         num_mel_bins=frontend["bins"],
     )
     if "head" in objective:
-        classes = range(objective["head"]["classes"])
-        found["id2label"] = {str(i): f"LABEL_{i}" for i in classes}
-        found["label2id"] = {f"LABEL_{i}": i for i in classes}
-    return found
+        found |= published.names(config, objective["head"]["classes"])
+    kind = "ASTForAudioClassification" if "head" in objective else "ASTModel"
+    return found | dict(architectures=[kind])
+
+
+def extractor_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what preprocessor_config.json holds beside such a state dict."""
+    return published.ast_extractor(config)
 
 
 def reference(model: Converted) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import losses
+from ssl_audio.convert import published
 from ssl_audio.convert.base import (
     WEIGHT_NORM,
     Converted,
@@ -67,6 +68,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         objective=_encoder(inner, asked),
         reference=dict(prefix=prefix, weight_norm=weight_norm(inner, f"{POSITIONS}conv")),
     )
+    if kind := asked.get("model_type"):
+        config["reference"]["model_type"] = kind
     objective = config["objective"]
     contrast = "quantizer.codevectors" in state
     objective |= _contrast(state, asked) if contrast else dict(kind="features")
@@ -148,6 +151,16 @@ def to_state_dict(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarra
         state |= dense("project_q", params["target"]["dense"])
         state |= dense("project_hid", params["predict"]["dense"])
     return state
+
+
+def reference_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what config.json holds beside such a state dict."""
+    return published.speech(config)
+
+
+def extractor_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what preprocessor_config.json holds beside such a state dict."""
+    return published.speech_extractor(config)
 
 
 def _encoder(state: State, asked: Options) -> dict[str, Any]:

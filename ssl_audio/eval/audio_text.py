@@ -21,7 +21,7 @@ from ssl_audio.data.compose import RELATIONS, another, joined, named
 from ssl_audio.data.source import Example, Source
 from ssl_audio.eval import retrieval
 from ssl_audio.eval.evaluate import SETS
-from ssl_audio.storage import atomic, written
+from ssl_audio.storage import atomic, hub, written
 
 if TYPE_CHECKING:
     from ssl_audio.inference.audio_text import AudioTextModel
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         options["split"] = args.split
     source = config.build(options, "data", path="--set")
     name = args.data or pathlib.Path(args.manifest).stem
-    path = pathlib.Path(args.checkpoint).expanduser() / f"evals/zero_shot_{name}.jsonl"
+    path = hub.beside(args.checkpoint) / f"evals/zero_shot_{name}.jsonl"
     atomic.check(path)
     records = evaluate(
         model,

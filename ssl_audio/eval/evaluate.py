@@ -12,7 +12,6 @@ import collections
 import json
 import logging
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from ssl_audio.eval import base, few_shot
 from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.probe import Probe
 from ssl_audio.inference.pooling import POOLS, SPECIAL
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, hub
 
 if TYPE_CHECKING:
     from ssl_audio.inference.encoder import Encoder
@@ -320,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         parser().error("--shots: a few clips do not tell which layer is best; name one")
     few = f"_{args.shots}shot" if args.shots else ""
     default = f"evals/{args.data}_{args.protocol or SETS[args.data][1]}{few}.jsonl"
-    path = pathlib.Path(args.checkpoint).expanduser() / (args.output or default)
+    path = hub.beside(args.checkpoint) / (args.output or default)
     from ssl_audio.inference.load import load
 
     chosen = few_shot.CLASSIFIERS if args.shots else classifiers()

@@ -13,7 +13,7 @@ import numpy as np
 from ssl_audio import config, slots, startup
 from ssl_audio.distributed import sharding
 from ssl_audio.inference.model import Model
-from ssl_audio.storage import checkpoint, opened, written
+from ssl_audio.storage import checkpoint, hub, opened, written
 from ssl_audio.versions import __version__
 
 # Predictors → the interface of models that offer all of them. The first that fits counts; a model that
@@ -32,12 +32,13 @@ log = logging.getLogger(__name__)
 def load(
     path: str | os.PathLike, step: int | str | None = None, *, trust: Iterable[str] = ()
 ) -> Any:
-    """Load the model of a training run, or of an exported or converted folder.
+    """Load the model of a training run, or of an exported or converted folder, here or on the Hub.
 
     A folder's config.json imports nothing but ssl_audio, unless you `trust` another package by name.
 
     Args:
-      path: the run's workdir, or the folder.
+      path: the run's workdir, or the folder; or hf://OWNER/NAME[@REVISION], of which config, parameters and
+        calibration are fetched into huggingface_hub's cache.
       step: which checkpoint of a run; None: the newest; "best": see `Checkpoint.best`.
       trust: packages of others whose classes the config may name, as ["mylab"]; their code runs.
 
@@ -56,12 +57,12 @@ def load(
 
 
 def _load(path: str | os.PathLike, step: int | str | None) -> Any:
-    path = pathlib.Path(path).expanduser().resolve()
+    asked, path = os.fspath(path), hub.local(path).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path}: no such folder; wanted the workdir of a training run, or a folder of converted "
-            "weights. Published weights, as of the Hugging Face Hub, are downloaded first and converted: "
-            "`ssl-audio convert --help`."
+            "weights, or an address on the Hugging Face Hub: hf://OWNER/NAME. Published weights of other "
+            "libraries are converted first: `ssl-audio convert --help`."
         )
     startup.keep_programs()
     params, options = checkpoint.load_params(path, step)
@@ -80,7 +81,11 @@ def _load(path: str | os.PathLike, step: int | str | None) -> Any:
     objective.prepare()
     which = "" if step is None else f", step {step}"
     model = interface(objective)(
-        objective, params, options, extra=_extra(path, step, objective), origin=f"{path}{which}"
+        objective,
+        params,
+        options,
+        extra=_extra(path, step, objective),
+        origin=f"{asked if hub.is_address(asked) else path}{which}",
     )
     try:
         wanted = jax.eval_shape(objective.init, jax.random.key(0), model.blank())[0]

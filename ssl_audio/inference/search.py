@@ -24,7 +24,7 @@ from ssl_audio.inference.indexing import PARTS, build, build_part, join, remove
 from ssl_audio.inference.pooling import POOLS, SPECIAL
 from ssl_audio.inference.search_export import FORMATS
 from ssl_audio.inference.segments import Segments, no_words, of
-from ssl_audio.storage import atomic, division
+from ssl_audio.storage import atomic, division, hub
 from ssl_audio.storage.remote import place
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> Any:
         return division.spread(__name__, args, place(args.index) / PARTS, gpu=True)
     if args.checkpoint is None:
         args.checkpoint = Index(args.index).checkpoint
-    path = str(pathlib.Path(args.checkpoint).expanduser().resolve())
+    path = hub.absolute(args.checkpoint)
     model = _load(path, args.trust)
     how = {"pool": args.pool, "layer": args.layer, "window": args.window}
     if args.part:

@@ -19,7 +19,7 @@ import numpy as np
 from ssl_audio.config import Duration
 from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.storage import exported, items, links, merged, sealed, written
+from ssl_audio.storage import exported, hub, items, links, merged, sealed, written
 from ssl_audio.storage.items import check_shapes
 from ssl_audio.storage.sealed import Damaged
 from ssl_audio.structs import TrainState
@@ -267,7 +267,7 @@ def load_params(
     """Load the parameters of a workdir as numpy arrays, whatever devices wrote them.
 
     Args:
-      path: the workdir, or a plain folder (see `exported`).
+      path: the workdir, or a plain folder (see `exported`), or hf://OWNER/NAME.
       step: which checkpoint of a run; None: as `Checkpoint.load_best` says; "best": see `Checkpoint.best`.
 
     Returns:
@@ -276,34 +276,34 @@ def load_params(
     Raises:
       FileNotFoundError: there is no run, no checkpoint yet, or none of that step.
     """
-    path = pathlib.Path(path).resolve()
-    if exported.is_plain(path):
+    place = hub.local(path).resolve()
+    if exported.is_plain(place):
         if step is not None:
-            raise FileNotFoundError(f"{path}: a plain folder, without steps; there is no {step}.")
-        return exported.read(path)
-    config = written.read(path)
-    if step is None and config.get("checkpoint", {}).get("load_best") and steps(path, "best"):
+            raise FileNotFoundError(f"{place}: a plain folder, without steps; there is no {step}.")
+        return exported.read(place)
+    config = written.read(place)
+    if step is None and config.get("checkpoint", {}).get("load_best") and steps(place, "best"):
         step = "best"
     kind = "best" if step == "best" else "checkpoints"
-    found = steps(path, kind)
+    found = steps(place, kind)
     if not found:
-        raise FileNotFoundError(f"{path / kind}: no checkpoint yet.")
+        raise FileNotFoundError(f"{place / kind}: no checkpoint yet.")
     if step not in (None, "best") and step not in found:
-        raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {found}.")
+        raise FileNotFoundError(f"{place}: no checkpoint of step {step}; there are {found}.")
     optim = config.get("optim", {})
     mean = kind == "checkpoints" and bool(optim.get("average") or optim.get("average_every"))
     if isinstance(step, int):
-        return merged.ordinary(_load(path / kind / str(step), mean=mean), config)
+        return merged.ordinary(_load(place / kind / str(step), mean=mean), config)
     for newest in reversed(found):
         try:
-            params = _load(path / kind / str(newest), mean=mean)
+            params = _load(place / kind / str(newest), mean=mean)
         except Damaged as error:
             log.warning("%s", error)
             continue
         if newest != found[-1]:
             log.warning("%s: taking step %d, the newest that is whole.", path, newest)
         return merged.ordinary(params, config)
-    raise ValueError(f"{path / kind}: none of the checkpoints is whole: {found}.")
+    raise ValueError(f"{place / kind}: none of the checkpoints is whole: {found}.")
 
 
 def _load(folder: pathlib.Path, *, mean: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssl_audio import slots
-from ssl_audio.storage import opened
+from ssl_audio.storage import hub, opened
 
 CONFIG = "config.json"
 # Kinds of classes that have moved or been renamed since version 0.1 → today's, and options they need.
@@ -55,14 +55,14 @@ def read(path: str | os.PathLike, trust: Iterable[str] = ()) -> dict[str, Any]:
     This is the only place that reads a folder's config, and nothing in it may name code of others.
 
     Args:
-      path: the folder.
+      path: the folder, or hf://OWNER/NAME.
       trust: packages that it may name beside ours, and beside those of `slots.trusting`.
 
     Raises:
       FileNotFoundError: there is none.
       ValueError: it is damaged, or names a class of a package that is not trusted.
     """
-    file = pathlib.Path(path).expanduser() / CONFIG
+    file = hub.local(path).expanduser() / CONFIG
     if not file.is_file():
         raise FileNotFoundError(
             f"{path}: no {CONFIG}; wanted the workdir of a training run, or an exported folder."
@@ -78,7 +78,18 @@ def read(path: str | os.PathLike, trust: Iterable[str] = ()) -> dict[str, Any]:
     if "samples" in entry(found, "audio"):
         with opened.naming(file):
             samples(found)
+    _find_words(found, file.parent)
     return found
+
+
+def _find_words(found: Mapping[str, Any], folder: pathlib.Path) -> None:
+    """Put the folder before the bare name of a tokenizer's file that lies in it, as `export` writes it."""
+    words = entry(found, "text").get("words")
+    if not isinstance(words, dict):
+        return
+    name = words.get("file")
+    if isinstance(name, str) and name == pathlib.PurePath(name).name and (folder / name).is_file():
+        words["file"] = str((folder / name).absolute())
 
 
 def _check_mappings(found: Mapping[str, Any], file: pathlib.Path) -> None:
@@ -213,4 +224,4 @@ def warm_start(path: str, into: str = "") -> dict[str, Any]:
 
 def is_run(where: str | os.PathLike) -> bool:
     """Tell whether this is a folder with the config of a run in it."""
-    return (pathlib.Path(where).expanduser() / CONFIG).is_file()
+    return hub.is_address(where) or (pathlib.Path(where).expanduser() / CONFIG).is_file()

@@ -1,12 +1,14 @@
 """Which implementation runs the recurrence: by name, or the best that works here, and on all of a run."""
 
 import concurrent.futures
+import contextlib
+import contextvars
 import functools
 import importlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +35,22 @@ Operands = tuple[Any, ...]  # u, delta, A, B, C, state
 
 _agreed: dict[str, str] = {}  # name -> implementation, in a run of several processes
 _reasons: dict[str, str] = {}  # implementation -> why it is not used here
+
+
+_forced: contextvars.ContextVar[str] = contextvars.ContextVar("forced", default="")
+
+
+@contextlib.contextmanager
+def forced(name: str) -> Iterator[None]:
+    """Let the body trace with this implementation, whatever a config or SSL_AUDIO_SCAN says.
+
+    For programs that leave this machine: they may hold nothing that was compiled for it.
+    """
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
 
 
 def find(name: str, dtype: Any = jnp.float32) -> str:
@@ -74,6 +92,8 @@ def prepare(name: str) -> str:
 
 
 def _asked(name: str) -> str:
+    if there := _forced.get():
+        return there
     asked = "implementation"
     if name == "auto":
         asked, name = "SSL_AUDIO_SCAN", os.environ.get("SSL_AUDIO_SCAN") or "auto"

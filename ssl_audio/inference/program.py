@@ -1,0 +1,134 @@
+"""A trained model as one function of arrays, from waveform to features: what leaves this package.
+
+For clips of one length, in batches of any size. Called by `convert/stablehlo.py` and `onnx_file.py`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_audio.distributed.sharding import path_name
+from ssl_audio.heads.readout import frame_tokens
+from ssl_audio.storage import written
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A function of parameters and waveforms.
+
+    Attributes:
+      run: (params, audio float32 [B, S] in [-1, 1]) → outputs by name, float32.
+      params: path → array, as in the model.safetensors of an exported folder.
+      samples: S.
+      rate: of the waveforms, Hz.
+      outputs: name → what it is, with its axes.
+      times: centres of the columns of "frames", ms; None: there are no frames.
+    """
+
+    run: Callable[[Mapping[str, Any], Any], dict[str, Any]]
+    params: dict[str, np.ndarray]
+    samples: int
+    rate: int
+    outputs: dict[str, str]
+    times: np.ndarray | None = None
+
+    def check(self, got: Mapping[str, np.ndarray], audio: np.ndarray, limit: float) -> float:
+        """Return how far outputs for `audio` are from ours at most, |got - ours| / |ours| of a clip.
+
+        Raises:
+          ValueError: one has another shape, is not finite, or is further off than `limit`.
+        """
+        with jax.default_matmul_precision("highest"):
+            ours = jax.jit(self.run)(self.params, audio)
+        worst = 0.0
+        for name, wanted in ours.items():
+            found, wanted = np.asarray(got[name], np.float64), np.asarray(wanted, np.float64)
+            if found.shape != wanted.shape:
+                raise ValueError(f"{name}: got shape {found.shape}, wanted {wanted.shape}.")
+            flat = (found - wanted).reshape(len(wanted), -1)
+            norm = np.linalg.norm(wanted.reshape(len(wanted), -1), axis=1)
+            apart = float(np.max(np.linalg.norm(flat, axis=1) / np.maximum(norm, 1e-12)))
+            if not apart <= limit:
+                raise ValueError(
+                    f"{name}: differs by {apart:.1e} from ours, wanted at most {limit:g}."
+                )
+            worst = max(worst, apart)
+        return worst
+
+
+def program(model: Any, seconds: float | None = None) -> Program:
+    """Return a model's function: of an encoder "vector" [B, D], the mean over its tokens as `embed` gives
+    it, and "frames" [B, T, D'] as `frames` does; of a classifier "logits" [B, C]; of an audio-text model
+    "vector", of length 1.
+
+    Args:
+      model: what `ssl_audio.load` returned.
+      seconds: length of the clips; None: as in training. Longer ones are for `Encoder`, which cuts them.
+
+    Raises:
+      ValueError: the length is none, or longer than in training; the model does not hear.
+    """  # noqa: D205
+    most = written.samples(model.config)
+    samples = most if seconds is None else round(seconds * model.rate)
+    least = getattr(getattr(model.objective, "frontend", None), "window", 1)
+    if not least <= samples <= most:
+        raise ValueError(
+            f"--seconds {seconds}: wanted {least / model.rate:g} to {most / model.rate:g}, the clips of "
+            "the training."
+        )
+    offers = model.objective.predictors()
+    function, outputs, times = _features, {}, None
+    if "logits" in offers:
+        function, outputs = _named(offers["logits"], "logits", samples), {"logits": "[B, classes]"}
+    elif "embed_audio" in offers:
+        if samples != most:
+            raise ValueError(
+                f"--seconds {seconds}: an audio-text model takes {most / model.rate:g} s."
+            )
+        length = model.objective.towers["audio"].length
+        function = _named(offers["embed_audio"], "vector", samples, length)
+        outputs = {"vector": "[B, D], of length 1"}
+    elif "encode" in offers:
+        function, columns = _features(model, samples)
+        outputs = {"vector": "[B, D], mean over all tokens", "frames": "[B, T, rows * D]"}
+        times = model.times(columns)
+    else:
+        raise ValueError(f"{model!r}: has no predictor encode, logits or embed_audio.")
+    leaves, tree = jax.tree_util.tree_flatten_with_path(model.params)
+    names = [path_name(path) for path, _ in leaves]
+
+    def run(params: Mapping[str, Any], audio: Any) -> dict[str, Any]:
+        found = function(jax.tree.unflatten(tree, [params[name] for name in names]), audio)
+        return {name: value.astype(jnp.float32) for name, value in found.items()}
+
+    params = {name: np.asarray(value) for name, (_, value) in zip(names, leaves, strict=True)}
+    return Program(run, params, samples, model.rate, outputs, times)
+
+
+def _named(predictor: Any, name: str, samples: int, length: str = "length") -> Any:
+    def run(params, audio):
+        count = jnp.full(audio.shape[:1], samples, jnp.int32)
+        return {name: predictor(params, {}, {"audio": audio, length: count})}
+
+    return run
+
+
+def _features(encoder: Any, samples: int) -> tuple[Any, int]:
+    """Return the pass of `Encoder` on clips of one window, and the columns that it gives."""
+    columns = encoder._columns(samples)
+    size = encoder._samples(columns)
+    encode = encoder._sized(columns).predictors()["encode"]
+    rows = encoder.rows
+
+    def run(params, audio):
+        audio = jnp.pad(audio[:, :size], ((0, 0), (0, max(0, size - samples))))
+        length = jnp.full(audio.shape[:1], min(samples, size), jnp.int32)
+        frames = frame_tokens(encode(params, {}, {"audio": audio, "length": length}))
+        tokens = frames.reshape(*frames.shape[:2], rows, frames.shape[2] // rows)
+        return {"vector": jnp.mean(tokens, axis=(1, 2)), "frames": frames}
+
+    return run, columns
