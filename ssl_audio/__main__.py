@@ -39,7 +39,13 @@ VERBS = {
     "compile-scan": ("bench.compile_scan", "compile the selective scan in C++ for this CPU"),
 }
 RENAMED = {"cluster": "kmeans", "iterate": "stages", "zero_shot": "zero-shot"}  # since 0.1
-TRAINING = ("train", "finetune", "stages", "folds", "bench")  # steps, long enough to start again for
+TRAINING = (
+    "train",
+    "finetune",
+    "stages",
+    "folds",
+    "bench",
+)  # steps, long enough to start again for
 # They gain nothing by `tune_cpu`.
 AS_IS = (
     "configs", "preview", "search", "explore", "label", "convert", "export", "push", "compile-scan",

@@ -12,7 +12,6 @@ import argparse
 import csv
 import io
 import logging
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
