@@ -78,6 +78,8 @@ setup(
         "ray": ["ray>=2.40"],  # parts of prepare, embed and search index on a Ray cluster
         "search": SEARCH,
         "tensorboard": ["tensorboard"],
+        "mlflow": ["mlflow>=3"],  # record.logger=mlflow
+        "wandb": ["wandb>=0.19"],
         "text": TEXT,
         "torch": TORCH,
         "peers": [*TORCH, "kaldi-native-fbank>=1.20"],  # bench peers

@@ -7,16 +7,19 @@ Run:      ssl-audio train --workdir runs/esc50_fold1 \\
               --config finetune:task=esc50,root=DIR,pretrained=RUN,fold=1
 Folds:    ssl-audio folds --folds 1-5 --workdir runs/esc50 \\
               --config finetune:task=esc50,root=DIR,pretrained=RUN
+LoRA:     add adapt=lora,rank=8 (or adapt=head): the encoder is frozen, see docs/track.md
 Scratch:  add `scratch` for the encoder of RUN untrained; or leave RUN out and name encoder=, size=, patch=
 Try:      ssl-audio train --config finetune:runlocal --workdir runs/try
 Results:  experiments/finetune/README.md
 """
 
+import dataclasses
 from typing import Any
 
 from ssl_audio.config import parse_arg
 from ssl_audio.data import entries
 from ssl_audio.frontend.fbank import STATS
+from ssl_audio.layers.lora import Lora
 from ssl_audio.presets import own_labels, patch_encoders, runs
 from ssl_audio.storage import written
 from ssl_audio.storage.checkpoint import Checkpoint
@@ -94,7 +97,7 @@ def get_config(arg=""):
     a = parse_arg(
         arg, task="esc50", root="", pretrained="", scratch=False, fold=0, stride="", encoder="", size="",
         patch="", runlocal=False, data="", validation="", test="", by="", share=0.2, seconds=0.0, steps="",
-        batch=16, max_bad_share=0.01,
+        batch=16, max_bad_share=0.01, adapt="", rank=8, alpha=16.0,
     )  # fmt: skip
     if a.data:
         return own(a)
@@ -177,7 +180,24 @@ def get_config(arg=""):
     config.eval_every = "20%" if laptop else "5%" if superb else "1ep"
     if a.pretrained and not a.scratch:
         config.warm_start = written.warm_start(a.pretrained)
+    adapted(a, config)
     return runlocal(config) if a.runlocal else config
+
+
+def adapted(a, config) -> None:
+    """Freeze the encoder, with `adapt=lora` or `adapt=head`: see docs/track.md."""
+    if not a.adapt:
+        a.refuse("rank alpha", "without adapt=lora there is no adapter")
+        return
+    if a.adapt not in ("lora", "head"):
+        raise ValueError(f"adapt '{a.adapt}': wanted lora, or head for the head alone.")
+    if a.adapt == "head":
+        a.refuse("rank alpha", "adapt=head has no adapter")
+    if not (a.pretrained or a.runlocal) or a.scratch:
+        raise ValueError("adapt: what is frozen must be pretrained; name pretrained=RUN.")
+    made = Lora(rank=a.rank if a.adapt == "lora" else 0, alpha=a.alpha)
+    config.adapt = dict(kind="lora", **dataclasses.asdict(made))
+    config.optim.layer_decay = 1.0  # all adapters begin at zero, near the head or far from it
 
 
 def own(a):
@@ -192,6 +212,7 @@ def own(a):
     config = own_labels.run(parts, data=a.data, by=by, fold=a.fold, window=window, **given)
     if a.pretrained and not a.scratch:
         config.warm_start = written.warm_start(a.pretrained)
+    adapted(a, config)
     return config
 
 

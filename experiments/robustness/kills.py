@@ -20,7 +20,7 @@ SPEED = ("clips_per_second", "input_wait", "flops_utilisation", "elapsed")  # di
 QUIET = [
     "--config.checkpoint.every=1",
     "--config.record.every=1",
-    "--config.record.tensorboard=False",
+    "--config.record.logger=none",
     "--config.record.progress=False",
 ]
 IMPORTED = """grain orbax.checkpoint optax sklearn.metrics matplotlib.figure ssl_audio.train.loop

@@ -46,7 +46,7 @@ def train(args, more):
         kept = tuple(option for option in cpp.OPTIONS if not option.startswith("-O"))
         cpp.OPTIONS = (*kept, *FORMS[args.form].split())
     options = [f"--config.steps={args.steps}", "--config.record.every=1"]
-    options += ["--config.record.tensorboard=False", "--config.record.progress=False"]
+    options += ["--config.record.logger=none", "--config.record.progress=False"]
     main(["train", "--config", args.config, "--workdir", args.workdir, *options, *more])
 
 

@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         top = pathlib.Path(folder)
         config = ["--config", args.config, "--config.steps=1", "--config.data.batch_size=2"]
-        config += ["--config.record.figures=0", "--config.record.tensorboard=false"]
+        config += ["--config.record.figures=0", "--config.record.logger=none"]
         run(["preview", *config, "--save", str(top / "step")], top / "unused")
 
         def train(number: str, cache: pathlib.Path, *more: str) -> tuple[float, float]:

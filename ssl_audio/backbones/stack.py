@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssl_audio.layers.dense import INIT
+from ssl_audio.layers.lora import multiplied
 from ssl_audio.layers.norms import LayerNorm
 from ssl_audio.layers.scan import fused_cpp
 from ssl_audio.slots import Layer, Norm, Positions
@@ -21,7 +22,12 @@ from ssl_audio.tokens.order import in_time
 
 
 def _products(primitive: Any, *inputs: Any, **parameters: Any) -> bool:
-    """Keep what matrix products give, and attention and scans where a fused kernel computes them."""
+    """Keep what matrix products give, and attention and scans where a fused kernel computes them.
+
+    Not the products of two matrices, as of an adapter: they have no batch, and are cheap to make again.
+    """
+    if all(getattr(x, "ndim", 0) <= 2 for x in inputs):
+        return False
     fused = primitive.name.startswith("dot_product_attention_fwd")
     fused = fused or parameters.get("target_name") in fused_cpp.KEPT
     return fused or jax.checkpoint_policies.dots_saveable(primitive, *inputs, **parameters)
@@ -68,6 +74,11 @@ def _materialized_jvp(primals: Any, tangents: Any) -> Any:
     return _materialized(*primals), tangents[0]  # gradients need no detour
 
 
+def whole(params: Any) -> Any:
+    """Return a layer's parameters as its modules want them."""
+    return multiplied(materialized(params))
+
+
 def over_layers(body: Any, count: int, remat: str) -> Any:
     """Return the scan of body(block, carry, x) → (carry, y) over layers whose parameters are stacked.
 
@@ -80,7 +91,7 @@ def over_layers(body: Any, count: int, remat: str) -> Any:
     def layer(block: Any, carry: Any, x: Any) -> Any:
         if block.is_initializing():
             return body(block, carry, x)
-        return nn.map_variables(body, "params", trans_in_fn=materialized)(block, carry, x)
+        return nn.map_variables(body, "params", trans_in_fn=whole)(block, carry, x)
 
     if remat != "none":  # around it: the copies are made again, not kept
         layer = nn.remat(layer, policy=REMAT[remat], prevent_cse=False)

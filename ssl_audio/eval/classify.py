@@ -189,36 +189,45 @@ def scores(logits: np.ndarray, labels: np.ndarray, *, multilabel: bool) -> dict[
 def report(
     predictions: Predictions, names: Sequence[str], folder: pathlib.Path, *, multilabel: bool
 ) -> None:
-    """Write classes.csv and, where clips have one label, confusion.png into a folder.
+    """Write classes.csv and, where clips have one label, confusion.png into a folder, which exists.
 
-    Args:
-      predictions: of all clips that count.
-      names: of the classes, in the order of their numbers.
-      folder: must exist.
-      multilabel: score each class by its average precision instead of precision and recall.
+    `predictions` are those of all clips that count; for the rest see `per_class`.
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
-    support = predictions.labels.sum(axis=0).astype(int)
-    rows: list[tuple[Any, ...]]
-    if multilabel:
-        head = ("class", "clips", "average precision")
-        values = metrics.average_precision(predictions.logits, predictions.labels)
-        rows = list(zip(names, support, values, strict=True))
-    else:
-        head = ("class", "clips", "precision", "recall", "F1")
+    head, rows = per_class(predictions, names, multilabel=multilabel)
+    if not multilabel:
         truth, said = predictions.labels.argmax(axis=1), predictions.logits.argmax(axis=1)
-        none: Any = 0  # what a class that nothing was said to be scores
-        found: Any = precision_recall_fscore_support(
-            truth, said, labels=range(len(names)), zero_division=none
-        )
-        rows = list(zip(names, support, *found[:3], strict=True))
         confusion(truth, said, names).savefig(folder / "confusion.png", dpi=110)
     lines = io.StringIO()
     table = csv.writer(lines)
     table.writerow(head)
     table.writerows((n, c, *(f"{v:.4f}" for v in values)) for n, c, *values in rows)
     atomic.write(folder / "classes.csv", lines.getvalue())
+
+
+def per_class(
+    predictions: Predictions, names: Sequence[str], *, multilabel: bool
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return the head and the rows of a table of the classes.
+
+    Args:
+      predictions: of all clips that count.
+      names: of the classes, in the order of their numbers.
+      multilabel: score each class by its average precision instead of precision and recall.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    support = predictions.labels.sum(axis=0).astype(int)
+    if multilabel:
+        head = ("class", "clips", "average precision")
+        values = metrics.average_precision(predictions.logits, predictions.labels)
+        return head, list(zip(names, support, values, strict=True))
+    head = ("class", "clips", "precision", "recall", "F1")
+    truth, said = predictions.labels.argmax(axis=1), predictions.logits.argmax(axis=1)
+    none: Any = 0  # what a class that nothing was said to be scores
+    found: Any = precision_recall_fscore_support(
+        truth, said, labels=range(len(names)), zero_division=none
+    )
+    return head, list(zip(names, support, *found[:3], strict=True))
 
 
 def confusion(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> Any:

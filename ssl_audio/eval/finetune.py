@@ -18,7 +18,7 @@ log = logging.getLogger("ssl_audio")
 
 ARGUMENTS = (
     "data", "pretrained", "validation", "test", "by", "share", "fold", "seconds", "steps", "batch",
-    "max_bad_share",
+    "max_bad_share", "adapt", "rank",
 )  # fmt: skip
 
 
@@ -54,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--steps", help="a number of steps or of epochs, 20ep; default: ten epochs")
     made.add_argument("--batch", type=int, help="clips of a step; default: 16")
+    made.add_argument(
+        "--adapt", choices=("lora", "head"),
+        help="freeze the encoder: learn low-rank adapters of its matrices and the head, or the head alone",
+    )  # fmt: skip
+    made.add_argument("--rank", type=int, help="with --adapt lora: of the adapters; default: 8")
     made.add_argument(
         "--max-bad-share", type=startup.share, help="of missing and unreadable files; default: 0.01"
     )

@@ -34,15 +34,19 @@ def join(parts: Iterable[Any], between: str = "") -> Html:
     return Html(escaped(between).join(map(escaped, parts)))
 
 
-def table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> Html:
-    """Return a table; real numbers with three digits after the point."""
+def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], kind: str = "") -> Html:
+    """Return a table; real numbers with three digits after the point.
+
+    `kind`: a class of the style sheet; "told": the last column is text.
+    """
 
     def cell(value: Any) -> Html:
         return fill("<td>$x</td>", x=f"{value:.3f}" if isinstance(value, float) else value)
 
     body = (fill("<tr>$cells</tr>", cells=join(map(cell, row))) for row in rows)
     return fill(
-        "<table><thead><tr>$head</tr></thead><tbody>$body</tbody></table>",
+        '<div class="wide"><table$kind><thead><tr>$head</tr></thead><tbody>$body</tbody></table></div>',
+        kind=fill(' class="$kind"', kind=kind) if kind else "",
         head=join(fill("<th>$x</th>", x=name) for name in head),
         body=join(body),
     )

@@ -18,10 +18,10 @@ import numpy as np
 
 from ssl_audio import config, slots, startup
 from ssl_audio.data.source import Source
-from ssl_audio.eval import base, evaluate
+from ssl_audio.eval import base, evaluate, summary
 from ssl_audio.eval.page import Html, fill, join, table
 from ssl_audio.storage import atomic, opened, written
-from ssl_audio.train import goodput, record
+from ssl_audio.train import record, words
 
 if TYPE_CHECKING:
     from ssl_audio.eval.classify import Predictions
@@ -30,16 +30,26 @@ log = logging.getLogger("ssl_audio")
 
 ERRORS = 12  # clips to listen to
 SECONDS = 10  # of each, at most
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>$title</title>
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>$title</title>
 <style>$style</style>$body</html>
 """
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+.wide { overflow-x: auto; max-width: 100% } .facts th { white-space: nowrap; vertical-align: top; padding-left: 0 }
+.facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere } .facts td:last-child { color: #666 }
+.told td:last-child, .told th:last-child { text-align: left } .told td:nth-child(2) { white-space: nowrap } h3 { font-size: 1rem; margin: 1.4rem 0 .3rem } p { max-width: 46rem }
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd }
 p.sub { color: #666; margin-top: .2rem } img, svg { max-width: 100%; height: auto }
 table { border-collapse: collapse; margin: .8rem 0 } td, th { padding: .15rem .7rem; text-align: right; border-bottom: 1px solid #eee }
 td:first-child, th:first-child { text-align: left } thead th { border-bottom: 1px solid #999 }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px } audio { height: 2rem; vertical-align: middle }
+@media (max-width: 600px) {
+  body { margin: 1rem auto; padding: 0 .7rem } td, th { padding: .15rem .4rem } img { width: 100% !important }
+  .facts th, .facts td { display: block; border: 0; padding: 0 } .facts th { padding-top: .5rem; border-bottom: 1px solid #eee }
+  .told thead { display: none } .told tr { display: block; padding: .3rem 0; border-bottom: 1px solid #eee }
+  .told td { display: inline-block; border: 0; padding: 0 .8rem 0 0 } .told td:last-child { display: block; color: #666 }
+}
 .legend span { margin-right: 1rem; white-space: nowrap } .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50% }
 """  # noqa: E501
 
@@ -64,40 +74,32 @@ def report(
     if not written.is_run(runs[0]):
         raise FileNotFoundError(f"{workdir}: neither config.json nor fold1/config.json there.")
     options = written.read(runs[0])
-    sections = [_head(workdir, runs[0], options)]
+    sections = [summary.head(workdir, runs[0], options, len(runs))]
     if (workdir / "folds.json").exists():
         sections.append(_folds(workdir / "folds.json"))
     sections += _probes(workdir)
+    sections += _classified(runs, options)
     for run in runs:
-        sections += _pictures(run, f", {run.name}" if len(runs) > 1 else "")
-    found = [run / "predictions.npz" for run in runs if (run / "predictions.npz").exists()]
-    if found:
-        from ssl_audio.eval.classify import Predictions
-
-        sections += _errors([Predictions.load(p) for p in found], _tested(runs), "Classifier")
+        which = f", {run.name}" if len(runs) > 1 else ""
+        sections += [*summary.numbers(run, which), *_pictures(run, which)]
     if labelled is not None:
         sections += _labelled(workdir, labelled, protocol, pool)
     return fill(PAGE, title=workdir.name, style=Html(STYLE), body=join(sections, "\n"))
 
 
+def _classified(runs: Sequence[pathlib.Path], options: Mapping[str, Any]) -> Iterator[Html]:
+    """Yield what the classifiers of all runs said of the clips that they were tested on."""
+    found = [run / "predictions.npz" for run in runs if (run / "predictions.npz").exists()]
+    if found:
+        from ssl_audio.eval.classify import Predictions
+
+        predictions = [Predictions.load(path) for path in found]
+        yield from _errors(predictions, _tested(runs), "Classifier", written.labels(options))
+
+
 def _number(path: pathlib.Path) -> int:
     digits = path.parent.name.removeprefix("fold")
     return int(digits) if digits.isdigit() else 0
-
-
-def _head(workdir: pathlib.Path, run: pathlib.Path, options: Mapping[str, Any]) -> Html:
-    path = run / "versions.json"
-    versions = opened.json_file(path, "the versions that a run writes") if path.exists() else {}
-    path = run / "config.txt"
-    text = opened.text(path, "a config as text") if path.exists() else config.text(options)
-    return fill(
-        '<h1>$name</h1><p class="sub">$kind; $versions</p>'
-        "<details><summary>Configuration</summary><pre>$text</pre></details>",
-        name=workdir.name,
-        kind=written.trained(str(run), "kind"),
-        versions=", ".join(f"{name} {value}" for name, value in versions.items()),
-        text=text,
-    )
 
 
 def _folds(path: pathlib.Path) -> Html:
@@ -111,7 +113,15 @@ def _folds(path: pathlib.Path) -> Html:
     rows = [(fold, *row) for fold, row in zip(results, values.tolist(), strict=True)]
     rows += [("mean", *values.mean(axis=0)), ("std", *values.std(axis=0))]
     head = ("fold", *(f"{name}, {which} step" for which, name in columns))
-    return fill("<h2>Folds</h2>$table", table=table(head, rows))
+    names = dict.fromkeys(name for _, name in columns)
+    meanings = ((name, words.meaning(f"test/{name}")) for name in names)
+    said = " ".join(f"{name}: {meaning}." for name, meaning in meanings if meaning)
+    return fill(
+        "<h2>Folds</h2><p>Each fold is tested by a model that has not seen it. last: the newest step of its "
+        "run; best: the step that validation chose; std: over folds. $words</p>$table",
+        words=said,
+        table=table(head, rows),
+    )
 
 
 def _probes(workdir: pathlib.Path) -> Iterator[Html]:
@@ -128,7 +138,9 @@ def _probes(workdir: pathlib.Path) -> Iterator[Html]:
         rows = [(kind, *(value.get((kind, name), "") for name in names)) for kind in kinds]
         about = f"{path.stem}, pooling {', '.join(sorted(pools))}" if pools else path.stem
         yield fill(
-            "<h2>Frozen features: $about</h2>$table",
+            "<h2>Frozen features: $about</h2><p>Share of the clips whose class is right: a classifier "
+            "(columns) is trained on features (rows) of an encoder that stays as it is. random: the same "
+            "encoder untrained; log-mel: statistics of the spectrogram.</p>$table",
             about=about,
             table=table(("features", *names), rows),
         )
@@ -140,22 +152,16 @@ def _pictures(run: pathlib.Path, which: str) -> Iterator[Html]:
     if figure is not None:
         image = _image(_png(figure), "training curves")
         yield fill("<h2>Training$which</h2>$image", which=which, image=image)
-        yield from _time(metrics)
+    yield from summary.times(run)
     path = run / "figures" / "reconstructions.png"
     if path.exists():
         image = _image(path.read_bytes(), "reconstructions")
-        yield fill("<h2>Reconstructions$which</h2>$image", which=which, image=image)
-
-
-def _time(metrics: pathlib.Path) -> Iterator[Html]:
-    """Yield which share of the run's time went where, by its last record that says so."""
-    records = opened.json_lines(metrics, "the records that `ssl-audio train` writes")
-    told = [r for r in records if isinstance(r, dict) and all(n in r for n in goodput.NAMES)]
-    if told:
-        with opened.reading(metrics, "shares of the time as numbers"):
-            shares = [f"{float(told[-1][goodput.PREFIX + kind]):.1%}" for kind in goodput.KINDS]
-            hours = f"{float(told[-1]['elapsed']) / 3600:.2f}"
-        yield table(("hours", *goodput.KINDS), [(hours, *shares)])
+        yield fill(
+            "<h2>Reconstructions$which</h2><p>Clips of the last batch, a row each; grey: hidden from the "
+            "model.</p>$image",
+            which=which,
+            image=image,
+        )
 
 
 def _tested(runs: Sequence[pathlib.Path]) -> list[Source]:
@@ -191,7 +197,9 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str) -> Iterator[Html]:
+def _errors(
+    folds: Sequence[Predictions], sources: Sequence[Source], title: str, names: Sequence[str]
+) -> Iterator[Html]:
     """Yield the scores per class, the confusion matrix and the worst errors to listen to."""
     from ssl_audio.eval import classify
 
@@ -202,20 +210,40 @@ def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str)
         )
     )
     info = sources[0].info if sources else None
-    names = info.labels if info and info.labels else tuple(map(str, range(made.labels.shape[1])))
+    count = made.labels.shape[1]
+    if len(names) != count:
+        names = info.labels if info and len(info.labels) == count else tuple(map(str, range(count)))
     several = bool((made.labels.sum(axis=1) != 1).any())
     scores = classify.scores(made.logits, made.labels, multilabel=several)
-    listed = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
     yield fill(
-        "<h2>$title on held-out clips</h2><p>$count clips: $listed</p>",
+        "<h2>$title on held-out clips</h2><p>$count clips.</p>$table",
         title=title,
         count=len(made.ids),
-        listed=listed,
+        table=table(
+            ("score", "value", "meaning"),
+            [
+                (n, int(v) if n == "classes" else v, words.meaning(f"test/{n}"))
+                for n, v in scores.items()
+            ],
+            "told",
+        ),
+    )
+    head, rows = classify.per_class(made, names, multilabel=several)
+    yield fill(
+        "<h3>Classes</h3><p>$words</p>$table",
+        words=" ".join(f"{n}: {words.COLUMNS[n]}." for n in head[1:]),
+        table=table(head, [(n, int(c), *map(float, values)) for n, c, *values in rows]),
     )
     if several:
         return
     truth, said = made.labels.argmax(axis=1), made.logits.argmax(axis=1)
-    yield _image(_png(classify.confusion(truth, said, names)), "confusion matrix", 40)
+    yield fill(
+        "<h3>Confusion</h3><p>Rows: what clips are; columns: what they were taken for; numbers of "
+        "clips.</p>$image",
+        image=_image(
+            _png(classify.confusion(truth, said, names)), "confusion matrix", 34 + len(names)
+        ),
+    )
     logits = made.logits.astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -233,8 +261,12 @@ def _errors(folds: Sequence[Predictions], sources: Sequence[Source], title: str)
         for i in worst
     ]
     if rows:
-        made_table = table(("clip", "is", "taken for", "with", ""), rows)
-        yield fill("<h3>Worst errors</h3>$table", table=made_table)
+        made_table = table(("clip", "is", "taken for", "with", "listen"), rows, "told")
+        yield fill(
+            "<h3>Worst errors</h3><p>A clip, what it is, what it was taken for, and the probability that "
+            "the model gave to that.</p>$table",
+            table=made_table,
+        )
 
 
 def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -> Iterator[Html]:
@@ -262,7 +294,8 @@ def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -
     names = source.info.labels or tuple(map(str, range(labels.max() + 1)))
     yield fill(
         "<h2>Map of the embeddings</h2>"
-        "<p>t-SNE of the final layer; point at a dot for its clip.</p>"
+        "<p>t-SNE of the final layer: a dot for each clip, near to those that it resembles; the axes have no "
+        "unit. Point at a dot for its clip.</p>"
     )
     yield _scatter(places, labels, ids, names)
     logits = np.full((len(ids), len(names)), -1e9)
@@ -273,7 +306,7 @@ def _labelled(workdir: pathlib.Path, source: Source, protocol: str, pool: str) -
     tested = np.any(list(split.tests.values()), axis=0)
     onehot = np.eye(len(names), dtype=np.float32)[labels]
     made = Predictions(ids[tested], logits[tested], onehot[tested])
-    yield from _errors([made], [source], "Linear probe")
+    yield from _errors([made], [source], "Linear probe", names)
 
 
 def _scatter(places: np.ndarray, labels: np.ndarray, ids: np.ndarray, names: Sequence[str]) -> Html:

@@ -2,8 +2,11 @@
 
 import abc
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
+
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssl_audio.frontend.base import counted
 from ssl_audio.slots import AnyFrontend, AnyObjective, Backbone, Tokenizer
@@ -28,6 +31,30 @@ class Phase:
     name: str = "main"
     trains: str = ".*"
     loss: str = "loss"
+
+    def part(self, params: Params) -> Params:
+        """Return the parameters that it updates, each in its place.
+
+        Raises:
+          ValueError: there are none.
+        """
+        if self.trains == ".*":
+            return params
+        named = flatten_dict(params, sep="/")
+        found = {name: x for name, x in named.items() if re.search(self.trains, name)}
+        if not found:
+            raise ValueError(
+                f"phase {self.name}: '{self.trains}' matches no parameter; there are "
+                f"{', '.join(named)}."
+            )
+        return unflatten_dict(found, sep="/")
+
+    def replaced(self, params: Params, part: Params) -> Params:
+        """Return the parameters with other values of those that it updates."""
+        if self.trains == ".*":
+            return part
+        named = flatten_dict(params, sep="/") | flatten_dict(part, sep="/")
+        return unflatten_dict(named, sep="/")
 
 
 class Objective(abc.ABC):

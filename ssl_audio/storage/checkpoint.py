@@ -19,7 +19,7 @@ import numpy as np
 from ssl_audio.config import Duration
 from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.storage import exported, items, links, sealed, written
+from ssl_audio.storage import exported, items, links, merged, sealed, written
 from ssl_audio.storage.items import check_shapes
 from ssl_audio.storage.sealed import Damaged
 from ssl_audio.structs import TrainState
@@ -124,7 +124,7 @@ class Checkpoints:
             why = "which says nothing: these parameters cannot be the best."
             log.warning("step %d: %s is %s, %s", state.step, self.name, results[self.name], why)
             return
-        params = links.averaged(state.opt_state) or state.params
+        params = merged.filled(links.averaged(state.opt_state), state.params)
         with items.writing(self.workdir, sum(x.nbytes for x in jax.tree.leaves(params))):
             args = self._ocp.args.Composite(params=self._ocp.args.StandardSave(params))
             self.best.save(int(state.step), args=args, metrics={"score": score, "of": self.name})
@@ -271,7 +271,7 @@ def load_params(
       step: which checkpoint of a run; None: as `Checkpoint.load_best` says; "best": see `Checkpoint.best`.
 
     Returns:
-      The parameters (their moving average, if the run kept one) and the run's config.
+      The parameters (their moving average, if the run kept one; adapters merged) and the run's config.
 
     Raises:
       FileNotFoundError: there is no run, no checkpoint yet, or none of that step.
@@ -293,7 +293,7 @@ def load_params(
     optim = config.get("optim", {})
     mean = kind == "checkpoints" and bool(optim.get("average") or optim.get("average_every"))
     if isinstance(step, int):
-        return _load(path / kind / str(step), mean=mean), config
+        return merged.ordinary(_load(path / kind / str(step), mean=mean), config)
     for newest in reversed(found):
         try:
             params = _load(path / kind / str(newest), mean=mean)
@@ -302,7 +302,7 @@ def load_params(
             continue
         if newest != found[-1]:
             log.warning("%s: taking step %d, the newest that is whole.", path, newest)
-        return params, config
+        return merged.ordinary(params, config)
     raise ValueError(f"{path / kind}: none of the checkpoints is whole: {found}.")
 
 
@@ -315,8 +315,7 @@ def _load(folder: pathlib.Path, *, mean: bool) -> dict[str, Any]:
     item = "optimizer" if mean else "params"
     check_format(folder)
     sealed.check(folder, (item,))
-    tree = items.load(folder / item)
-    return links.average(tree) if mean else tree
+    return merged.average(folder) if mean else items.load(folder / item)
 
 
 def load_extra(path: str | pathlib.Path, names: tuple[str, ...]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gc
 import logging
+import math
 import pathlib
 import shutil
 import sys
@@ -103,6 +104,12 @@ def _first_line(error: Exception) -> str:
 def shapes(folder: pathlib.Path) -> Any:
     """Return the tree of an item, with the shapes and types of its arrays."""
     return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), _metadata(folder))
+
+
+def sizes(folder: pathlib.Path) -> dict[str, int]:
+    """Return path → number of values of all arrays of an item."""
+    named = jax.tree_util.tree_leaves_with_path(shapes(folder))
+    return {path_name(path): math.prod(leaf.shape) for path, leaf in named}
 
 
 def load(folder: pathlib.Path) -> Any:

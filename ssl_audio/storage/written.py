@@ -36,7 +36,17 @@ KINDS: dict[str, str | dict[str, Any]] = {
 
 
 WANTED = "the config that a run, `ssl-audio export` or `convert` writes"
-MAPPINGS = ("objective", "data", "optim", "sharding", "checkpoint", "record", "evals", "warm_start")
+MAPPINGS = (
+    "objective",
+    "data",
+    "optim",
+    "sharding",
+    "checkpoint",
+    "record",
+    "evals",
+    "warm_start",
+    "adapt",
+)
 
 
 def read(path: str | os.PathLike, trust: Iterable[str] = ()) -> dict[str, Any]:
@@ -88,6 +98,10 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     found = _renamed(config)
     if isinstance(data := found.get("data"), Mapping):  # that of a converted model has no kind
         found["data"] = _with_entries(data)
+    if isinstance(record := found.get("record"), Mapping) and "tensorboard" in record:  # before 0.3
+        logger = "tensorboard" if record["tensorboard"] else "none"
+        found["record"] = {k: v for k, v in record.items() if k != "tensorboard"}
+        found["record"].setdefault("logger", logger)
     return found
 
 

@@ -14,7 +14,11 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
 from ssl_audio import config
+from ssl_audio.data.clips import Clips
 from ssl_audio.distributed import processes
 from ssl_audio.storage import atomic, checkpoint, written
 from ssl_audio.storage.lock import Lock
@@ -31,6 +35,7 @@ FIXED = {
     "data": "the stream of batches",
     "seed": "parameters and masks",
     "warm_start": "the parameters that the run began from",
+    "adapt": "what learns",
 }
 FREE = ("data.workers", "data.threads", "data.max_bad_share")  # but for these
 PLACE = re.compile(
@@ -79,12 +84,33 @@ def opened(
         processes.from_lead(lambda: str(begin(options, workdir, clips, chosen)))
         numbers = {"batch_size": run.data.batch_size, "data_seed": run.data.seed}
         try:
-            more = {"versions": versions(), "implementations": chosen}
+            more = {"versions": versions(), "implementations": chosen, **about(run)}
             yield lock, {"data": clips, **numbers, **more}
         except OSError as error:
             if error.errno is None or error.filename is not None:
                 raise
             raise OSError(error.errno, error.strerror, str(workdir)) from error
+
+
+def about(run: Run) -> dict[str, Any]:
+    """Return what a checkpoint says, for people, of the data and the devices of a run."""
+    sources = {}
+    for name, source in getattr(run.data, "sources", {}).items():
+        info = source.info
+        sources[name] = {"title": info.name, "licence": info.licence, "classes": len(info.labels)}
+        sources[name]["hours"] = hours(source)
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return {"sources": sources, "devices": devices}
+
+
+def hours(source: Any) -> float | None:
+    """Return the length of a source's clips where all of them state it; None: they do not."""
+    clips = getattr(source, "clips", None)
+    if not isinstance(clips, Clips):
+        return None
+    lengths = clips.columns.number("end") - np.nan_to_num(clips.columns.number("start"))
+    total = float(lengths.sum()) / 3600
+    return total if total > 0 else None  # not where one is not a number
 
 
 def earlier(workdir: pathlib.Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run tells people: progress bar, metrics.jsonl, TensorBoard, pictures. Called by `loop.py`."""
+"""What a run tells people: progress bar, metrics.jsonl, loggers, pictures. Called by `loop.py`."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ import numpy as np
 
 from ssl_audio.config import Duration
 from ssl_audio.storage import atomic, opened
-from ssl_audio.train import flops, goodput
+from ssl_audio.train import flops, goodput, loggers, words
 from ssl_audio.train.goodput import Goodput
 
 log = logging.getLogger("ssl_audio")
@@ -36,19 +36,25 @@ class Record:
       every: duration between metric records; each is the mean over the steps since the last.
       figures: duration between pictures; 0: only at the end.
       clips: number of clips in the pictures.
-      tensorboard: also write TensorBoard events.
+      logger: where numbers and pictures go beside the workdir's files: "tensorboard", "wandb", "mlflow",
+        several with + between, or "none".
       progress: show the progress bar.
     """
 
     every: Duration = 50
     figures: Duration = "10%"
     clips: int = 4
-    tensorboard: bool = True
+    logger: str = "tensorboard"
     progress: bool = True
 
     def __post_init__(self):
         if self.clips < 0:
             raise ValueError(f"clips: wanted at least 0, got {self.clips}")
+        loggers.names(self.logger)
+
+    def check(self) -> None:
+        """Raise ValueError unless the packages of the loggers are there."""
+        loggers.check(self.logger)
 
 
 class Recorder:
@@ -75,7 +81,7 @@ class Recorder:
         self.profile, self.tracing = profile if lead else None, False
         self.flops, self.peak = 0.0, 0.0
         self.file: Any = None
-        self.board: Any = None
+        self.loggers: loggers.Loggers | None = None
         self.bar: Any = None
         self.bar_options: dict[str, Any] = {}
         self.begun = 0.0
@@ -90,21 +96,20 @@ class Recorder:
         self.bar_options = dict(total=total, initial=start, unit="step", dynamic_ncols=True)
         self.begun = time.monotonic()
         log.info("preparing the step: to compile it takes up to some minutes, once")
-        if record.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start or None)
+        self.loggers = loggers.Loggers(record.logger, workdir, start)
 
     def __enter__(self) -> "Recorder":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         self._stop_trace()
         if self.lead:
             self.spent.report()
-        for thing in (self.bar, self.file, self.board):
+        for thing in (self.bar, self.file):
             if thing is not None:
                 thing.close()
+        if self.loggers is not None:
+            self.loggers.close(failed=kind is not None)
 
     def price(self, count: Callable[[], float]) -> None:
         """Take the floating-point operations of a step from `count`, where the device's peak is known."""
@@ -195,7 +200,7 @@ class Recorder:
         return means
 
     def log(self, step: int, values: Mapping[str, float], prefix: str = "") -> None:
-        """Append one record to metrics.jsonl and to TensorBoard."""
+        """Append one record to metrics.jsonl and pass it on to the loggers."""
         if not self.lead:
             return
         for name, value in values.items():
@@ -207,9 +212,8 @@ class Recorder:
         named = {prefix + name: value for name, value in values.items()}
         self.file.write(json.dumps({"step": step, **named}) + "\n")
         self.file.flush()
-        if self.board is not None:
-            for name, value in named.items():
-                self.board.add_scalar(name, value, step)
+        if self.loggers is not None:
+            self.loggers.scalars(named, step)
 
     def pictures(self, step: int, images: Mapping[str, np.ndarray], frontend: Any = None) -> None:
         """Draw the columns of `images` (name → [B, T, F]) side by side, and the curves so far."""
@@ -227,8 +231,8 @@ class Recorder:
             atomic.write(path, drawn.getvalue())
             if name == "reconstructions":
                 atomic.write(path.with_stem(f"{name}_{step:07d}"), drawn.getvalue())
-            if self.board is not None:
-                self.board.add_figure(name, figure, step)  # closes it
+            if self.loggers is not None:
+                self.loggers.figure(name, drawn.getvalue(), step)
 
 
 def span(text: str) -> tuple[int, int]:
@@ -360,9 +364,11 @@ def curves(path: pathlib.Path) -> Any:
     for axis in axes[len(series) :]:
         axis.set_visible(False)
     for axis, (name, points) in zip(axes, sorted(series.items()), strict=False):
-        axis.plot(*zip(*points, strict=True), lw=1.2)
+        marker = "o" if len(points) == 1 else ""
+        axis.plot(*zip(*points, strict=True), lw=1.2, marker=marker)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
+        axis.set_ylabel(words.unit(name), fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=7)

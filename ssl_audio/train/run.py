@@ -14,8 +14,9 @@ from ssl_audio import config
 from ssl_audio.data.entries import Labels
 from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import Sharding, path_name
+from ssl_audio.objectives.adapted import Adapted
 from ssl_audio.objectives.base import Objective
-from ssl_audio.slots import Data, Evaluator
+from ssl_audio.slots import Adapter, Data, Evaluator
 from ssl_audio.storage import checkpoint
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
@@ -51,6 +52,7 @@ class Run:
       evals: name → evaluator, each run every `eval_every` and at the end.
       eval_every: duration between evaluations; 0: at the end only.
       warm_start: name → another run to begin from.
+      adapt: freeze the encoder and learn adapters beside it; None: all learns.
     """
 
     objective: Objective
@@ -65,10 +67,15 @@ class Run:
     evals: dict[str, Evaluator] = dataclasses.field(default_factory=dict)
     eval_every: config.Duration = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
+    adapt: Adapter = None
 
     def __post_init__(self):
         if self.accumulate < 1:
             raise ValueError(f"config.accumulate: wanted at least 1, got {self.accumulate}")
+        if self.adapt and not isinstance(
+            self.objective, Adapted
+        ):  # as it is where a run is replaced
+            object.__setattr__(self, "objective", Adapted(self.objective, self.adapt))
 
     def numbered(self) -> "Run":
         """Return a run whose evaluators number the classes as its training does, by their names.
@@ -120,6 +127,7 @@ class Run:
                     evaluator.check(self.objective, self.data)
                 except (ValueError, OSError) as error:
                     raise ValueError(f"config.evals.{name}: {error}") from error
+        self.record.check()
         name, given, _ = self.checkpoint.best.removeprefix("-").partition("/")
         if given and name not in self.evals:
             raise ValueError(
@@ -182,8 +190,13 @@ def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path
     """Log what is about to happen."""
     count = sum(x.size for x in jax.tree.leaves(state.params))
     log.info("%s", run.data.describe())
+    inner = run.objective.objective if isinstance(run.objective, Adapted) else run.objective
+    part = [phase.part(state.params) for phase in run.objective.phases]
+    learned = sum(x.size for x in jax.tree.leaves(part))
+    if learned < count:
+        log.info("%.3f M of the parameters learn, the rest is frozen", learned / 1e6)
     log.info(
-        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)", type(run.objective).__name__,
+        "%s, %.2f M parameters, on %d %s device(s) of %d process(es)", type(inner).__name__,
         count / 1e6, jax.device_count(), jax.default_backend(), processes.count(),
     )  # fmt: skip
     how = f"resumed at step {start}" if start else "from scratch"

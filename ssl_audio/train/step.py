@@ -22,7 +22,7 @@ def init_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state={name: tx.init(params) for name, tx in txs.items()},
+        opt_state={p.name: txs[p.name].init(p.part(params)) for p in objective.phases},
         extra=extra,
         key=key,
     )
@@ -51,13 +51,14 @@ def make_train_step(
         )
 
     def gradients(params, extra, batch, key, phase):
-        def total(params, extra, batch, key):
-            loss: Loss = getattr(objective, phase.loss)(params, extra, batch, key, train=True)
+        def total(part, extra, batch, key):
+            whole = phase.replaced(params, part)
+            loss: Loss = getattr(objective, phase.loss)(whole, extra, batch, key, train=True)
             return loss.total, loss
 
         grad = jax.grad(total, has_aux=True)
         if accumulate == 1:
-            grads, loss = grad(params, extra, batch, key)
+            grads, loss = grad(phase.part(params), extra, batch, key)
             return grads, loss.total, loss.metrics, loss.extra
         # Strided parts keep every device's share of the batch on that device.
         parts = jax.tree.map(
@@ -66,11 +67,12 @@ def make_train_step(
 
         def add(carry, part):
             grads, total_, extra = carry
-            new, loss = grad(params, extra, part[0], part[1])
+            new, loss = grad(learned, extra, part[0], part[1])
             grads = jax.tree.map(lambda a, b: a + b / accumulate, grads, new)
             return (grads, total_ + loss.total / accumulate, loss.extra), loss.metrics
 
-        start = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.float32), extra)
+        learned = phase.part(params)
+        start = (jax.tree.map(jnp.zeros_like, learned), jnp.zeros((), jnp.float32), extra)
         keys = jax.random.split(key, accumulate)
         (grads, total_, extra), metrics = jax.lax.scan(add, start, (parts, keys))
         return grads, total_, jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics), extra
@@ -83,10 +85,11 @@ def make_train_step(
             grads, total, metrics, extra = gradients(params, extra, batch, key, phase)
             norm = optax.tree.norm(grads)
             finite &= jnp.isfinite(total) & jnp.isfinite(norm)
+            part = phase.part(params)  # the rest has neither gradients nor an optimizer's state
             updates, opt_state[phase.name] = txs[phase.name].update(
-                grads, opt_state[phase.name], params, value=total
+                grads, opt_state[phase.name], part, value=total
             )
-            params = optax.apply_updates(params, updates)
+            params = phase.replaced(params, optax.apply_updates(part, updates))
             prefix = "" if len(objective.phases) == 1 else f"{phase.name}/"
             report |= {prefix + name: value for name, value in metrics.items()}
             report[f"{prefix}loss"] = (total, 1.0)

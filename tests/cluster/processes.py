@@ -18,7 +18,7 @@ OPTIONS = [
     "--config.checkpoint.every=5",
     "--config.checkpoint.keep=9",
     "--config.record.progress=False",
-    "--config.record.tensorboard=False",
+    "--config.record.logger=none",
 ]
 
 

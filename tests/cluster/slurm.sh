@@ -86,7 +86,7 @@ export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=4 PYTHON="$python" SSL_AUDIO_HEARTB
 export SSL_AUDIO_CACHE="${SSL_AUDIO_CACHE:-$work/xla}"
 export XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 options=(--config configs/ssast.py:runlocal --config.steps=20 --config.checkpoint.every=5
-  --config.record.progress=False --config.record.tensorboard=False)
+  --config.record.progress=False --config.record.logger=none)
 submit() { # NAME: a job of two nodes with one task each
   sbatch --parsable --nodes=2 --ntasks-per-node=1 --gpus-per-node=0 --cpus-per-task=1 --mem=0 \
     --output="$work/slurm-$1.out" launch/slurm/pretrain.sbatch "${options[@]}" --workdir "$work/$1"

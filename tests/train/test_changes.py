@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from ssl_audio.data.clips import Clip
+from ssl_audio.data.source import Files, SourceInfo
 from ssl_audio.storage import checkpoint
 from ssl_audio.train import changes
 
@@ -148,3 +150,19 @@ def test_a_run_from_before_names_were_written_goes_on(run):
     other = changed("data.entries.label", label | {"names": ("dog", "cat")})
     with pytest.raises(ValueError, match="data.entries.label.names: .*the stream of batches"):
         changes.begin(other, run / "labelled", CLIPS)
+
+
+def test_hours_are_told_where_all_clips_state_them(tmp_path):
+    class Some(Files):
+        rate = 16_000
+
+        def __init__(self, *ends):
+            self.ends = ends
+
+        def scan(self):
+            return SourceInfo("some"), [
+                Clip(f"{e}.wav", str(e), start=1.0, end=e) for e in self.ends
+            ]
+
+    assert changes.hours(Some(11.0, 21.0)) == pytest.approx(30 / 3600)
+    assert changes.hours(Some(11.0, None)) is None and changes.hours(object()) is None

@@ -16,7 +16,7 @@ from ssl_audio.frontend.raw import Raw
 from ssl_audio.train import flops
 from ssl_audio.train.record import SPEED, STOPPED, Record, Recorder, columns, span
 
-QUIET = Record(tensorboard=False, progress=False)
+QUIET = Record(logger="none", progress=False)
 
 
 def recorder(workdir, **options):
@@ -45,7 +45,7 @@ def test_waiting_for_input_is_a_share_of_the_time(tmp_path):
 def test_progress_begins_after_the_compilation(tmp_path, caplog):
     caplog.set_level("INFO", "ssl_audio")
     shown = dict(start=2, total=9, lead=True)
-    with Recorder(tmp_path, Record(tensorboard=False), **shown) as made:
+    with Recorder(tmp_path, Record(logger="none"), **shown) as made:
         assert "preparing the step" in caplog.text and made.bar is None, "no estimate yet"
         assert "compiling" not in caplog.text, "it may have been compiled before"
         made.begun -= 90

@@ -43,7 +43,7 @@ def options(**changes):
     made["steps"] = STEPS
     made["sharding"] = {"data": 1, "fsdp": 1}
     made["checkpoint"] = {"every": 2, "keep": 2}
-    made["record"] = {"every": 1, "figures": 0, "clips": 2, "tensorboard": False, "progress": False}
+    made["record"] = {"every": 1, "figures": 0, "clips": 2, "logger": "none", "progress": False}
     made["optim"] |= {"lr": 1e-3, "warmup": 0, "average": 0.9}
     made["objective"]["encoder"]["drop_path"] = 0.2
     for path, value in changes.items():
@@ -68,7 +68,7 @@ def saved_steps(workdir):
 def whole(tmp_path_factory, compiled_once):
     """Return the workdir of a run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("whole")
-    results = train(options(record__tensorboard=True), workdir)
+    results = train(options(record__logger="tensorboard"), workdir)
     return workdir, results
 
 
@@ -100,7 +100,7 @@ def test_a_run_leaves_all_that_is_needed_to_repeat_it(whole):
     assert {p.name for p in workdir.iterdir()} == files | folders
     written = json.loads((workdir / "config.json").read_text())
     assert config.text(written) == (workdir / "config.txt").read_text()
-    assert config.text(written) == config.text(options(record__tensorboard=True))
+    assert config.text(written) == config.text(options(record__logger="tensorboard"))
     assert {"python", "jax", "flax", "orbax-checkpoint"} <= set(
         json.loads((workdir / "versions.json").read_text())
     )
@@ -125,7 +125,7 @@ def test_the_same_command_after_the_end_changes_nothing(whole, tmp_path):
     workdir = tmp_path / "again"
     shutil.copytree(whole[0], workdir)
     before = (workdir / "metrics.jsonl").read_text()
-    train(options(record__tensorboard=True), workdir)
+    train(options(record__logger="tensorboard"), workdir)
     assert (workdir / "metrics.jsonl").read_text() == before
     same_parameters(workdir, whole[0])
 
@@ -220,7 +220,7 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path):
 
 
 def test_periods_of_0_mean_at_the_end_only(tmp_path):
-    never = {"every": 0, "keep": 2}, {"every": 0, "progress": False, "tensorboard": False}
+    never = {"every": 0, "keep": 2}, {"every": 0, "progress": False, "logger": "none"}
     made = options(checkpoint=never[0], record=never[1], eval_every=0)
     train(made, tmp_path)
     assert saved_steps(tmp_path) == [STEPS]

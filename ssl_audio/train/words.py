@@ -1,0 +1,90 @@
+"""What the numbers of a run mean, for `report` and the curves; a test holds docs/metrics.md to it."""
+
+import re
+
+WORDS = {
+    "step": "updates made so far",
+    "loss": "what the optimizer descends: the weighted sum of the method's parts",
+    "gradient_norm": "Euclidean norm of all gradients, before clipping",
+    "lr": "learning rate of the update",
+    "skipped": "different clips that could not be read so far; each is named once in the log",
+    "clips_per_second": "over all devices; the first step compiles and is not counted",
+    "input_wait": "share of the time in which the devices waited for clips; above 0.1, more threads, "
+    "workers or prepared shards help",
+    "flops_utilisation": "share of the devices' peak arithmetic; only where the peak is known",
+    "elapsed": "seconds that the run has taken so far, over all its starts",
+    "goodput/step": "training steps: the goodput",
+    "goodput/input": "waiting for clips (`input_wait` is the same since the last record, without the first "
+    "step)",
+    "goodput/compile": "compiling the step, or loading what was compiled before",
+    "goodput/save": "what the loop waits for when it saves; most of a save is written beside the next steps",
+    "goodput/evaluation": "evaluators and pictures",
+    "goodput/start": "everything else before the first step: opening the data, the first state",
+    "goodput/restart": "the same at later starts, with restoring the checkpoint; and the work between the "
+    "newest checkpoint and the last record before a kill, which is made again",
+    "nce": "cross-entropy of telling the true patch (or latent) from the other masked ones, nats; chance is "
+    "the logarithm of their number",
+    "accuracy": "share of correct choices: masked patches told from others, codes guessed, classes",
+    "mse": "mean squared error of reconstructed patches, in units of the normalised spectrogram",
+    "patch": "the loss of patches",
+    "clip": "the loss of whole clips",
+    "restore": "mean absolute error of the restored part of the spectrogram",
+    "patch_entropy": "entropy of the teacher's mean output, nats; 0: always the same",
+    "clip_entropy": "entropy of the teacher's mean output, nats; 0: always the same",
+    "error": "mean squared distance from the teacher's latents",
+    "target_deviation": "standard deviation of the teacher's latents over a batch; near 0 is a collapse",
+    "predicted_deviation": "standard deviation of the predicted latents over a batch; near 0 is a collapse",
+    "target_deviation_in_clip": "the same within each clip",
+    "entropy": "cross-entropy of the codes of masked frames, nats",
+    "majority": "share of the most frequent code: what always guessing it would get right; compare with "
+    "`accuracy`",
+    "codes_in_use": "perplexity of the codes of a batch: how many are in use, as if equally often",
+    "cosine": "similarity to the teacher",
+    "commitment": "distance from the nearest codes",
+    "audio_to_text": "share of a batch's clips whose own caption is the most similar; chance is 1 / batch "
+    "size",
+    "text_to_audio": "share of a batch's captions whose own clip is the most similar; chance is 1 / batch "
+    "size",
+    "scale": "factor of the similarities (inverse temperature), learned",
+    "spread": "deviation of the vectors: 1 for directions drawn at random; below 0.1 is an alarm",
+    "mAP": "mean over classes of the average precision (clips with several labels)",
+    "AUC": "mean over classes of the area under the ROC curve",
+    "d_prime": "the area under the ROC curve as a distance of two normal distributions",
+    "lwlrap": "label-weighted label-ranking average precision",
+    "balanced_accuracy": "mean over classes of the share of their clips that are right",
+    "classes": "classes that have a clip, of which means over classes are taken",
+    "text_to_audio_mAP": "mean over labels of the average precision of all clips",
+    "centroid_distance": "how far the means of audio and text lie apart",
+    "separability": "how well audio and text can be told apart; 0.5 is no gap",
+}
+OF_EVALUATIONS = {"accuracy": "share of clips whose class is right"}
+UNITS = {
+    "nce": "nats", "entropy": "nats", "patch_entropy": "nats", "clip_entropy": "nats",
+    "accuracy": "share", "majority": "share", "codes_in_use": "codes", "skipped": "clips",
+    "gradient_norm": "norm", "lr": "rate", "mAP": "share", "AUC": "share", "lwlrap": "share",
+    "balanced_accuracy": "share", "audio_to_text": "share", "text_to_audio": "share",
+}  # fmt: skip
+COLUMNS = {
+    "clips": "clips of the class that were tested",
+    "precision": "share of right ones among those taken for the class",
+    "recall": "share of the class's clips that were recognised",
+    "F1": "harmonic mean of precision and recall",
+    "average precision": "mean precision over the ranks of the class's clips",
+}
+
+
+def meaning(name: str) -> str:
+    """Return what a number of metrics.jsonl means; "": nobody has said."""
+    part, _, last = name.rpartition("/")
+    if name in WORDS:
+        return WORDS[name].replace("`", "")
+    if match := re.fullmatch(r"(text_to_audio|audio_to_text)_R@(\d+)", last):
+        what = "captions whose clip is" if match[1] == "text_to_audio" else "clips whose caption is"
+        return f"share of {what} among the first {match[2]}"
+    said = OF_EVALUATIONS.get(last, WORDS.get(last, "")) if part else WORDS.get(last, "")
+    return said.replace("`", "")
+
+
+def unit(name: str) -> str:
+    """Return the unit of a number, for the axis of a curve; "": none."""
+    return UNITS.get(name.rpartition("/")[2], "")
