@@ -74,6 +74,7 @@ setup(
         "gs": ["gcsfs"],  # shards in Google's object store
         "s3": ["s3fs"],  # in Amazon's
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
+        "pandas": ["pandas"],  # DataFrames in and out of embed and predict in Python
         "parquet": PARQUET,
         "ray": ["ray>=2.40"],  # parts of prepare, embed and search index on a Ray cluster
         "search": SEARCH,

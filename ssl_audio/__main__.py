@@ -23,6 +23,7 @@ VERBS = {
     "configs": ("config_files", "the configs of this package: list, show, copy"),
     "prepare": ("data.prepare", "decode and resample a data set once, into shards"),
     "embed": ("inference.embed", "features of files of any length"),
+    "predict": ("inference.predict", "classes of files or of windows of them, as a table"),
     "search": ("inference.search", "find sounds by words or by example"),
     "kmeans": ("inference.kmeans", "codes to predict, by k-means (HuBERT)"),
     "evaluate": ("eval.evaluate", "linear probe and kNN of frozen features"),

@@ -26,8 +26,8 @@ from ssl_audio.data.listing import audio_files
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.reading import examples
 from ssl_audio.frontend.fbank import Fbank
-from ssl_audio.inference.embed import Paths
 from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.inputs import Paths
 from ssl_audio.inference.pooling import Pooled
 from ssl_audio.presets.patch_encoders import SIZES
 

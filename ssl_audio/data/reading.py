@@ -224,8 +224,11 @@ def reading(
     max_bad_share: float,
     numbers: Sequence[int] | None = None,
     total: int | None = None,
+    quiet: bool = False,
 ) -> Iterator[Any]:
     """Yield the audio of a source under a progress bar of `total` clips; note in `read` which clips it was.
+
+    `quiet`: without the bar.
 
     A clip that comes in pieces ends early where it cannot be read on, and is in `bad` then.
     """
@@ -254,6 +257,7 @@ def reading(
             unit="clip",
             desc=desc or None,
             dynamic_ncols=True,
+            disable=quiet,
         ) as bar,
         logging_redirect_tqdm(),
     ):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssl_audio.inference import calibration
+from ssl_audio.inference import calibration, predictions
 from ssl_audio.inference.calibration import Calibration
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import check_finite
@@ -115,9 +115,12 @@ class Classifier(Encoder):
     @property
     def fill(self) -> str:
         """How a clip's end is treated by default when it is classified: see `Encoder.pad`."""
-        fixed = "steps" in self.config or self.objective.frontend.frames is not None
-        said = self.config.get("inference", {}).get("pad")
-        return said or ("training" if fixed else self.pad)
+        if said := self.config.get("inference", {}).get("pad"):
+            return said
+        if "steps" in self.config or self.objective.frontend.frames is not None:
+            return "training"
+        # The pooling of a CNN drops what does not fill a column of its last map.
+        return "none" if self._merged > 1 else self.pad
 
     def scores(
         self,
@@ -154,6 +157,56 @@ class Classifier(Encoder):
         found = _sigmoid(logits) if self.several else _softmax(logits)
         return found.astype(np.float32)
 
+    def predict(
+        self,
+        inputs: Any = None,
+        *given: Any,
+        window: float | None = None,
+        hop: float | None = None,
+        top: int | None = None,
+        threshold: float | None = None,
+        pad: str | None = None,
+        channels: str = "average",
+        **entries: Any,
+    ) -> Any:
+        """Return a table of the classes of clips, or of windows of them: one row per row asked, in order.
+
+        `predict(name, waveform, sample_rate, …)`, with the name of a predictor, does what `Model.predict`
+        does.
+
+        Args:
+          inputs: one waveform [S], or several, as `Encoder.embed` takes; or a path, a list of paths (a folder
+            means the audio files in it); or a pandas DataFrame with a column `path` and, where wanted,
+            `start` and `end` (s).
+          *given: the sample rate of waveforms, Hz.
+          window, hop, pad: see `scores`.
+          top: in place of a column for each class, the labels and scores of this many of the highest.
+          threshold: probability from which on a class counts. None: where a clip may have several, the
+            calibration's of each class, or one half; otherwise the best counts, whatever it is.
+          channels: how several become one: "average", "first" or "loudest".
+          **entries: `sample_rate`, by name; or what `Model.predict` takes.
+
+        Returns:
+          A pandas DataFrame; a list of dictionaries where pandas is not installed. Its columns: those of the
+          input; `start` and `end` (s) of windows; `predicted`, the best label, and its `score`, or, where a
+          clip may have several, all labels from their threshold on, the likeliest first, with ";" between
+          them; the probability of each class under its name; `error`, why a file has none of these, or "".
+
+        Raises:
+          ValueError: unusable waveforms, or options; a DataFrame without `path`.
+        """
+        if isinstance(inputs, str) and inputs in self.offers:
+            return super().predict(inputs, *given, **entries)
+        if "name" in entries:
+            return super().predict(**entries)
+        if not given and "sample_rate" in entries:
+            given = (entries.pop("sample_rate"),)
+        if entries or len(given) > 1:
+            wrong = next(iter(entries), f"{len(given)} arguments behind the inputs")
+            raise TypeError(f"predict: got {wrong}; wanted inputs and, of waveforms, sample_rate.")
+        options = predictions.Options(window, hop, pad, top, threshold)
+        return predictions.predict(self, inputs, given[0] if given else None, options, channels)
+
     def rows_of(
         self,
         clips: Iterable[Clip],
@@ -172,10 +225,8 @@ class Classifier(Encoder):
         Raises:
           ValueError: windows of no length; no such pad.
         """
-        pad = pad or self.fill
-        if pad not in PADS:
-            raise ValueError(f"pad: got {pad!r}, wanted one of {', '.join(PADS)}.")
-        cut = functools.partial(self._segments, spans=self._spans(window, hop), pad=pad)
+        spans, pad = self.check_rows(window, hop, pad)
+        cut = functools.partial(self._segments, spans=spans, pad=pad)
         waiting: dict[int, _Rows] = {}
         for columns, group in batches(clips, cut, self._windows_per_call):
             found = self._logits(columns, [piece.audio for _, piece in group])
@@ -186,8 +237,20 @@ class Classifier(Encoder):
                         del waiting[number]
                     yield number, Row(start / self.rate, end / self.rate, mean, last)
 
+    def check_rows(
+        self, window: float | None, hop: float | None, pad: str | None
+    ) -> tuple[tuple[int, int] | None, str]:
+        """Return window and hop in samples (None: whole clips), and how clips end.
+
+        Raises:
+          ValueError: windows of no length; no such pad.
+        """
+        pad = pad or self.fill
+        if pad not in PADS:
+            raise ValueError(f"pad: got {pad!r}, wanted one of {', '.join(PADS)}.")
+        return self._spans(window, hop), pad
+
     def _spans(self, window: float | None, hop: float | None) -> tuple[int, int] | None:
-        """Return window and hop in samples; None: whole clips."""
         if window is None:
             if hop is not None:
                 raise ValueError(f"hop: got {hop!r} without a window; give both, in seconds.")
@@ -204,9 +267,8 @@ class Classifier(Encoder):
     ) -> Iterator[tuple[int, "_Piece"]]:
         """Yield the pieces of all rows of a clip, and the columns that each is padded to."""
         if spans is None:
-            for columns, piece in self._cut(clip, pad):
-                audio = self._fit(columns, piece.audio)
-                yield columns, _Piece(0, 0, piece.samples, audio, True)
+            for columns, piece in self._cut(clip, pad, self._heard):
+                yield columns, _Piece(0, 0, piece.samples, piece.audio, True)
             return
         size, hop = spans
 
@@ -217,20 +279,18 @@ class Classifier(Encoder):
 
         for row, segment in enumerate(cover(clip, size, starts)):
             end = segment.start + len(segment.audio)
-            for columns, piece in self._cut(segment.audio, pad):
-                audio = self._fit(columns, piece.audio)
-                stop = None if piece.samples is None else end
-                yield (
-                    columns,
-                    _Piece(row, segment.start, stop, audio, segment.samples is not None),
-                )
-
-    def _fit(self, columns: int, audio: np.ndarray) -> np.ndarray:
-        return audio[: self._heard(columns)]
+            for columns, piece in self._cut(segment.audio, pad, self._heard):
+                stop, final = None if piece.samples is None else end, segment.samples is not None
+                yield columns, _Piece(row, segment.start, stop, piece.audio, final)
 
     def _heard(self, columns: int) -> int:
         """Return the samples that the model is given for so many columns."""
-        return written.samples(self.config) if columns == self._most else self._samples(columns)
+        if columns != self._most:
+            return self._samples(columns)
+        # Of the training length: as it was trained and evaluated, to the last frame.
+        trained = written.samples(self.config)
+        fixed = self.objective.frontend.frames is not None
+        return max(trained, self._samples(columns)) if fixed else trained
 
     def _silence(self, columns: int) -> dict[str, np.ndarray]:
         samples = self._heard(columns)
@@ -241,7 +301,6 @@ class Classifier(Encoder):
 
     def _logits(self, columns: int, group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, C] of pieces of that many columns."""
-        # Of the training length: as it was trained and evaluated, to the last frame.
         objective = self.objective if columns == self._most else self._sized(columns)
         size = self._heard(columns)
         group = group + group[-1:] * (self._windows_per_call(columns) - len(group))

@@ -6,6 +6,7 @@ The public API, and what `embed.py` and `eval/evaluate.py` work with.
 import dataclasses
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.heads.readout import frame_tokens, special_tokens
+from ssl_audio.inference import inputs
 from ssl_audio.inference.model import Model, check_finite
 from ssl_audio.inference.pooling import (
     PADS,
@@ -97,7 +99,7 @@ class Encoder(Model):
     def embed(
         self,
         waveform: Any,
-        sample_rate: int,
+        sample_rate: int | None = None,
         *,
         layer: int = FINAL,
         pool: str = "mean",
@@ -106,8 +108,10 @@ class Encoder(Model):
         """Return one feature vector per clip: [D'] for [S], [B, D'] for [B, S] or a list of [S].
 
         Args:
-          waveform: mono audio, floating point in [-1, 1] or int16.
-          sample_rate: of the waveform, Hz.
+          waveform: mono audio, floating point in [-1, 1] or int16. Or files: a path, [D'], unless it is of a
+            folder; a list of paths, or a pandas DataFrame with a column `path` and, where wanted, `start` and
+            `end` (s): a vector for each row. Their channels are averaged.
+          sample_rate: of the waveform, Hz; files state their own.
           layer: -1: after the last norm; 0 to L-1: the residual stream after that block.
           pool: "mean" over all tokens, D' = D; "rows": mean over time of each frequency row,
             D' = rows * D; "stats": that and the standard deviation, D' = 2 * rows * D; "special":
@@ -115,12 +119,17 @@ class Encoder(Model):
           pad: what becomes of a clip's end, see the class; None: the model's own.
 
         Raises:
-          ValueError: audio that is empty, not finite, far outside [-1, 1], or of another shape or type;
-            no such layer, pool or pad; no special tokens; features that are not finite.
+          ValueError: audio that is empty, not finite, far outside [-1, 1], or of another shape or type; a
+            file that cannot be read; no such layer, pool or pad; no special tokens; features that are
+            not finite.
         """
         layer, rows, pool = self.readout(layer, pool)
-        single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
-        clips = self.clips([waveform] if single else waveform, sample_rate)
+        if (table := inputs.files_in(waveform)) is not None:
+            single = isinstance(waveform, (str, os.PathLike)) and not os.path.isdir(waveform)
+            clips: Iterable[Clip] = inputs.sound(table, self.rate, sample_rate)
+        else:
+            single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
+            clips = self.clips([waveform] if single else waveform, sample_rate)
         pooled = dict(self.stream(clips, (layer,), lambda _: Pooled(rows, pool), pad=pad))
         found = np.stack([pooled[i][0] for i in range(len(pooled))])
         check_finite(found)
@@ -288,20 +297,26 @@ class Encoder(Model):
             columns = min(columns, self._most)
         return max(columns, self._most) if pad == "training" else columns
 
-    def _cut(self, clip: Clip, pad: str | None = None) -> Iterator[tuple[int, Window]]:
-        """Yield a clip's windows and the columns that each is padded to."""
+    def _cut(
+        self, clip: Clip, pad: str | None = None, heard: Callable[[int], int] | None = None
+    ) -> Iterator[tuple[int, Window]]:
+        """Yield a clip's windows and the columns that each is padded to.
+
+        `heard`: columns → samples that are given for them; default: as many as they hold.
+        """
+        heard = heard or self._samples
         most, window_samples = self._most, self.objective.frontend.window
 
         def starts(samples: int) -> list[int]:
             columns = every(max(1, most // 2), self._columns(samples, pad) - most)
             return [column * self._hop for column in columns]
 
-        for window in cover(clip, self._samples(most), starts):
+        for window in cover(clip, heard(most), starts):
             # Less than one analysis window would leave no frame at all, and all such clips alike.
             audio = np.pad(window.audio, (0, max(0, window_samples - len(window.audio))))
             grain = -(-most // PROGRAMS)
             padded = min(most, -(-self._columns(len(audio), pad) // grain) * grain)
-            yield padded, window._replace(audio=audio[: self._samples(padded)])
+            yield padded, window._replace(audio=audio[: heard(padded)])
 
     def _encode(self, columns: int, layers: tuple[int, ...], group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, K, columns, rows * D] of pieces of that many columns."""

@@ -1,6 +1,6 @@
 """Columns that need not fit in memory, written block after block to .npz or Parquet files.
 
-Called by `inference/embed.py`. NumPy's and pyarrow's own readers read them.
+Called by `inference/embed.py` and `predict.py`. NumPy's and pyarrow's own readers read them.
 """
 
 import itertools
@@ -19,6 +19,18 @@ class Column(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
     blocks: Iterable[np.ndarray]
+
+
+def check_parquet(path: Any) -> None:
+    """Raise RuntimeError if a file is to be Parquet, and pyarrow is not installed."""
+    if path.suffix != ".parquet":
+        return
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise RuntimeError(
+            f"--output {path} needs pyarrow: pip install 'ssl_audio[parquet]', or another ending."
+        ) from None
 
 
 def column(values: Any) -> Column:

@@ -10,7 +10,7 @@ from reference import ROOT
 
 from ssl_audio import startup
 from ssl_audio.data.decode import blocks, decode
-from ssl_audio.inference import embed
+from ssl_audio.inference import embed, inputs
 from ssl_audio.inference.load import load
 
 RATE = 16_000
@@ -49,10 +49,10 @@ def call(run, output, *more):
     embed.main(["--checkpoint", str(run), "--output", str(output), *map(str, more)])
 
 
-@pytest.mark.parametrize("piece", [embed.PIECE, 0.05])
+@pytest.mark.parametrize("piece", [inputs.PIECE, 0.05])
 def test_npz_holds_what_the_encoder_gives(run, sounds, tmp_path, capsys, monkeypatch, piece):
     """The encoder is given each clip in one piece: the bits are the same."""
-    monkeypatch.setattr(embed, "PIECE", piece)
+    monkeypatch.setattr(inputs, "PIECE", piece)
     output = tmp_path / "new" / "out.npz"
     call(run, output, "--frames", "--layer", "0", "--pool", "stats", sounds, sounds / "four.wav")
     found = np.load(output, allow_pickle=False)
@@ -106,8 +106,8 @@ def test_bad_files_are_skipped_up_to_a_share(run, sounds, tmp_path, caplog, caps
 
 
 def test_long_files_wait_unread(sounds, monkeypatch):
-    monkeypatch.setattr(embed, "PIECE", 0.2)
-    source = embed.Paths((str(sounds),), RATE)
+    monkeypatch.setattr(inputs, "PIECE", 0.2)
+    source = inputs.Paths((str(sounds),), RATE)
     short, long = source[2]["audio"], source[0]["audio"]
     assert isinstance(short, np.ndarray) and len(short) == 1400
     assert inspect.getgeneratorstate(long) == inspect.GEN_CREATED
@@ -115,7 +115,7 @@ def test_long_files_wait_unread(sounds, monkeypatch):
 
 
 def test_a_file_that_breaks_off_late_is_skipped_whole(run, sounds, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(embed, "PIECE", 0.1)
+    monkeypatch.setattr(inputs, "PIECE", 0.1)
     audio = np.full(9000, 0.1, np.float32)
     audio[-10] = np.nan
     soundfile.write(tmp_path / "late.wav", audio, RATE, subtype="FLOAT")
@@ -169,7 +169,7 @@ def test_a_killed_run_goes_on_without_repeating_finished_files(
         call(run, output, "--frames", "--pool", "rows", sounds)
     read = []
     monkeypatch.setattr(
-        embed, "blocks", lambda path, *a, **k: read.append(path) or blocks(path, *a, **k)
+        inputs, "blocks", lambda path, *a, **k: read.append(path) or blocks(path, *a, **k)
     )
     call(run, output, "--frames", sounds)
     assert 0 < len(read) < 4

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from ssl_audio import startup
-from ssl_audio.inference import embed, search
+from ssl_audio.inference import embed, inputs, search
 from ssl_audio.storage import atomic, lock
 from ssl_audio.storage.division import Part
 
@@ -132,9 +132,9 @@ def test_a_killed_part_goes_on(run, sounds, tmp_path, monkeypatch):
     left = tmp_path / "many.npz.parts" / "2-of-2"
     assert len(list(left.glob("*.part"))) >= 3 and not (left / "done.json").exists()
     read = []
-    blocks = embed.blocks
+    blocks = inputs.blocks
     monkeypatch.setattr(
-        embed, "blocks", lambda path, *a, **k: read.append(path) or blocks(path, *a, **k)
+        inputs, "blocks", lambda path, *a, **k: read.append(path) or blocks(path, *a, **k)
     )
     call(run, tmp_path / "many.npz", "--frames", sounds, "--part=2/2")
     assert 0 < len(read) < 4
