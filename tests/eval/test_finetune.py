@@ -46,7 +46,7 @@ def trained(place):
     command = [
         "--data", str(place / "clips, all.csv"), "--pretrained", str(place / "encoder"),
         "--workdir", str(workdir), "--batch", "8", "--seconds", "0.4", "--config.checkpoint.every=2",
-        "--config.eval_every=3", "--config.sharding.data=1", "--config.record.tensorboard=False",
+        "--config.eval_every=3", "--config.sharding.data=1",
     ]  # fmt: skip
     finetune.main([*command, "--steps", "2"])
     scores = finetune.main([*command, "--steps", str(STEPS)])
