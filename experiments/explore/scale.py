@@ -46,6 +46,7 @@ def make(folder: pathlib.Path, rows: int, width: int) -> pathlib.Path:
         versions.append(f"{path}|0|0")
     about = {"checkpoint": "none", "digest": "", "words": False, "settings": {}, "token": "0"}
     found = index.Rows(versions, np.arange(rows), np.zeros(rows), np.ones(rows))
+    (folder / "index").mkdir()
     index.write(folder / "index", about, found, width, [vectors])
     return folder / "index"
 
@@ -93,13 +94,19 @@ def queries(url: str, rows: int, count: int) -> list[float]:
     return found
 
 
+def chromium() -> str:
+    """Return the path of Chromium."""
+    found = os.environ.get("SSL_AUDIO_CHROMIUM") or shutil.which("chromium")
+    assert found, "no Chromium found: name it in SSL_AUDIO_CHROMIUM"
+    return found
+
+
 def in_browser(url: str, width: int) -> dict[str, float]:
     """Return ms from the start of navigation to what is seen, and ms that the map takes to draw."""
     from playwright.sync_api import sync_playwright
 
-    program = os.environ.get("SSL_AUDIO_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        made = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = made.new_page(viewport={"width": width, "height": 900})
         page.goto(url)
         page.wait_for_selector("#hits li")

@@ -59,33 +59,32 @@ class Projection:
         if kind == "umap":
             _umap()
 
-    def start(self, before: Callable[[], None] = lambda: None) -> threading.Thread:
-        """Read what was kept, or begin to compute, in a thread; what is to come before that does."""
-
-        def run() -> None:
-            before()
-            self.run()
-
-        thread = threading.Thread(target=run, name="map", daemon=True)
+    def start(self, between: Callable[[], None] = lambda: None) -> threading.Thread:
+        """Do `run` in a thread."""
+        thread = threading.Thread(target=self.run, args=(between,), name="map", daemon=True)
         thread.start()
         return thread
 
-    def run(self) -> None:
-        """Read what was kept, or compute and keep it."""
+    def run(self, between: Callable[[], None] = lambda: None) -> None:
+        """Read what was kept, or compute and keep it; `between` is called after reading."""
         try:
             digest = _digest(self._vectors, self._kind)
             kept = _kept(self._path, digest, len(self._vectors))
+            if kept is not None:
+                self._done(kept)
+            between()
             if kept is None:
                 with _one_core():
                     made = compute(self._vectors, self._kind, self._say, self._show)
                 self._keep(made, digest)
-                self._show(made)
-            else:
-                self._show(kept)
-            self.state = {**self.state, "stage": "done", "share": 1.0, "done": True}
+                self._done(made)
         except Exception as error:  # the page works without a map
             log.warning("no map: %s: %s", type(error).__name__, error)
             self.state = {**self.state, "stage": f"failed: {error}", "done": True}
+
+    def _done(self, found: Map) -> None:
+        self._show(found)
+        self.state = {**self.state, "stage": "done", "share": 1.0, "done": True}
 
     def _say(self, stage: str, share: float) -> None:
         seconds = round(time.monotonic() - self._began, 1)

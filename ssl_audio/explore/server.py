@@ -164,7 +164,8 @@ class Page:
 
     def by_sound(self, content: bytes, top: int) -> Any:
         """Return the rows most like a file."""
-        return self._found(self.collection.of_sound(content), top, time.perf_counter())
+        began = time.perf_counter()
+        return self._found(self.collection.of_sound(content), top, began)
 
     def _found(self, vector: np.ndarray, top: int, began: float) -> Any:
         hits = self.hits(self.collection.like(vector, top))

@@ -108,7 +108,7 @@ def _draw(audio: np.ndarray, path: pathlib.Path, theme: str) -> None:
     size = max(2048, 2 * hop)
     power = librosa.feature.melspectrogram(
         y=np.pad(audio, (0, max(0, size - len(audio)))), sr=RATE, n_fft=size, hop_length=hop,
-        n_mels=96, fmax=TOP,
+        n_mels=96, fmax=TOP, pad_mode="reflect",
     )  # fmt: skip
     level = librosa.power_to_db(power, ref=1.0, amin=1e-10)
     text, back = THEMES[theme]
@@ -126,7 +126,7 @@ def _draw(audio: np.ndarray, path: pathlib.Path, theme: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_yticks([500, 2000, 8000], ["500", "2k", "8k"])
     units = {
-        "s": (left + width, 0.03, "right"),
+        "s": (left + width + 0.015, 0.03, "left"),
         "Hz": (0.01, 0.93, "left"),
         "dB": (0.99, 0.93, "right"),
     }

@@ -5,6 +5,7 @@ SSL_AUDIO_SCREENSHOTS=FOLDER keeps pictures of the page.
 """
 
 import contextlib
+import csv
 import os
 import pathlib
 import re
@@ -16,7 +17,7 @@ import time
 
 import pytest
 import soundfile
-from conftest import RATE, sound
+from pages import RATE, sound
 
 pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -54,8 +55,8 @@ def folder(tmp_path_factory):
 class Server:
     """`ssl-audio explore` in a process of its own."""
 
-    def __init__(self, *arguments):
-        command = [sys.executable, "-m", "ssl_audio", "explore", *arguments, "--no-browser"]
+    def __init__(self, *arguments, verb="explore"):
+        command = [sys.executable, "-m", "ssl_audio", verb, *arguments, "--no-browser"]
         self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
@@ -69,8 +70,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*arguments):
-    server = Server(*arguments)
+def serving(*arguments, verb="explore"):
+    server = Server(*arguments, verb=verb)
     try:
         yield server
     finally:
@@ -98,7 +99,7 @@ def opened(browser, url, width=1400, scheme="light", wrong=()):
     assert not [text for text in errors if not any(some in text for some in wrong)]
 
 
-def until(page, expression, seconds=180):
+def until(page, expression, seconds=90):
     """Wait until an expression holds; `wait_for_function` would need `eval`, which the page forbids."""
     deadline = time.monotonic() + seconds
     while not page.evaluate(expression):
@@ -133,7 +134,8 @@ def keep(page, name):
 
 
 def test_search_play_label_export(browser, folder):
-    with serving(folder / "index") as server, opened(browser, server.url) as page:
+    wrong = ("ERR_",)  # the server is killed while a page is open
+    with serving(folder / "index") as server, opened(browser, server.url, wrong=wrong) as page:
         # By words, with the keyboard.
         page.keyboard.press("/")
         page.keyboard.type("a low hum")
@@ -181,8 +183,8 @@ def test_search_play_label_export(browser, folder):
         deadline = time.monotonic() + 10
         while len(lines(folder)) != 4 and time.monotonic() < deadline:
             page.wait_for_timeout(50)
-        given = [line.rpartition(",1,")[2] for line in lines(folder)]
-        assert given == ["path,start,end,label", '"beep, high"', '"beep, high"', "hum"]
+        given = [row["label"] for row in csv.DictReader(lines(folder))]
+        assert given == ["beep, high", "beep, high", "hum"]
         title = page.get_attribute(f"li[data-row='{order[0]}'] .title", "title")
         assert lines(folder)[1].startswith(f"{title},")
         chips = [
@@ -208,7 +210,7 @@ def test_search_play_label_export(browser, folder):
         before = lines(folder)
         server.end(signal.SIGKILL)
         assert lines(folder) == before
-    with serving(folder / "index") as server, opened(browser, server.url) as page:
+    with serving(folder / "index") as server, opened(browser, server.url, wrong=wrong) as page:
         saved(page, f"{len(before) - 1} labelled")
         assert server.end() == 130  # Ctrl-C
 
@@ -245,6 +247,31 @@ def test_the_map(browser, folder):
         assert first.endswith(".wav")
         page.select_option("#colour", "cluster")
         until(page, "document.querySelector('#legend').textContent.includes('cluster 1')")
+
+
+def test_the_classifier_asks_and_learns(browser, folder, tmp_path):
+    index, labels = folder / "index", tmp_path / "labels.csv"
+    with serving(index, "--map", "pca", "--labels", labels, verb="label") as server:
+        with opened(browser, server.url) as page:
+            titled(page, "Least certain")
+            assert len(rows(page)) == 12 and page.is_visible("#learner")
+            names = page.locator("#hits li .file").all_text_contents()
+            for name in names:  # the last one asks for the next dozen
+                kind = name.rstrip("0123456789.wav")
+                if page.locator("#classes button", has_text=kind).count():
+                    page.locator("#classes button", has_text=kind).click()
+                else:
+                    page.fill("#class-name", kind)
+                    page.press("#class-name", "Enter")
+            until(page, "document.querySelectorAll('#hits .guess i').length === 12")
+            saved(page, "12 labelled")
+            assert len(labels.read_text().splitlines()) == 13
+            page.select_option("#of-class", index=0)
+            page.click("#highest")
+            titled(page, "Most likely")
+            page.select_option("#colour", "guess")
+            until(page, "document.querySelectorAll('#legend li').length >= 2")
+            keep(page, "learner-1400")
 
 
 def test_a_file_that_is_gone_and_a_server_that_is_gone(browser, folder, tmp_path):

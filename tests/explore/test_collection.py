@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import unit, write_index
+from pages import unit, write_index
 
 from ssl_audio.explore import collection, projection
 from ssl_audio.storage import columns

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE
+from pages import RATE
 
 pytest.importorskip("starlette", reason="the extra `explore` is not installed")
 from starlette.testclient import TestClient
@@ -222,6 +222,36 @@ def test_the_map_and_its_colours(client, page):
     names, of = colours("label")
     assert names == ["hum"] and of[2] == 0 and of[0] == -1
     assert colours("guess")[0] == [] and colours("else")[0] == []
+
+
+def test_a_learner_guesses_and_says_what_to_label_next(client, page):
+    from ssl_audio.eval.learner import Learner
+
+    answer = client.post("api/next", json={"how": "random"})
+    assert answer.status_code == 422 and "ssl-audio label" in answer.json()["error"]
+    page.learner = Learner(page.collection.vectors)
+    assert client.get("api/about").json()["learner"]
+    asked = client.post("api/next", json={"how": "uncertain", "top": 3}).json()["hits"]
+    assert len(asked) == 3 and "guess" not in asked[0]
+    for row, label in ((0, "low"), (4, "high"), (8, "noise")):
+        client.post("api/label", json={"row": row, "label": label})
+    first = client.post("api/next", json={"how": "highest", "label": "high", "top": 1}).json()[
+        "hits"
+    ][0]
+    assert first["row"] in (5, 6, 7) and first["guess"]["label"] == "high"
+    hits = client.post("api/search", json={"row": 0, "top": 12}).json()["hits"]
+    kinds = ("low", "high", "noise")
+    assert all(hit["guess"]["label"] == kinds[hit["row"] // 4] for hit in hits)
+    found = client.get("api/colours/guess").json()
+    assert sorted(found["names"]) == sorted(kinds) and found["counts"] == [4, 4, 4]
+    # A label that goes, also in the file alone, is forgotten.
+    page.labels.path.write_text("path,start,end,label\n")
+    assert client.get("api/labels").json()["labels"] == {}
+    assert "guess" not in client.post("api/search", json={"row": 0, "top": 1}).json()["hits"][0]
+    client.post("api/next", json={"how": "random"})
+    assert page.learner.labels == {}
+    bad = client.post("api/next", json={"how": "best"})
+    assert bad.status_code == 422 and "'best'" in bad.json()["error"]
 
 
 def test_a_map_that_fails_leaves_the_page(client, page, monkeypatch):

@@ -6,7 +6,8 @@ import { COLOURS, SoundMap } from "./map.js";
 
 const $ = (id) => document.getElementById(id);
 const STEP = 24;  // hits shown at a time
-let about = {}, asked = null, only = null, groups = { names: [], counts: [], of: "" };
+const narrow = matchMedia("(max-width: 820px)");  // as in style.css: one column
+let about = {}, asked = null, begun = false, only = null, groups = { names: [], counts: [], of: "" };
 
 function say(text, bad = false) {
   $("status").textContent = text;
@@ -33,12 +34,19 @@ async function show(said, ask, top = STEP, keep = false) {
   try {
     const found = await ask(top);
     if (mine !== asked) return;
+    const before = hits.hits.length;
     hits.show(found.hits, { keep });
+    if (begun) hits.select(keep ? before : 0, { focus: true, scroll: keep });  // keys are for the results now
+    if (begun && !keep) toResults();
     $("hits-title").textContent = said;
     $("took").textContent = found.ms === undefined ? "" : `${found.hits.length} in ${found.ms} ms`;
     $("more").hidden = found.hits.length < top || top >= Math.min(500, about.rows);
     say(found.hits.length ? "" : "Nothing found.");
   } catch (error) { if (mine === asked) say(error.message, true); }
+}
+function toResults() {
+  const top = $("hits").getBoundingClientRect().top;
+  if (narrow.matches || top < $("labels").offsetHeight) $("found").scrollIntoView();
 }
 function more(hit) {
   const name = hit.path ? hit.path.split("/").pop() : `sound ${hit.row}`;
@@ -171,8 +179,9 @@ function showClasses() {
   $("undo").disabled = !labels.done.length;
   const total = Object.keys(labels.of).length;
   $("saved").textContent = total || labels.others
-    ? `${total} labelled${labels.others ? `, ${labels.others} of other sounds` : ""}; saved in ${about.labels ?? ""}`
+    ? `${total} labelled${labels.others ? `, ${labels.others} of other sounds` : ""}; saved in ${(about.labels ?? "").split("/").pop()}`
     : "Type the name of a class and press Enter: the selected sound gets it. Then number keys.";
+  $("saved").title = about.labels ?? "";
   const select = $("of-class"), chosen = select.value;
   select.replaceChildren(...labels.classes.map((name) => new Option(name, name)));
   if (labels.classes.includes(chosen)) select.value = chosen;
@@ -264,6 +273,7 @@ async function begin() {
   $("by-file").classList.toggle("off", $("file").disabled);
   watchMap();
   await Promise.all([about.learner ? labelNext("uncertain") : random(), labels.refresh()]);
+  begun = true;
   if (about.lacks_words) say(about.lacks_words);
 }
 begin();

@@ -1,6 +1,6 @@
 // The map of all rows on a canvas: every point is written into the picture's memory, which takes some
 // milliseconds for 100,000 of them and needs no graphics card.
-export const COLOURS = ["#3d85c6", "#d97f1f", "#2d9d5c", "#d8485a", "#8c65d3", "#12a0ad", "#c65aa8", "#8f8f14",
+export const COLOURS = ["#3d85c6", "#cf7716", "#2d9d5c", "#d8485a", "#8c65d3", "#12a0ad", "#c65aa8", "#8f8f14",
   "#a1694a", "#6b7ff0", "#5f9e2f", "#e0637f"];
 const REST = { light: "#9aa3ad", dark: "#66707c" };
 
@@ -130,9 +130,9 @@ export class SoundMap {
       }
     }
     c.putImageData(this.image, 0, 0);
-    c.lineWidth = 1.5 * ratio; c.strokeStyle = theme === "dark" ? "#ffffff" : "#000000";
-    for (const row of this.hits) this.ring(row, 6 * ratio, ratio);
-    if (this.now >= 0) { c.lineWidth = 3 * ratio; this.ring(this.now, 9 * ratio, ratio); }
+    c.lineWidth = 1.2 * ratio; c.strokeStyle = theme === "dark" ? "#ffffffa0" : "#000000a0";
+    for (const row of this.hits) this.ring(row, 5 * ratio, ratio);
+    if (this.now >= 0) { c.lineWidth = 3 * ratio; c.strokeStyle = theme === "dark" ? "#ffffff" : "#000000"; this.ring(this.now, 9 * ratio, ratio); }
     canvas.dataset.ms = (performance.now() - began).toFixed(1);  // read by experiments/explore/scale.py
     if (count && !performance.getEntriesByName("map-painted").length) performance.mark("map-painted");
   }
