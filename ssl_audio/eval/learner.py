@@ -17,9 +17,7 @@ from ssl_audio.eval import probe
 from ssl_audio.eval.base import Fitted, statistics
 
 HOWS = ("uncertain", "highest", "random")
-STRENGTH = (
-    100.0  # inverse strength of the penalty: of 0.5 to 200 the best at 10 to 50 labels of digits
-)
+STRENGTH = 100.0  # inverse strength of the penalty; smaller ones fit 10 to 50 labels worse
 START = 20  # so many labels are of typical clips: little is known that could be doubted
 NEAREST = 10  # neighbours that tell how typical a clip is
 MOST = 200  # groups

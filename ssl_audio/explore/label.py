@@ -17,6 +17,7 @@ from typing import Any
 from ssl_audio.data.decode import printable
 from ssl_audio.eval.learner import HOWS
 from ssl_audio.explore import command
+from ssl_audio.inference.pooling import POOLS, SPECIAL
 from ssl_audio.storage import written
 
 INDEXES = ("index.json", "rows.json")  # the newest form, and the one of before
@@ -35,6 +36,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--window", type=float, metavar="S",
         help="for a folder of sound: seconds that one label is for; default: as long as training clips",
+    )  # fmt: skip
+    made.add_argument(
+        "--pool", choices=(*POOLS, SPECIAL),
+        help="for a folder of sound: see `search index`",
     )  # fmt: skip
     made.add_argument(
         "--suggest", type=int, metavar="N", help="print N to label next as CSV, no page"
@@ -76,7 +81,7 @@ def _indexed(args: argparse.Namespace) -> None:
     place = pathlib.Path(args.place).expanduser()
     sound = place.is_dir() and not written.is_run(place)
     if not sound or any((place / name).is_file() for name in INDEXES):
-        for option in ("index", "window"):
+        for option in ("index", "window", "pool"):
             if getattr(args, option) is not None:
                 parser().error(f"--{option} is for a folder of sound; {place} is none")
         return
@@ -88,6 +93,7 @@ def _indexed(args: argparse.Namespace) -> None:
 
     index = args.index or str(pathlib.Path(args.labels).with_suffix(".index"))
     how = [] if args.window is None else ["--window", str(args.window)]
+    how += [] if args.pool is None else ["--pool", args.pool]
     trust = [word for name in args.trust for word in ("--trust", name)]
     made = ["index", "--checkpoint", args.checkpoint, "--index", index, *how, *trust, str(place)]
     with contextlib.redirect_stdout(sys.stderr):  # the table goes to stdout

@@ -19,6 +19,7 @@ from ssl_audio.inference.calibration import Calibration
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import check_finite
 from ssl_audio.inference.pooling import PADS
+from ssl_audio.inference.predictions import Row
 from ssl_audio.inference.windows import Clip, Window, batches, cover
 from ssl_audio.storage import written
 
@@ -36,15 +37,6 @@ class Scores(NamedTuple):
     starts: np.ndarray
     ends: np.ndarray
     values: np.ndarray
-
-
-class Row(NamedTuple):
-    """The logits of a segment."""
-
-    start: float  # s
-    end: float  # s
-    logits: np.ndarray  # [C], not calibrated
-    last: bool  # of its clip
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

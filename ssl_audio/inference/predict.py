@@ -1,9 +1,8 @@
 """Classify audio files: ssl-audio predict --checkpoint RUN --output scores.csv PATH… | --csv table.csv
 
-A row per file, or per row of the table, in the order asked, with the columns of the table; with --window a
-row per window, with its start and end (s). Columns: predicted (the label; where a clip may have several, all
-from their threshold on), score, the probability of each class, and error: why a row has none. The same
-command continues after an interruption.
+A row per file, or per row of the table with its columns, in the order asked; with --window a row per window
+with its start and end (s). Columns: predicted (the label, or all from their threshold on), score, the
+probability of each class, and error: why a row has none. The same command goes on after a kill.
 """
 
 from __future__ import annotations
