@@ -17,6 +17,7 @@ TEXT = ["tokenizers"]  # of published text models
 TORCH = ["torch>=2.6", "transformers>=4.50"]  # to check conversions; weights_only holds from 2.6 on
 # Metrics of events fail with pandas 3.
 EVENTS = ["jams>=0.3.4", "pandas>=2,<3", "sed-scores-eval>=0.0.4"]
+EXPLORE = ["starlette>=0.46", "uvicorn>=0.30"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0", "pymdown-extensions", "pygments", "ruff"]
 
 setup(
@@ -44,7 +45,13 @@ setup(
     packages=[*find_packages(include=["ssl_audio", "ssl_audio.*"]), "ssl_audio.configs"],
     package_dir={"ssl_audio.configs": "configs"},
     package_data={
-        "ssl_audio": ["py.typed", "layers/scan/*.cc", "layers/scan/*.h", "data/banks/*.json"]
+        "ssl_audio": [
+            "py.typed",
+            "layers/scan/*.cc",
+            "layers/scan/*.h",
+            "data/banks/*.json",
+            "explore/page/*",
+        ]
     },
     entry_points={"console_scripts": ["ssl-audio = ssl_audio.__main__:main"]},
     python_requires=">=3.11,<3.14",
@@ -85,8 +92,10 @@ setup(
         "text": TEXT,
         "torch": TORCH,
         "peers": [*TORCH, "kaldi-native-fbank>=1.20"],  # bench peers
+        "explore": EXPLORE,  # the page of ssl-audio explore
+        "umap": ["umap-learn"],  # its map by UMAP
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
-        "test": TEST + AV + PARQUET + SEARCH + TEXT,
+        "test": TEST + AV + EXPLORE + ["httpx"] + PARQUET + SEARCH + TEXT,
     },
 )

@@ -17,6 +17,7 @@ objectives/    what is learned, one file per method
 train/         the generic step and loop, compiled steps in files → ssl-audio train, preview, stages
 inference/     `load`: a trained model → features of any audio → ssl-audio embed, search, kmeans
 eval/          probes and evaluators → ssl-audio evaluate, zero-shot, folds, report
+explore/       sounds, a map and labels in a browser → ssl-audio explore
 presets/       what several configs share
 convert/       foreign checkpoints → ours and back → ssl-audio convert, export
 bench/         speed and memory → ssl-audio bench, compile-scan

@@ -24,6 +24,8 @@ VERBS = {
     "embed": ("inference.embed", "features of files of any length"),
     "predict": ("inference.predict", "classes of files or of windows of them, as a table"),
     "search": ("inference.search", "find sounds by words or by example"),
+    "label": ("explore.label", "label sounds where it helps most: a page that learns"),
+    "explore": ("explore.command", "look at, listen to and label sounds in a browser"),
     "kmeans": ("inference.kmeans", "codes to predict, by k-means (HuBERT)"),
     "events": ("eval.events", "onsets and offsets of what is heard: tables, Raven, Audacity"),
     "evaluate": ("eval.evaluate", "linear probe and kNN of frozen features"),
@@ -37,7 +39,7 @@ VERBS = {
 RENAMED = {"cluster": "kmeans", "iterate": "stages", "zero_shot": "zero-shot"}  # since 0.1
 # They gain nothing by `tune_cpu`.
 TRAINING = ("train", "stages", "folds", "bench")  # steps, long enough to start again for
-AS_IS = ("configs", "preview", "search", "convert", "export", "compile-scan")
+AS_IS = ("configs", "preview", "search", "explore", "label", "convert", "export", "compile-scan")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ ROOT_FILES = (
 )
 # Each may import those before it.
 ORDER = """root distributed storage data frontend layers quantizers tokens heads backbones objectives train
-inference eval presets convert bench""".split()
+inference eval explore presets convert bench""".split()
 MODEL = ("frontend", "layers", "quantizers", "tokens", "heads", "backbones", "objectives")
 MODEL_FILES = ("losses.py", "train/step.py", "train/optim.py", "distributed/sharding.py")
 LIGHT = {"jax", "jaxlib", "flax", "optax", "numpy", "einops", "ssl_audio"} | sys.stdlib_module_names

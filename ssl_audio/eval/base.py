@@ -28,11 +28,32 @@ class Classifier(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A head that a classifier has trained, for `eval.save_probe`.
+
+    Attributes:
+      head: its config.
+      params: its `head`, and `centre` and `gain` of what it reads; see `objectives.probe.Probe`.
+      labels: numbers of the classes, in the order of its logits [C].
+    """
+
+    head: Mapping[str, Any]
+    params: Mapping[str, Any]
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """Test clips by name of the outer fold, and the groups that inner folds keep together."""
 
     tests: Mapping[str, np.ndarray]  # [n], True on test clips
     groups: np.ndarray  # [n]
+
+    @property
+    def training(self) -> np.ndarray:
+        """The clips [n] that a probe may learn from which is kept: all, where each fold is tested in turn."""
+        tests = list(self.tests.values())
+        return ~tests[0] if len(tests) == 1 else np.ones(len(self.groups), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +128,8 @@ def strata(labels: np.ndarray, seed: int) -> np.ndarray:
     return folds
 
 
-def nested(classifier: Any, x: np.ndarray, y: np.ndarray, split: Split) -> Iterator[Score]:
-    """Yield the score of each outer fold, layer and option chosen within its training clips.
+class Nested:
+    """Choose layer and option within training clips, and remember what was learned on the way.
 
     The layer comes first, compared at the middle one of the choices; then the choice for that layer.
 
@@ -118,37 +139,54 @@ def nested(classifier: Any, x: np.ndarray, y: np.ndarray, split: Split) -> Itera
       y: labels [n].
       split: outer folds and groups.
     """
-    from threadpoolctl import threadpool_limits
 
-    choices = classifier.choices
-    middle = dataclasses.replace(classifier, choices=(choices[len(choices) // 2],))
-    known: dict[Any, np.ndarray] = {}
+    def __init__(self, classifier: Any, x: np.ndarray, y: np.ndarray, split: Split):
+        self._classifier, self._x, self._y, self._split = classifier, x, y, split
+        self._known: dict[Any, np.ndarray] = {}
 
-    def predict(model: Classifier, layer: int, train: np.ndarray) -> np.ndarray:
-        # Leaving out fold a, then b, trains on the same clips as b, then a.
-        key = len(model.choices), layer, np.packbits(train).tobytes()
-        if key not in known:
-            # OpenBLAS threads that wait for a busy core made small fits 400 times slower.
-            with threadpool_limits(1, "blas"):
-                known[key] = model.predict(x[:, layer], y, train)
-        return known[key]
+    def scores(self) -> Iterator[Score]:
+        """Yield the score of each outer fold, layer and option chosen within its training clips."""
+        for name, test in self._split.tests.items():
+            layer, best = self.choose(~test)
+            found = self._predict(self._classifier, layer, ~test)[best, test]
+            accuracy = float(np.mean(found == self._y[test]))
+            yield Score(name, accuracy, int(test.sum()), layer, self._classifier.choices[best])
 
-    def right(model: Classifier, layer: int, train: np.ndarray) -> np.ndarray:
+    def choose(self, train: np.ndarray) -> tuple[int, int]:
+        """Return the numbers of the layer and of the choice that do best within the clips `train` [n]."""
+        choices, layer, best = self._classifier.choices, 0, 0
+        middle = dataclasses.replace(self._classifier, choices=(choices[len(choices) // 2],))
+        if self._x.shape[1] > 1:
+            right = [self._right(middle, k, train)[0] for k in range(self._x.shape[1])]
+            layer = int(np.argmax(right))
+        if len(choices) > 1:
+            best = int(np.argmax(self._right(self._classifier, layer, train)))
+        return layer, best
+
+    def _right(self, model: Classifier, layer: int, train: np.ndarray) -> np.ndarray:
         """Return how many training clips each choice gets right when their group is left out."""
-        total = np.zeros(len(model.choices), int)
-        for group in np.unique(split.groups[train]):
-            held = train & (split.groups == group)
-            total += np.sum(predict(model, layer, train & ~held)[:, held] == y[held], axis=1)
+        total, groups = np.zeros(len(model.choices), int), self._split.groups
+        for group in np.unique(groups[train]):
+            held = train & (groups == group)
+            found = self._predict(model, layer, train & ~held)[:, held]
+            total += np.sum(found == self._y[held], axis=1)
         return total
 
-    for name, test in split.tests.items():
-        train, layer, best = ~test, 0, 0
-        if x.shape[1] > 1:
-            layer = int(np.argmax([right(middle, k, train)[0] for k in range(x.shape[1])]))
-        if len(choices) > 1:
-            best = int(np.argmax(right(classifier, layer, train)))
-        found = predict(classifier, layer, train)[best, test]
-        yield Score(name, float(np.mean(found == y[test])), int(test.sum()), layer, choices[best])
+    def _predict(self, model: Classifier, layer: int, train: np.ndarray) -> np.ndarray:
+        from threadpoolctl import threadpool_limits
+
+        # Leaving out fold a, then b, trains on the same clips as b, then a.
+        key = len(model.choices), layer, np.packbits(train).tobytes()
+        if key not in self._known:
+            # OpenBLAS threads that wait for a busy core made small fits 400 times slower.
+            with threadpool_limits(1, "blas"):
+                self._known[key] = model.predict(self._x[:, layer], self._y, train)
+        return self._known[key]
+
+
+def nested(classifier: Any, x: np.ndarray, y: np.ndarray, split: Split) -> Iterator[Score]:
+    """Yield the score of each outer fold; see `Nested`."""
+    return Nested(classifier, x, y, split).scores()
 
 
 def mean(scores: Iterable[Score]) -> float:
@@ -158,8 +196,18 @@ def mean(scores: Iterable[Score]) -> float:
 
 def standardise(x: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Return x [n, p] with mean 0 and deviation 1 over the rows `train`; constants become 0."""
-    centre = x[train].mean(axis=0, dtype=np.float64)
-    scale = x[train].std(axis=0, dtype=np.float64)
+    centre, gain = statistics(x[train])
+    return (x.astype(np.float32) - centre) * gain
+
+
+def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over the first axis and one over the deviation, float32; of constants 0.
+
+    A saved probe does the same sum in float32, (x - centre) * gain, so its features are the same.
+    """
+    centre = x.mean(axis=0, dtype=np.float64)
+    scale = x.std(axis=0, dtype=np.float64)
     # A constant feature's deviation is rounding noise, not 0.
     steady = scale <= 1e-6 * np.maximum(np.abs(centre), 1e-6)
-    return np.where(steady, 0, (x - centre) / np.where(steady, 1, scale)).astype(np.float32)
+    gain = np.where(steady, 0, 1 / np.where(steady, 1, scale))
+    return centre.astype(np.float32), gain.astype(np.float32)

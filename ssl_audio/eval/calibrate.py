@@ -109,7 +109,7 @@ def _likeliest(logits: np.ndarray, labels: np.ndarray, several: bool) -> tuple[f
         moved = logits * scale + bias
         rest = probabilities(moved, several=several) - labels
         slopes = [np.atleast_1d((rest * logits).sum() * scale), rest.sum(axis=0)[:count]]
-        loss = _loss(moved, labels, several) + x @ x / 2
+        loss = _loss(moved, labels, several) + float(x @ x) / 2
         return loss, np.concatenate(slopes) + x
 
     start = np.zeros(1 + count)

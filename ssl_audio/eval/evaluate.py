@@ -2,7 +2,7 @@
 
 Linear probe, nearest neighbours and other classifiers on the trained encoder, on the same encoder at
 random initialisation and on log-mel statistics; with --shots, classifiers are trained on a few clips
-of each class. Prints a table and writes JSON lines to RUN/evals/.
+of each class. Prints a table, writes JSON lines to RUN/evals/, and with --save keeps a probe.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import collections
 import json
 import logging
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from ssl_audio.storage import atomic
 
 if TYPE_CHECKING:
     from ssl_audio.inference.encoder import Encoder
+    from ssl_audio.inference.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def classifiers() -> dict[str, base.Classifier]:
 
 
 def evaluate(
-    encoder: Encoder,
+    model: Model,
     source: Source,
     protocol: str,
     *,
@@ -66,11 +68,12 @@ def evaluate(
     classifiers: Mapping[str, base.Classifier] | None = None,
     shots: int = 0,
     draws: int = 10,
+    save: str | os.PathLike | None = None,
 ) -> list[dict[str, Any]]:
     """Probe each kind of features; return a record per kind, classifier and fold, and their means.
 
     Args:
-      encoder: the trained encoder.
+      model: the trained encoder, or a model that has one.
       source: labelled clips at the encoder's rate.
       protocol: see `eval.base.split`.
       kinds: of "encoder", "random" (fresh parameters), "logmel" (the baseline).
@@ -82,20 +85,25 @@ def evaluate(
         the baseline, which has none.
       shots: clips of each class to learn from, see `eval.few_shot`; 0: all of the training clips.
       draws: of shots, if there are any.
+      save: folder for the probe on the encoder's features, which `ssl_audio.load` opens as a
+        `Classifier`: the one classifier's, trained on all clips that are not kept for a test.
 
     Raises:
       ValueError: no such kind, layer, pool or protocol; data or classifiers that do not fit.
     """
     from tqdm import tqdm
 
-    from ssl_audio.eval import features
+    from ssl_audio.eval import features, save_probe
     from ssl_audio.inference.encoder import FINAL
 
+    encoder: Encoder = model.encoder
     for kind in kinds:
         if kind not in FEATURES:
             raise ValueError(f"features: got {kind!r}, wanted some of {', '.join(FEATURES)}.")
     if shots and layer == "best":
         raise ValueError("shots: a few clips do not tell which layer is best; name one.")
+    if save is not None:
+        save_probe.check(save, kinds, classifiers or {}, shots)
     if classifiers is None:
         classifiers = few_shot.CLASSIFIERS if shots else {"linear": Probe(), "knn": Knn()}
     views = {name: getattr(c, "view", POOLED) for name, c in classifiers.items()}
@@ -112,11 +120,11 @@ def evaluate(
         )  # fmt: skip
     records = []
     for kind in kinds:
-        model = features.untrained(encoder, seed) if kind == "random" else encoder
+        heard = features.untrained(encoder, seed) if kind == "random" else encoder
         for view in dict.fromkeys(views.values()):
             if kind == "logmel" and view != POOLED:
                 continue
-            numbers, x = _features(source, model, kind, view, layers, pool, max_bad_share)
+            numbers, x = _features(source, heard, kind, view, layers, pool, max_bad_share)
             metas = [source.meta(int(i)) for i in numbers]
             split, y = base.split(metas, protocol, seed), np.array([m["label"] for m in metas])
             what = dict(set=source.info.name, protocol=protocol, features=kind)
@@ -130,9 +138,10 @@ def evaluate(
                 records += [what | record for record in found]
                 continue
             for name, classifier in chosen.items():
+                search = base.Nested(classifier, x, y, split)
                 scores = list(
                     tqdm(
-                        base.nested(classifier, x, y, split),
+                        search.scores(),
                         total=len(split.tests),
                         unit="fold",
                         desc=f"{kind}, {name}",
@@ -147,8 +156,19 @@ def evaluate(
                         | dict(classifier=name, fold=score.fold, accuracy=score.accuracy)
                         | dict(clips=score.clips, choice=score.choice, **which)
                     )
-                mean = dict(classifier=name, fold="mean", accuracy=base.mean(scores))
-                records.append(what | mean)
+                mean = what | dict(classifier=name, fold="mean", accuracy=base.mean(scores))
+                records.append(mean)
+                if save is not None and kind == FEATURES[0]:
+                    train = split.training
+                    number, best = search.choose(train)
+                    kept: Any = classifier
+                    fitted = kept.fit(x[:, number], y, train, best)
+                    how = save_probe.reading(
+                        encoder, view, layers[number] if view != "layers" else FINAL, pool, x
+                    )
+                    about = dict(clips=int(train.sum()), choice=classifier.choices[best])
+                    names = source.info.labels or tuple(map(str, range(int(y.max()) + 1)))
+                    save_probe.write(save, model, fitted, names, how, mean | about)
     return records
 
 
@@ -246,6 +266,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--shots", type=int, default=0, help="clips of each class to learn from")
     made.add_argument("--draws", type=int, default=10, help="of shots; default: 10")
+    made.add_argument(
+        "--save",
+        metavar="PROBE",
+        help="folder for the probe, trained on all training clips: a classifier; default: linear",
+    )
     startup.add_trust(made)
     made.add_argument("--output", help="default: evals/SET_PROTOCOL[_Kshot].jsonl in RUN")
     return made
@@ -259,7 +284,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if (args.root is None) != (args.data == "synthetic"):
         parser().error(f"--root: {'not for synthetic' if args.root else 'where is the data?'}")
     known = tuple(few_shot.CLASSIFIERS) if args.shots else CLASSIFIERS
-    names = args.classifier.split(",") if args.classifier else None
+    usual = "linear" if args.save else None
+    names = args.classifier.split(",") if args.classifier else usual and [usual]
     if wrong := [name for name in names or () if name not in known]:
         parser().error(f"--classifier {wrong[0]}: wanted some of {', '.join(known)}")
     if args.shots < 0 or args.draws < 1:
@@ -274,16 +300,16 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     chosen = few_shot.CLASSIFIERS if args.shots else classifiers()
     options, protocol = SETS[args.data]
     protocol = args.protocol or protocol
-    encoder = load(args.checkpoint, args.step, trust=args.trust).encoder
+    model = load(args.checkpoint, args.step, trust=args.trust)
     atomic.check(path)
     root = {"root": args.root} if args.root else {}
-    source = config.build({**options, **root, "rate": encoder.rate}, "data", path="--set")
+    source = config.build({**options, **root, "rate": model.encoder.rate}, "data", path="--set")
     metas = [source.meta(i) for i in range(len(source))]
     if args.data == "folder" and not args.protocol and any(m.get("split") == "test" for m in metas):
         protocol = "split"
     print(f"{source.info.name}, protocol {protocol}: {counts(source.info.labels, metas)}")
     records = evaluate(
-        encoder,
+        model,
         source,
         protocol,
         kinds=args.features.split(","),
@@ -294,6 +320,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         classifiers={name: chosen[name] for name in names} if names else None,
         shots=args.shots,
         draws=args.draws,
+        save=args.save,
     )
     atomic.write(path, "".join(json.dumps(record) + "\n" for record in records))
     how = "first classifier by fold"
@@ -302,4 +329,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     print(f"{source.info.name}, {protocol}: accuracy, {how}")
     print(table(records))
     print(path)
+    if args.save:
+        print(f"{args.save}: the probe; ssl_audio.load opens it, ssl-audio predict uses it")
     return records

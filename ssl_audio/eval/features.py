@@ -4,7 +4,7 @@ Called by `evaluate.py`, once per model.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,11 +12,10 @@ import numpy as np
 from ssl_audio.data.reading import reading
 from ssl_audio.data.source import Source
 from ssl_audio.frontend.fbank import Fbank
+from ssl_audio.inference import probe
 from ssl_audio.inference.encoder import Encoder
-from ssl_audio.inference.pooling import Pooled, pooling
-
-# From audio, clip after clip, to (number, [K, p]) in any order.
-Extract = Callable[[Iterable[np.ndarray]], Iterator[tuple[int, np.ndarray]]]
+from ssl_audio.inference.pooling import pooling
+from ssl_audio.inference.probe import Extract
 
 
 def matrix(
@@ -47,22 +46,9 @@ def token_maps(
     Raises:
       ValueError: as `matrix`; no such layer.
     """
-    for layer in layers:
-        encoder.check_layer(layer)
-    most = np.finfo(np.float16).max
-
-    def extract(clips):
-        for number, x in encoder.stream(clips, layers):
-            x = np.clip(x, -most, most).astype(np.float16)
-            yield number, np.moveaxis(x.reshape(*x.shape[:2], encoder.rows, -1), 1, 2)
-
-    read, found = _read(source, extract, desc, max_bad_share)
-    count, rows, _, width = found[0].shape
+    read, found = _read(source, probe.features(encoder, "tokens", layers), desc, max_bad_share)
     columns = max(x.shape[2] for x in found)
-    maps = np.full((len(found), count, rows, columns, width), np.nan, np.float16)
-    for number, x in enumerate(found):
-        maps[number, :, :, : x.shape[2]] = x
-    return read, maps
+    return read, np.stack([probe.filled(x, columns) for x in found])
 
 
 def _read(
@@ -78,13 +64,7 @@ def _read(
 
 def encoded(encoder: Encoder, layers: Sequence[int], pool: str) -> Extract:
     """Return the extraction of an encoder's pooled features, of each of `layers`."""
-    how = [encoder.readout(layer, pool) for layer in layers]
-    read, (rows, *_), (pooled, *_) = zip(*how, strict=True)
-
-    def extract(clips):
-        yield from encoder.stream(clips, read, lambda _: Pooled(rows, pooled))
-
-    return extract
+    return probe.features(encoder, "pooled", layers, pool)
 
 
 def untrained(encoder: Encoder, seed: int) -> Encoder:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.eval.base import standardise
+from ssl_audio.eval.base import Fitted, standardise, statistics
 
 DIRECTIONS = 64  # principal directions in which the curvature is known beforehand
 
@@ -28,13 +28,38 @@ class Probe:
 
     def predict(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
         """Return labels [choices, n] of all rows of x [n, p], learned from the rows `train` [n]."""
+        z, labels, _, fits = self._fits(x, y, train, len(self.choices))
+        return np.stack([labels[np.argmax(z @ w + b, axis=1)] for w, b in fits])
+
+    def fit(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, best: int) -> Fitted:
+        """Return the regression that `predict` uses for choice number `best`, as a head."""
+        _, labels, basis, fits = self._fits(x, y, train, best + 1)
+        *_, (w, b) = fits
+        w = (w if basis is None else basis @ w) / np.float32(np.sqrt(x.shape[1]))
+        centre, gain = statistics(x[train])
+        return linear(w, b[0], centre, gain, labels)
+
+    def _fits(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, count: int):
+        """Return the rows [n, q], the labels, what leads from q features to p, and the first fits."""
         z = standardise(x, train) / np.float32(np.sqrt(x.shape[1]))
+        basis = None
         if z.shape[1] > 2 * train.sum():
             # The weights lie in the span of the training rows, so coordinates in it are enough.
-            z = z @ np.linalg.qr(z[train].T)[0]
+            basis = np.linalg.qr(z[train].T)[0]
+            z = z @ basis
         labels, known = np.unique(y[train], return_inverse=True)
-        fits = logistic_path(z[train], known, self.choices, self.iterations)
-        return np.stack([labels[np.argmax(z @ w + b, axis=1)] for w, b in fits])
+        fits = logistic_path(z[train], known, self.choices[:count], self.iterations)
+        return z, labels, basis, fits
+
+
+def linear(
+    w: np.ndarray, b: np.ndarray, centre: np.ndarray, gain: np.ndarray, labels: np.ndarray
+) -> Fitted:
+    """Return weights [p, C] and biases [C] on standardised features as a head."""
+    head = dict(kind="classify:Classifier", classes=len(labels), pool="mean", eps=None)
+    dense = {"kernel": np.asarray(w, np.float32), "bias": np.asarray(b, np.float32)}
+    params = dict(head={"linear": {"dense": dense}}, centre=centre, gain=gain)
+    return Fitted(head, params, labels)
 
 
 def logistic_path(
@@ -64,7 +89,7 @@ def logistic_path(
     _, size, directions = randomized_svd(x, count, **quick)
     w, b = np.zeros((width, classes), np.float32), np.zeros((1, classes), np.float32)
     for choice in choices:
-        p = _softmax(x @ w + b)[0]
+        p = softmax(x @ w + b)[0]
         curvature = float(np.mean(p * (1 - p)))  # per clip, class and squared length
         scale = (1 / np.sqrt(1 / choice + curvature * size**2)).astype(np.float32)
         bias_scale = np.float32(1 / np.sqrt(1 / choice + curvature * rows))
@@ -79,7 +104,7 @@ def logistic_path(
 
         def loss(v, scale=scale, bias_scale=bias_scale, choice=choice):
             w, b = natural(v)
-            p, logp = _softmax(x @ w + b)
+            p, logp = softmax(x @ w + b)
             total = np.vdot(w, w) / (2 * choice) - np.sum(hot * logp, dtype=np.float64)
             slope = x.T @ (p - hot) + w / np.float32(choice)
             bias_slope = bias_scale * np.sum(p - hot, axis=0, keepdims=True)
@@ -93,7 +118,7 @@ def logistic_path(
         yield w, b
 
 
-def _softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities [n, C] and their logarithms."""
     logits = logits - logits.max(axis=1, keepdims=True)
     e = np.exp(logits)

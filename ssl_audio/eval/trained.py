@@ -11,9 +11,10 @@ import numpy as np
 import optax
 
 from ssl_audio import losses
+from ssl_audio.eval.base import Fitted, statistics
 from ssl_audio.heads.classify import LayerMix
 from ssl_audio.heads.probes import Attentive, Prototypical, directions
-from ssl_audio.structs import Encoded, Tokens
+from ssl_audio.objectives.probe import encoded, standardised
 
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]  # (params, logits, label) → scalar
 
@@ -58,32 +59,45 @@ class Trained:
 
     def predict(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
         """Return labels [choices, n] of all rows of x, learned from the rows `train` [n]."""
-        labels, known = np.unique(y[train], return_inverse=True)
-        rows, size = np.flatnonzero(train), self.batch_size
-        centre, scale = _statistics(x[rows], per_token=self.view == "tokens")
-        init, step, best = _programs(self, len(labels))
-        total = self.epochs * -(-len(rows) // size)
-        found = []
+        size, found = self.batch_size, []
         for rate in self.choices:
-            rng = np.random.default_rng(self.seed)
-            key = jax.random.key(self.seed)
-            params, state = init(key, x[:1], centre, scale)
-            done = 0
-            for _ in range(self.epochs):
-                # The last batch is filled up with clips drawn again, so that all have one shape.
-                order = rng.permutation(len(rows))
-                order = np.concatenate([order, rng.integers(len(rows), size=-len(rows) % size)])
-                for batch in order.reshape(-1, size):
-                    now = np.float32(rate * (1 + np.cos(np.pi * done / total)) / 2)
-                    clips = x[rows[batch]], known[batch], centre, scale
-                    params, state = step(params, state, now, *clips)
-                    done += 1
+            params, read, labels = self._train(x, y, train, rate)
+            best = _programs(self, len(labels))[2]
             guesses = [
-                np.asarray(best(params, _filled(x[i : i + size], size), centre, scale))
+                np.asarray(best(params, _filled(x[i : i + size], size), *read))
                 for i in range(0, len(x), size)
             ]
             found.append(labels[np.concatenate(guesses)[: len(x)]])
         return np.stack(found)
+
+    def fit(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, best: int) -> Fitted:
+        """Return what `predict` uses for choice number `best`, as a head."""
+        params, (centre, gain), labels = self._train(x, y, train, self.choices[best])
+        head = _described(self.head(len(labels)))
+        params = jax.tree.map(np.asarray, params)
+        return Fitted(head, dict(head=params, centre=centre, gain=gain), labels)
+
+    def _train(
+        self, x: np.ndarray, y: np.ndarray, train: np.ndarray, rate: float
+    ) -> tuple[Any, tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """Return the head's parameters, centre and gain of the features, and the labels [C]."""
+        labels, known = np.unique(y[train], return_inverse=True)
+        rows, size = np.flatnonzero(train), self.batch_size
+        read = _statistics(x[rows], per_token=self.view == "tokens")
+        init, step, _ = _programs(self, len(labels))
+        total = self.epochs * -(-len(rows) // size)
+        rng = np.random.default_rng(self.seed)
+        params, state = init(jax.random.key(self.seed), x[:1], *read)
+        done = 0
+        for _ in range(self.epochs):
+            # The last batch is filled up with clips drawn again, so that all have one shape.
+            order = rng.permutation(len(rows))
+            order = np.concatenate([order, rng.integers(len(rows), size=-len(rows) % size)])
+            for batch in order.reshape(-1, size):
+                now = np.float32(rate * (1 + np.cos(np.pi * done / total)) / 2)
+                params, state = step(params, state, now, x[rows[batch]], known[batch], *read)
+                done += 1
+        return params, read, labels
 
 
 def classifiers() -> dict[str, Trained]:
@@ -104,29 +118,18 @@ def _programs(model: Trained, classes: int) -> Any:
     """Return the jitted start, update and decision; rows of all folds have the same shape."""
     head, adam = model.head(classes), optax.scale_by_adam()
 
-    def encoded(x, centre, scale):
-        # float16 overflows in sums.
-        x = (x.astype(jnp.float32) - centre[None]) / scale[None]
-        if model.view == "layers":
-            layers = jnp.moveaxis(x, 1, 0)[:, :, None]
-            b, grid = x.shape[0], (1, 1)
-            tokens = Tokens(layers[-1], jnp.zeros((b, 1), jnp.int32), grid)
-            return Encoded(tokens, layers=layers)
-        b, rows, columns, width = x.shape
-        index = jnp.broadcast_to(jnp.arange(rows * columns)[None], (b, rows * columns))
-        valid = ~jnp.isnan(x[..., 0]).reshape(index.shape)
-        flat = jnp.where(valid[..., None], x.reshape(*index.shape, width), 0)
-        return Encoded(Tokens(flat, index, (rows, columns), valid))
+    def seen(x, centre, gain):
+        return encoded(standardised(x, centre, gain), model.view)
 
     @jax.jit
-    def init(key, x, centre, scale):
-        params = head.init(key, encoded(x, centre, scale))["params"]
+    def init(key, x, centre, gain):
+        params = head.init(key, seen(x, centre, gain))["params"]
         return params, adam.init(params)
 
     @jax.jit
-    def step(params, state, rate, x, y, centre, scale):
+    def step(params, state, rate, x, y, centre, gain):
         def value(params):
-            logits = head.apply({"params": params}, encoded(x, centre, scale))
+            logits = head.apply({"params": params}, seen(x, centre, gain))
             return model.loss(params, logits, jax.nn.one_hot(y, classes))
 
         updates, state = adam.update(jax.grad(value)(params), state, params)
@@ -137,22 +140,24 @@ def _programs(model: Trained, classes: int) -> Any:
         return jax.tree_util.tree_map_with_path(descend, params, updates), state
 
     @jax.jit
-    def best(params, x, centre, scale):
-        return jnp.argmax(head.apply({"params": params}, encoded(x, centre, scale)), -1)
+    def best(params, x, centre, gain):
+        return jnp.argmax(head.apply({"params": params}, seen(x, centre, gain)), -1)
 
     return init, step, best
 
 
 def _statistics(x: np.ndarray, *, per_token: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation over clips; of tokens: over their places too, NaN left out."""
+    """Return centre and gain over clips; of tokens: over their places too, NaN left out."""
     over = x.reshape(-1, x.shape[-1])[~np.isnan(x[..., 0]).ravel()] if per_token else x
-    over = over.astype(np.float32)
-    centre, scale = over.mean(0, dtype=np.float64), over.std(0, dtype=np.float64)
-    steady = scale <= 1e-6 * np.maximum(np.abs(centre), 1e-6)
-    scale = np.where(steady, np.inf, scale)  # constants become 0
-    if per_token:
-        centre, scale = centre[None, None], scale[None, None]
-    return centre.astype(np.float32), scale.astype(np.float32)
+    centre, gain = statistics(over.astype(np.float32))
+    return (centre[None, None], gain[None, None]) if per_token else (centre, gain)
+
+
+def _described(head: Any) -> dict[str, Any]:
+    """Return the config of a module whose fields are numbers and words."""
+    kind = f"{type(head).__module__.rpartition('.')[2]}:{type(head).__name__}"
+    fields = [f.name for f in dataclasses.fields(head) if f.name not in ("parent", "name")]
+    return dict(kind=kind, **{name: getattr(head, name) for name in fields})
 
 
 def _filled(x: np.ndarray, size: int) -> np.ndarray:

@@ -19,7 +19,8 @@ from ssl_audio.inference.calibration import Calibration
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import check_finite
 from ssl_audio.inference.pooling import PADS
-from ssl_audio.inference.windows import Clip, batches, cover
+from ssl_audio.inference.predictions import Row
+from ssl_audio.inference.windows import Clip, Window, batches, cover
 from ssl_audio.storage import written
 
 log = logging.getLogger(__name__)
@@ -36,15 +37,6 @@ class Scores(NamedTuple):
     starts: np.ndarray
     ends: np.ndarray
     values: np.ndarray
-
-
-class Row(NamedTuple):
-    """The logits of a segment."""
-
-    start: float  # s
-    end: float  # s
-    logits: np.ndarray  # [C], not calibrated
-    last: bool  # of its clip
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -159,7 +151,7 @@ class Classifier(Encoder):
 
     def predict(
         self,
-        inputs: Any,
+        inputs: Any = None,
         *given: Any,
         window: float | None = None,
         hop: float | None = None,
@@ -197,6 +189,8 @@ class Classifier(Encoder):
         """
         if isinstance(inputs, str) and inputs in self.offers:
             return super().predict(inputs, *given, **entries)
+        if "name" in entries:
+            return super().predict(**entries)
         if not given and "sample_rate" in entries:
             given = (entries.pop("sample_rate"),)
         if entries or len(given) > 1:
@@ -268,14 +262,7 @@ class Classifier(Encoder):
             for columns, piece in self._cut(clip, pad, self._heard):
                 yield columns, _Piece(0, 0, piece.samples, piece.audio, True)
             return
-        size, hop = spans
-
-        def starts(samples: int) -> range:
-            # Up to the first window that reaches the end; none begins behind it.
-            last = min(max(0, -(-(samples - size) // hop)), (samples - 1) // hop)
-            return range(0, last * hop + 1, hop)
-
-        for row, segment in enumerate(cover(clip, size, starts)):
+        for row, segment in enumerate(segments(clip, *spans)):
             end = segment.start + len(segment.audio)
             for columns, piece in self._cut(segment.audio, pad, self._heard):
                 stop, final = None if piece.samples is None else end, segment.samples is not None
@@ -306,6 +293,17 @@ class Classifier(Encoder):
         audio = np.stack([np.pad(piece, (0, size - len(piece))) for piece in group])
         weights = self._on_device, self._extra_on_device
         return np.asarray(_program(objective)(*weights, audio, length))
+
+
+def segments(clip: Clip, size: int, hop: int) -> Iterator[Window]:
+    """Yield the windows of a clip that are rows of scores: of `size` samples, `hop` samples apart."""
+
+    def starts(samples: int) -> range:
+        # Up to the first window that reaches the end; none begins behind it.
+        last = min(max(0, -(-(samples - size) // hop)), (samples - 1) // hop)
+        return range(0, last * hop + 1, hop)
+
+    return cover(clip, size, starts)
 
 
 class _Piece(NamedTuple):

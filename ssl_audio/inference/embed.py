@@ -1,9 +1,8 @@
 """Embed audio files: ssl-audio embed --checkpoint RUN --output out.parquet PATH…
 
-Parquet: a row (id, embedding) per file; with --frames also out.frames.parquet, a row (id, time in
-ms, features) per patch column. Or .npz: ids [n], embedding [n, D'], frames [sum T', rows * D], times
-[sum T'], offsets [n + 1] of each file's frames. The same command continues after an interruption. With
---csv, a row per row of a table (path, and where wanted start, end in s, id), its columns carried along.
+Parquet: a row (id, embedding) per file, or per row of --csv with its columns; with --frames also
+out.frames.parquet, a row (id, time in ms, features) per patch column. Or .npz: ids [n], embedding [n, D'],
+frames [sum T', rows * D], times [sum T'], offsets [n + 1] of each file's frames. It goes on after a kill.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Classify audio files: ssl-audio predict --checkpoint RUN --output scores.csv PATH… | --csv table.csv
 
-A row per file, or per row of the table, in the order asked, with the columns of the table; with --window a
-row per window, with its start and end (s). Columns: predicted (the label; where a clip may have several, all
-from their threshold on), score, the probability of each class, and error: why a row has none. The same
-command continues after an interruption.
+A row per file, or per row of the table with its columns, in the order asked; with --window a row per window
+with its start and end (s). Columns: predicted (the label, or all from their threshold on), score, the
+probability of each class, and error: why a row has none. The same command goes on after a kill.
 """
 
 from __future__ import annotations
@@ -208,13 +207,15 @@ def _blocks(
         return given | segments.columns(layout)
 
     for i, key in enumerate(table.keys):
-        if key not in finished:
-            segments.fail(i, bad[key])
         begin = table.clips[i].start
-        for some in parts.frames(key) if key in finished else ():
-            times = np.ascontiguousarray(some[:, :TIMES]).view(np.float64) + begin
-            for (start, end), logits in zip(times, some[:, TIMES:], strict=True):
-                segments.add(i, start, end, logits)
+        # One piece for a row that failed, too, so that many of them do not gather.
+        for some in parts.frames(key) if key in finished else (None,):
+            if some is None:
+                segments.fail(i, bad[key])
+            else:
+                times = np.ascontiguousarray(some[:, :TIMES]).view(np.float64) + begin
+                for (start, end), logits in zip(times, some[:, TIMES:], strict=True):
+                    segments.add(i, start, end, logits)
             if len(segments) >= ROWS:
                 yield block()
                 segments = predictions.Segments(classes)

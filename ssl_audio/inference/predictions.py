@@ -10,7 +10,7 @@ import functools
 import importlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,13 +19,40 @@ from ssl_audio.data.source import Clip
 from ssl_audio.inference import inputs
 from ssl_audio.inference.inputs import END, START, Asked, Table
 
-if TYPE_CHECKING:
-    from ssl_audio.inference.classifier import Classifier, Row
-
 HALF = 0.5  # from this probability on a class counts, where several may and nothing else is said
 JOINED = ";"  # between labels of one cell, as manifests have it
 
 log = logging.getLogger(__name__)
+
+
+class Row(NamedTuple):
+    """The logits of a segment."""
+
+    start: float  # s
+    end: float  # s
+    logits: np.ndarray  # [C], not calibrated
+    last: bool  # of its clip
+
+
+class Scorer(Protocol):
+    """What a table needs of a `Classifier`, which says what each of these means."""
+
+    labels: Any  # names of the classes
+
+    @property
+    def calibration(self) -> Any: ...  # noqa: D102
+    @property
+    def several(self) -> bool: ...  # noqa: D102
+    @property
+    def classes(self) -> Any: ...  # noqa: D102
+    @property
+    def rate(self) -> int: ...  # noqa: D102
+    def check_rows(self, window: float | None, hop: float | None, pad: str | None) -> Any: ...  # noqa: D102
+    def clips(self, waveforms: Any, sample_rate: int | None) -> list[np.ndarray]: ...  # noqa: D102
+    def probabilities(self, logits: np.ndarray) -> np.ndarray: ...  # noqa: D102
+    def rows_of(  # noqa: D102
+        self, clips: Any, *, window: float | None, hop: float | None, pad: str | None
+    ) -> Iterator[tuple[int, Row]]: ...
 
 
 class Options(NamedTuple):
@@ -37,7 +64,7 @@ class Options(NamedTuple):
     top: int | None = None
     threshold: float | None = None
 
-    def check(self, classifier: Classifier) -> None:
+    def check(self, classifier: Scorer) -> None:
         """Raise ValueError where an option has no meaning for a classifier."""
         classifier.check_rows(self.window, self.hop, self.pad)
         if self.top is not None and not 1 <= self.top <= classifier.classes:
@@ -58,7 +85,7 @@ class Layout:
       given: names of the columns of the input.
     """
 
-    classifier: Classifier
+    classifier: Scorer
     options: Options
     given: tuple[str, ...]
 
@@ -138,7 +165,7 @@ class Layout:
 
 
 def stream(
-    classifier: Classifier,
+    classifier: Scorer,
     source: Asked,
     numbers: Sequence[int],
     bad: dict[str, str],
@@ -175,7 +202,7 @@ def stream(
 
 
 def predict(
-    classifier: Classifier, given: Any, sample_rate: Any, options: Options, channels: str
+    classifier: Scorer, given: Any, sample_rate: Any, options: Options, channels: str
 ) -> Any:
     """Return the table of `Classifier.predict`."""
     options.check(classifier)
@@ -208,7 +235,7 @@ def predict(
 
 
 def enumerate_rows(
-    classifier: Classifier, clips: Sequence[np.ndarray], options: Options
+    classifier: Scorer, clips: Sequence[np.ndarray], options: Options
 ) -> Iterator[tuple[int, Row]]:
     """Yield (number, row) of waveforms.
 

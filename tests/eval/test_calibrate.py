@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
@@ -38,6 +40,7 @@ def test_scale_and_biases_are_found_again():
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("seed", range(6))
 def test_never_worse_than_nothing_on_the_clips_it_was_fitted_to(several, seed):
+    none: Any = 0
     logits, labels = drawn(several, clips=24, seed=seed)
     logits = logits * [0.1, 1.0, 40.0][seed % 3]
     found = fit(logits, labels, several)
@@ -48,7 +51,7 @@ def test_never_worse_than_nothing_on_the_clips_it_was_fitted_to(several, seed):
         for mine, label, threshold in zip(values.T, labels.T, found.thresholds, strict=True):
             if label.sum() >= 3:
                 ours, plain = (
-                    f1_score(label, mine >= t, zero_division=0) for t in (threshold, 0.5)
+                    f1_score(label, mine >= t, zero_division=none) for t in (threshold, 0.5)
                 )
                 assert ours >= plain
 

@@ -12,7 +12,7 @@ from ssl_audio import load
 from ssl_audio.data.source import Folder, Manifest
 from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.eval import audio_text
-from ssl_audio.inference import kmeans, search
+from ssl_audio.inference import indexing, kmeans, search
 from ssl_audio.inference.audio_text import AudioTextModel
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.windows import half_apart
@@ -187,8 +187,6 @@ def test_a_model_that_learns_no_scale_has_one(tmp_path):
 def test_what_a_model_does_not_have_is_said(model, tmp_path):
     encoders.save(encoders.encoder(frames=24), tmp_path, 1)
     with pytest.raises(ValueError, match="has no 'embed_audio'; it offers encode"):
-        search.main(["index", "--checkpoint", str(tmp_path), "--index", "x", "y"])
-    with pytest.raises(ValueError, match="has no 'embed_audio'; it offers encode"):
         audio_text.main(["--checkpoint", str(tmp_path), "--set", "synthetic"])
     given = load(model)
     words = {"text": given.objective.towers["text"]}
@@ -243,7 +241,7 @@ def test_search(model, encoder, tmp_path, capsys):
             return super().spans(read.append(len(c)) or c for c in clips)
 
     watched = Watched(encoder.objective, encoder.params, encoder.config)
-    second = search.build(watched, str(model.resolve()), where, [str(place)])
+    second = indexing.build(watched, str(model.resolve()), where, [str(place)])
     assert read == [6400] and len(second) == len(first)
     paths = {hit.path for hit in second.query(encoder.embed_text("a dog"), 9)}
     assert len(paths) == 5 and not any(path.endswith("/0.wav") for path in paths)

@@ -1,0 +1,105 @@
+"""Keep a probe: a trained head and the encoder under it, in a folder that `ssl_audio.load` opens.
+
+Called by `evaluate --save` and by the few-shot loop.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_audio.eval.base import Fitted
+from ssl_audio.inference.encoder import Encoder
+from ssl_audio.inference.model import Model
+from ssl_audio.inference.window_encoder import WindowEncoder
+from ssl_audio.objectives.base import Encoding
+from ssl_audio.storage import atomic, exported, written
+
+PARTS = ("frontend", "tokenizer", "encoder")
+KEPT = ("audio", "text")  # entries of batches that say what the encoder takes
+
+
+def check(
+    folder: str | os.PathLike, kinds: Sequence[str], classifiers: Mapping[str, Any], shots: int
+) -> None:
+    """See that there will be one probe to keep and that it can be written, before the long work.
+
+    Raises:
+      ValueError: there will not, or it cannot.
+    """
+    if shots:
+        raise ValueError(
+            "save: not with shots, which are drawn again and again; label clips instead."
+        )
+    if "encoder" not in kinds:
+        raise ValueError(f"save: features: got {', '.join(kinds)}; a probe on 'encoder' is saved.")
+    if len(classifiers) != 1:
+        got = ", ".join(classifiers) or "none"
+        raise ValueError(f"save: classifiers: got {got}, wanted the one to save.")
+    for name, classifier in classifiers.items():
+        if not hasattr(classifier, "fit"):
+            raise ValueError(
+                f"save: classifier {name!r} keeps its training clips, which is no model; wanted one that "
+                "is trained, as 'linear'."
+            )
+    folder = pathlib.Path(folder)
+    if (folder / "checkpoints").exists():
+        raise ValueError(f"{folder}: the workdir of a training run; save to another folder.")
+    atomic.check_folder(folder)
+
+
+def reading(encoder: Encoder, view: str, layer: int, pool: str, x: np.ndarray) -> dict[str, Any]:
+    """Return the options of `objectives.probe.Probe` that say what a head on features x reads."""
+    how: dict[str, Any] = dict(view=view, layer=layer)
+    if view == "pooled":
+        how |= dict(pool=pool, reads="pooled" if isinstance(encoder, WindowEncoder) else "encode")
+    if view == "tokens":
+        how["columns"] = x.shape[-2]
+    return how
+
+
+def write(
+    folder: str | os.PathLike,
+    model: Model,
+    fitted: Fitted,
+    names: Sequence[str],
+    how: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> pathlib.Path:
+    """Write a head on the features of a model.
+
+    Args:
+      folder: to write.
+      model: whose encoder was read; as loaded, or its `encoder`.
+      fitted: the head.
+      names: of all classes that `fitted.labels` may number.
+      how: options of `objectives.probe.Probe` that say what the head reads.
+      about: what is known of it, kept in the config: the data, its accuracy.
+    """
+    base, params = _base(model, how.get("reads", "encode"))
+    chosen = [str(names[label]) for label in fitted.labels]
+    objective = dict(kind="probe", base=base, head=dict(fitted.head), **how)
+    entries = {name: found for name in KEPT if (found := written.entry(model.config, name))}
+    entries["label"] = dict(kind="entries:Labels", classes=len(chosen), names=chosen)
+    config: dict[str, Any] = dict(objective=objective, data=dict(entries=entries))
+    if "rate" in (data := model.config.get("data", {})):
+        config["data"]["rate"] = data["rate"]
+    if "inference" in model.config:
+        config["inference"] = model.config["inference"]
+    config["probe"] = dict(about) | ({"of": model.origin} if model.origin else {})
+    return exported.write(folder, dict(base=params, **fitted.params), config)
+
+
+def _base(model: Model, reads: str) -> tuple[dict[str, Any], Any]:
+    """Return config and parameters of the encoder alone, or of all of the model where it takes more."""
+    objective, params = dict(model.config["objective"]), model.params
+    encoder = model.encoder
+    alone = type(encoder) is Encoder and type(encoder.objective).encode is Encoding.encode
+    if not alone or reads != "encode":
+        return objective, params
+    towers = objective.get("towers")
+    parts = towers["audio"] if isinstance(towers, Mapping) else objective
+    kept = {name: some for name in PARTS[1:] if (some := encoder.params.get(name))}
+    return dict(kind="features", **{name: parts[name] for name in PARTS}), kept
