@@ -43,8 +43,11 @@ duration = len(audio) / model.rate
 def timelines() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (how, edges in ticks, scores) of the recording."""
     if FRAMES in model.offers:
-        ((_, heard),) = hear(model, [audio], [Rule()] * model.classes, keep=True)
-        yield "frames", np.rint(heard.edges * TICKS).astype(np.int64), heard.values
+        for smooth in (0.0, 0.5, 1.0, 1.5):
+            found = hear(model, [audio], [Rule()] * model.classes, smooth=smooth, keep=True)
+            ((_, heard),) = found
+            edges = np.rint(heard.edges * TICKS).astype(np.int64)
+            yield f"frames, median of {smooth:g} s", edges, heard.values
     for window in args.window:
         scores = model.scores(audio, model.rate, window=window, hop=window / 2)
         for join in JOINS:

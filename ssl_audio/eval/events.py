@@ -45,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
         help="score of a moment: the mean of the windows over it, or that of the one centred nearest",
     )  # fmt: skip
     made.add_argument(
+        "--smooth", type=float,
+        help="s; of frames: their scores become the median over so long; default 0.5",
+    )  # fmt: skip
+    made.add_argument(
         "--threshold", type=float,
         help="which scores must reach somewhere in an event; default: the calibrated ones, or 0.5",
     )  # fmt: skip
@@ -82,13 +86,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         made.error("--metrics: there are none without --truth")
     if args.hop is not None and args.window is None:
         made.error("--hop: of windows; give --window too")
+    if args.smooth is not None and args.window is not None:
+        made.error("--smooth: of frames; windows that overlap are smooth by --join mean")
     run(args)
 
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks."""
     from ssl_audio.inference.classifier import Classifier
-    from ssl_audio.inference.event_scores import Windows, hear, usual_windows
+    from ssl_audio.inference.event_scores import SMOOTH, Windows, hear, usual_windows
     from ssl_audio.inference.load import load
 
     truth = annotations.read(args.truth, args.column) if args.truth else None
@@ -115,7 +121,9 @@ def run(args: argparse.Namespace) -> None:
     found: dict[int, list[Event]] = {}
     durations, scores = {}, {}
     clips = reading(source, read, bad=bad, max_bad_share=args.max_bad_share)
-    for number, heard in hear(classifier, clips, rules, windows, keep=truth is not None):
+    smooth = SMOOTH if args.smooth is None else args.smooth
+    keep = truth is not None
+    for number, heard in hear(classifier, clips, rules, windows, smooth=smooth, keep=keep):
         i = read[number]
         if not heard.finite:
             bad[ids[i]] = f"{ids[i]}: its scores are not finite"

@@ -12,6 +12,7 @@ import numpy as np
 from ssl_audio.inference.classifier import Classifier
 from ssl_audio.inference.events import (
     TICKS,
+    Median,
     Pieces,
     Rule,
     Rules,
@@ -23,6 +24,7 @@ from ssl_audio.inference.events import (
 from ssl_audio.inference.windows import Clip
 
 FRAMES = "frame_logits"  # the predictor that gives logits [B, columns, C]
+SMOOTH = 0.5  # s; about as long as in the baselines of DCASE task 4
 _TOGETHER = 256  # windows that are made events of together
 
 
@@ -103,6 +105,7 @@ def hear(
     rules: Sequence[Rule],
     windows: Windows | None = None,
     *,
+    smooth: float = SMOOTH,
     keep: bool = False,
 ) -> Iterator[tuple[int, Heard]]:
     """Yield (number, what was found) of each recording, as they end.
@@ -113,10 +116,11 @@ def hear(
       rules: of its classes.
       windows: None: the columns of its frame logits; where windows of the training length overlap, by
         half, their logits are averaged.
+      smooth: s; frames' scores become the median over so long. 0: they stay.
       keep: keep the scores along time too.
 
     Raises:
-      ValueError: no frame logits and no windows.
+      ValueError: no frame logits and no windows; `smooth` below 0.
     """
     samples: dict[int, int] = {}
     counted, of_classes = _counted(clips, samples), Rules.of(rules)
@@ -125,7 +129,7 @@ def hear(
 
         def collect(number: int) -> _Columns:
             found[number] = Heard(of_classes, keep=keep)
-            return _Columns(classifier, found[number], lambda: samples[number])
+            return _Columns(classifier, found[number], smooth, lambda: samples[number])
 
         stream = classifier.stream_predictor(FRAMES, counted, collect, pad=classifier.fill)
         for number, _ in stream:
@@ -186,9 +190,13 @@ def _counted(clips: Iterable[Clip], samples: dict[int, int]) -> Iterator[Clip]:
 class _Columns:
     """Turns logits of columns into scores along time; a `Collector`."""
 
-    def __init__(self, classifier: Classifier, heard: Heard, samples: Any):
+    def __init__(self, classifier: Classifier, heard: Heard, smooth: float, samples: Any):
         self._classifier, self._heard, self._samples = classifier, heard, samples
         _, self._hop, self._centre = classifier.frame_grid
+        if not 0 <= smooth < np.inf:
+            raise ValueError(f"smooth: got {smooth:g}, wanted seconds, 0 or more.")
+        columns = smooth * classifier.rate / self._hop
+        self._median = Median(1 + 2 * max(0, round((columns - 1) / 2)))
         self._count = 0  # columns so far
         self._last: tuple[int, np.ndarray] | None = (
             None  # begin of the newest column, its scores [1, C]
@@ -210,14 +218,16 @@ class _Columns:
         if self._last is not None:
             edges = np.concatenate([[self._last[0]], edges])
             values = np.concatenate([self._last[1], values])
-        self._heard.add(edges, values[:-1])
+        self._heard.add(*self._median.add(edges, values[:-1]))
         self._last = int(edges[-1]), values[-1:]
 
     def result(self) -> None:
         """Let the last column reach to the recording's end."""
         if self._last is not None:
             end = ticks(self._samples() / self._classifier.rate)
-            self._heard.add(np.array([self._last[0], end]), self._last[1])
+            edges = np.array([self._last[0], end])
+            self._heard.add(*self._median.add(edges, self._last[1]))
+        self._heard.add(*self._median.finish())
 
 
 class _Rows:

@@ -171,6 +171,46 @@ class Timeline:
             return np.where(count[:, None] > 0, total / count[:, None], np.nan).astype(np.float32)
 
 
+class Median:
+    """Replaces each score by the median of those around it in time: steps stay, what is short goes.
+
+    Args:
+      pieces: how many, an odd number; beyond the ends lie the scores mirrored.
+    """
+
+    def __init__(self, pieces: int):
+        if pieces < 1 or pieces % 2 == 0:
+            raise ValueError(f"median: got {pieces} pieces, wanted an odd number.")
+        self._half = pieces // 2
+        self._edges = np.zeros(0, np.int64)  # of the pieces that were not handed on
+        self._values = np.zeros((0, 0), np.float32)  # theirs, and of `half` pieces before them
+        self._before = 0  # how many of those there are
+
+    def add(self, edges: np.ndarray, values: np.ndarray) -> Pieces:
+        """Take the next pieces, of equal lengths; return those that are certain."""
+        if len(values):
+            self._edges = np.concatenate([self._edges[:-1], edges])
+            self._values = np.concatenate([self._values.reshape(-1, values.shape[1]), values])
+        return self._next(len(self._values) - self._before - self._half)
+
+    def finish(self) -> Pieces:
+        """Return the rest."""
+        return self._next(len(self._values) - self._before)
+
+    def _next(self, count: int) -> Pieces:
+        if count <= 0:
+            return np.zeros(1, np.int64), self._values[:0]
+        size, first = len(self._values), self._before
+        at = np.arange(first - self._half, first + count + self._half) % (2 * size)
+        around = self._values[np.where(at < size, at, 2 * size - 1 - at)]
+        wide = np.lib.stride_tricks.sliding_window_view(around, 2 * self._half + 1, axis=0)
+        found = self._edges[: count + 1], np.median(wide, axis=-1).astype(np.float32)
+        drop = max(0, first + count - self._half)
+        self._edges, self._values = self._edges[count:], self._values[drop:]
+        self._before = first + count - drop
+        return found
+
+
 class Segmenter:
     """Scores along time → events: hysteresis, then gaps that are closed, then events too short left out.
 

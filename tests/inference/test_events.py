@@ -151,3 +151,24 @@ def test_rules_of_classes_and_what_is_refused():
         Rule(min_gap=-1)
     with pytest.raises(ValueError, match="in order"):
         Timeline().add([1.0, 0.0], [2.0, 3.0], np.zeros((2, 1)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.sampled_from([1, 3, 5, 9]), st.data())
+def test_the_median_in_any_pieces_is_that_of_the_whole(count, size, data):
+    values = np.random.default_rng(count).random((count, 2)).astype(np.float32)
+    edges, half = np.arange(count + 1) * 10, size // 2
+    index = np.arange(-half, count + half) % (2 * count)
+    wide = np.concatenate([values, values[::-1]])[index]
+    wanted = np.stack([np.median(wide[i : i + size], axis=0) for i in range(count)])
+    smooth, found = events.Median(size), []
+    cuts = sorted(data.draw(st.sets(st.integers(1, count))) | {0, count})
+    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+        found.append(smooth.add(edges[a : b + 1], values[a:b]))
+        assert len(smooth._values) <= b - a + 2 * size
+    found.append(smooth.finish())
+    np.testing.assert_array_equal(np.concatenate([v for _, v in found]), wanted)
+    ends = [e for some, v in found if len(v) for e in some[1:]]
+    assert ends == edges[1:].tolist()
+    with pytest.raises(ValueError, match="an odd number"):
+        events.Median(4)
