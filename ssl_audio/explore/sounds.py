@@ -126,7 +126,7 @@ def _draw(audio: np.ndarray, path: pathlib.Path, theme: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_yticks([500, 2000, 8000], ["500", "2k", "8k"])
     units = {
-        "s": (left + width + 0.015, 0.03, "left"),
+        "s": (left + width + 0.04, 0.03, "left"),
         "Hz": (0.01, 0.93, "left"),
         "dB": (0.99, 0.93, "right"),
     }
