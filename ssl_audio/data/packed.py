@@ -65,6 +65,11 @@ class Packed(abc.ABC):
         """Return what the collection is."""
         return self._found[0]
 
+    @property
+    def columns(self) -> Columns:
+        """What is known of the clips, in columns."""
+        return self._clips
+
     def __len__(self) -> int:
         return self._clips.size
 

@@ -13,9 +13,11 @@ from ssl_audio import config
 from ssl_audio.data import places
 from ssl_audio.data.arrow import Arrow
 from ssl_audio.data.decode import DecodeError
+from ssl_audio.data.labelled import Labelled
 from ssl_audio.data.prepare import main as prepare
 from ssl_audio.data.shards import Shards
 from ssl_audio.data.webdataset import Webdataset
+from ssl_audio.eval import evaluate
 
 RATE = 16_000
 NAMES = ["cat", "dog", "rain"]
@@ -317,3 +319,17 @@ def test_prepare_reads_both(arrow, shards, tmp_path):
         made = Shards(str(out))
         assert len(made) == count and made.info.labels
         np.testing.assert_allclose(made[1]["audio"], sound([1, 5][kind == "webdataset"]), atol=1e-4)
+
+
+def test_their_labels_are_a_users_own(arrow, shards, tmp_path):
+    """`finetune:data=…` and `evaluate --set` divide them as other data."""
+    root = saved(arrow, tmp_path / "set", [0, 1, 2, 3, 4, 6, 7, 9])
+    rows = [(Arrow(str(root)), "speaker"), (Webdataset(str(shards)), "speaker")]
+    for source, column in rows:
+        made = Labelled(source, by=(column,), share=0.3)
+        groups = {made.meta(i)["columns"][column]: set() for i in range(len(made))}
+        for i in range(len(made)):
+            groups[made.meta(i)["columns"][column]].add(made.meta(i)["split"])
+        assert all(len(parts) == 1 for parts in groups.values())
+        assert made.info.labels == source.info.labels
+    assert evaluate._source("arrow", {"kind": "arrow"}, str(root), RATE).meta(0)["label"] == 0
