@@ -18,7 +18,7 @@ import numpy as np
 
 from ssl_audio import config, slots, startup
 from ssl_audio.data.source import Source
-from ssl_audio.eval import base, evaluate, summary
+from ssl_audio.eval import base, evaluate
 from ssl_audio.eval.page import Html, fill, join, table
 from ssl_audio.storage import atomic, opened, written
 from ssl_audio.train import record, words
@@ -70,6 +70,8 @@ def report(
     Raises:
       FileNotFoundError: `workdir` is not a workdir.
     """
+    from ssl_audio.eval import summary
+
     runs = [p.parent for p in sorted(workdir.glob("fold*/config.json"), key=_number)] or [workdir]
     if not written.is_run(runs[0]):
         raise FileNotFoundError(f"{workdir}: neither config.json nor fold1/config.json there.")
@@ -147,6 +149,8 @@ def _probes(workdir: pathlib.Path) -> Iterator[Html]:
 
 
 def _pictures(run: pathlib.Path, which: str) -> Iterator[Html]:
+    from ssl_audio.eval import summary
+
     metrics = run / "metrics.jsonl"
     figure = record.curves(metrics) if metrics.exists() and metrics.stat().st_size else None
     if figure is not None:

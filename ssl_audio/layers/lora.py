@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import flax
 import jax
+from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 ADAPTERS = (
@@ -19,7 +19,7 @@ ADAPTERS = (
 STACKED = re.compile(r"/(layers|stack_\d+)/")  # paths of what `over_layers` scans
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class LowRank:
     """A matrix with its adapter, in the place of the matrix.
 
@@ -32,7 +32,7 @@ class LowRank:
     base: Any
     a: Any
     b: Any
-    scale: float = flax.struct.field(pytree_node=False)
+    scale: float = struct.field(pytree_node=False)
 
 
 def multiplied(tree: Any) -> Any:
@@ -86,7 +86,7 @@ class Lora:
         Raises:
           ValueError: no matrix to adapt, with those that there are; nothing is frozen.
         """
-        named = flatten_dict(params, sep="/")
+        named: Any = flatten_dict(params, sep="/")
         frozen = {name: x for name, x in named.items() if re.search(self.freeze, name)}
         if not frozen:
             raise ValueError(
@@ -113,7 +113,7 @@ class Lora:
 
     def joined(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters that a model is applied to: scanned layers' matrices as `LowRank`."""
-        named = flatten_dict({k: v for k, v in params.items() if k != ADAPTERS}, sep="/")
+        named: Any = flatten_dict({k: v for k, v in params.items() if k != ADAPTERS}, sep="/")
         parts = (flatten_dict(params.get(ADAPTERS, {}).get(side, {}), sep="/") for side in "ab")
         a, b = parts
         for name in a:

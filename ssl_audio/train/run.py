@@ -14,6 +14,7 @@ from ssl_audio import config
 from ssl_audio.data.entries import Labels
 from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import Sharding, path_name
+from ssl_audio.layers.lora import ADAPTERS
 from ssl_audio.objectives.adapted import Adapted
 from ssl_audio.objectives.base import Objective
 from ssl_audio.slots import Adapter, Data, Evaluator
@@ -147,7 +148,11 @@ def warm_started(run: Run, state: Any) -> Any:
     if not run.warm_start:
         return state
     before, after = (
-        {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        {
+            path_name(path): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            if path_name(path[:1]) != ADAPTERS  # whose paths end as those of what they adapt
+        }
         for tree in (state.params, params)
     )
 

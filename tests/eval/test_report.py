@@ -126,7 +126,7 @@ def test_the_head_says_data_steps_parameters_time_and_device(tmp_path):
         "device": "8 x NVIDIA H100",
         "more": f"tensorboard --logdir {tmp_path}/tensorboard",
     }
-    page = "".join(report.summary.head(tmp_path, tmp_path, options, 1))
+    page = "".join(summary.head(tmp_path, tmp_path, options, 1))
     assert "&lt;cat&gt;" in page and "<cat>" not in page
     assert "<td>loss</td><td>0.5</td><td>7</td><td>what the optimizer descends" in "".join(
         summary.numbers(tmp_path, "")

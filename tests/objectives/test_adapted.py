@@ -18,7 +18,7 @@ from ssl_audio.storage import checkpoint, written
 from ssl_audio.structs import Loss, TrainState
 from ssl_audio.train import changes
 from ssl_audio.train.optim import Optim
-from ssl_audio.train.run import Run
+from ssl_audio.train.run import Run, WarmStart, warm_started
 from ssl_audio.train.step import init_state, make_train_step
 
 RANK = 3
@@ -119,6 +119,24 @@ def test_phases_and_losses_of_their_own():
         f(params, {}, BATCH, jax.random.key(0), train=True).total for f in (made.loss, made.other)
     ]
     assert losses[0] == losses[1]
+
+
+def test_a_teacher_begins_as_the_pretrained_model(monkeypatch):
+    class Taught(Toy):
+        def init(self, key, batch):
+            params, _ = super().init(key, batch)
+            return params, {"teacher": {"encoder": params["encoder"]}}
+
+    where = {"encoder": WarmStart(path="elsewhere")}
+    options = dict(data=None, optim=Optim(lr=1.0), steps=2, adapt=TOY, warm_start=where)
+    run = Run(objective=Taught(), **options)
+    params, extra = run.objective.init(jax.random.key(0), BATCH)
+    state = TrainState(np.int32(0), params, {}, extra, jax.random.key(0))
+    loaded = jax.tree.map(lambda x: x + 1, params["encoder"])
+    monkeypatch.setattr(checkpoint, "warm_start", lambda params, **_: params | {"encoder": loaded})
+    after = warm_started(run, state)
+    jax.tree.map(np.testing.assert_array_equal, after.extra["teacher"]["encoder"], loaded)
+    assert ADAPTERS in after.params
 
 
 def _names(tree):
