@@ -235,7 +235,7 @@ def _how(facts: Facts) -> str:
     objective = facts.config["objective"]
     if labels(facts):
         use = 'table = model.predict("sound.wav")  # names and probabilities of classes'
-    elif "towers" in objective:
+    elif written.entry(facts.config, "text"):
         use = "vectors = model.embed_audio(waveform, sample_rate=44_100)"
     lines = [
         "## How to load it\n",
