@@ -85,7 +85,7 @@ class Block(nn.Module):
         for name, inner in (("mixer", mixer), ("mlp", Mlp(self.mlp, name="mlp"))):
             y = inner(LayerNorm(self.eps, name=f"norm_{name}")(x))
             key = self.make_rng("drop_path") if rate else None
-            x = x + drop_path(y.reshape(len(y), -1, y.shape[-1]), rate, key).reshape(x.shape)
+            x = x + drop_path(y.reshape(y.shape[0], -1, y.shape[-1]), rate, key).reshape(x.shape)
         return x
 
 

@@ -24,9 +24,9 @@ def cut(tokens: Tokens, columns: int) -> Tokens:
         valid = jnp.ones(tokens.x.shape[:2], bool)
 
     def windows(x):
-        x = x.reshape(len(x), rows, total, *x.shape[2:])
+        x = x.reshape(x.shape[0], rows, total, *x.shape[2:])
         x = jnp.pad(x, ((0, 0), (0, 0), (0, missing), *[(0, 0)] * (x.ndim - 3)))
-        x = x.reshape(len(x), rows, -1, columns, *x.shape[3:])
+        x = x.reshape(x.shape[0], rows, -1, columns, *x.shape[3:])
         return jnp.moveaxis(x, 2, 1).reshape(-1, rows * columns, *x.shape[4:])
 
     x = windows(tokens.x)

@@ -31,6 +31,7 @@ SHARED += (
     "vit",
     "card",
     "hub_folder",
+    "named",
     "onnx_file",
     "private",
     "published",

@@ -232,10 +232,9 @@ def _what(facts: Facts) -> str:
 def _how(facts: Facts) -> str:
     words = "pip install 'ssl_audio[hub]'"
     use = "vector = model.embed(waveform, sample_rate=44_100)  # mono, in [-1, 1] → [D]"
-    objective = facts.config["objective"]
     if labels(facts):
         use = 'table = model.predict("sound.wav")  # names and probabilities of classes'
-    elif "towers" in objective:
+    elif written.entry(facts.config, "text"):
         use = "vectors = model.embed_audio(waveform, sample_rate=44_100)"
     lines = [
         "## How to load it\n",

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_audio import convert
 from ssl_audio.convert import card, private
-from ssl_audio.convert.export import calibration, state_dict
+from ssl_audio.convert.named import calibration, state_dict
 from ssl_audio.storage import atomic, exported, hub, opened, written
 
 LIMIT = 1e-5  # most relative difference of what transformers is given, read back

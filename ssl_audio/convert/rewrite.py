@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend import core
 
 UNROLLED = 64  # longest loop that is unrolled: layers, not tokens
@@ -136,7 +137,7 @@ def _bound(eqn: Any, values: list[Any]) -> list[Any]:
 
 
 def _traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def _branches(branches: Any, values: list[Any]) -> list[Any]:

@@ -115,7 +115,7 @@ def write(
         back = jax.export.deserialize(bytearray(data))
         worst = 0.0
         for count in (1,) if size == 1 else (1, len(clips)):
-            got = back.call(made.params, clips[:count])
+            got: Any = back.call(made.params, clips[:count])
             with choose.forced("xla"):
                 worst = max(worst, made.check(got, clips[:count], LIMIT))
         shown = "any number of clips" if size is None else "one clip"

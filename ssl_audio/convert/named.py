@@ -1,0 +1,46 @@
+"""A model of ours under a published model's names, and what lies beside a model: parts of every export."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import convert
+from ssl_audio.storage import atomic
+
+
+def calibration(where: pathlib.Path, out: pathlib.Path) -> None:
+    """Copy how a classifier's scores are calibrated, where the folder of a model says so."""
+    from ssl_audio.storage.hub import MORE
+
+    file = where / MORE[0]
+    if file.is_file() and where.resolve() != out.resolve():
+        atomic.write(out / MORE[0], file.read_bytes())
+
+
+def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return parameters of ours under a published model's names, without `module.`.
+
+    Args:
+      family: a file of `convert/` that can write.
+      params: numpy arrays.
+      options: the config.
+
+    Raises:
+      ValueError: the model is not one of this family, which has no name for some parameter.
+    """
+    from ssl_audio.convert.base import nameless
+
+    converter = convert.module(family)
+    if not hasattr(converter, "to_state_dict"):
+        raise ValueError(f"{family}: this family can be read, not written.")
+    kind = options["objective"]["kind"]
+    try:
+        state = converter.to_state_dict(params, options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{family} has no model like this ({kind}): no {error}.") from error
+    if lost := nameless(params, lambda p: converter.to_state_dict(p, options)):
+        raise ValueError(
+            f"{family} has no names for all parameters of this model ({kind}): {', '.join(lost[:8])}."
+        )
+    return state
