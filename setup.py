@@ -106,6 +106,6 @@ setup(
         "umap": ["umap-learn"],  # its map by UMAP
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
-        "test": TEST + AV + EXPLORE + HUB + ["httpx"] + PARQUET + SEARCH + STABLEHLO + TEXT,
+        "test": TEST + AV + EXPLORE + HUB + ["httpx2"] + PARQUET + SEARCH + STABLEHLO + TEXT,
     },
 )

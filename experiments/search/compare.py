@@ -1,4 +1,4 @@
-"""Kinds of approximate indexes of Faiss: time to build, size, recall at 10 and time of a query; see docs/search.md.
+"""Kinds of approximate indexes of Faiss: time to build, size, recall at 10, time of a query: docs/search.md.
 
 python experiments/search/compare.py 200000 "IVF1024,SQ8;HNSW32,SQ8"
 """
