@@ -19,6 +19,7 @@ import numpy as np
 
 from ssl_audio.data.decode import DecodeError, decode, printable
 from ssl_audio.data.listing import AudioFiles, audio_files
+from ssl_audio.inference import approximate
 from ssl_audio.inference import index as indexes
 from ssl_audio.inference.index import Index, Rows
 from ssl_audio.inference.segments import Segments, of
@@ -235,7 +236,7 @@ def _begin(
 ) -> _Job:
     from ssl_audio.inference.resumable import digest
 
-    indexes.library()
+    approximate.library()
     root, places = place(folder), list(places)
     atomic.check_folder(root)
     before = _before(root)
