@@ -218,12 +218,8 @@ def remove(
         stay = [i for i in range(len(paths)) if i not in leave]
         if not stay:
             raise ValueError(f"{folder}: nothing would be left; remove the folder itself.")
-        about = {
-            "checkpoint": before.checkpoint,
-            "digest": before.digest,
-            "words": before.words,
-            "settings": before.settings,
-        }
+        names = ("checkpoint", "digest", "words", "settings")
+        about = {name: getattr(before, name) for name in names}
         found = _written(root, about, _kept(before, stay), before)
         return found, len(leave)
 
