@@ -1,10 +1,11 @@
-"""Kinds of approximate indexes of Faiss: time to build, size, recall at 10, time of a query: docs/search.md.
+"""Kinds of approximate indexes of Faiss: time to build, size, recall at 10, time of a query; docs/search.md.
 
 python experiments/search/compare.py 200000 "IVF1024,SQ8;HNSW32,SQ8"
 """
 
 import sys
 import time
+from typing import Any
 
 import faiss
 import numpy as np
@@ -21,7 +22,7 @@ def main(count: int, kinds: list[str]) -> None:
     _, truth = faiss.knn(asked, x, TOP, metric=metric)
     for kind in kinds:
         began = time.process_time()
-        index = faiss.index_factory(WIDTH, kind, metric)
+        index: Any = faiss.index_factory(WIDTH, kind, metric)
         graph = kind.startswith("HNSW")
         if graph:
             index.hnsw.efConstruction = 80

@@ -19,6 +19,19 @@ POINTS = 40  # vectors for each list that k-means sees
 RESULTS = 250  # most that are asked for approximately
 
 
+def library() -> Any:
+    """Return Faiss.
+
+    Raises:
+      RuntimeError: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError:
+        raise RuntimeError("searching takes Faiss: pip install 'ssl_audio[search]'") from None
+    return faiss
+
+
 def make(vectors: np.ndarray, before: Any = None) -> tuple[Any, dict[str, Any]]:
     """Return an index of Faiss of unit vectors [N, D], and what is to be known of it.
 
@@ -30,8 +43,6 @@ def make(vectors: np.ndarray, before: Any = None) -> tuple[Any, dict[str, Any]]:
       The index; its kind, lists, probes (lists that a query looks at), recall@10 against all vectors of
       `queries` of them, and bytes in memory.
     """
-    from ssl_audio.inference.index import library
-
     faiss = library()
     count, width = vectors.shape
     lists = min(65_536, 2 ** round(math.log2(4 * math.sqrt(count))))
@@ -75,8 +86,6 @@ def said(about: Mapping[str, Any]) -> str:
 
 def _probes(index: Any, vectors: np.ndarray, lists: int) -> tuple[int, float]:
     """Return how many lists to look at for the wanted recall, at most a quarter of them, and the recall."""
-    from ssl_audio.inference.index import library
-
     faiss = library()
     rows = np.sort(np.random.default_rng(1).permutation(len(vectors))[:QUERIES])
     asked = np.ascontiguousarray(vectors[rows])

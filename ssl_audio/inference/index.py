@@ -158,7 +158,7 @@ class Index:
                 scores = self.vectors[rows] @ vector
                 best = np.argsort(-scores, kind="stable")[:count]
                 return rows[best], scores[best]
-        faiss = library()
+        faiss = approximate.library()
         metric = faiss.METRIC_INNER_PRODUCT
         scores, numbers = faiss.knn(vector[None], self.vectors, min(count, len(self)), metric)
         return numbers[0], scores[0]
@@ -258,25 +258,12 @@ def write(
         lists = before._lists if before and before.approximate else None
         made, text["approximate"] = approximate.make(found, lists)
         with atomic.path(folder / f"approximate-{token}.faiss") as partial:
-            library().write_index(made, str(partial))
+            approximate.library().write_index(made, str(partial))
     atomic.write(folder / NAME, json.dumps(text, indent=1))
     for path in (path for pattern in KEPT for path in list(folder.glob(pattern))):
         if token not in path.name:
             path.unlink(missing_ok=True)
     return Index(folder)
-
-
-def library() -> Any:
-    """Return Faiss.
-
-    Raises:
-      RuntimeError: it is not installed.
-    """
-    try:
-        import faiss
-    except ImportError:
-        raise RuntimeError("searching takes Faiss: pip install 'ssl_audio[search]'") from None
-    return faiss
 
 
 def _vectors(path: pathlib.Path | Remote, shape: tuple[int, int]) -> np.ndarray:
@@ -291,7 +278,7 @@ def _vectors(path: pathlib.Path | Remote, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _lists(path: pathlib.Path | Remote, count: int, width: int) -> Any:
-    faiss = library()
+    faiss = approximate.library()
     wanted = "the approximate index that `ssl-audio search index` writes"
     with opened.reading(path, wanted, RuntimeError):
         content = np.frombuffer(path.read_bytes(), np.uint8)
@@ -326,7 +313,7 @@ def _row(row: Any, where: str) -> Row:
 
 def _old_vectors(path: pathlib.Path | Remote, rows: int) -> np.ndarray:
     """Return the vectors of a file of Faiss, seen to be one that an earlier version wrote."""
-    faiss = library()
+    faiss = approximate.library()
     wanted = "the flat inner-product index that `ssl-audio search index` writes"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; make it: ssl-audio search index")

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data.decode import DecodeError, decode, printable
-from ssl_audio.data.listing import AudioFiles, audio_files
+from ssl_audio.data.listing import AudioFiles
+from ssl_audio.inference import approximate
 from ssl_audio.inference import index as indexes
 from ssl_audio.inference.index import Index, Rows
+from ssl_audio.inference.inputs import inside_of
 from ssl_audio.inference.segments import Segments, of
 from ssl_audio.storage import atomic, division, lock
 from ssl_audio.storage.division import Division, Part
@@ -216,12 +218,8 @@ def remove(
         stay = [i for i in range(len(paths)) if i not in leave]
         if not stay:
             raise ValueError(f"{folder}: nothing would be left; remove the folder itself.")
-        about = {
-            "checkpoint": before.checkpoint,
-            "digest": before.digest,
-            "words": before.words,
-            "settings": before.settings,
-        }
+        names = ("checkpoint", "digest", "words", "settings")
+        about = {name: getattr(before, name) for name in names}
         found = _written(root, about, _kept(before, stay), before)
         return found, len(leave)
 
@@ -235,7 +233,7 @@ def _begin(
 ) -> _Job:
     from ssl_audio.inference.resumable import digest
 
-    indexes.library()
+    approximate.library()
     root, places = place(folder), list(places)
     atomic.check_folder(root)
     before = _before(root)
@@ -393,11 +391,8 @@ def _files(places: Iterable[str]) -> list[pathlib.Path]:
     for path in map(pathlib.Path, places):
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder.")
-        inside = audio_files(path) if path.is_dir() else AudioFiles([path], {})
+        inside = inside_of(path)
         listed = listed + inside
-        if not inside:
-            left_out = f" (left out: {inside.summary})" if inside.summary else ""
-            raise ValueError(f"{printable(path)}: no audio file in this folder{left_out}.")
         found += [file.resolve() for file in inside]
     if listed.summary:
         log.warning("left out: %s", listed.summary)
