@@ -106,6 +106,15 @@ setup(
         "umap": ["umap-learn"],  # its map by UMAP
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it
-        "test": TEST + AV + EXPLORE + HUB + ["httpx2"] + PARQUET + SEARCH + STABLEHLO + TEXT,
+        "test": TEST
+        + AV
+        + EVENTS
+        + EXPLORE
+        + HUB
+        + ["httpx2"]
+        + PARQUET
+        + SEARCH
+        + STABLEHLO
+        + TEXT,
     },
 )

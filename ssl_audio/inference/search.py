@@ -1,9 +1,8 @@
-"""Search a folder of sound by words or by sound.
+"""Search sounds by words or by sound: ssl-audio search index --checkpoint RUN --index DIR FOLDER…
 
-ssl-audio search index --checkpoint RUN --index DIR FOLDER…   (again: only what is new or changed)
-ssl-audio search query --index DIR "rain on a roof"           (--audio FILE: what sounds like it)
-ssl-audio search remove --index DIR PATH…                     (--gone: files that are no more)
-ssl-audio search export --index DIR --to perch-hoplite OUT    (or embedding-atlas)
+Again: only what is new or changed. Then ssl-audio search query --index DIR "rain on a roof" (--audio FILE:
+what sounds like it), search remove --index DIR PATH… (--gone: files that are no more), search export
+--index DIR --to perch-hoplite OUT (or embedding-atlas).
 """
 
 from __future__ import annotations
@@ -13,18 +12,19 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssl_audio import startup
 from ssl_audio.data.decode import decode, printable
 from ssl_audio.inference import approximate, search_export
 from ssl_audio.inference.index import Hit, Index
-from ssl_audio.inference.indexing import PARTS, build, build_part, join, remove
 from ssl_audio.inference.pooling import POOLS, SPECIAL
 from ssl_audio.inference.search_export import FORMATS
-from ssl_audio.inference.segments import Segments, no_words, of
 from ssl_audio.storage import atomic, division, hub
 from ssl_audio.storage.remote import place
+
+if TYPE_CHECKING:
+    from ssl_audio.inference.segments import Segments
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
     if args.verb == "remove":
         if not args.places and not args.gone:
             parser().error("remove: give paths, or --gone")
+        from ssl_audio.inference.indexing import remove
+
         index, files = remove(args.index, args.places, args.gone)
         print(f"{args.index}: {files} files removed, {len(index)} segments left")
         return index
@@ -118,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
 
 def query(args: argparse.Namespace) -> list[Hit]:
     """Print, and return, what is most like what the command line asks for."""
+    from ssl_audio.inference.segments import no_words
+
     index = Index(args.index)
     if args.text is not None and not index.words:
         raise ValueError(no_words(f"{args.index}, of {index.checkpoint}", index.settings["pool"]))
@@ -155,6 +159,8 @@ def part_of(path: str, rate: int, start: float, end: float | None) -> Any:
 
 def run(args: argparse.Namespace) -> Any:
     """Make an index as the command line asks, or the part of it that `args.part` names."""
+    from ssl_audio.inference.indexing import PARTS, build, build_part, join
+
     if args.engine:
         return division.spread(__name__, args, place(args.index) / PARTS, gpu=True)
     if args.checkpoint is None:
@@ -191,6 +197,7 @@ def open_model(index: Index, trust: Sequence[str] = (), checkpoint: str | None =
       FileNotFoundError: it is gone.
     """
     from ssl_audio.inference.resumable import digest
+    from ssl_audio.inference.segments import of
 
     where = checkpoint or index.checkpoint
     model = _load(where, trust)
