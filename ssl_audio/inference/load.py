@@ -52,12 +52,12 @@ def load(
       ValueError: the run's config or parameters do not fit this version of the package, or it names a
         class of a package that is not trusted.
     """
-    with slots.trusting(trust):
-        return _load(path, step)
+    folder = hub.local(path).expanduser().resolve()
+    with slots.trusting(trust), hub.from_cache():
+        return _load(os.fspath(path), folder, step)
 
 
-def _load(path: str | os.PathLike, step: int | str | None) -> Any:
-    asked, path = os.fspath(path), hub.local(path).expanduser().resolve()
+def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path}: no such folder; wanted the workdir of a training run, or a folder of converted "

@@ -8,6 +8,7 @@ what sounds like it), search remove --index DIR PATH… (--gone: files that are 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import logging
@@ -200,7 +201,8 @@ def open_model(index: Index, trust: Sequence[str] = (), checkpoint: str | None =
     from ssl_audio.inference.segments import of
 
     where = checkpoint or index.checkpoint
-    model = _load(where, trust)
+    with contextlib.nullcontext() if checkpoint else hub.from_cache():
+        model = _load(where, trust)
     if index.digest and digest(model) != index.digest:
         raise ValueError(
             f"{index.folder}: its vectors are of another model than {where} is now (it was trained on, or is "

@@ -5,6 +5,7 @@ hold. Called by what reads a folder: `written.read`, `checkpoint.load_params`, `
 """
 
 import contextlib
+import contextvars
 import functools
 import json
 import os
@@ -22,6 +23,9 @@ CONFIG, PARAMS = "config.json", "model.safetensors"
 MORE = ("calibration.json", "tokenizer.json")  # taken where they are there
 WEIGHTS = (PARAMS, "pytorch_model.bin")  # of other libraries, whole or in shards
 EXTRACTORS = ("preprocessor_config.json", "processor_config.json", "sentence_bert_config.json")
+
+
+_CACHE_ALONE = contextvars.ContextVar("cache_alone", default=False)
 
 
 class Missing(FileNotFoundError):
@@ -82,6 +86,16 @@ def beside(where: str) -> pathlib.Path:
     return pathlib.Path() if is_address(where) else pathlib.Path(where).expanduser()
 
 
+@contextlib.contextmanager
+def from_cache() -> Iterator[None]:
+    """Fetch nothing in the body: what the file of a stranger names is taken from the cache, or refused."""
+    token = _CACHE_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _CACHE_ALONE.reset(token)
+
+
 @functools.lru_cache(64)
 def _fetched(address: str) -> pathlib.Path:
     """Fetch a model of ours; in one process an address means one commit."""
@@ -137,6 +151,13 @@ def _file(at: Repository, name: str, *, named: Repository | None = None) -> path
     known = hub.try_to_load_from_cache(at.name, name, revision=at.revision)
     if at.revision and known is hub._CACHED_NO_EXIST:  # of a commit, for ever
         raise Missing(f"{shown}: no {name} in it.")
+    if _CACHE_ALONE.get():
+        if isinstance(known, str):
+            return pathlib.Path(known)
+        raise Missing(
+            f"{shown}: a folder names this address, and its {name} is not in the cache: it is not fetched "
+            f'unless you ask, as with ssl_audio.load("{shown}").'
+        )
     with errors(shown, name):
         return pathlib.Path(hub.hf_hub_download(at.name, name, revision=at.revision))
 

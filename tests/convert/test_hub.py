@@ -189,3 +189,17 @@ def test_a_model_of_transformers_is_named_and_converts(server, tmp_path):
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     fails(r"needs huggingface_hub: pip install 'ssl_audio\[hub\]'", "hf://me/x", RuntimeError)
+
+
+def test_what_a_folder_names_is_taken_from_the_cache_or_refused(server, tmp_path, monkeypatch):
+    put(server, "me/there", shared(tmp_path))
+    with hub.from_cache(), pytest.raises(FileNotFoundError, match=r"hf://me/there: .*not fetched"):
+        hub.local("hf://me/there")
+    assert not server.files()
+    # As a teacher that the config of a folder names.
+    monkeypatch.setattr(type(MODEL.objective), "prepare", lambda _: hub.local("hf://me/there"))
+    with pytest.raises(FileNotFoundError, match="not fetched"):
+        ssl_audio.load(tmp_path / "out")
+    assert not server.files()
+    hub.local("hf://me/there")  # the user asks
+    ssl_audio.load(tmp_path / "out")
