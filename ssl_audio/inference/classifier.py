@@ -171,7 +171,9 @@ class Classifier(Encoder):
             means the audio files in it); or a pandas DataFrame with a column `path` and, where wanted,
             `start` and `end` (s).
           *given: the sample rate of waveforms, Hz.
-          window, hop, pad: see `scores`.
+          window: see `scores`.
+          hop: see `scores`.
+          pad: see `scores`.
           top: in place of a column for each class, the labels and scores of this many of the highest.
           threshold: probability from which on a class counts. None: where a clip may have several, the
             calibration's of each class, or one half; otherwise the best counts, whatever it is.
@@ -212,7 +214,9 @@ class Classifier(Encoder):
         Args:
           clips: float32 mono [S] at `rate` Hz, or the pieces of one: of a clip that comes in pieces
             little is held. Read as they are needed.
-          window, hop, pad: see `scores`.
+          window: see `scores`.
+          hop: see `scores`.
+          pad: see `scores`.
 
         Raises:
           ValueError: windows of no length; no such pad.
