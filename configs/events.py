@@ -26,6 +26,10 @@ def get_config(arg=""):
     )  # fmt: skip
     if a.data and a.clips:
         raise ValueError("data, clips: wanted one of them: marked recordings, or labelled clips.")
+    if not a.data:
+        a.refuse("column", "it is of marked recordings, data=PLACE")
+    if a.runlocal:
+        a.refuse("seconds", "runlocal sets it")
     parts = architecture(a)
     frontend, tokenizer = parts["frontend"], parts["tokenizer"]
     rate = frontend.get("rate", 16_000)

@@ -89,7 +89,9 @@ def fresh(a):
     if a.stage == "codes":
         if not a.teacher:
             raise ValueError("stage=codes: name the model to learn from, teacher=FOLDER.")
-        a.refuse("size audio speech share laptop runlocal", "stage=codes learns codes alone")
+        a.refuse(
+            "size audio speech share pretrained laptop runlocal", "stage=codes learns codes alone"
+        )
         objective: dict[str, Any] = dict(
             kind="fit_codes",
             teacher=dict(kind="ssl_audio.inference.frozen:Frozen", path=a.teacher),

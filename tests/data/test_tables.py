@@ -56,9 +56,9 @@ def test_several_labels_are_split_at_commas_where_no_semicolon_is(tmp_path, capl
 
 def test_other_columns_are_kept_and_told(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    source = manifest(tmp_path, "path,lable,site\na.wav,dog,pond\n")
-    assert source.meta(0)["columns"] == {"lable": "dog", "site": "pond"}
-    assert "not used: lable, site" in caplog.text and "'lable' for 'label'?" in caplog.text
+    source = manifest(tmp_path, "path,lable,weather\na.wav,dog,rain\n")
+    assert source.meta(0)["columns"] == {"lable": "dog", "weather": "rain"}
+    assert "not used: lable, weather" in caplog.text and "'lable' for 'label'?" in caplog.text
 
 
 def test_tabs_separate_a_tsv(tmp_path):

@@ -180,8 +180,8 @@ TABLES = [
     b"1\n",
     b"index,mid,display_name\nx,y,z\n",
 ]
-# Verbs that read no such file: what they take is said on the command line alone.
-NOTHING = ("bench", "compile-scan", "configs")
+# Verbs that read no such file: what they take is said on the command line alone. Of explore: tests/explore.
+NOTHING = ("bench", "compile-scan", "configs", "explore", "push")
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +241,10 @@ def model_calls(folder, out):
     text = f"--config=finetune:task=esc10,root=R,pretrained={folder}"
     return {
         "embed": [f"--checkpoint={folder}", f"--output={out}/a.npz", folder.parent / "clip.wav"],
+        "predict": [f"--checkpoint={folder}", f"--output={out}/a.csv", folder.parent / "clip.wav"],
+        "events": [f"--checkpoint={folder}", f"--output={out}/a.csv", folder.parent / "clip.wav"],
+        "label": [folder.parent, f"--checkpoint={folder}", "--suggest=1", f"--labels={out}/a.csv"],
+        "finetune": ["--data=synthetic", f"--pretrained={folder}", f"--workdir={out}"],
         "evaluate": [f"--checkpoint={folder}", "--set=synthetic"],
         "export": [f"--checkpoint={folder}", f"--out={out}", "--to=ssast"],
         "kmeans": ["--data=synthetic", "--codes=2", f"--out={out}", f"--checkpoint={folder}"],
@@ -255,8 +259,8 @@ def model_calls(folder, out):
     }
 
 
-LOADS = ("embed", "evaluate", "kmeans", "zero-shot", "search")
-READS = ("train", "preview", "stages", "folds", "export", "report", "convert")
+LOADS = ("embed", "predict", "events", "label", "evaluate", "kmeans", "zero-shot", "search")
+READS = ("train", "finetune", "preview", "stages", "folds", "export", "report", "convert")
 # What no verb that reads a config but builds nothing of it can see.
 SEEN = ("empty", "no keys", "no kind", "blanks",
         "cut", "junk", "list", "number", "null", "deep", "long", "objective", "data",

@@ -114,7 +114,7 @@ def fenced():
         if path.suffix == ".md":
             for block in re.findall(r"```bash\n(.*?)```", text(path), re.S):
                 for line in block.splitlines():
-                    words = shlex.split(line, comments=True)
+                    words = shlex.split(line.partition(" > ")[0], comments=True)
                     if words[:1] == ["ssl-audio"]:
                         yield pytest.param(words[1:], id=f"{name(path)}:{words[1]}")
 

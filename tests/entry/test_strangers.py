@@ -8,6 +8,7 @@ import sys
 import encoders
 import numpy as np
 import pytest
+import soundfile
 from reference import ROOT
 
 import ssl_audio
@@ -34,16 +35,23 @@ OTHERS = {
     "prepare": "sound",
     "bench": "sound",
     "compile-scan": "nothing",
+    "explore": "an index; its model, as search query, when someone asks for words or a file",
+    "push": "files, to send them",
 }
 CONFIG = "--config=finetune:task=esc10,root=R,pretrained={f}"
-# What each of the others is called with; {f}: a stranger's folder, {o}: one to write to.
+# What each of the others is called with; {f}: a stranger's folder, {s}: one of
+# sounds, {o}: one to write to.
 CALLS = {
     "train": [[CONFIG, "--workdir={o}"]],
     "preview": [[CONFIG]],
     "stages": [[CONFIG, "--workdir={o}"]],
     "folds": [[CONFIG, "--workdir={o}", "--folds=1"]],
     "configs": [["show", "finetune:task=esc10,root=R,pretrained={f}"]],
+    "finetune": [["--data=synthetic", "--pretrained={f}", "--workdir={o}"]],
     "embed": [["--checkpoint={f}", "--output={o}/a.npz", "{f}"]],
+    "predict": [["--checkpoint={f}", "--output={o}/a.csv", "{s}"]],
+    "events": [["--checkpoint={f}", "--output={o}/a.csv", "{s}"]],
+    "label": [["{s}", "--checkpoint={f}", "--suggest=1", "--labels={o}/a.csv"]],
     "search": [
         ["index", "--checkpoint={f}", "--index={o}", "{f}"],
         ["query", "--index={f}", "dog"],
@@ -67,6 +75,8 @@ def stranger(tmp_path, monkeypatch):
     (tmp_path / "payload.py").write_text(PAYLOAD.format(mark=str(mark)))
     (tmp_path / "payloads").mkdir()
     (tmp_path / "payloads/deep.py").write_text(PAYLOAD.format(mark=str(mark)))
+    (tmp_path / "sounds").mkdir()
+    soundfile.write(tmp_path / "sounds/clip.wav", np.zeros(8000), 16_000)
     folder = tmp_path / "model"
     model = encoders.encoder()
     exported.write(folder, model.params, json.loads(json.dumps(model.config)))
@@ -107,7 +117,8 @@ def test_no_verb_imports_what_a_folder_names(verb, stranger, tmp_path, monkeypat
     monkeypatch.delenv("SSL_AUDIO_TRACEBACK", raising=False)
     name(stranger)
     for argv in CALLS.get(verb, ()):
-        given = [part.format(f=stranger, o=tmp_path / "out") for part in argv]
+        places = dict(f=stranger, s=tmp_path / "sounds", o=tmp_path / "out")
+        given = [part.format(**places) for part in argv]
 
         def call(given=given):
             try:

@@ -43,6 +43,19 @@ OTHERS = {
     "previous": ("NOWHERE",),
     "model": ("NOWHERE",),
     "pretrained": ("NOWHERE",),
+    "clips": ("NOWHERE",),
+    "column": ("Species",),
+    "seconds": ("4.0",),
+    "batch": ("8",),
+    "steps": ("100",),
+    "lr": ("0.01",),
+    "validation": ("NOWHERE",),
+    "test": ("NOWHERE",),
+    "by": ("site",),
+    "max_bad_share": ("0.2",),
+    "adapt": ("lora", "head"),
+    "rank": ("4",),
+    "alpha": ("8.0",),
 }
 # What a config must be given to be one at all.
 NEEDED = {"finetune": "root=DIR", "passt": "root=DIR"}

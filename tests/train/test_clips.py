@@ -19,8 +19,8 @@ def check(place, *overrides):
 @pytest.mark.parametrize("mode", ["", "laptop", "runlocal"])
 def test_the_configs_of_the_package_agree_with_themselves(name, mode, tmp_path):
     needs_root = name in ("finetune", "passt") and mode != "runlocal"
-    if name == "finetune" and mode == "laptop":
-        mode = "task=esc10"
+    if mode == "laptop":
+        mode = {"finetune": "task=esc10", "events": "seconds=5.0"}.get(name, mode)
     check(f"{name}:{mode}{f',root={tmp_path}' if needs_root else ''}".replace(":,", ":"))
 
 
