@@ -23,7 +23,7 @@ head -n 3 scores.csv
 "$python" "$here/right.py" scores.csv
 
 day "Wednesday: events in a long recording"
-audio train --config "events:clips=labelled/train,pretrained=$pretrained" --workdir marked
+audio train --config "events:clips=labelled/train,pretrained=$pretrained,steps=400" --workdir marked
 audio events --checkpoint marked --truth truth.csv --output events.csv recording.wav
 audio events --checkpoint marked --output recording.selections.txt recording.wav
 audio events --checkpoint mine --window 1 --hop 0.1 --min-gap 1 --min-length 0.5 --truth truth.csv recording.wav
