@@ -143,7 +143,7 @@ def _optimizer(encoder: Mapping[str, Any]) -> Optim:
     width = encoder.get("width") or 768
     return Optim(
         lr=7e-4 * min(1.0, 192 / width), weight_decay=0.05, warmup="10%", schedule="cosine", clip=1.0,
-        layer_decay=0.75, rates={"^head/": 3.0},
+        layer_decay=runs.layer_decay(encoder), rates={"^head/": 3.0},
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import encoders
 import pytest
 from published import CONFIGS, load
 
@@ -146,3 +147,14 @@ def test_audio_comes_at_the_rate_of_the_encoder(tmp_path):
     assert run.data.entries["audio"].samples == run.evals["test"].samples == 160_000
     assert {made.data.sources.birdset.rate, made.evals.test.source.rate} == {32_000}
     assert run.objective.tokenizer.stride == (16, 16) and run.optim.layer_decay == 0.75
+
+
+def test_encoders_without_one_stack_of_layers(tmp_path):
+    events = PATH.with_name("events.py")
+    cnn, htsat = (encoders.audio_text(tmp_path / name, name) for name in ("cnn", "htsat"))
+    for arg in ("task=esc10,root=DATA", "task=esc10,root=DATA,adapt=head"):
+        assert load(PATH, f"{arg},pretrained={cnn}").optim.layer_decay == 1
+    assert load(events, f"pretrained={cnn},runlocal").optim.layer_decay == 1
+    for path, arg in ((PATH, "root=DATA"), (PATH, "data=DATA"), (events, "data=DATA")):
+        with pytest.raises(ValueError, match="tokenizer 'folded'.*evaluate --checkpoint"):
+            load(path, f"{arg},pretrained={htsat}")
