@@ -3,7 +3,9 @@
 import json
 
 import encoders
+import numpy as np
 import pytest
+import soundfile
 from published import CONFIGS, load
 
 from ssl_audio import config
@@ -158,3 +160,18 @@ def test_encoders_without_one_stack_of_layers(tmp_path):
     for path, arg in ((PATH, "root=DATA"), (PATH, "data=DATA"), (events, "data=DATA")):
         with pytest.raises(ValueError, match="tokenizer 'folded'.*evaluate --checkpoint"):
             load(path, f"{arg},pretrained={htsat}")
+
+
+def test_data_that_leaves_nothing_for_validation_is_told(tmp_path, caplog):
+    rows = ["path,label,speaker,take"]
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(8000, 0.1), 16_000)
+        rows.append(f"{i}.wav,{'ab'[i % 2]},one,{i}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    argument = f"data={tmp_path}/clips.csv,encoder=ssast,size=tiny"
+    for more, parts, told in (("", [], 1), (",share=0", [], 0), (",by=take", ["validation"], 0)):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            made = load(PATH, argument + more)
+        assert list(made.evals) == parts
+        assert caplog.text.count("no clip is left for validation") == told
