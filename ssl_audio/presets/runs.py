@@ -287,6 +287,12 @@ def from_pretrained(config: Any, a: Any) -> Any:
             f"pretrained={a.pretrained}: its encoder reads tokens of {kinds[1]!r}, this config makes those "
             f"of {kinds[0]!r}: name the config of its own method, or of one like it."
         )
+    backbones = [parts["encoder"]["kind"] for parts in (old, new)]
+    if backbones[0] != backbones[1]:
+        raise ValueError(
+            f"pretrained={a.pretrained}: its encoder is a {backbones[1]!r}, this method trains a "
+            f"{backbones[0]!r}: name the config of its own method, or of one like it."
+        )
     objective = _adapted(plain(config.objective), old, new) | new
     drop_path = old["encoder"].get("drop_path")
     if drop_path is not None:
