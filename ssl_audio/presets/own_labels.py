@@ -62,12 +62,13 @@ def run(
     from ssl_audio.data.entries import audio
 
     rate = parts["frontend"].get("rate", 16_000)
-    division = dict(share=share if not validation else 0.0, by=tuple(by), fold=fold)
+    share = 0.0 if validation else share
+    division = dict(share=share, by=tuple(by), fold=fold)
     options = dict(kind="labelled", source=places.source(data, rate), **division)
     whole: Any = config.build(options, "data", path=f"data={data}")
     found, names = whole.found, whole.info.labels
     check_files(whole.source, max_bad_share, data)
-    _describe(found, names, data, division["share"])
+    _describe(found, names, data, share)
     warn_of_names(names, found)
     sources = {"train": options | dict(part="train")}
     for part, place in (("validation", validation), ("test", test)):
