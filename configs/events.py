@@ -53,12 +53,13 @@ def get_config(arg=""):
         sources=dict(marked=source), batch_size=a.batch, entries=dict(audio=audio)
     )
     data |= {} if rate == 16_000 else dict(rate=rate)
+    decay, faster = (runs.layer_decay(parts["encoder"]), 3.0) if a.pretrained else (1.0, 1.0)
     config = runs.run(
         objective=objective,
         data=data,
         optim=Optim(
             lr=a.lr, weight_decay=0.05, warmup="10%", schedule="cosine", clip=1.0,
-            layer_decay=0.75 if a.pretrained else 1.0, rates={"^head/": 3.0 if a.pretrained else 1.0},
+            layer_decay=decay, rates={"^head/": faster},
         ),
         steps=a.steps,
         checkpoint=Checkpoint(every="10%", keep=1),
@@ -92,7 +93,7 @@ def architecture(a) -> dict[str, Any]:
             raise ValueError(
                 f"{', '.join(given)}: these come from the pretrained run; leave them out."
             )
-        return written.architecture(a.pretrained)
+        return runs.to_fine_tune(a.pretrained)
     frames = dict(kind="fbank", bins=128, frames=1024)
     if a.encoder:
         return runs.parts(frontend=frames, encoder=a.encoder, size=a.size or "tiny", patch=(16, 8))

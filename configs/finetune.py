@@ -155,7 +155,7 @@ def get_config(arg=""):
     config = runs.run(
         objective=objective,
         data=data,
-        optim=optimizer(task, superb, laptop),
+        optim=optimizer(task, superb, laptop, parts["encoder"]),
         steps=task.get("steps") or f"{task['epochs']}ep",
         accumulate=8 if superb else 1,
         checkpoint=Checkpoint(
@@ -224,7 +224,7 @@ def architecture(a) -> dict[str, Any]:
             raise ValueError(
                 f"{', '.join(given)}: these come from the pretrained run; leave them out."
             )
-        return written.architecture(a.pretrained)
+        return runs.to_fine_tune(a.pretrained)
     patch = patch_encoders.shape(a.patch or "16x16", "patch")
     # The grid of pretraining on 1024 frames: the encoder moves its table to the one it meets here.
     encoder = patch_encoders.encoder(
@@ -237,7 +237,7 @@ def architecture(a) -> dict[str, Any]:
     )
 
 
-def optimizer(task, superb, laptop) -> Optim:
+def optimizer(task, superb, laptop, encoder) -> Optim:
     if "optim" in task:
         return Optim(lr=task["lr"], **task["optim"])
     if laptop:
@@ -247,7 +247,7 @@ def optimizer(task, superb, laptop) -> Optim:
             warmup="10%",
             schedule="cosine",
             clip=1.0,
-            layer_decay=0.75,
+            layer_decay=runs.layer_decay(encoder),
             rates={"^head/": 3.0},
         )
     options: dict[str, Any] = dict(b1=0.95, b2=0.999, weight_decay=5e-7, coupled=True, decay=".*")

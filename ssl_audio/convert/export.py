@@ -97,7 +97,7 @@ def _run(args: argparse.Namespace) -> None:
             print(f"left out of {out}/config.json, a place of this machine: {field}")
     else:
         exported.write(out, params, options, unused=kept)
-        calibration(where, out)
+        calibration(where, out, args.step)
     print(f"{out}: {count:,} parameters, {options['objective']['kind']}")
     if state is not None:
         write_state_dict(out, args.to, state, options, pth=args.pth)

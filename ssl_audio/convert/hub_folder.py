@@ -60,7 +60,7 @@ def write(
         _copy(pathlib.Path(file).expanduser(), out / WORDS)
         words["file"] = WORDS
         atomic.write(out / written.CONFIG, json.dumps(shared, indent=2) + "\n")
-    calibration(where, out)
+    calibration(where, out, step)
     published = None
     if family:
         kind = for_transformers(out / family, family, params, shared, unused or {})

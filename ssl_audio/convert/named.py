@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 
 from ssl_audio import convert
-from ssl_audio.storage import atomic
 
 
-def calibration(where: pathlib.Path, out: pathlib.Path) -> None:
-    """Copy how a classifier's scores are calibrated, where the folder of a model says so."""
-    from ssl_audio.storage.hub import MORE
+def calibration(where: pathlib.Path, out: pathlib.Path, step: int | str | None) -> None:
+    """Copy how a classifier's scores are calibrated, where the folder of a model says so for this step."""
+    from ssl_audio.inference import calibration
 
-    file = where / MORE[0]
-    if file.is_file() and where.resolve() != out.resolve():
-        atomic.write(out / MORE[0], file.read_bytes())
+    if where.resolve() == out.resolve():
+        return
+    if found := calibration.fitted(where, step):
+        found.write(out)
+    else:
+        (out / calibration.NAME).unlink(missing_ok=True)  # of what was exported here before
 
 
 def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, np.ndarray]:

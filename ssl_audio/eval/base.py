@@ -87,7 +87,7 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
     if wrong:
         raise ValueError(
             f"a probe needs one label per clip; {wrong[0]} and {len(wrong) - 1} others have none or several. "
-            "In a folder, the name of a clip's sub-folder is its label."
+            "In a folder, the name of a clip's sub-folder is its label. Several labels: ssl-audio finetune."
         )
     labels = np.array([m["label"] for m in metas])
     if len(np.unique(labels)) < 2:
@@ -108,7 +108,14 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
             raise ValueError("protocol 'speakers': the data does not say who speaks.")
         folds = strata(labels, seed, groups)
     if len(np.unique(folds)) < 3:
-        raise ValueError(f"protocol {protocol!r}: wanted at least 3 folds, got {np.unique(folds)}.")
+        why = ""
+        if groups is not None:
+            count = len(np.unique(groups))
+            why = f": clips are kept together in {count} group(s), by file, recording, speaker or the like"
+        raise ValueError(
+            f"protocol {protocol!r}: wanted at least 3 folds, got {len(np.unique(folds))}{why}. Add clips of "
+            "other groups or folds, or name test clips in a column `split` and use --protocol split."
+        )
     return Split({str(f): folds == f for f in np.unique(folds)}, folds)
 
 

@@ -6,6 +6,7 @@ finetune:data=D,pretrained=RUN` with a report at the end.
 
 import argparse
 import csv
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,8 @@ def finish(options: Any, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
     from ssl_audio.train.run import Run
 
     run = config.make(Run, options).numbered()
-    params, _ = checkpoint.load_params(workdir)
+    params, read = checkpoint.load_params(workdir)
+    step = checkpoint.chosen(workdir, None, read)[1][-1]
     mesh, found, scores = run.sharding.mesh(), {}, {}
     several = run.objective.criterion != "softmax"
     for part in ("validation", "test"):
@@ -102,7 +104,7 @@ def finish(options: Any, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
     names = written.labels(written.read(workdir))
     (workdir / calibration.NAME).unlink(missing_ok=True)  # of other parameters
     if "validation" in found:
-        _calibrate(found["validation"], several, workdir)
+        fit_calibration(found["validation"], several, workdir, step)
     for part, values in scores.items():
         print(f"{part}: {len(found[part].ids)} clips; {said(values, len(names))}")
     last = next(iter(reversed(found.values())), None)
@@ -138,11 +140,12 @@ def said(scores: Mapping[str, float], classes: int) -> str:
     )
 
 
-def _calibrate(found: Any, several: bool, workdir: pathlib.Path) -> None:
+def fit_calibration(found: Any, several: bool, workdir: pathlib.Path, step: int) -> None:
+    """Write the calibration of a run that fits its validation clips, unless they are too few."""
     from ssl_audio.eval import calibrate
 
     try:
-        made = calibrate.fit(found.logits, found.labels, several)
+        made = dataclasses.replace(calibrate.fit(found.logits, found.labels, several), step=step)
     except ValueError as error:
         log.warning("not calibrated: %s", error)
         return

@@ -5,16 +5,19 @@
 
 import dataclasses
 import json
+import logging
 import math
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from ssl_audio.storage import atomic, opened
+from ssl_audio.storage import atomic, checkpoint, exported, opened, written
 
 NAME = "calibration.json"
 WANTED = "what calibration writes: scale, bias, thresholds, clips"
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +30,14 @@ class Calibration:
       bias: per class [C]; (): none.
       thresholds: probability from which on a clip is said to have the class [C]; (): none.
       clips: on so many it was fitted.
+      step: of the checkpoint whose logits it was fitted to; None: not known, it counts for all.
     """
 
     scale: float
     bias: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
     clips: int = 0
+    step: int | None = None
 
     def __post_init__(self):
         if not 0 < self.scale < math.inf:
@@ -80,5 +85,29 @@ def read(folder: Any) -> Calibration | None:
         if not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in some):
             raise opened.error(f"{path}: {name}", opened.short(some), "a list of numbers")
         values[name] = tuple(map(float, some))
+    if found.get("step") is not None:
+        values["step"] = opened.member(found, "step", int, path)
     with opened.naming(path):
         return Calibration(**values)
+
+
+def fitted(folder: pathlib.Path, step: int | str | None) -> Calibration | None:
+    """Return the calibration in a folder, unless it is of another checkpoint than `load` opens for `step`.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    found = read(folder)
+    if found is None or found.step is None or exported.is_plain(folder):
+        return found
+    taken = step
+    if not isinstance(step, int):
+        taken = checkpoint.chosen(folder, step, written.read(folder))[1][-1]
+    if taken == found.step:
+        return found
+    log.warning(
+        "%s/%s: it was fitted to step %d and is not used for step %d, whose scores are as the model gives "
+        "them; the command that trained the run, given again, fits it to the step that it opens by default",
+        folder, NAME, found.step, taken,
+    )  # fmt: skip
+    return None

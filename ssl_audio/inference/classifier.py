@@ -55,13 +55,13 @@ class Classifier(Encoder):
 
     calibration: Calibration | None = dataclasses.field(default=None, kw_only=True)
 
-    def with_files(self, folder: pathlib.Path) -> "Classifier":
-        """Return the classifier with the calibration in its folder, if there is one.
+    def with_files(self, folder: pathlib.Path, step: int | str | None) -> "Classifier":
+        """Return the classifier with the calibration in its folder, if there is one for this step.
 
         Raises:
           ValueError: the calibration is damaged, or of another number of classes.
         """
-        if (found := calibration.read(folder)) is None:
+        if (found := calibration.fitted(folder, step)) is None:
             return self
         found.check(self.classes, f"{folder}/{calibration.NAME}")
         return dataclasses.replace(self, calibration=found)

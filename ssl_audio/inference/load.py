@@ -91,17 +91,17 @@ def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
         wanted = jax.eval_shape(objective.init, jax.random.key(0), model.blank())[0]
     except FileNotFoundError as error:  # a teacher's: needed to train, not to encode
         log.warning("%s: its parameters cannot be checked: %s", path, error)
-        return model.with_files(path)
+        return model.with_files(path, step)
     except KeyError as error:
         log.warning(
             "%s: its parameters cannot be checked: `init` needs %s, which a batch of %s lacks",
             path, error, type(model).__name__,
         )  # fmt: skip
-        return model.with_files(path)
+        return model.with_files(path, step)
     except Exception as error:
         raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
     checkpoint.check_shapes(params, wanted, str(path))
-    return model.with_files(path)
+    return model.with_files(path, step)
 
 
 def interface(objective: Any) -> type[Model]:

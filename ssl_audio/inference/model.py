@@ -69,9 +69,9 @@ class Model:
         """The model's `Encoder` of audio; ValueError when it has none."""
         raise ValueError(f"{self._name} has no encoder; it offers {self._list}.")
 
-    def with_files(self, folder: pathlib.Path) -> "Model":
+    def with_files(self, folder: pathlib.Path, step: int | str | None) -> "Model":
         """Return the model with what else lies in the folder that it was loaded from: here, nothing."""
-        del folder
+        del folder, step
         return self
 
     def check_offers(self, *names: str) -> None:

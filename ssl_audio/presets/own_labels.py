@@ -62,12 +62,13 @@ def run(
     from ssl_audio.data.entries import audio
 
     rate = parts["frontend"].get("rate", 16_000)
-    division = dict(share=share if not validation else 0.0, by=tuple(by), fold=fold)
+    share = 0.0 if validation else share
+    division = dict(share=share, by=tuple(by), fold=fold)
     options = dict(kind="labelled", source=places.source(data, rate), **division)
     whole: Any = config.build(options, "data", path=f"data={data}")
     found, names = whole.found, whole.info.labels
     check_files(whole.source, max_bad_share, data)
-    _describe(found, names, data)
+    _describe(found, names, data, share)
     warn_of_names(names, found)
     sources = {"train": options | dict(part="train")}
     for part, place in (("validation", validation), ("test", test)):
@@ -143,7 +144,7 @@ def _optimizer(encoder: Mapping[str, Any]) -> Optim:
     width = encoder.get("width") or 768
     return Optim(
         lr=7e-4 * min(1.0, 192 / width), weight_decay=0.05, warmup="10%", schedule="cosine", clip=1.0,
-        layer_decay=0.75, rates={"^head/": 3.0},
+        layer_decay=runs.layer_decay(encoder), rates={"^head/": 3.0},
     )  # fmt: skip
 
 
@@ -213,8 +214,8 @@ def check_files(source: Any, max_bad_share: float, where: str) -> None:
     log.warning("%s; other clips are drawn instead", said)
 
 
-def _describe(found: Any, names: Sequence[str], where: str) -> None:
-    """Log the classes, the parts, and what of the data is not used."""
+def _describe(found: Any, names: Sequence[str], where: str, wanted: float) -> None:
+    """Log the classes, the parts, and what of the data is not used; `wanted`: share for validation."""
     sizes = {name: len(rows) for name, rows in found.parts.items() if len(rows)}
     total = found.total
     kind = "several labels a clip" if found.several else "one label a clip"
@@ -234,6 +235,13 @@ def _describe(found: Any, names: Sequence[str], where: str) -> None:
         log.info("%s: %d clips, %s%s", part, size, how, kept)
     for note in found.notes:
         log.warning("%s: %s", where, note)
+    if wanted and "validation" not in sizes:
+        why = f" (by {found.groups})" if found.groups else ""
+        log.warning(
+            "%s: no clip is left for validation: each class is of one clip, or of one group%s. The last step "
+            "is kept, not the best, and scores are not calibrated. Name other clips with --validation, or "
+            "with --by another column of what must stay together", where, why,
+        )  # fmt: skip
     for part, why in (
         ("train", "it cannot be learned"),
         ("validation", "the best step is chosen without it"),

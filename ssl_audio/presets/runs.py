@@ -170,6 +170,30 @@ def short(
     )
 
 
+def layer_decay(encoder: Mapping[str, Any]) -> float:
+    """Return `Optim.layer_decay` to fine-tune a pretrained encoder: of one stack of layers, or none."""
+    return 0.75 if "depth" in encoder else 1.0
+
+
+def to_fine_tune(path: str) -> dict[str, Any]:
+    """Return `written.architecture` of a run whose encoder can become a classifier.
+
+    Raises:
+      ValueError: it is no run of an encoder, or its tokens do not lie along time, as `Classifier` needs.
+    """
+    from ssl_audio.storage import written
+
+    parts = written.architecture(path)
+    kind = parts["tokenizer"]["kind"]
+    if not hasattr(build(dict(parts["tokenizer"]), "tokens"), "grid"):
+        raise ValueError(
+            f"pretrained={path}: its encoder makes one image of a clip (tokenizer {kind!r}), without columns "
+            "along time, and cannot be fine-tuned. Classify by its features instead: ssl-audio evaluate "
+            f"--checkpoint {path} --set folder --root SOUNDS --save PROBE."
+        )
+    return parts
+
+
 def crop(frontend: Mapping[str, Any], frames: int) -> int:
     """Return the number of samples that give this number of frames."""
     built = build(dict(frontend), "frontend")
@@ -262,6 +286,12 @@ def from_pretrained(config: Any, a: Any) -> Any:
         raise ValueError(
             f"pretrained={a.pretrained}: its encoder reads tokens of {kinds[1]!r}, this config makes those "
             f"of {kinds[0]!r}: name the config of its own method, or of one like it."
+        )
+    backbones = [parts["encoder"]["kind"] for parts in (old, new)]
+    if backbones[0] != backbones[1]:
+        raise ValueError(
+            f"pretrained={a.pretrained}: its encoder is a {backbones[1]!r}, this method trains a "
+            f"{backbones[0]!r}: name the config of its own method, or of one like it."
         )
     objective = _adapted(plain(config.objective), old, new) | new
     drop_path = old["encoder"].get("drop_path")

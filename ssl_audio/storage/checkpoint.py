@@ -20,7 +20,7 @@ from ssl_audio.config import Duration
 from ssl_audio.distributed import processes
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.storage import exported, hub, items, links, merged, sealed, written
-from ssl_audio.storage.items import check_shapes
+from ssl_audio.storage.items import check_shapes, chosen, steps
 from ssl_audio.storage.sealed import Damaged
 from ssl_audio.structs import TrainState
 
@@ -231,11 +231,6 @@ class Checkpoints:
                 manager.close()
 
 
-def steps(path: pathlib.Path, kind: str = "checkpoints") -> list[int]:
-    """Return the steps of which a workdir holds checkpoints, in order."""
-    return sorted(int(p.name) for p in (path / kind).glob("*") if p.name.isdigit())
-
-
 def meta(path: pathlib.Path, step: int | None = None) -> dict[str, Any]:
     """Return what the newest checkpoint of a workdir, or that of a step, says about the run; {}: none is."""
     for each in reversed(steps(path)) if step is None else [step]:
@@ -282,10 +277,7 @@ def load_params(
             raise FileNotFoundError(f"{place}: a plain folder, without steps; there is no {step}.")
         return exported.read(place)
     config = written.read(place)
-    if step is None and config.get("checkpoint", {}).get("load_best") and steps(place, "best"):
-        step = "best"
-    kind = "best" if step == "best" else "checkpoints"
-    found = steps(place, kind)
+    kind, found = chosen(place, step, config)
     if not found:
         raise FileNotFoundError(f"{place / kind}: no checkpoint yet.")
     if step not in (None, "best") and step not in found:

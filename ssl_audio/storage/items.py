@@ -8,7 +8,7 @@ import math
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -160,3 +160,26 @@ def _metadata(folder: pathlib.Path) -> Any:
     from etils import epath
 
     return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+
+
+def steps(path: pathlib.Path, kind: str = "checkpoints") -> list[int]:
+    """Return the steps of which a workdir holds checkpoints, in order."""
+    return sorted(int(p.name) for p in (path / kind).glob("*") if p.name.isdigit())
+
+
+def chosen(
+    path: pathlib.Path, step: int | str | None, config: Mapping[str, Any]
+) -> tuple[str, list[int]]:
+    """Return the folder of checkpoints that a step of `load` means, and the steps that lie there.
+
+    A number means one of them; None and "best" the last one.
+
+    Args:
+      path: the workdir.
+      step: a number, "best", or None: as `Checkpoint.load_best` says.
+      config: of the run.
+    """
+    by_config = step is None and config.get("checkpoint", {}).get("load_best")
+    best = step == "best" or (by_config and steps(path, "best"))
+    kind = "best" if best else "checkpoints"
+    return kind, steps(path, kind)

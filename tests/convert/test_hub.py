@@ -10,6 +10,7 @@ import pytest
 import ssl_audio
 from ssl_audio.convert import export, push
 from ssl_audio.convert.files import read
+from ssl_audio.inference.calibration import Calibration
 from ssl_audio.storage import checkpoint, hub, written
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
@@ -59,7 +60,7 @@ def shared(folder, **more):
     config |= more
     run = folder / "run"
     encoders.save(ssl_audio_encoder(config), run, 3)
-    (run / "calibration.json").write_text('{"scale": 1.0}')
+    Calibration(1.0).write(run)
     export.main(
         ["--checkpoint", str(run), "--to", "hub", "--out", str(folder / "out"), "--licence", "mit"]
     )

@@ -76,6 +76,14 @@ def test_load_opens_the_best_step_as_a_classifier(trained, place):
     assert (calibration.read(workdir) is None) == (held < 20)
 
 
+def test_a_calibration_knows_its_step(tmp_path):
+    labels = np.eye(2)[np.arange(40) % 2]
+    found = Predictions(np.arange(40).astype(str), 3 * labels, labels)
+    finetune.fit_calibration(found, several=False, workdir=tmp_path, step=7)
+    made = calibration.read(tmp_path)
+    assert made is not None and (made.step, made.clips) == (7, 40)
+
+
 def test_the_config_is_an_ordinary_one(place):
     argument = f"data={place}/clips\\, all.csv,pretrained={place}/encoder,seconds=0.4"
     made = config_files.load(f"finetune:{argument}")

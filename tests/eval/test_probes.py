@@ -172,7 +172,8 @@ def test_official_split_tests_its_own_clips():
         (dict(label=[0, 1], split=["test"] * 2), "split", "no splits"),
         (dict(label=[0, 1]), "speakers", "does not say who speaks"),
         (dict(label=[0, 1], fold=[1, 2]), "folds", "at least 3 folds"),
-        (dict(label=[0, None, (1, 2)]), "folds", "c1 and 1 others"),
+        (dict(label=[0, 1], group=[3, 3]), "folds", r"got 1: clips are kept together in 1 group"),
+        (dict(label=[0, None, (1, 2)]), "folds", "c1 and 1 others.*ssl-audio finetune"),
     ],
 )
 def test_unusable_protocols_are_refused(columns, protocol, message):

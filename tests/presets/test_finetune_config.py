@@ -2,7 +2,10 @@
 
 import json
 
+import encoders
+import numpy as np
 import pytest
+import soundfile
 from published import CONFIGS, load
 
 from ssl_audio import config
@@ -146,3 +149,29 @@ def test_audio_comes_at_the_rate_of_the_encoder(tmp_path):
     assert run.data.entries["audio"].samples == run.evals["test"].samples == 160_000
     assert {made.data.sources.birdset.rate, made.evals.test.source.rate} == {32_000}
     assert run.objective.tokenizer.stride == (16, 16) and run.optim.layer_decay == 0.75
+
+
+def test_encoders_without_one_stack_of_layers(tmp_path):
+    events = PATH.with_name("events.py")
+    cnn, htsat = (encoders.audio_text(tmp_path / name, name) for name in ("cnn", "htsat"))
+    for arg in ("task=esc10,root=DATA", "task=esc10,root=DATA,adapt=head"):
+        assert load(PATH, f"{arg},pretrained={cnn}").optim.layer_decay == 1
+    assert load(events, f"pretrained={cnn},runlocal").optim.layer_decay == 1
+    for path, arg in ((PATH, "root=DATA"), (PATH, "data=DATA"), (events, "data=DATA")):
+        with pytest.raises(ValueError, match="tokenizer 'folded'.*evaluate --checkpoint"):
+            load(path, f"{arg},pretrained={htsat}")
+
+
+def test_data_that_leaves_nothing_for_validation_is_told(tmp_path, caplog):
+    rows = ["path,label,speaker,take"]
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(8000, 0.1), 16_000)
+        rows.append(f"{i}.wav,{'ab'[i % 2]},one,{i}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    argument = f"data={tmp_path}/clips.csv,encoder=ssast,size=tiny"
+    for more, parts, told in (("", [], 1), (",share=0", [], 0), (",by=take", ["validation"], 0)):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            made = load(PATH, argument + more)
+        assert list(made.evals) == parts
+        assert caplog.text.count("no clip is left for validation") == told

@@ -61,6 +61,9 @@ def test_what_contradicts_it_is_refused(folder, tmp_path):
             config_files.load(f"ssast:{more},pretrained={folder}")
     with pytest.raises(ValueError, match="reads tokens of 'patchify', this config makes those of"):
         config_files.load(f"wav2vec2:laptop,pretrained={folder}")
+    cnn = encoders.audio_text(tmp_path / "cnn")
+    with pytest.raises(ValueError, match="its encoder is a 'cnn', this method trains a 'stack'"):
+        config_files.load(f"ssast:laptop,pretrained={cnn}")
 
 
 def test_a_warm_start_as_an_override_is_the_same(folder, tmp_path):
