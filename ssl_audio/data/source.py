@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ssl_audio.data import manifest
 from ssl_audio.data import names as spelling
 from ssl_audio.data.channels import check_channels
 from ssl_audio.data.clip_columns import (
@@ -220,6 +221,28 @@ class Manifest(Files):
             there = "a folder (of sounds by class: set `folder`), not a table"
             what = there if path.is_dir() else "no such file"
             raise ValueError(f"Manifest.path: {what}: {path}")
+        root = folder(self.root, "Manifest.root") if self.root else path.parent
+        found = manifest.read(path, root, self.labels)
+        info = SourceInfo(self.name or path.stem, found.labels, multilabel=found.several)
+        return info, keep(found.clips, str(path), self.split, self.folds)
+
+
+@dataclass(frozen=True)
+class Renumbered:
+    """A source whose labels are numbered as in another collection, by their names.
+
+    Raises ValueError when made, where the source has names that `labels` lacks.
+    """
+
+    source: Any  # a Source
+    labels: tuple[str, ...]
+
+    def __post_init__(self):
+        if other := [name for name in self.source.info.labels if name not in self.labels]:
+            raise ValueError(
+                f"{self.source.info.name}: classes {', '.join(map(repr, other))} are not among those of "
+                f"training, {', '.join(map(repr, self.labels))}"
+            )
 
     @property
     def info(self) -> SourceInfo:

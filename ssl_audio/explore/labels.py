@@ -97,14 +97,15 @@ class Labels:
         except FileNotFoundError:
             seen = ()
         if seen != self._seen:
-            self.of, self.others = {}, 0
+            of, others = {}, 0
             for cells in self._read() if seen else ():
                 number = self._number(cells)
                 if number is None:
-                    self.others += 1
+                    others += 1
                 else:
-                    self.of[number] = str(cells["label"]).strip()
-            self._seen = seen
+                    of[number] = str(cells["label"]).strip()
+            # At once: other threads read them, and a table that is damaged changes nothing.
+            self.of, self.others, self._seen = of, others, seen
             self.version += 1
         return self.version
 
