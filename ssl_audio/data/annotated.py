@@ -1,6 +1,7 @@
 """Recordings whose events people have marked, as a source to train from; see `annotations.py`."""
 
 import functools
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from ssl_audio.data import annotations
 from ssl_audio.data.clips import Clip
 from ssl_audio.data.decode import stated_seconds
 from ssl_audio.data.source import Example, Files, SourceInfo
+
+log = logging.getLogger(__name__)
 
 Spans = tuple[tuple[float, float, int], ...]  # start, end (s), number of the class
 
@@ -60,7 +63,7 @@ class Recordings(Files):
     @functools.cached_property
     def _stretches(self) -> list[tuple[Clip, Spans]]:
         number = {name: i for i, name in enumerate(self._labels)}
-        found = []
+        found, late, far = [], 0, ""
         for path, events in sorted(self._annotated.items()):
             spans = united([(e.start, e.end, number[e.label]) for e in events])
             count, whole = 1, math.inf
@@ -68,6 +71,10 @@ class Recordings(Files):
                 whole = stated_seconds(path)
                 # What is left at the end and shorter than half of one goes with the last.
                 count = max(1, math.floor(whole / self.seconds + 0.5))
+            behind = [e.start for e in events if e.start >= whole]
+            if behind and not late:
+                far = f"{path}: {behind[0]:g} s, of {whole:.3f} s"
+            late += len(behind)
             for k in range(count):
                 start = k * self.seconds
                 end = whole if k == count - 1 else start + self.seconds
@@ -80,6 +87,14 @@ class Recordings(Files):
                 label = tuple(sorted({c for *_, c in inside}))
                 stop = None if k == count - 1 else end
                 found.append((Clip(path, id, label, start=start, end=stop), inside))
+        total = sum(map(len, self._annotated.values()))
+        if late:
+            said = (
+                f"{self.path}: {late} of {total} events begin behind their recording's end ({far})"
+            )
+            if late == total:
+                raise ValueError(f"{said}; wanted seconds from its begin.")
+            log.warning("%s, and are left out; are these seconds?", said)
         return found
 
 

@@ -144,6 +144,8 @@ def _columns(there: Iterable[str], where: str) -> dict[str, str]:
         if key not in found:
             near = difflib.get_close_matches(key, known, 1, 0.7)
             hint = f"Is '{near[0]}' meant?" if near else ""
+            if any(";" in name for name in known):
+                hint = "Is it separated by ';'? Write commas."
             wanted = f"one for the {key}: {', '.join(_NAMES[key])}"
             raise opened.error(where, f"the columns {', '.join(there)}", wanted, hint)
     return found
@@ -156,9 +158,11 @@ def _event(row: Row, columns: Mapping[str, str]) -> Event:
         row.number(key, float) if key in row else None
         for key in ("Low Freq (Hz)", "High Freq (Hz)")
     )
-    return _checked(
-        Event(start, end, spelling.text(row[columns["label"]]), score, low, high), row.where
-    )
+    label = row[columns["label"]]
+    if isinstance(label, list | dict | bool):
+        got = opened.short(str(label))
+        raise opened.error(f"{row.where}: {columns['label']}", got, "one name", "A row per event.")
+    return _checked(Event(start, end, spelling.text(label), score, low, high), row.where)
 
 
 def _seconds(row: Row, key: str) -> float:

@@ -218,7 +218,9 @@ class Manifest(Files):
     def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         path = pathlib.Path(self.path).expanduser()
         if not path.is_file():
-            raise ValueError(f"Manifest.path: no such file: {path}")
+            there = "a folder (of sounds by class: set `folder`), not a table"
+            what = there if path.is_dir() else "no such file"
+            raise ValueError(f"Manifest.path: {what}: {path}")
         root = folder(self.root, "Manifest.root") if self.root else path.parent
         found = manifest.read(path, root, self.labels)
         info = SourceInfo(self.name or path.stem, found.labels, multilabel=found.several)

@@ -8,9 +8,11 @@ events is asked for its frames, any other classifier for windows. --truth says h
 import argparse
 import collections
 import csv
+import dataclasses
 import io
 import json
 import logging
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ from typing import Any
 from ssl_audio import startup
 from ssl_audio.data import annotations, channels, tables
 from ssl_audio.data.annotations import ENDINGS, Event
-from ssl_audio.data.decode import stated_rate
+from ssl_audio.data.decode import printable, stated_rate
 from ssl_audio.data.reading import reading
 from ssl_audio.eval.event_metrics import COLLAR
 from ssl_audio.inference.inputs import Paths
@@ -41,8 +43,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--window", type=float, help="s; default: the frames, or the training length")
     made.add_argument("--hop", type=float, help="s; default: a quarter of the window")
     made.add_argument(
-        "--join", choices=("mean", "nearest"), default="mean",
-        help="score of a moment: the mean of the windows over it, or that of the one centred nearest",
+        "--join", choices=("mean", "nearest"),
+        help="score of a moment: the mean of the windows over it (default), or that of the one centred "
+        "nearest",
     )  # fmt: skip
     made.add_argument(
         "--smooth", type=float,
@@ -86,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         made.error("--metrics: there are none without --truth")
     if args.hop is not None and args.window is None:
         made.error("--hop: of windows; give --window too")
-    if args.smooth is not None and args.window is not None:
-        made.error("--smooth: of frames; windows that overlap are smooth by --join mean")
+    if not 0 <= args.collar < math.inf:
+        made.error(f"--collar: got {args.collar:g}, wanted seconds, 0 or more")
     run(args)
 
 
@@ -98,6 +101,8 @@ def run(args: argparse.Namespace) -> None:
     from ssl_audio.inference.load import load
 
     truth = annotations.read(args.truth, args.column) if args.truth else None
+    if truth is not None:
+        annotations.needs("sed_scores_eval", "--truth")
     classifier = load(args.checkpoint, args.step, trust=args.trust)
     if not isinstance(classifier, Classifier):
         raise ValueError(
@@ -105,13 +110,21 @@ def run(args: argparse.Namespace) -> None:
         )
     windows = usual_windows(classifier)
     if args.window is not None:
-        windows = Windows(args.window, args.hop or args.window / 4, args.join)
+        windows = Windows(args.window, args.window / 4 if args.hop is None else args.hop)
+    if windows is None and args.join is not None:
+        raise ValueError("--join: of windows, and this model has frames; give --window too.")
+    if windows is not None and args.smooth is not None:
+        raise ValueError("--smooth: of frames; windows that overlap are smooth by --join mean.")
+    if windows is not None and args.join is not None:
+        windows = dataclasses.replace(windows, join=args.join)
     labels = classifier.labels
     rules = _rules(args, classifier)
     source = Paths(tuple(args.paths), classifier.rate, args.channels)
     ids = [source.meta(i)["id"] for i in range(len(source))]
     paths = [source.clips[i].path for i in range(len(source))]
     output = _Output(args.output, args.format, paths, labels) if args.output else None
+    if args.metrics:  # before the long work
+        atomic.check(pathlib.Path(args.metrics))
     known = _matched(paths, truth, args.truth) if truth is not None else {}
     how = "frames" if windows is None else f"windows of {windows.window:g} s, hop {windows.hop:g} s"
     log.info("%d recordings, %d classes, by %s", len(ids), len(labels), how)
@@ -157,7 +170,12 @@ def _rules(args: argparse.Namespace, classifier: Any) -> list[Any]:
             own[label]["threshold"] = threshold
     for label, settings in (*_of_table(args.classes), *map(_of_option, args.own)):
         own[label] |= settings
-    return rules(classifier.labels, usual, own)
+    made = rules(classifier.labels, usual, own)
+    for label, rule in zip(classifier.labels, made, strict=True):
+        if rule.threshold > 1:
+            got = f"{rule.threshold:g} for {label}"
+            raise opened.error("threshold", got, "0 to 1, which is where scores lie")
+    return made
 
 
 def _of_option(text: str) -> tuple[str, dict[str, float]]:
@@ -228,7 +246,7 @@ class _Output:
         if self._kind == "csv":
             return
         rate = stated_rate(self._paths[i])
-        name = os.path.basename(self._paths[i])
+        name = printable(os.path.basename(self._paths[i]))
         text = annotations.written(self._kind, events, rate=rate, duration=duration, name=name)
         self._files[i].parent.mkdir(parents=True, exist_ok=True)
         atomic.write(self._files[i], text)
@@ -245,7 +263,7 @@ class _Output:
             # As every table that this package reads: relative to the table's folder.
             path = self._paths[i]
             path = path if os.path.isabs(path) else os.path.relpath(path, folder)
-            table.writerows(annotations.rows(path, found[i]))
+            table.writerows(annotations.rows(printable(path), found[i]))
         atomic.write(self.place, lines.getvalue())
 
 

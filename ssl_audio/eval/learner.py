@@ -65,12 +65,12 @@ class Learner:
         """Label vector i; None takes its label away.
 
         Raises:
-          ValueError: no such vector; an empty label.
+          ValueError: no such vector; a label that is empty or no text.
         """
-        if not 0 <= i < len(self):
+        if not 0 <= i < len(self) or int(i) != i:
             raise ValueError(f"vector: got {i}, wanted 0 to {len(self) - 1}.")
-        if label is not None and not label.strip():
-            raise ValueError("label: it is empty; None takes a label away.")
+        if label is not None and not (isinstance(label, str) and label.strip()):
+            raise ValueError(f"label: got {label!r}, wanted text; None takes a label away.")
         if label is None:
             self.labels.pop(i, None)
         else:
@@ -107,6 +107,8 @@ class Learner:
             raise ValueError(f"label: got {label!r}, wanted a label that was given: {known}.")
         free = np.setdiff1d(np.arange(len(self)), list(self.labels))
         count = min(max(0, count), len(free))
+        if not count:
+            return []
         if how == "highest":
             order = np.argsort(-self.scores()[free, self.classes.index(str(label))], kind="stable")
             return self._unlike(free[order], count)

@@ -44,6 +44,15 @@ def check(
                 f"save: classifier {name!r} keeps its training clips, which is no model; wanted one that "
                 "is trained, as 'linear'."
             )
+    check_folder(folder)
+
+
+def check_folder(folder: str | os.PathLike) -> None:
+    """See that a probe can be written there.
+
+    Raises:
+      ValueError: it cannot, or a training run would be mixed with it.
+    """
     folder = pathlib.Path(folder)
     if (folder / "checkpoints").exists():
         raise ValueError(f"{folder}: the workdir of a training run; save to another folder.")

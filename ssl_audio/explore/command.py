@@ -95,6 +95,7 @@ def serve(args: argparse.Namespace, learner: Any = None) -> None:
             config = uvicorn.Config(server.app(page, token), lifespan="off", **options)
             uvicorn.Server(config).run(sockets=[listening])
         finally:
+            drawn.stop()
             made.close()
     finally:
         listening.close()

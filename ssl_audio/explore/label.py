@@ -64,15 +64,19 @@ def main(argv: Sequence[str] | None = None) -> list[int] | None:
     if args.suggest is None and args.how != HOWS[0]:
         parser().error("--how is of --suggest; the page has buttons")
     _indexed(args)
+    if args.save:
+        _can_save(args)
     if args.suggest is not None:
         return _suggest(args)
     from ssl_audio.eval.learner import Learner
 
     try:
         command.serve(args, Learner)
-    finally:
-        if args.save:
-            _save(args, _learner(args)[1])
+    except KeyboardInterrupt:
+        if not args.save:
+            raise
+    if args.save:
+        _save(args, _learner(args)[1])
     return None
 
 
@@ -139,6 +143,19 @@ def _suggest(args: argparse.Namespace) -> list[int]:
     return rows
 
 
+def _can_save(args: argparse.Namespace) -> None:
+    """See that there will be a probe to write, before somebody labels for an hour."""
+    from ssl_audio.eval import save_probe
+
+    place = pathlib.Path(args.place).expanduser()
+    if place.is_file():
+        raise ValueError(
+            f"--save: {place}: a table does not say how its vectors were made; wanted an index of "
+            "`ssl-audio search index`."
+        )
+    save_probe.check_folder(args.save)
+
+
 def _save(args: argparse.Namespace, learner: Any) -> None:
     """Write the probe of the labels there are; with too few classes say so."""
     from ssl_audio.explore import collection
@@ -149,10 +166,6 @@ def _save(args: argparse.Namespace, learner: Any) -> None:
         log.warning("--save %s: nothing to save before there are labels of two classes", args.save)
         return
     shown = collection.read(args.place, args.checkpoint, args.trust)
-    if not shown.place.is_dir():
-        raise ValueError(
-            f"--save: {shown.place}: a table does not say how its vectors were made; index."
-        )
     index = Index(shown.place)
     heard = search.open_model(index, args.trust, args.checkpoint)
     learner.save(args.save, heard.model, heard.settings)

@@ -67,12 +67,12 @@ class Labels:
             if not label or len(label) > 200:
                 raise ValueError(f"label: got {label!r:.60}, wanted 1 to 200 characters.")
         path, start, end = self._rows[number]
-        try:
-            f"{path}{label or ''}".encode()
-        except UnicodeEncodeError:
+        if not _utf8(label or ""):
+            raise ValueError(f"label: got {label!r:.60}, wanted text that UTF-8 can write.")
+        if not _utf8(path):
             raise ValueError(
                 f"{printable(path)}: its name is not UTF-8 and cannot stand in a table; rename the file."
-            ) from None
+            )
         with self._thread:
             try:
                 with _locked(self.path):
@@ -97,14 +97,15 @@ class Labels:
         except FileNotFoundError:
             seen = ()
         if seen != self._seen:
-            self.of, self.others = {}, 0
+            of, others = {}, 0
             for cells in self._read() if seen else ():
                 number = self._number(cells)
                 if number is None:
-                    self.others += 1
+                    others += 1
                 else:
-                    self.of[number] = str(cells["label"]).strip()
-            self._seen = seen
+                    of[number] = str(cells["label"]).strip()
+            # At once: other threads read them, and a table that is damaged changes nothing.
+            self.of, self.others, self._seen = of, others, seen
             self.version += 1
         return self.version
 
@@ -112,13 +113,16 @@ class Labels:
         if self.path.read_bytes().count(b"\n") < 2 and len(self._lines()) < 2:  # no row yet
             return
         for row in tables.read(self.path, need=("path", "label")):
-            if row.get("label"):
+            if str(row.get("label") or "").strip():
                 yield row
 
     def _lines(self) -> list[list[str]]:
+        """Return the cells of all lines from the header on, with the blanks that `tables` takes off gone."""
         content = self.path.read_bytes()
         text = opened.text(self.path, "a table of labels") if content.strip() else ""
-        return list(csv.reader(io.StringIO(text, newline="")))
+        text = text.lstrip()
+        spaced = ", " in text.partition("\n")[0]
+        return list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=spaced))
 
     def _number(self, row: tables.Row) -> int | None:
         # What has no time stands for whole files.
@@ -158,6 +162,14 @@ class Labels:
                 kept.append(cells)
                 label = None  # several lines of the row become one
         atomic.write(self.path, "".join(map(_line, [head, *kept])))
+
+
+def _utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _time(seconds: float | None) -> str:

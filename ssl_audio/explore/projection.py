@@ -54,6 +54,7 @@ class Projection:
     def __init__(self, vectors: np.ndarray, path: pathlib.Path, kind: str = "tsne"):
         self._vectors, self._path, self._kind = vectors, path, kind
         self._began = time.monotonic()
+        self._stopped = False
         self.map: Map | None = None
         self.state: dict[str, Any] = {"stage": "waiting", "share": 0.0, "done": False, "version": 0}
         if kind == "umap":
@@ -64,6 +65,10 @@ class Projection:
         thread = threading.Thread(target=self.run, args=(between,), name="map", daemon=True)
         thread.start()
         return thread
+
+    def stop(self) -> None:
+        """Say that nobody waits for the map any more: what fails from now on is not told."""
+        self._stopped = True
 
     def run(self, between: Callable[[], None] = lambda: None) -> None:
         """Read what was kept, or compute and keep it; `between` is called after reading."""
@@ -79,6 +84,8 @@ class Projection:
                 self._keep(made, digest)
                 self._done(made)
         except Exception as error:  # the page works without a map
+            if self._stopped:  # its work's files may be gone
+                return
             log.warning("no map: %s: %s", type(error).__name__, error)
             self.state = {**self.state, "stage": f"failed: {error}", "done": True}
 

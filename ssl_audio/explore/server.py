@@ -5,6 +5,7 @@ Every address begins with a token; clients name rows by number, never files by p
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hmac
 import importlib.resources
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,7 +70,8 @@ class Guard:
         if rest[:1] == ["api"]:
             good = good and _same(headers.get(b"x-token", ""), self.token)
         if name not in HOSTS or headers.get(b"sec-fetch-site") == "cross-site":
-            refusal = _error(403, f"Host {host!r}: wanted 127.0.0.1 or localhost.")
+            said = f"Host {host!r}: wanted 127.0.0.1 or localhost, and asked by no page elsewhere."
+            refusal = _error(403, said)
             return await refusal(scope, receive, send)
         if not good:
             refusal = _error(
@@ -83,7 +85,8 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *more]
             await send(message)
 
-        await self.app(scope, receive, guarded)
+        with contextlib.suppress(ClientDisconnect):  # in the middle of a file that it sent
+            await self.app(scope, receive, guarded)
 
 
 class Page:
@@ -115,7 +118,7 @@ class Page:
         """Return what the page shows before anything is asked."""
         del request
         return {
-            "name": self.collection.place.name,
+            "name": printable(self.collection.place.name),
             "place": printable(self.collection.place),
             "rows": len(self.collection),
             "files": len({row.path for row in self.collection.rows}),
@@ -162,10 +165,10 @@ class Page:
             vector = self.collection.vectors[self._number(asked.get("row"))]
         return self._found(vector, top, began)
 
-    def by_sound(self, content: bytes, top: int) -> Any:
+    def by_sound(self, content: bytes, top: str) -> Any:
         """Return the rows most like a file."""
-        began = time.perf_counter()
-        return self._found(self.collection.of_sound(content), top, began)
+        began, most = time.perf_counter(), _whole(top, 1, TOP, "top")
+        return self._found(self.collection.of_sound(content), most, began)
 
     def _found(self, vector: np.ndarray, top: int, began: float) -> Any:
         hits = self.hits(self.collection.like(vector, top))
@@ -312,7 +315,7 @@ def app(page: Page, token: str) -> ASGIApp:
             content += piece
             if len(content) > MOST:
                 return _error(413, f"The file is too large: {MOST >> 20} MiB at most.")
-        top = int(request.query_params.get("top", "24")) if content else 0
+        top = request.query_params.get("top", "24")
         return await _answered(functools.partial(page.by_sound, bytes(content), top))
 
     def get(method: Callable[[Request], Any]) -> Callable[..., Any]:
@@ -327,7 +330,7 @@ def app(page: Page, token: str) -> ASGIApp:
                 asked = json.loads(await request.body())
                 if not isinstance(asked, dict):
                     raise ValueError("no object")
-            except ValueError:
+            except (ValueError, RecursionError):
                 return _error(422, "wanted a JSON object")
             return await _answered(functools.partial(method, asked))
 
@@ -376,7 +379,7 @@ def _error(status: int, message: str) -> Response:
 
 
 def _short(error: Exception) -> str:
-    return f"{error}"[:1000]
+    return f"{error}"[:1000].encode("utf-8", "backslashreplace").decode()
 
 
 def _same(given: str, token: str) -> bool:

@@ -20,7 +20,7 @@ from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import check_finite
 from ssl_audio.inference.pooling import PADS
 from ssl_audio.inference.predictions import Row
-from ssl_audio.inference.windows import Clip, Window, batches, cover
+from ssl_audio.inference.windows import Clip, Window, batches, but_little, cover
 from ssl_audio.storage import written
 
 log = logging.getLogger(__name__)
@@ -300,11 +300,15 @@ class Classifier(Encoder):
 
 
 def segments(clip: Clip, size: int, hop: int) -> Iterator[Window]:
-    """Yield the windows of a clip that are rows of scores: of `size` samples, `hop` samples apart."""
+    """Yield the windows of a clip that are rows of scores: of `size` samples, `hop` samples apart.
+
+    A little sound at the end has none of its own: see `but_little`.
+    """
 
     def starts(samples: int) -> range:
         # Up to the first window that reaches the end; none begins behind it.
-        last = min(max(0, -(-(samples - size) // hop)), (samples - 1) // hop)
+        end = but_little(samples, size)
+        last = min(max(0, -(-(end - size) // hop)), (end - 1) // hop)
         return range(0, last * hop + 1, hop)
 
     return cover(clip, size, starts)

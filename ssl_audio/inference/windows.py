@@ -19,6 +19,7 @@ Starts = Callable[
 ]  # samples of a clip → first samples of its windows
 
 LONG = 10.24  # s; of longer windows an accelerator takes fewer together, of as many seconds in all
+LITTLE = 50  # a window's length through this: sound at a clip's end that needs no window of its own
 ALONE = 4.0  # s; on a CPU, longer windows are encoded one by one, shorter ones as many as fit in
 
 
@@ -59,9 +60,17 @@ def every(hop: int, last: int) -> list[int]:
     return [*range(0, last, hop), max(0, last)]
 
 
+def but_little(samples: int, size: int) -> int:
+    """Return up to where windows of `size` samples must reach: a clip's end, or a fiftieth of one before."""
+    return max(1, samples - size // LITTLE)
+
+
 def half_apart(samples: int, size: int) -> np.ndarray:
-    """Return where windows begin that are spread evenly, at most half a window apart, to the clip's end."""
-    last = max(0, samples - size)
+    """Return where windows begin that are spread evenly, at most half a window apart, to the clip's end.
+
+    A clip that is hardly longer than a window has one.
+    """
+    last = samples - size if but_little(samples, size) > size else 0
     return np.linspace(0, last, 1 + -(-2 * last // size)).round().astype(int)
 
 

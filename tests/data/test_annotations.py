@@ -207,3 +207,25 @@ def test_recordings_whole_and_in_stretches(tmp_path):
         (0.5, 0.7, 1),
         (5, 6, 0),
     )
+
+
+def test_a_row_has_one_label_and_a_table_its_commas(tmp_path):
+    table = tmp_path / "a.jsonl"
+    table.write_text('{"path": "a.wav", "start": 0, "end": 1, "label": ["x", "y"]}\n')
+    with pytest.raises(ValueError, match=r"line 1: label: got .*x.*y.*, wanted one name"):
+        annotations.read(table)
+    table = tmp_path / "b.csv"
+    table.write_text("path;start;end;label\na.wav;0;1;x\n")
+    with pytest.raises(ValueError, match="separated by ';'"):
+        annotations.read(table)
+
+
+def test_events_behind_the_end_are_not_lost_without_a_word(tmp_path, caplog):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    table = tmp_path / "t.csv"
+    table.write_text("path,start,end,label\na.wav,0.5,1.5,x\na.wav,1,2,x\na.wav,250,900,y\n")
+    source = Recordings(str(table), seconds=1.0)
+    assert source.meta(0)["events"] == ((0.5, 1.0, 0),) and "2 of 3 events begin" in caplog.text
+    table.write_text("path,start,end,label\na.wav,250,900,y\n")
+    with pytest.raises(ValueError, match=r"a.wav: 250 s, of 1.000 s\); wanted seconds"):
+        len(Recordings(str(table), seconds=1.0))

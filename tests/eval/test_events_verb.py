@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from encoders import drawn
 from ssl_audio.config import build
 from ssl_audio.data import annotations
 from ssl_audio.eval import events
+from ssl_audio.inference import event_scores
 from ssl_audio.inference.classifier import Classifier
 from ssl_audio.storage import exported
 
@@ -95,11 +97,55 @@ def test_settings_of_classes_and_what_is_refused(folder, tmp_path):
         (["--output", str(tmp_path / "o.csv"), "--format", "raven"], "its ending means csv"),
         (["--output", str(tmp_path), "--format", "csv"], "a table is one file"),
         (["--output", str(tmp_path / "o.csv"), "--window", "1", "--hop", "2"], "up to the window"),
+        (["--output", str(tmp_path / "o.csv"), "--window", "1", "--hop", "0"], "hop above 0"),
+        (["--output", str(tmp_path / "o.csv"), "--window", "1", "--smooth", "1"], "of frames"),
+        (["--output", str(tmp_path / "o.csv"), "--join", "nearest"], "give --window too"),
+        (["--output", str(tmp_path / "o.csv"), "--threshold", "2"], "got 2 for owl, wanted 0 to 1"),
     ):
         with pytest.raises(ValueError, match=said):
             run(folder, *more)
-    with pytest.raises(SystemExit):
-        events.main(["--checkpoint", "x", "sounds"])
+    for more in (
+        [],
+        ["--truth", "t.csv", "--collar", "nan"],
+        ["--truth", "t.csv", "--collar", "-1"],
+    ):
+        with pytest.raises(SystemExit):
+            events.main(["--checkpoint", "x", *more, "sounds"])
+
+
+def test_how_windows_are_joined_is_heard_without_their_length_too(folder, tmp_path, monkeypatch):
+    asked = []
+
+    def hear(classifier, clips, rules, windows, **how):
+        asked.append(windows)
+        return iter(())
+
+    monkeypatch.setattr(event_scores, "usual_windows", lambda _: event_scores.Windows(1.0, 0.25))
+    monkeypatch.setattr(event_scores, "hear", hear)
+    for join in ("mean", "nearest"):
+        with pytest.raises(ValueError, match="could be read"):
+            run(folder, "--output", str(tmp_path / "o.csv"), "--join", join)
+    assert [w.join for w in asked] == ["mean", "nearest"]
+    with pytest.raises(ValueError, match="of frames"):
+        run(folder, "--output", str(tmp_path / "o.csv"), "--smooth", "1")
+
+
+def test_a_name_that_is_not_utf_8_costs_no_events(folder, tmp_path, capsys):
+    name = os.fsencode(tmp_path) + b"/n\xff.wav"
+    with open(name, "wb") as file:
+        file.write((folder / "sounds/a/x.wav").read_bytes())
+    out = tmp_path / "o.csv"
+    how = ["--checkpoint", str(folder / "model"), "--threshold", "0"]
+    events.main([*how, "--output", str(out), os.fsdecode(name)])
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [row["label"] for row in rows] == ["owl", "wren"] and "n\\xff.wav" in rows[0]["path"]
+
+
+def test_metrics_that_cannot_be_written_are_refused_before_the_work(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(annotations, "needs", lambda package, what: None)
+    (tmp_path / "t.csv").write_text(f"path,start,end,label\n{folder}/sounds/a/x.wav,0,1,owl\n")
+    with pytest.raises(ValueError, match="it is a folder"):
+        run(folder, "--truth", str(tmp_path / "t.csv"), "--metrics", str(tmp_path))
 
 
 def test_the_truth(folder, tmp_path, capsys, caplog):

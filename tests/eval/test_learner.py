@@ -109,7 +109,7 @@ def test_what_it_is_not_told_rightly_is_refused():
     learner = taught(blobs(), [0, 40])
     for call, said in (
         (lambda: learner.set(len(TRUTH), "x"), "wanted 0 to 119"),
-        (lambda: learner.set(0, "  "), "empty"),
+        (lambda: learner.set(0, "  "), "wanted text"),
         (lambda: learner.next(3, "best"), "wanted one of uncertain, highest, random"),
         (lambda: learner.next(3, "highest"), "wanted a label that was given: dog bark, siren"),
     ):
@@ -147,3 +147,19 @@ def test_what_was_learned_is_a_classifier(tmp_path):
     assert list(model.labels) == learner.classes
     found = np.concatenate([model.scores(clip, encoder.rate).values for clip in clips])
     np.testing.assert_allclose(found, learner.scores(), atol=1e-5)
+
+
+def test_where_all_is_labelled_nothing_is_asked_for():
+    learner = Learner(np.random.default_rng(0).normal(size=(24, 4)))
+    for i in range(24):
+        learner.set(i, "ab"[i % 2])
+    assert all(
+        learner.next(3, *how) == [] for how in (("uncertain",), ("random",), ("highest", "a"))
+    )
+    learner.set(0, None)
+    assert learner.next(0) == [] and learner.next(3) == [0]
+    for wrong in (5, "", " "):
+        with pytest.raises(ValueError, match="wanted text"):
+            learner.set(1, wrong)
+    with pytest.raises(ValueError, match="vector: got 1.5"):
+        learner.set(1.5, "a")

@@ -89,3 +89,38 @@ def test_a_folder_of_sound_takes_a_model_and_a_table(place, capsys):
     with pytest.raises(SystemExit):
         label.main([str(place / "sounds"), "--suggest", "1"])
     assert "takes --checkpoint RUN and --labels FILE.csv" in capsys.readouterr().err
+
+
+def test_where_a_probe_cannot_be_kept_is_said_before_anybody_labels(place, tmp_path):
+    table, at = tmp_path / "t.npz", ["--suggest", "1"]
+    np.savez(table, id=np.array(["a", "b"]), embedding=np.eye(2, dtype=np.float32))
+    with pytest.raises(ValueError, match="a table does not say how its vectors were made"):
+        label.main([str(table), "--save", str(tmp_path / "probe"), *at])
+    from pages import write_index
+
+    write_index(
+        tmp_path / "index", [(tmp_path / "a.wav", 0.0, 1.0)], np.eye(1, 4, dtype=np.float32)
+    )
+    with pytest.raises(ValueError, match="workdir of a training run"):
+        label.main([str(tmp_path / "index"), "--save", str(place / "run"), *at])
+
+
+def test_a_page_that_cannot_be_served_saves_nothing(place, tmp_path, monkeypatch):
+    from pages import write_index
+
+    write_index(
+        tmp_path / "index", [(tmp_path / "a.wav", 0.0, 1.0)], np.eye(1, 4, dtype=np.float32)
+    )
+    saved, ends = [], [ValueError("the port is taken"), KeyboardInterrupt()]
+
+    def serve(args, learner):
+        raise ends.pop(0)
+
+    monkeypatch.setattr(label.command, "serve", serve)
+    monkeypatch.setattr(label, "_save", lambda args, learner: saved.append(args.save))
+    how = [str(tmp_path / "index"), "--save", str(tmp_path / "probe")]
+    with pytest.raises(ValueError, match="port"):
+        label.main(how)
+    assert not saved
+    label.main(how)
+    assert saved == [str(tmp_path / "probe")]

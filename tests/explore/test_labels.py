@@ -109,3 +109,38 @@ def test_a_name_that_no_table_can_hold(tmp_path):
     with pytest.raises(ValueError, match="not UTF-8"):
         labels.set(0, "dog")
     assert not labels.path.exists()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "path,start,end,label",
+        " path, start, end, label",
+        "\n\npath,start,end,label",
+        "\ufeffpath,start,end,label",
+    ],
+)
+def test_a_table_of_another_program_is_read_as_it_is_written(opened, place, head):
+    path, mark = place / "labels.csv", ", " if ", " in head else ","
+    low = place.parent / "sounds/low"
+    rows = [(low / "low0.wav", 0, 1, "hum"), (low / "low1.wav", 0, 1, "  ")]
+    path.write_text("\n".join([head, *(mark.join(map(str, row)) for row in rows)]))
+    labels = opened()
+    assert labels.of == {0: "hum"}  # a blank is no label
+    assert labels.set(0, "drone") == "hum" and labels.set(1, "hum") is None
+    assert labels.of == opened().of == {0: "drone", 1: "hum"}
+    assert labels.set(0, None) == "drone" and opened().of == {1: "hum"}
+
+
+def test_a_table_that_was_damaged_meanwhile_changes_nothing(opened, place):
+    labels = opened()
+    labels.set(0, "hum")
+    labels.set(1, "hum")
+    path, before, version = place / "labels.csv", labels.of, labels.version
+    good = path.read_text()
+    path.write_text(good + 'a.wav,0,1,"cut\n')
+    with pytest.raises(ValueError, match="no CSV"):
+        labels.refresh()
+    assert labels.of is before and labels.of == {0: "hum", 1: "hum"} and labels.version == version
+    path.write_text(good)
+    assert labels.refresh() > version and labels.of == before

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ssl_audio.inference import windows
+from ssl_audio.inference.classifier import segments
 from ssl_audio.inference.windows import cover, every, half_apart, spread
 
 CLIP = np.arange(25, dtype=np.float32)
@@ -95,3 +96,23 @@ def test_vectors_of_windows_come_clip_by_clip(fill, audio, length):
     assert found[1][2].tolist() == [[0, 1], [5, 6], [10, 11], [15, 16]]
     assert [len(batch) for batch, _ in given] == [4, 4]
     assert given[0][0][0].tolist() == audio and given[0][1].tolist() == [length, 10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    "samples, rows, wide",
+    [
+        (80_000, 1, 1),
+        (80_016, 1, 1),
+        (81_600, 1, 1),
+        (81_601, 2, 2),
+        (160_016, 2, 4),
+        (176_016, 3, 4),
+    ],
+)
+def test_a_little_sound_at_the_end_is_no_window_of_its_own(samples, rows, wide):
+    clip = np.zeros(samples, np.float32)
+    found = list(segments(clip, 80_000, 80_000))
+    assert len(found) == rows and found[-1].samples == samples
+    pieces = (clip[i : i + 7000] for i in range(0, samples, 7000))
+    assert [w.start for w in segments(pieces, 80_000, 80_000)] == [w.start for w in found]
+    assert len(half_apart(samples, 80_000)) == wide
