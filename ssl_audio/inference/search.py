@@ -165,9 +165,12 @@ def run(args: argparse.Namespace) -> Any:
     if args.engine:
         return division.spread(__name__, args, place(args.index) / PARTS, gpu=True)
     if args.checkpoint is None:
-        args.checkpoint = Index(args.index).checkpoint
-    path = hub.absolute(args.checkpoint)
-    model = _load(path, args.trust)
+        path = Index(args.index).checkpoint
+        with hub.from_cache():
+            model = _load(path, args.trust)
+    else:
+        path = hub.absolute(args.checkpoint)
+        model = _load(path, args.trust)
     how = {"pool": args.pool, "layer": args.layer, "window": args.window}
     if args.part:
         found = build_part(model, path, args.index, args.places, args.part, **how)
