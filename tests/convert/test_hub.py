@@ -109,9 +109,11 @@ def test_only_what_may_be_shared_is_sent(tmp_path, caplog):
     (folder / ".git").mkdir()
     (folder / ".git/config.json").write_text("{}")
     (folder / "recording.wav").write_bytes(b"secret")
+    (tmp_path / "elsewhere.txt").write_text("secret")
+    (folder / "link.txt").symlink_to(tmp_path / "elsewhere.txt")
     names = [path.name for path in push.files(folder)]
     assert names == ["README.md", "calibration.json", "config.json", "model.safetensors"]
-    assert "not sent: .git/config.json, recording.wav" in caplog.text
+    assert "not sent: .git/config.json, link.txt, recording.wav" in caplog.text
     (folder / "notes.md").write_text(f"made in {tmp_path / 'out'}/x")
     with pytest.raises(ValueError, match=r"notes\.md: names .*a place of this machine"):
         push.files(folder)
