@@ -235,7 +235,7 @@ def test_what_is_damaged_or_gone_is_named(run, made, sounds, tmp_path):
     about = json.loads((where / "index.json").read_text())
     ask = ["query", f"--index={where}", f"--audio={sounds / 'a/0.wav'}"]
 
-    def fails(match, kind=ValueError, more=(), **changed):
+    def fails(match, kind: type[Exception] = ValueError, more=(), **changed):
         (where / "index.json").write_text(json.dumps(about | changed))
         with pytest.raises(kind, match=match):
             search.main([*ask, *more])
