@@ -26,7 +26,7 @@ PLACES = (
     "root",
     "workdir",
 )
-ABSOLUTE = re.compile(r"^(/|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\|file:|gs:|gcs:|s3:)")
+ABSOLUTE = re.compile(r"^(/|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\|file:|(?!https?:)\w[\w+.-]*://)")
 TEXT = (".json", ".md", ".txt", ".yaml", ".yml", ".py")
 
 

@@ -53,10 +53,12 @@ def files(folder: pathlib.Path) -> list[pathlib.Path]:
     written.read(folder)
     private.check(folder, {})
     found = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    root = folder.resolve()
     sent = [
         p
         for p in found
         if p.suffix in KINDS
+        and p.resolve().is_relative_to(root)  # no link to a file elsewhere
         and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     ]
     if left := [str(p.relative_to(folder)) for p in found if p not in sent]:

@@ -12,7 +12,17 @@ from typing import Any
 
 from ssl_audio.data.arrow_files import Tables, class_names, files, kind_of
 from ssl_audio.data.decode import DecodeError, printable
-from ssl_audio.data.packed import MEANT, TEXTS, Listed, Packed, captions, fold, numbered, others
+from ssl_audio.data.packed import (
+    MEANT,
+    TEXTS,
+    Listed,
+    Packed,
+    captions,
+    fold,
+    numbered,
+    others,
+    split,
+)
 from ssl_audio.data.packed import unique as unique_ids
 from ssl_audio.data.source import SourceInfo
 from ssl_audio.storage import opened
@@ -32,7 +42,7 @@ class Arrow(Packed):
     Attributes:
       audio: the column of sound; default: the one of type Audio.
       label: default: "label", "labels", or the only ClassLabel; "-": none.
-      text: of captions; default: the first there is of text, caption, sentence, transcription, …
+      text: of captions; default: the first there is of text, caption, sentence, transcription, …; "-": none.
       files: folder of the sound files, where the rows have paths of another machine.
 
     Raises ValueError on first use when there is no such data, no sound in it, or a file is damaged;
@@ -54,7 +64,7 @@ class Arrow(Packed):
         columns = _Columns(self._tables.tables, self.audio, self.label, self.text)
         rows = columns.rows()
         where = [f"{path}, row {i}" for path, count in self._tables.sizes for i in range(count)]
-        splits = [split for (_, split), (_, count) in zip(
+        splits = [name for (_, name), (_, count) in zip(
             self._tables.files, self._tables.sizes, strict=True) for _ in range(count)]  # fmt: skip
         labels, names, several = numbered(
             [row.get(columns.label) for row in rows], columns.names, where.__getitem__
@@ -71,7 +81,7 @@ class Arrow(Packed):
             "label": labels,
             "fold": [fold(row.get("fold"), at) for row, at in zip(rows, where, strict=True)],
             "split": [
-                split or _text(row.get("split")) for row, split in zip(rows, splits, strict=True)
+                name or split(row.get("split")) for row, name in zip(rows, splits, strict=True)
             ],
             "text": [
                 captions(row.get(columns.text), f"{at}: {columns.text}")
@@ -163,7 +173,8 @@ class _Columns:
         if label:
             self.label = "" if label == "-" else wanted(label, "label")
         self.text = next((name for name in TEXTS if name in kinds and name != self.label), "")
-        self.text = wanted(text, "text") if text else self.text
+        if text:
+            self.text = "" if text == "-" else wanted(text, "text")
         self.names = class_names(features.get(self.label)) if self.label else ()
         self._classes = {
             name: class_names(features[name]) for name in classes if name != self.label
@@ -173,6 +184,21 @@ class _Columns:
                 raise opened.error(
                     table.path, f"columns {', '.join(table.schema.names)}", f"those of {first.path}"
                 )
+            if not is_sound(kind := table.schema.field(self.audio).type):
+                raise opened.error(
+                    f"{table.path}: {self.audio}",
+                    str(kind),
+                    f"what {first.path} has: a struct",
+                )
+            for name in {*table.features, *features} & {*kinds}:
+                some, usual = (class_names(of.get(name)) for of in (table.features, features))
+                if some != usual:
+                    raise opened.error(
+                        f"{table.path}: {name}",
+                        f"classes {', '.join(some[:5]) or 'without names'}",
+                        f"those of {first.path} in their order ({', '.join(usual[:5]) or 'no names'})",
+                        "A number would mean two classes: write both with one ClassLabel, or read one.",
+                    )
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what each row says, but its sound; classes of other columns by name."""

@@ -4,6 +4,7 @@ A subclass says what each clip is, once, and gives the content of one; its field
 """
 
 import abc
+import collections
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from ssl_audio.data import names as spelling
 from ssl_audio.data.channels import check_channels
 from ssl_audio.data.clip_columns import Coded, Columns, Example, in_columns, many_objects
 from ssl_audio.data.decode import DecodeError, decode
-from ssl_audio.data.source import SourceInfo, chosen
+from ssl_audio.data.source import SPLITS, SourceInfo, chosen
 from ssl_audio.storage import opened
 
 # Columns of tables and keys of JSON that hold captions.
@@ -103,6 +104,8 @@ class Packed(abc.ABC):
     @functools.cached_property
     def _clips(self) -> Columns:
         clips = self._found[1]
+        if not clips.size:
+            raise ValueError(f"{self.info.name}: its files hold no rows.")
         splits, folds = clips.coded("split"), clips.coded("fold")
         kept = chosen(splits, lambda value: not self.split or value == self.split)
         kept &= chosen(folds, lambda value: not self.folds or value in self.folds)
@@ -127,9 +130,19 @@ def numbered(
       where: returns where the value of a clip stands, for messages.
 
     Raises:
-      ValueError: a name or number that is not among `names`; something else.
+      ValueError: a name or number that is not among `names`; lists of zeros and ones for all classes;
+        something else.
     """
-    several = any(isinstance(value, (list, tuple)) for value in values)
+    lists = [value for value in values if isinstance(value, (list, tuple))]
+    several = bool(lists)
+    if any(len(some) > len(set(some)) for some in lists if _zeros_and_ones(some)) and all(
+        map(_zeros_and_ones, lists)
+    ):
+        first = next(i for i, value in enumerate(values) if isinstance(value, (list, tuple)))
+        raise opened.error(
+            where(first), f"label {opened.short(values[first])}", "the numbers or names of a clip's classes",
+            "Zeros and ones for all classes are not read: list the numbers of those that are 1.",
+        )  # fmt: skip
     known = {name: i for i, name in enumerate(names)}
 
     def name_of(value: Any, i: int) -> str | None:
@@ -167,6 +180,10 @@ def numbered(
     return labels, tuple(names), several
 
 
+def _zeros_and_ones(some: Sequence[Any]) -> bool:
+    return all(isinstance(value, (int, float)) and value in (0, 1) for value in some)
+
+
 def captions(value: Any, where: str) -> str | tuple[str, ...] | None:
     """Return a caption, or several; None: there is none.
 
@@ -187,7 +204,7 @@ def fold(value: Any, where: str) -> int | None:
     Raises:
       ValueError: it is no whole number.
     """
-    if value is None or value == "":
+    if value is None or value == "" or value != value:
         return None
     try:
         found = int(value)
@@ -198,11 +215,23 @@ def fold(value: Any, where: str) -> int | None:
     return found
 
 
+def split(value: Any) -> str | None:
+    """Return the usual name of a split, another name as it is; None: there is none."""
+    if value is None or value == "":
+        return None
+    return SPLITS.get(str(value).strip().lower(), str(value))
+
+
 def unique(ids: Sequence[str | None], where: Callable[[int], str]) -> list[str]:
-    """Return the ids if all are there and differ, else all with their places."""
+    """Return the ids if all are there and differ, else all with their places, which may repeat."""
     if all(ids) and len(set(ids)) == len(ids):
         return [str(id) for id in ids]
-    return [f"{where(i)}{f':{id}' if id else ''}" for i, id in enumerate(ids)]
+    found, seen = [], collections.Counter()
+    for i, id in enumerate(ids):
+        name = f"{where(i)}{f':{id}' if id else ''}"
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return found
 
 
 def others(row: Mapping[str, Any], used: Sequence[str]) -> dict[str, Any] | None:

@@ -28,10 +28,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--source",
         required=True,
-        help="folder, manifest, synthetic, sets.NAME (sets.esc, …), or tfds:NAME for a builder "
+        help="folder, manifest, arrow (Hugging Face datasets, Parquet), webdataset, synthetic, "
+        "sets.NAME (sets.esc, …), or tfds:NAME for a builder "
         "that TensorFlow Datasets ships (needs ssl_audio[tf])",
     )
-    made.add_argument("--root", help="where it is: the folder, manifest or TFDS data folder")
+    made.add_argument("--root", help="where it is: the folder, the file, or the TFDS data folder")
     made.add_argument(
         "--set",
         action="append",

@@ -21,7 +21,17 @@ from ssl_audio import startup
 from ssl_audio.data import open_files
 from ssl_audio.data.decode import DecodeError, printable
 from ssl_audio.data.listing import EXTENSIONS
-from ssl_audio.data.packed import MEANT, TEXTS, Listed, Packed, captions, fold, numbered, others
+from ssl_audio.data.packed import (
+    MEANT,
+    TEXTS,
+    Listed,
+    Packed,
+    captions,
+    fold,
+    numbered,
+    others,
+    split,
+)
 from ssl_audio.data.packed import unique as unique_ids
 from ssl_audio.data.source import SPLITS, SourceInfo
 from ssl_audio.storage import atomic, opened
@@ -30,7 +40,7 @@ WANTED = "a tar of samples, as WebDataset writes"
 KEYS = ("first", "last")
 BLOCK = 512  # bytes of a tar
 LARGEST = 1 << 20  # bytes of a member that is read for what it says
-FORMAT = 1  # of the lists in the cache
+FORMAT = 2  # of the lists in the cache
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +93,7 @@ class Webdataset(Packed):
             "label": labels,
             "fold": [fold(row.get("fold"), place) for row, place in zip(said, where, strict=True)],
             "split": [
-                row.get("split") or _split(self._tars[sample["tar"]].name)
+                split(row.get("split")) or _split(self._tars[sample["tar"]].name)
                 for row, sample in zip(said, samples, strict=True)
             ],
             "text": [
@@ -203,8 +213,13 @@ def _grouped(
     for name, first, size, content in members:
         folder, mark, base = name.rpartition("/")
         stem, dot, ending = base.partition(".") if keys == "first" else base.rpartition(".")
-        if not stem or not dot or (name.startswith("__") and name.endswith("__")):
-            continue  # the format passes over such members
+        if (
+            not stem
+            or not dot
+            or base.startswith("._")
+            or (name.startswith("__") and name.endswith("__"))
+        ):
+            continue  # the format passes over such members; macOS adds those of "._"
         this = f"{folder}{mark}{stem}"
         if this != key and some:
             yield str(key), some
@@ -247,7 +262,7 @@ def _members(path: pathlib.Path, cut: bool) -> list[list[Any]]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    members, end, size, cut = [], 0, path.stat().st_size, ""
+    members, places, end, size, cut = [], {}, 0, path.stat().st_size, ""
     with open(path, "rb") as file:
         if file.read(2) == b"\x1f\x8b":
             raise opened.error(path, "a compressed tar", WANTED, "Decompress it first: gunzip.")
@@ -259,7 +274,11 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
                     if member.offset_data + member.size > size:
                         cut = f"in {printable(member.name)}"
                         break
-                    if member.isreg():
+                    if member.islnk():  # the same file under another name
+                        same = places.get(member.linkname)
+                        members += [[member.name, *same, None]] if same else []
+                    elif member.isreg():
+                        places[member.name] = member.offset_data, member.size
                         members.append([member.name, member.offset_data, member.size, None])
         except tarfile.ReadError as error:
             if not members:
@@ -285,7 +304,7 @@ def _said(sample: dict[str, Any], where: str) -> dict[str, Any]:
             continue
         if kind == "cls":
             text = content.strip()
-            found["label"] = int(text) if text.lstrip("-").isdecimal() else text
+            found["label"] = int(text) if text.removeprefix("-").isdecimal() else text
         elif kind == "txt":
             found["text"] = content.strip()
         elif kind == "json":

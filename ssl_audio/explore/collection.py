@@ -46,6 +46,7 @@ class Collection:
       checkpoint: of the model that made them; None: not known.
       trust: packages whose classes its config may name.
       index: what the rows come from; None: a table.
+      asked: the checkpoint that the user names; what an index names is not fetched.
     """
 
     place: pathlib.Path
@@ -54,6 +55,7 @@ class Collection:
     checkpoint: str | None = None
     trust: tuple[str, ...] = ()
     index: Index | None = None
+    asked: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "_lock", threading.Lock())
@@ -93,7 +95,7 @@ class Collection:
         if self.checkpoint is None:
             raise ValueError(self.lacks_sound)
         if self.index is not None:
-            return search.open_model(self.index, self.trust, self.checkpoint)
+            return search.open_model(self.index, self.trust, self.asked)
         return segments.of(load(self.checkpoint, trust=self.trust), "mean")
 
     @property
@@ -162,7 +164,7 @@ def read(
     Raises:
       ValueError: it is none of these, damaged, or empty; a run without an index.
     """
-    path, index = pathlib.Path(place).expanduser().absolute(), None
+    path, index, asked = pathlib.Path(place).expanduser().absolute(), None, checkpoint
     if path.suffix in TABLES and path.is_file():
         rows, vectors = _table(path)
     elif path.is_dir():
@@ -182,7 +184,7 @@ def read(
     if not np.isfinite(vectors).all():
         bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise opened.error(place, f"a vector that is not finite (row {bad})", "finite numbers")
-    return Collection(path, rows, vectors, checkpoint, tuple(trust), index)
+    return Collection(path, rows, vectors, checkpoint, tuple(trust), index, asked)
 
 
 def best(scores: np.ndarray, top: int) -> list[int]:

@@ -107,9 +107,12 @@ class Index:
             about = opened.json_file(self.folder / NAME, "what `ssl-audio search index` writes")
             try:
                 return self._open(about)
-            except FileNotFoundError:  # another process has just replaced it
+            except FileNotFoundError as error:  # another process has just replaced it
                 if not left:
-                    raise
+                    raise FileNotFoundError(
+                        f"{error.filename or error}: no such file, which {self.folder / NAME} names: copy "
+                        "the index again, or remove its folder and make it anew."
+                    ) from None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -176,8 +179,9 @@ class Index:
         opened.inside(self.folder, self.token, f"{path}: token")
         count, width = (opened.member(about, key, int, path) for key in ("rows", "width"))
         self.approximate: Any = about.get("approximate")
-        if self.approximate:
+        if self.approximate is not None:
             wanted = f"{path}: approximate"
+            opened.member(about, "approximate", dict, path)
             opened.member(self.approximate, "probes", int, wanted)
             self._lists = _lists(self.folder / f"approximate-{self.token}.faiss", count, width)
         self._vectors_name = f"vectors-{self.token}.npy"

@@ -4,6 +4,7 @@ For clips of one length, in batches of any size. Called by `convert/stablehlo.py
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,7 +74,9 @@ def program(model: Any, seconds: float | None = None) -> Program:
       ValueError: the length is none, or longer than in training; the model does not hear.
     """  # noqa: D205
     most = written.samples(model.config)
-    samples = most if seconds is None else round(seconds * model.rate)
+    samples = most
+    if seconds is not None:
+        samples = round(seconds * model.rate) if math.isfinite(seconds) else 0
     least = getattr(getattr(model.objective, "frontend", None), "window", 1)
     if not least <= samples <= most:
         raise ValueError(

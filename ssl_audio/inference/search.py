@@ -21,7 +21,7 @@ from ssl_audio.inference import approximate, search_export
 from ssl_audio.inference.index import Hit, Index
 from ssl_audio.inference.pooling import POOLS, SPECIAL
 from ssl_audio.inference.search_export import FORMATS
-from ssl_audio.storage import atomic, division, hub
+from ssl_audio.storage import atomic, division, hub, opened
 from ssl_audio.storage.remote import place
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ def query(args: argparse.Namespace) -> list[Hit]:
     index = Index(args.index)
     if args.text is not None and not index.words:
         raise ValueError(no_words(f"{args.index}, of {index.checkpoint}", index.settings["pool"]))
+    if args.csv:
+        atomic.check(place(args.csv))
     model = open_model(index, args.trust, args.checkpoint)
     if args.text is not None:
         vector = model.text(args.text)
@@ -165,9 +167,12 @@ def run(args: argparse.Namespace) -> Any:
     if args.engine:
         return division.spread(__name__, args, place(args.index) / PARTS, gpu=True)
     if args.checkpoint is None:
-        args.checkpoint = Index(args.index).checkpoint
-    path = hub.absolute(args.checkpoint)
-    model = _load(path, args.trust)
+        path = Index(args.index).checkpoint
+        with hub.from_cache():
+            model = _load(path, args.trust)
+    else:
+        path = hub.absolute(args.checkpoint)
+        model = _load(path, args.trust)
     how = {"pool": args.pool, "layer": args.layer, "window": args.window}
     if args.part:
         found = build_part(model, path, args.index, args.places, args.part, **how)
@@ -201,14 +206,22 @@ def open_model(index: Index, trust: Sequence[str] = (), checkpoint: str | None =
     from ssl_audio.inference.segments import of
 
     where = checkpoint or index.checkpoint
-    with contextlib.nullcontext() if checkpoint else hub.from_cache():
-        model = _load(where, trust)
+    try:
+        with contextlib.nullcontext() if checkpoint else hub.from_cache():
+            model = _load(where, trust)
+    except FileNotFoundError as error:
+        if checkpoint:
+            raise
+        raise FileNotFoundError(
+            f"{error} {index.folder} was made with it; if it lies elsewhere now: --checkpoint."
+        ) from None
     if index.digest and digest(model) != index.digest:
         raise ValueError(
             f"{index.folder}: its vectors are of another model than {where} is now (it was trained on, or is "
             "another): give --checkpoint with the one it was made with, or make the index anew."
         )
-    return of(model, **index.settings)
+    with opened.naming(f"{index.folder}: settings"):
+        return of(model, **index.settings)
 
 
 def _load(path: str, trust: Sequence[str]) -> Any:

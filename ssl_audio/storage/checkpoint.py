@@ -279,7 +279,8 @@ def load_params(
     config = written.read(place)
     kind, found = chosen(place, step, config)
     if not found:
-        raise FileNotFoundError(f"{place / kind}: no checkpoint yet.")
+        hint = " Leave --step out for the newest." if step == "best" and steps(place) else ""
+        raise FileNotFoundError(f"{place / kind}: no checkpoint yet.{hint}")
     if step not in (None, "best") and step not in found:
         raise FileNotFoundError(f"{place}: no checkpoint of step {step}; there are {found}.")
     optim = config.get("optim", {})

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import functools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -24,6 +25,7 @@ MORE = ("calibration.json", "tokenizer.json")  # taken where they are there
 WEIGHTS = (PARAMS, "pytorch_model.bin")  # of other libraries, whole or in shards
 EXTRACTORS = ("preprocessor_config.json", "processor_config.json", "sentence_bert_config.json")
 
+log = logging.getLogger(__name__)
 
 _CACHE_ALONE = contextvars.ContextVar("cache_alone", default=False)
 
@@ -105,8 +107,7 @@ def _fetched(address: str) -> pathlib.Path:
     _check_ours(address, asked, config)
     _file(at, PARAMS, named=asked)
     for name in MORE:
-        with contextlib.suppress(Missing):
-            _file(at, name, named=asked)
+        _more(at, name, asked)
     return config.parent
 
 
@@ -122,19 +123,35 @@ def foreign(address: str) -> pathlib.Path:
     config = _file(asked, CONFIG)
     at = _commit(asked, config)
     for name in (*EXTRACTORS, *MORE[1:]):
-        with contextlib.suppress(Missing):
-            _file(at, name, named=asked)
-    for name in WEIGHTS:
-        for found in (name, f"{name}.index.json"):
-            with contextlib.suppress(Missing):
-                path = _file(at, found, named=asked)
-                if path.suffix == ".json":
-                    places = opened.json_file(path, "an index of weights").get("weight_map", {})
-                    for shard in sorted(set(map(str, places.values()))):
-                        opened.inside(config.parent, shard, path)
-                        _file(at, shard, named=asked)
-                return config.parent
-    raise FileNotFoundError(f"{asked}: none of the weights {', '.join(WEIGHTS)} in it.")
+        _more(at, name, asked)
+    last: FileNotFoundError | None = None
+    for name in [f"{some}{end}" for some in WEIGHTS for end in ("", ".index.json")]:
+        try:
+            path = _file(at, name, named=asked)
+        except FileNotFoundError as error:  # without a network, also that it was never asked for
+            last = error if not isinstance(error, Missing) else last
+            continue
+        if path.suffix == ".json":
+            places = opened.member(
+                opened.json_file(path, "an index of weights"), "weight_map", dict, path
+            )
+            for shard in sorted(set(map(str, places.values()))):
+                opened.inside(config.parent, shard, path)
+                _file(at, shard, named=asked)
+        return config.parent
+    raise last or FileNotFoundError(f"{asked}: none of the weights {', '.join(WEIGHTS)} in it.")
+
+
+def _more(at: Repository, name: str, asked: Repository) -> None:
+    """Fetch a file that a model may have; that it was never asked for is said where it cannot be now."""
+    try:
+        _file(at, name, named=asked)
+    except Missing:
+        pass
+    except FileNotFoundError:
+        log.warning(
+            "%s: no %s in the cache, and the Hub is not asked: taken as without", asked, name
+        )
 
 
 def _commit(asked: Repository, file: pathlib.Path) -> Repository:
@@ -154,9 +171,9 @@ def _file(at: Repository, name: str, *, named: Repository | None = None) -> path
     if _CACHE_ALONE.get():
         if isinstance(known, str):
             return pathlib.Path(known)
-        raise Missing(
+        raise FileNotFoundError(
             f"{shown}: a folder names this address, and its {name} is not in the cache: it is not fetched "
-            f'unless you ask, as with ssl_audio.load("{shown}").'
+            f'unless you ask: --checkpoint {shown}, or once ssl_audio.load("{shown}").'
         )
     with errors(shown, name):
         return pathlib.Path(hub.hf_hub_download(at.name, name, revision=at.revision))

@@ -87,7 +87,8 @@ def test_the_hub_reads_the_metadata(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", ["/data/x", "~/x", "../x", "C:\\x\\y", "s3://bucket/x", "file:x", "runs/mine"]
+    "place",
+    ["/data/x", "~/x", "../x", "C:\\x\\y", "s3://bucket/x", "az://mine/x", "file:x", "runs/mine"],
 )
 def test_places_are_cut_to_their_last_name(place):
     last = "file:x" if place == "file:x" else "mine" if place == "runs/mine" else place[-1]

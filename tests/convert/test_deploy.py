@@ -39,7 +39,7 @@ def test_a_program_is_the_encoder(encoder):
     short = program(encoder, 0.3)
     found = short.run(short.params, jnp.asarray(CLIPS[:1, :4_800]))
     assert off(found["vector"][0], encoder.embed(CLIPS[0, :4_800], 16_000)) < 1e-6
-    for wrong in (0.001, 0.7):
+    for wrong in (0.001, 0.7, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"--seconds {wrong}: wanted 0.025 to 0.655"):
             program(encoder, wrong)
     with pytest.raises(ValueError, match="vector: differs by .* wanted at most 1e-05"):

@@ -10,6 +10,9 @@ import pytest
 import ssl_audio
 from ssl_audio.convert import export, push
 from ssl_audio.convert.files import read
+from ssl_audio.explore import collection
+from ssl_audio.inference import index as indexes
+from ssl_audio.inference import search
 from ssl_audio.inference.calibration import Calibration
 from ssl_audio.storage import checkpoint, hub, written
 
@@ -107,9 +110,11 @@ def test_only_what_may_be_shared_is_sent(tmp_path, caplog):
     (folder / ".git").mkdir()
     (folder / ".git/config.json").write_text("{}")
     (folder / "recording.wav").write_bytes(b"secret")
+    (tmp_path / "elsewhere.txt").write_text("secret")
+    (folder / "link.txt").symlink_to(tmp_path / "elsewhere.txt")
     names = [path.name for path in push.files(folder)]
     assert names == ["README.md", "calibration.json", "config.json", "model.safetensors"]
-    assert "not sent: .git/config.json, recording.wav" in caplog.text
+    assert "not sent: .git/config.json, link.txt, recording.wav" in caplog.text
     (folder / "notes.md").write_text(f"made in {tmp_path / 'out'}/x")
     with pytest.raises(ValueError, match=r"notes\.md: names .*a place of this machine"):
         push.files(folder)
@@ -187,6 +192,38 @@ def test_a_model_of_transformers_is_named_and_converts(server, tmp_path):
     assert "tf_model.h5" not in server.files()
 
 
+def test_what_other_programs_fetched_is_used_without_a_network(
+    server, tmp_path, monkeypatch, caplog
+):
+    """As `hf download` does: nothing notes which files a repository does not have."""
+    put(server, "me/there", shared(tmp_path))
+    for name in ("config.json", "model.safetensors"):
+        huggingface_hub.hf_hub_download("me/there", name)
+    from ssl_audio.storage import exported
+
+    part = {"a": np.ones((2, 2), np.float32)}
+    exported.write_arrays(tmp_path / "model-1.safetensors", part, {"format": "pt"})
+    server.repositories["them/parts"] = {
+        "config.json": b'{"model_type": "wav2vec2"}',
+        "model.safetensors.index.json": b'{"weight_map": {"a": "model-1.safetensors"}}',
+        "model-1.safetensors": (tmp_path / "model-1.safetensors").read_bytes(),
+    }
+    for name in server.repositories["them/parts"]:
+        huggingface_hub.hf_hub_download("them/parts", name)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert ssl_audio.load("hf://me/there").width == MODEL.width
+    assert "no calibration.json in the cache" in caplog.text
+    assert list(read("hf://them/parts")[0]) == ["a"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # A part that the index names and the repository lacks.
+    server.repositories["them/torn"] = {
+        "config.json": b'{"model_type": "wav2vec2"}',
+        "model.safetensors.index.json": b'{"weight_map": {"a": "model-2.safetensors"}}',
+    }
+    with pytest.raises(FileNotFoundError, match="no model-2.safetensors in it"):
+        hub.foreign("hf://them/torn")
+
+
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     fails(r"needs huggingface_hub: pip install 'ssl_audio\[hub\]'", "hf://me/x", RuntimeError)
@@ -201,6 +238,21 @@ def test_what_a_folder_names_is_taken_from_the_cache_or_refused(server, tmp_path
     monkeypatch.setattr(type(MODEL.objective), "prepare", lambda _: hub.local("hf://me/there"))
     with pytest.raises(FileNotFoundError, match="not fetched"):
         ssl_audio.load(tmp_path / "out")
+    assert not server.files()
+    # An index of sounds names its model; `explore` and the next `index` read it as `query` does.
+    vectors = np.eye(2, MODEL.width, dtype=np.float32)
+    rows = indexes.Rows(["/a|1|2"], np.zeros(2, np.int32), np.zeros(2), np.ones(2))
+    about = dict(checkpoint="hf://me/there", digest="", words=False, settings={}, token="t")
+    (tmp_path / "index").mkdir()
+    made = indexes.write(tmp_path / "index", about, rows, MODEL.width, [vectors])
+    again = ["index", "--index", str(tmp_path / "index"), str(tmp_path)]
+    for ask in (
+        lambda: search.open_model(made),
+        lambda: search.main(again),
+        lambda: collection.read(made.folder).model,
+    ):
+        with pytest.raises(FileNotFoundError, match="not fetched"):
+            ask()
     assert not server.files()
     hub.local("hf://me/there")  # the user asks
     ssl_audio.load(tmp_path / "out")

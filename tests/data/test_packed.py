@@ -184,6 +184,47 @@ def test_columns_of_other_kinds(arrow, tmp_path):
         len(Arrow(several.root, audio="sound"))
 
 
+def test_tables_that_would_be_misread_are_refused(arrow, tmp_path):
+    """Classes in another order, zeros and ones for all classes, sound of another kind, no rows."""
+    import pyarrow.parquet
+
+    root = tmp_path / "several"
+    root.mkdir()
+
+    def written(name, made):
+        pyarrow.parquet.write_table(made, root / f"{name}.parquet")
+        return Arrow(str(root))
+
+    first = table(arrow, [0, 1, 2])
+    written("a", first)
+    other = first.schema.metadata[b"huggingface"].replace(NAMES[0].encode(), b"another")
+    with pytest.raises(ValueError, match=r"b\.parquet: label: got classes another.*in their order"):
+        len(written("b", first.replace_schema_metadata({"huggingface": other})))
+    texts = first.set_column(0, "audio", arrow.array(["x.wav"] * 3))
+    with pytest.raises(
+        ValueError, match=r"b\.parquet: audio: got string, wanted what .*a\.parquet"
+    ):
+        len(written("b", texts))
+    assert len(written("b", first.slice(0, 0))) == 3  # a shard without rows
+    with pytest.raises(ValueError, match="its files hold no rows"):
+        len(written("a", first.slice(0, 0)))
+    (root / "b.parquet").unlink()
+    plain = first.drop_columns(["label"]).replace_schema_metadata(None)
+    hot = plain.append_column("label", arrow.array([[0, 1, 0], [1, 0, 1], [0, 0, 0]]))
+    with pytest.raises(ValueError, match=r"row 0: got label \[0, 1, 0\].*Zeros and ones"):
+        len(written("a", hot))
+    pairs = plain.append_column("label", arrow.array([[0, 1], [1], []]))
+    assert written("a", pairs).meta(0)["label"] == (0, 1)
+    numbers = first.append_column("text", arrow.array([1, 2, 3]))
+    gaps = numbers.append_column("fold", arrow.array([1.0, float("nan"), 2.0]))
+    made = written("a", gaps.append_column("split", arrow.array(["dev", "train", "mine"])))
+    with pytest.raises(ValueError, match="text: got 1, wanted a text"):
+        len(made)
+    made = Arrow(str(root), text="-")
+    assert [made.meta(i).get("split") for i in range(3)] == ["validation", "train", "mine"]
+    assert [made.meta(i).get("fold") for i in range(3)] == [1, None, 2]
+
+
 def test_damaged_data_is_named(arrow, tmp_path):
     root = saved(arrow, tmp_path / "set", [0, 1], [2])
     part = root / "data-00001-of-00002.arrow"
@@ -278,6 +319,22 @@ def test_names_with_dots(tmp_path):
     heard(Webdataset(str(path), audio="7s.flac"), 0, 7)
     with pytest.raises(ValueError, match=r"Webdataset\.keys: got 'all', wanted first or last"):
         Webdataset(str(path), keys="all")
+
+
+def test_members_of_odd_tars(tmp_path):
+    """A name that comes again later, a hard link, macOS' files beside, a label that is nearly a number."""
+    some = [("x.flac", flac(0)), ("y.flac", flac(1)), ("y.cls", b"--5"), ("x.flac", flac(2))]
+    path = tar(tmp_path / "a.tar", [("._x.flac", b"junk"), *some])
+    with tarfile.open(path, "a") as made:
+        link = tarfile.TarInfo("z.flac")
+        link.type, link.linkname = tarfile.LNKTYPE, "y.flac"
+        made.addfile(link)
+    source = Webdataset(str(path), keys="last")
+    ids = [source.meta(i)["id"] for i in range(len(source))]
+    assert ids == ["a.tar/x:x", "a.tar/y:y", "a.tar/x:x#2", "a.tar/z:z"]
+    for i, wanted in enumerate((0, 1, 2, 1)):
+        heard(source, i, wanted)
+    assert source.info.labels == ("--5",)
 
 
 def test_a_tar_that_was_cut_is_named(tmp_path):

@@ -58,6 +58,8 @@ def test_load_says_what_is_missing(run, tmp_path):
     (tmp_path / "config.json").write_text((run / "config.json").read_text())
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
         load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no checkpoint yet. Leave --step out"):
+        load(run, step="best")
     with pytest.raises(FileNotFoundError, match=r"step 4; there are \[3, 10\]"):
         load(run, step=4)
 

@@ -1,6 +1,7 @@
 """An index of an encoder of sound alone: asking, adding, removing, old formats, several processes."""
 
 import json
+import shutil
 import threading
 
 import encoders
@@ -226,3 +227,28 @@ def test_an_approximate_index_of_many(tmp_path, monkeypatch, capsys):
     none = indexes.write(tmp_path, {**about, "token": "c"}, tiny, 16, [x[:18]], less)
     assert none.approximate is None and not list(tmp_path.glob("*.faiss"))
     capsys.readouterr()
+
+
+def test_what_is_damaged_or_gone_is_named(run, made, sounds, tmp_path):
+    where = tmp_path / "i"
+    shutil.copytree(made, where)
+    about = json.loads((where / "index.json").read_text())
+    ask = ["query", f"--index={where}", f"--audio={sounds / 'a/0.wav'}"]
+
+    def fails(match, kind: type[Exception] = ValueError, more=(), **changed):
+        (where / "index.json").write_text(json.dumps(about | changed))
+        with pytest.raises(kind, match=match):
+            search.main([*ask, *more])
+
+    fails(r"index\.json: approximate: got 3, wanted an object", approximate=3)
+    fails(r"i: settings: .*pool: got 'x'", settings={"pool": "x"})
+    fails(r"i: settings: .*unexpected keyword", TypeError, settings={"pol": "mean"})
+    gone = dict(checkpoint=str(tmp_path / "moved"))
+    fails(r"moved.*if it lies elsewhere now: --checkpoint", FileNotFoundError, **gone)
+    # A table is tried before the model is loaded; its folder is made.
+    fails(r"a: cannot be written", more=[f"--csv={sounds / 'a'}"])
+    (where / "index.json").write_text(json.dumps(about))
+    search.main([*ask, f"--csv={tmp_path / 'new/hits.csv'}"])
+    assert (tmp_path / "new/hits.csv").is_file()
+    next(where.glob("vectors-*")).unlink()
+    fails(r"vectors-\w+\.npy: no such file, which .*index\.json names: copy", FileNotFoundError)
