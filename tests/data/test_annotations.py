@@ -207,3 +207,14 @@ def test_recordings_whole_and_in_stretches(tmp_path):
         (0.5, 0.7, 1),
         (5, 6, 0),
     )
+
+
+def test_a_package_that_lacks_another_is_told_from_one_that_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "half_there.py").write_text(
+        "import warnings\nwarnings.warn('old')\nimport pkg_gone\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        RuntimeError, match=r"X needs half_there \(No module named 'pkg_gone'\): pip install"
+    ):
+        annotations.needs("half_there", "X")
