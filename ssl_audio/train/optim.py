@@ -35,7 +35,7 @@ class Optim:
         than `patience` such spans in a row; 0 is off.
       patience: see plateau.
       clip: largest global gradient norm; 0 is off.
-      rates: path regex → factor on the rate, first match; 0 freezes.
+      rates: path regex → factor on the rate, first match; 0 freezes, and is not counted by `clip`.
       layer_decay: factor on the rate per layer counted down from the head; what comes before the layers
         learns slowest (Clark et al. 2020, arXiv:2003.10555, section 3.3). 1 is off.
       average: decay of the exponential moving average of the parameters kept beside them; 0 is off.
