@@ -15,8 +15,8 @@ SEARCH = ["faiss-cpu"]
 AV = ["av>=14"]  # FFmpeg: m4a, aac, webm, wma, sound tracks of videos, …
 TEXT = ["tokenizers"]  # of published text models
 TORCH = ["torch>=2.6", "transformers>=4.50"]  # to check conversions; weights_only holds from 2.6 on
-# Metrics of events fail with pandas 3.
-EVENTS = ["jams>=0.3.4", "pandas>=2,<3", "sed-scores-eval>=0.0.4"]
+# Metrics of events fail with pandas 3, and without `pkg_resources`, which setuptools 82 no longer has.
+EVENTS = ["jams>=0.3.4", "pandas>=2,<3", "sed-scores-eval>=0.0.4", "setuptools>=77,<81"]
 EXPLORE = ["starlette>=0.46", "uvicorn>=0.30"]
 HUB = ["huggingface_hub>=0.30"]
 STABLEHLO = ["flatbuffers"]  # jax.export writes with it

@@ -164,11 +164,13 @@ def _identity(branch: Any) -> bool:
 
 def _loop(params: Any, values: list[Any]) -> list[Any]:
     """Run a scan: step by step where it is short, else forward."""
-    count, length = params["num_consts"], params["length"]
-    carried = count + params["num_carry"]
+    if "num_consts" in params:
+        count, number = params["num_consts"], params["num_carry"]
+    else:  # from JAX 0.12 on
+        count, number = map(len, params["ft_in"].unpack()[:2])
+    length, carried = params["length"], count + number
     consts, carry, xs = values[:count], values[count:carried], values[carried:]
     inner, reverse = _opened(params["jaxpr"]), params["reverse"]
-    number = params["num_carry"]
 
     def step(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
         found = _run(*inner, [*consts, *carry, *x])

@@ -9,6 +9,7 @@ import importlib
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -297,9 +298,13 @@ def _as_audacity(events: Sequence[Event]) -> str:
 def needs(package: str, what: str) -> Any:
     """Import a package of the extra `events`; RuntimeError with the command that installs it."""
     try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise RuntimeError(f"{what} needs {package}: pip install 'ssl_audio[events]'.") from None
+        with warnings.catch_warnings():  # those of old packages that it imports in turn
+            warnings.simplefilter("ignore")
+            return importlib.import_module(package)
+    except ImportError as error:  # of the package, or of one that it needs
+        raise RuntimeError(
+            f"{what} needs {package} ({error}): pip install 'ssl_audio[events]'."
+        ) from None
 
 
 def _jams(events: Sequence[Event], duration: float, name: str) -> str:

@@ -49,6 +49,7 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px } a
   .facts th, .facts td { display: block; border: 0; padding: 0 } .facts th { padding-top: .5rem; border-bottom: 1px solid #eee }
   .told thead { display: none } .told tr { display: block; padding: .3rem 0; border-bottom: 1px solid #eee }
   .told td { display: inline-block; border: 0; padding: 0 .8rem 0 0 } .told td:last-child { display: block; color: #666 }
+  .told td:nth-child(3):not(:last-child)::before { content: "at step " }
 }
 .legend span { margin-right: 1rem; white-space: nowrap } .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50% }
 """  # noqa: E501

@@ -140,7 +140,7 @@ def _last(run: pathlib.Path) -> dict[str, float]:
 
 
 def _said(value: float) -> str:
-    if value == int(value) and abs(value) < 1e9:
+    if abs(value) < 1e9 and value == int(value):  # not where it is none, or without end
         return f"{value:.0f}"
     return f"{value:.3g}" if not 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
 

@@ -176,8 +176,8 @@ class MLflow:
     def config(self, options: Mapping[str, Any]) -> None:
         """Note the run's config: what is new as parameters, which cannot change, and all as a file."""
         known = self.client.get_run(self.name).data.params
-        new = {n: str(v)[:500] for n, v in _leaves(options).items() if _name(n) not in known}
-        made = [self.entities.Param(_name(n), v) for n, v in new.items()]
+        new = {_name(n): str(v)[:500] for n, v in _leaves(options).items()}
+        made = [self.entities.Param(n, v) for n, v in new.items() if n not in known]
         for first in range(0, len(made), 100):  # as many as one request may hold
             self.client.log_batch(self.name, params=made[first : first + 100])
         self.client.log_dict(self.name, dict(options), "config.json")
@@ -335,8 +335,11 @@ def _leaves(options: Any, path: str = "") -> dict[str, Any]:
 
 
 def _name(text: str) -> str:
-    """Return a name with the characters that MLflow allows."""
-    return re.sub(r"[^\w\-./ ]", "_", text)
+    """Return a name as MLflow allows it: its characters, 250 at most, and a path that needs no resolving."""
+    parts = re.sub(r"[^\w\-./ ]", "_", text).split(
+        "/"
+    )  # a regex of config.optim.rates ends with one
+    return "/".join(part for part in parts if part not in ("", ".", ".."))[:250].rstrip("/") or "_"
 
 
 def _picture(png: bytes) -> Any:

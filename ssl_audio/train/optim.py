@@ -35,7 +35,7 @@ class Optim:
         than `patience` such spans in a row; 0 is off.
       patience: see plateau.
       clip: largest global gradient norm; 0 is off.
-      rates: path regex → factor on the rate, first match; 0 freezes.
+      rates: path regex → factor on the rate, first match; 0 freezes, and is not counted by `clip`.
       layer_decay: factor on the rate per layer counted down from the head; what comes before the layers
         learns slowest (Clark et al. 2020, arXiv:2003.10555, section 3.3). 1 is off.
       average: decay of the exponential moving average of the parameters kept beside them; 0 is off.
@@ -117,7 +117,9 @@ class Optim:
                 lambda path, _: re.search(pattern, path_name(path)) is not None, params
             )
 
-        steps = [optax.clip_by_global_norm(self.clip)] if self.clip else []
+        # What is frozen counts in no norm: it is clipped as if only the rest had gradients.
+        steps = [_without(self.rates)] if self.clip and 0 in self.rates.values() else []
+        steps += [optax.clip_by_global_norm(self.clip)] if self.clip else []
         decay = optax.add_decayed_weights(self.weight_decay, matching(self.decay))
         if self.weight_decay and self.coupled:
             steps.append(decay)
@@ -149,14 +151,26 @@ class Optim:
         return optax.with_extra_args_support(optax.chain(*steps))
 
 
+def _factor(rates: dict, path: Any) -> float:
+    """Return the factor on the rate of the parameter at a path."""
+    name = path_name(path)
+    return next((float(f) for pattern, f in rates.items() if re.search(pattern, name)), 1.0)
+
+
+def _without(rates: dict) -> optax.GradientTransformation:
+    """Replace the gradients of what `rates` freezes by zeros."""
+
+    def zero(path, gradient):
+        return gradient if _factor(rates, path) else jnp.zeros_like(gradient)
+
+    return optax.stateless(lambda grads, _: jax.tree_util.tree_map_with_path(zero, grads))
+
+
 def _scale_by_path(rates: dict, trains: str) -> optax.GradientTransformation:
-    """Scale each update by the factor of the first regex that matches its path; 0 outside `trains`."""
+    """Scale each update by the factor of its path; by 0 outside `trains`."""
 
     def factor(path):
-        name = path_name(path)
-        if not re.search(trains, name):
-            return 0.0
-        return next((f for pattern, f in rates.items() if re.search(pattern, name)), 1.0)
+        return _factor(rates, path) if re.search(trains, path_name(path)) else 0.0
 
     return optax.stateless(
         lambda updates, _: jax.tree_util.tree_map_with_path(lambda p, u: u * factor(p), updates)

@@ -229,3 +229,14 @@ def test_events_behind_the_end_are_not_lost_without_a_word(tmp_path, caplog):
     table.write_text("path,start,end,label\na.wav,250,900,y\n")
     with pytest.raises(ValueError, match=r"a.wav: 250 s, of 1.000 s\); wanted seconds"):
         len(Recordings(str(table), seconds=1.0))
+
+
+def test_a_package_that_lacks_another_is_told_from_one_that_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "half_there.py").write_text(
+        "import warnings\nwarnings.warn('old')\nimport pkg_gone\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        RuntimeError, match=r"X needs half_there \(No module named 'pkg_gone'\): pip install"
+    ):
+        annotations.needs("half_there", "X")

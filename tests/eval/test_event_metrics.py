@@ -1,5 +1,7 @@
 """Scores of events: counted by hand, classes that do not occur, and another library's numbers."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,8 @@ from ssl_audio.data.annotations import Event
 from ssl_audio.eval import event_metrics
 from ssl_audio.eval.event_metrics import Counts, measure
 
-pytest.importorskip("sed_scores_eval", reason="extra events")
+if importlib.util.find_spec("sed_scores_eval") is None:  # one that is there must work
+    pytest.skip("extra events", allow_module_level=True)
 LABELS = ["bird", "cat", "dog", "emu"]
 TRUTH = {
     "a": [Event(1.0, 2.0, "dog"), Event(3.0, 6.0, "dog"), Event(4.0, 5.0, "cat")],

@@ -82,6 +82,13 @@ def test_a_run_with_a_map(tmp_path, monkeypatch):
     )
 
 
+def test_numbers_of_a_run_that_has_diverged(folds):
+    path = folds / "fold1/metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "loss": NaN, "nce": Infinity, "mse": -1e300}\n')
+    page = "".join(summary.numbers(folds / "fold1", ""))
+    assert all(f"<td>{value}</td>" in page for value in ("nan", "inf", "-1e+300"))
+
+
 def test_where_the_time_went(folds):
     path = folds / "fold1/metrics.jsonl"
     shares = dict.fromkeys(goodput.NAMES, 0.0) | {"goodput/step": 0.75, "goodput/compile": 0.25}

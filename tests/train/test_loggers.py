@@ -154,6 +154,7 @@ def test_configs_of_before_are_read():
     assert written.upgraded(new) == new
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of SQLAlchemy
 def test_mlflow_goes_on_with_the_same_run(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="extra mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -175,6 +176,33 @@ def test_mlflow_goes_on_with_the_same_run(tmp_path, monkeypatch):
     assert "text_to_audio_R_1" in run.data.metrics
     assert any("curves" in a.path for a in client.list_artifacts(run.info.run_id, "images"))
     assert loggers.look(tmp_path)["mlflow"].startswith("mlflow ui --backend-store-uri sqlite:")
+
+
+def test_names_of_mlflow():
+    """Paths of regexes among options, as `rates` has them, would be refused, and end the logger."""
+    names = {
+        "optim.rates.^head/": "optim.rates._head",
+        "a//b/../c": "a/b/c",
+        "/": "_",
+        "text_to_audio_R@1": "text_to_audio_R_1",
+        "x" * 300: "x" * 250,
+    }
+    assert {name: loggers._name(name) for name in names} == names
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_mlflow_takes_every_config(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="extra mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    options = {"rates": {"positions/": 0.0, "^head/": 3.0}, "a//b": {"../c": ""}, "x" * 300: 1}
+    (tmp_path / "config.json").write_text(json.dumps(options))
+    with recorder(tmp_path, "mlflow") as made:
+        made.log(1, {"loss": float("nan")})
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow/runs.db")
+    run = client.get_run(json.loads((tmp_path / "mlflow/run.json").read_text())["id"])
+    wanted = {"rates.positions": "0.0", "rates._head": "3.0", "a/b...": "", "x" * 250: "1"}
+    assert run.info.status == "FINISHED" and len(run.data.params) == len(wanted)
+    assert run.data.params.items() >= {k: v for k, v in wanted.items() if "a/" not in k}.items()
 
 
 def test_wandb_goes_on_with_the_same_run_offline(tmp_path, monkeypatch):

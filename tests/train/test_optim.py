@@ -162,6 +162,25 @@ def test_clip_bounds_the_global_norm():
     check(run(optim)[0], adam(optim, 5, scale=clipped))
 
 
+def test_clip_counts_nothing_that_is_frozen():
+    frozen = "encoder/kernel"
+
+    def clipped(grads):
+        grads = {"encoder": {**grads["encoder"], "kernel": jnp.zeros(3)}, "head": grads["head"]}
+        norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(grads)))
+        return jax.tree.map(lambda g: g * min(1.0, 0.7 / norm), grads)
+
+    optim = Optim(lr=0.05, clip=0.7, rates={f"^{frozen}": 0})
+    path, _ = run(optim)
+    check(path, adam(optim, 5, scale=clipped, rate=lambda name: float(name != frozen)))
+
+    def huge(step):
+        grads = gradient(step)
+        return {"encoder": {**grads["encoder"], "kernel": jnp.full(3, 1e6)}, "head": grads["head"]}
+
+    jax.tree.map(np.testing.assert_array_equal, run(optim, grads=huge)[0][-1], path[-1])
+
+
 def test_the_average_follows_the_parameters():
     path, state = run(Optim(lr=0.05, average=0.8), steps=4)
     want = path[0]
