@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import pathlib
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,9 @@ def folders(rows: Sequence[Row]) -> Groups | None:
     short = [pathlib.PurePath(name).name for name in names]
     if len(set(short)) < len(short):
         short = names
+        if all(map(posixpath.isabs, names)):
+            above = posixpath.commonpath(names)
+            short = [posixpath.relpath(name, above) for name in names]
     return Groups(tuple(map(printable, short)), np.array([numbers[name] for name in of], np.int16))
 
 

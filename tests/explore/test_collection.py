@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pages import unit, write_index
 
-from ssl_audio.explore import collection, projection
+from ssl_audio.explore import collection, groups, projection
 from ssl_audio.storage import columns
 
 
@@ -140,3 +140,10 @@ def test_write_index_is_read_back(tmp_path):
     rows = [("/a.wav", 0, 1), ("/a.wav", 1, 2), ("/b.wav", 0, 0.5)]
     write_index(tmp_path / "i", rows, unit(np.eye(3)))
     assert [tuple(row) for row in collection.read(tmp_path / "i").rows] == rows
+
+
+def test_folders_of_one_name_are_told_apart_by_what_differs():
+    rows = [collection.Row(f"/far/up/{part}/dog/1.wav", 0.0, 1.0) for part in ("train", "test")]
+    assert groups.folders(rows).names == ("test/dog", "train/dog")
+    rows = [collection.Row(f"/far/up/{name}/1.wav", 0.0, 1.0) for name in ("dog", "cat")]
+    assert groups.folders(rows).names == ("cat", "dog")
