@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_audio import config_files, slots, startup
-from ssl_audio.inference import calibration
 
 log = logging.getLogger("ssl_audio")
 
@@ -85,6 +84,7 @@ def finish(options: Any, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
     from ssl_audio import config
     from ssl_audio.distributed import processes
     from ssl_audio.eval import classify, report
+    from ssl_audio.inference import calibration
     from ssl_audio.storage import atomic, checkpoint, written
     from ssl_audio.train.run import Run
 

@@ -66,7 +66,8 @@ def test_the_wheel_holds_what_runs_and_nothing_else(built):
         (entries,) = (n for n in names if n.endswith("/entry_points.txt"))
         assert "ssl-audio = ssl_audio.__main__:main" in file.read(entries).decode()
         about = file.read(entries.replace("entry_points.txt", "METADATA")).decode()
-    wanted = files("ssl_audio", "*.py", "*.cc", "*.h", "*.json", "py.typed")
+    page = ("*.html", "*.css", "*.js", "*.svg")
+    wanted = files("ssl_audio", "*.py", "*.cc", "*.h", "*.json", "py.typed", *page)
     wanted |= {f"ssl_audio/configs/{path.name}" for path in CONFIGS}
     code = {f"ssl_audio/layers/scan/{name}" for name in ("cpp.cc", "conv.h", "vectors.h")}
     assert code | {"ssl_audio/py.typed"} < wanted

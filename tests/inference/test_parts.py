@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from ssl_audio import startup
-from ssl_audio.inference import embed, inputs, search
+from ssl_audio.inference import embed, index, indexing, inputs, search
 from ssl_audio.inference.index import NAME
 from ssl_audio.storage import atomic, lock
 from ssl_audio.storage.division import Part
@@ -189,7 +189,7 @@ def test_an_index_in_parts_and_what_is_new_later(model, sounds, tmp_path, capsys
     found = index(many, "--merge")
     assert bytes_of(one) == bytes_of(many) and len(found) > 7
     assert len(index(many, "--merge")) == len(found)  # again
-    assert not (many / search.PARTS).exists()
+    assert not (many / indexing.PARTS).exists()
     with pytest.raises(ValueError, match="no part|other settings"):
         (many / NAME).rename(tmp_path / NAME)
         index(many, "--merge")
@@ -215,14 +215,14 @@ def test_an_index_in_an_object_store(model, sounds, tmp_path, monkeypatch):
     from ssl_audio import load
 
     loaded, places = load(model), [str(sounds)]
-    near = search.build(loaded, "m", tmp_path / "one", places)
+    near = indexing.build(loaded, "m", tmp_path / "one", places)
     where = "gs://bucket/index"
     for number in (1, 2):
-        search.build_part(loaded, "m", where, places, Part(number, 2))
-    far = search.join(loaded, "m", where, places)
-    assert isinstance(far, search.Index) and len(far) == len(near)
+        indexing.build_part(loaded, "m", where, places, Part(number, 2))
+    far = indexing.join(loaded, "m", where, places)
+    assert isinstance(far, index.Index) and len(far) == len(near)
     words = loaded.embed_text("a dog")
-    assert search.Index(where).query(words) == near.query(words)
+    assert index.Index(where).query(words) == near.query(words)
     with pytest.raises(ValueError, match="begun with other settings or of another list .*list: "):
-        search.build_part(loaded, "m", where, places, Part(1, 2))
-        search.build_part(loaded, "m", where, [str(sounds / "a")], Part(2, 2))
+        indexing.build_part(loaded, "m", where, places, Part(1, 2))
+        indexing.build_part(loaded, "m", where, [str(sounds / "a")], Part(2, 2))
