@@ -157,7 +157,9 @@ def test_formats_by_the_name_of_a_file():
 
 
 def test_crowsetta_reads_what_is_written_for_raven(tmp_path):
-    crowsetta = pytest.importorskip("crowsetta", reason="another reader of Raven's tables")
+    crowsetta = pytest.importorskip(
+        "crowsetta", reason="Raven's tables NOT read by another: pip install crowsetta"
+    )
     path = text(tmp_path / "x.selections.txt", written("raven", EVENTS))
     boxes = crowsetta.formats.bbox.Raven.from_file(path).to_bbox()
     assert [(b.onset, b.offset, b.label, b.low_freq, b.high_freq) for b in boxes] == [
@@ -166,7 +168,9 @@ def test_crowsetta_reads_what_is_written_for_raven(tmp_path):
 
 
 def test_crowsetta_reads_what_is_written_for_audacity(tmp_path):
-    crowsetta = pytest.importorskip("crowsetta", reason="another reader of Audacity's labels")
+    crowsetta = pytest.importorskip(
+        "crowsetta", reason="Audacity's labels NOT read by another: pip install crowsetta"
+    )
     path = text(tmp_path / "x.txt", written("audacity", EVENTS))
     found = crowsetta.formats.seq.AudSeq.from_file(path).to_seq()
     assert found.onsets_s.tolist() == [e.start for e in EVENTS]
@@ -175,7 +179,7 @@ def test_crowsetta_reads_what_is_written_for_audacity(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonschema, which jams calls
 def test_jams_reads_what_is_written_for_it(tmp_path):
-    jams = pytest.importorskip("jams", reason="extra events")
+    jams = pytest.importorskip("jams", reason="JAMS NOT tested: pip install 'ssl_audio[events]'")
     path = text(tmp_path / "x.jams", written("jams", EVENTS, "x.wav"))
     found = jams.load(str(path), strict=True)
     assert (found.file_metadata.duration, found.file_metadata.title) == (4.0, "x.wav")

@@ -151,7 +151,7 @@ def test_metrics_that_cannot_be_written_are_refused_before_the_work(folder, tmp_
 
 def test_the_truth(folder, tmp_path, capsys, caplog):
     if importlib.util.find_spec("sed_scores_eval") is None:
-        pytest.skip("extra events")
+        pytest.skip("metrics of events NOT tested: pip install 'ssl_audio[events]'")
     truth = tmp_path / "truth.csv"
     # By the name of the file where the path is another; two recordings have the name x.wav.
     truth.write_text(

@@ -104,7 +104,7 @@ def test_faults_name_the_file(opened, place, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="names of files are bytes on POSIX systems only")
 def test_a_name_that_no_table_can_hold(tmp_path):
-    rows = [collection.Row(os.fsdecode(b"/tmp/caf\xe9.wav"), 0.0, 1.0)]
+    rows = [collection.Row(os.fsdecode(b"/sounds/caf\xe9.wav"), 0.0, 1.0)]
     labels = Labels(tmp_path / "labels.csv", rows, {collection.key(*rows[0]): 0})
     with pytest.raises(ValueError, match="not UTF-8"):
         labels.set(0, "dog")

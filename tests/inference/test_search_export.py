@@ -56,7 +56,7 @@ def test_embedding_atlas(made, tmp_path, capsys):
 def test_embedding_atlas_reads_it(made, tmp_path):
     """Its own command loads the table, and packs the page; its projection takes the vectors."""
     if importlib.util.find_spec("embedding_atlas") is None:
-        pytest.skip("pip install embedding-atlas")
+        pytest.skip("Embedding Atlas NOT tested: pip install embedding-atlas")
     export(made, "embedding-atlas", tmp_path / "map.parquet")
     page = tmp_path / "page.zip"
     code = """

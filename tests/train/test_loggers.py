@@ -156,7 +156,9 @@ def test_configs_of_before_are_read():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, of SQLAlchemy
 def test_mlflow_goes_on_with_the_same_run(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="extra mlflow")
+    mlflow = pytest.importorskip(
+        "mlflow", reason="MLflow NOT tested: pip install 'ssl_audio[mlflow]'"
+    )
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for start, steps in ((0, "9"), (2, "12")):
         (tmp_path / "config.json").write_text(json.dumps({"steps": steps, "optim": {"lr": start}}))
@@ -192,7 +194,9 @@ def test_names_of_mlflow():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_mlflow_takes_every_config(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="extra mlflow")
+    mlflow = pytest.importorskip(
+        "mlflow", reason="MLflow NOT tested: pip install 'ssl_audio[mlflow]'"
+    )
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     options = {"rates": {"positions/": 0.0, "^head/": 3.0}, "a//b": {"../c": ""}, "x" * 300: 1}
     (tmp_path / "config.json").write_text(json.dumps(options))
@@ -206,7 +210,7 @@ def test_mlflow_takes_every_config(tmp_path, monkeypatch):
 
 
 def test_wandb_goes_on_with_the_same_run_offline(tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="extra wandb")
+    pytest.importorskip("wandb", reason="wandb NOT tested: pip install 'ssl_audio[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tmp_path / "config.json").write_text('{"steps": 9}')
     for start in (0, 2):
