@@ -41,6 +41,7 @@ class Loss:
         str, Any
     ]  # name -> (sum, weight), so that means over shards and steps are exact
     extra: Any  # `extra` after the forward pass
+    renewed: Any = None  # parameters that the pass itself renews (running statistics); None: none
 
 
 @struct.dataclass

@@ -201,7 +201,8 @@ def test_objectives_do_not_import_each_other():
         "frontend",
         "structs",
     )
-    allowed += ("arrays", "slots", "objectives.base", "objectives.teacher", "objectives.towers")
+    allowed += ("arrays", "slots", "objectives.base", "objectives.statistics")
+    allowed += ("objectives.teacher", "objectives.towers")
     for path in sorted((PACKAGE / "objectives").glob("*.py")):
         for module in imported(path):
             if module.startswith("ssl_audio"):
@@ -259,9 +260,13 @@ def test_no_hidden_state_in_modules():
             continue
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Attribute):
-                hidden = {"variable", "put_variable", "sow", "BatchNorm", "perturb"}
+                # Running statistics are collected in one file, and given on in another.
+                hidden = {"variable", "put_variable", "sow", "perturb"}
+                hidden -= {"sow"} if name(path) == "layers/norms.py" else set()
                 assert node.attr not in hidden, f"{name(path)}:{node.lineno} .{node.attr}"
-            if isinstance(node, ast.keyword):
+                flax = isinstance(node.value, ast.Name) and node.value.id in ("nn", "linen")
+                assert not (flax and node.attr == "BatchNorm"), f"{name(path)}:{node.lineno}"
+            if isinstance(node, ast.keyword) and name(path) != "objectives/statistics.py":
                 assert node.arg != "mutable", f"{name(path)}:{node.lineno} mutable="
 
 

@@ -35,8 +35,8 @@ class Entry(abc.ABC):
 
         Args:
           example: what a source gives, with `names` (its labels in words), `source` (the number of its
-            source among the sorted names of all) and `more` (a function without arguments that reads
-            another example of that source).
+            source among the sorted names of all), `number` (of the clip among those of all sources) and
+            `more` (a function without arguments that reads another example of that source).
           rng: the only source of randomness; it depends on the seed and the clip's place in the stream alone.
         """
 
@@ -199,6 +199,18 @@ class SourceNumber(Entry):
 
     def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
         return first
+
+
+@dataclass(frozen=True)
+class ClipNumber(Entry):
+    """`clip` int32: the number of a clip among those of all sources, for a memory of each clip."""
+
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
+        return {"clip": ((), np.dtype(np.int32))}
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
+        del rng
+        return {"clip": np.int32(example["number"])}
 
 
 def audio(

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Bool, Float
 from ssl_audio.slots import Norm
 
+STATISTICS = "statistics"  # the collection in which a training pass collects running statistics
+
 
 class LayerNorm(nn.Module):
     """Layer normalisation with scale and bias."""
@@ -97,6 +99,42 @@ class FrozenBatchNorm(nn.Module):
         )
 
 
+class BatchNorm(nn.Module):
+    """Batch normalisation with running statistics (Ioffe and Szegedy 2015, arXiv:1502.03167).
+
+    `mean` and `var` are parameters without a gradient, those of `FrozenBatchNorm`, so a trained model is
+    saved, loaded and converted as any other. Statistics are the batch's where a training pass collects
+    them (`objectives/statistics.py`, which also says what becomes of them), else the stored ones. In a
+    training pass an example's result depends on its batch mates.
+
+    Attributes:
+      eps: added to the variance.
+      momentum: share of the batch's statistics in the new running ones; the batch's variance is then the
+        unbiased one, as in PyTorch.
+    """
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise every feature of the last axis."""
+        x, shape = x.astype(jnp.float32), x.shape[-1:]
+        mean = self.param("mean", nn.initializers.zeros, shape, jnp.float32)
+        var = self.param("var", nn.initializers.ones, shape, jnp.float32)
+        mean, var = jax.lax.stop_gradient((mean, var))
+        if self.is_mutable_collection(STATISTICS) and not self.is_initializing():
+            axes = tuple(range(x.ndim - 1))
+            count = x.size // x.shape[-1]
+            own = jnp.mean(x, axes), jnp.var(x, axes)
+            unbiased = own[1] * (count / max(count - 1, 1))
+            for name, old, new in (("mean", mean, own[0]), ("var", var, unbiased)):
+                new = jax.lax.stop_gradient((1 - self.momentum) * old + self.momentum * new)
+                self.sow(STATISTICS, name, new, init_fn=lambda: None, reduce_fn=_latest)
+            mean, var = own
+        return scaled(self, (x - _last(mean, x)) * _last(jax.lax.rsqrt(var + self.eps), x))
+
+
 class BiasNorm(nn.Module):
     """Divide by the root mean square of the values less a learned bias (Zipformer, arXiv:2310.11230).
 
@@ -121,6 +159,11 @@ def swoosh_l(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
 def swoosh_r(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """Return log(1 + e^(x - 1)) - 0.08 x - 0.313261687: 0 at 0 (Zipformer: after convolutions)."""
     return jax.nn.softplus(x - 1) - 0.08 * x - 0.313261687
+
+
+def _latest(before, now):
+    del before
+    return now
 
 
 def _last(vector, x):

@@ -53,8 +53,12 @@ class Phase:
         """Return the parameters with other values of those that it updates."""
         if self.trains == ".*":
             return part
-        named = flatten_dict(params, sep="/") | flatten_dict(part, sep="/")
-        return unflatten_dict(named, sep="/")
+        return replaced(params, part)
+
+
+def replaced(params: Params, part: Params) -> Params:
+    """Return parameters with other values of those in `part`, which has them in their places."""
+    return unflatten_dict(flatten_dict(params, keep_empty_nodes=True) | flatten_dict(part))
 
 
 class Objective(abc.ABC):

@@ -12,6 +12,7 @@ from ssl_audio.arrays import Array, Float
 from ssl_audio.backbones import stretches
 from ssl_audio.frontend.augment import NoiseRoll, SpecAugment
 from ssl_audio.frontend.base import counted
+from ssl_audio.objectives import statistics
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.slots import AnyFrontend, Backbone, Head, Masking, Tokenizer
 from ssl_audio.structs import Encoded, Loss
@@ -71,7 +72,7 @@ class Tagging(Objective):
         length = batch["length"]
         tokens, tokenizer = self.tokenizer.init_with_output(keys[0], spec)
         encoder = self.encoder.init(keys[1], self._cut(tokens), layers=True)
-        encoded = self._encode(
+        encoded, _ = self._encode(
             {"tokenizer": tokenizer["params"], "encoder": encoder["params"]}, spec, length, None
         )
         logits, head = self.head.init_with_output(keys[2], encoded)
@@ -85,7 +86,7 @@ class Tagging(Objective):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean loss and the share of clips whose best class is a right one."""
-        logits = self._logits(params, batch, key if train else None)
+        logits, after = self._logits(params, batch, key if train else None)
         label = batch["label"]
         if train and self.smoothing:
             outcomes = label.shape[-1] if self.criterion == "softmax" else 2
@@ -97,7 +98,8 @@ class Tagging(Objective):
         )
         weight = float(logits.shape[0])
         metrics = {"accuracy": (jnp.sum(right.astype(jnp.float32)), weight)}
-        return Loss(total=jnp.mean(value), metrics=metrics, extra=extra)
+        renewed = statistics.renewed(params, after)
+        return Loss(total=jnp.mean(value), metrics=metrics, extra=extra, renewed=renewed)
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode" and "logits"."""
@@ -106,37 +108,45 @@ class Tagging(Objective):
     def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
         """Encode audio; `layers` of the result is filled."""
         del extra
-        return self._encode(params, self._spec(batch, None), batch["length"], None)
+        return self._encode(params, self._spec(batch, None), batch["length"], None)[0]
 
     def logits(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B C"]:
         """Return class logits."""
         del extra
-        return self._logits(params, batch, None)
+        return self._logits(params, batch, None)[0]
 
     def _logits(self, params, batch, key):
+        """Return logits, and the parameters with renewed statistics; with a key, in training."""
         keys = (None, None) if key is None else jax.random.split(key)
-        encoded = self._encode(params, self._spec(batch, keys[0]), batch["length"], keys[1])
-        return self.head.apply({"params": params["head"]}, encoded)
+        encoded, params = self._encode(params, self._spec(batch, keys[0]), batch["length"], keys[1])
+        logits, head = statistics.applied(self.head, params["head"], encoded, renew=key is not None)
+        return logits, params | {"head": head}
 
-    def _encode(self, params, spec, length, key) -> Encoded:
+    def _encode(self, params, spec, length, key) -> tuple[Encoded, Params]:
         takes_count = getattr(self.tokenizer, "takes_count", False)
         count = (counted(self.frontend, spec, length),) if takes_count else ()
-        tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, spec, *count)
-        rngs = None
+        tokens: Any
+        tokens, tokenizer = statistics.applied(
+            self.tokenizer, params["tokenizer"], spec, *count, renew=key is not None
+        )
+        rngs, train = None, key is not None
         if key is not None:
             mask_key, place_key, key = jax.random.split(key, 3)
             rngs = {"drop_path": key, "positions": place_key}
             if self.masking:
                 hidden = self.masking(mask_key, len(tokens.x), tokens.grid)
                 tokens = reorder(tokens, others(hidden, tokens.x.shape[1]))
-        encoded: Any = self.encoder.apply(
-            {"params": params["encoder"]},
+        encoded, encoder = statistics.applied(
+            self.encoder,
+            params["encoder"],
             self._cut(tokens),
-            train=key is not None,
+            renew=train,
+            train=train,
             layers=True,
             rngs=rngs,
         )
-        return stretches.join(encoded, tokens) if self.window else encoded
+        encoded = stretches.join(encoded, tokens) if self.window else encoded
+        return encoded, params | {"tokenizer": tokenizer, "encoder": encoder}
 
     def _cut(self, tokens):
         return stretches.cut(tokens, self.window) if self.window else tokens

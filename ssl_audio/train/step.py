@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_audio.objectives.base import Batch, Objective
+from ssl_audio.objectives.base import Batch, Objective, replaced
 from ssl_audio.structs import Loss, TrainState
 
 Metrics = Mapping[str, Any]
@@ -59,7 +59,7 @@ def make_train_step(
         grad = jax.grad(total, has_aux=True)
         if accumulate == 1:
             grads, loss = grad(phase.part(params), extra, batch, key)
-            return grads, loss.total, loss.metrics, loss.extra
+            return grads, loss
         # Strided parts keep every device's share of the batch on that device.
         parts = jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), batch
@@ -69,30 +69,36 @@ def make_train_step(
             grads, total_, extra = carry
             new, loss = grad(learned, extra, part[0], part[1])
             grads = jax.tree.map(lambda a, b: a + b / accumulate, grads, new)
-            return (grads, total_ + loss.total / accumulate, loss.extra), loss.metrics
+            return (grads, total_ + loss.total / accumulate, loss.extra), (
+                loss.metrics,
+                loss.renewed,
+            )
 
         learned = phase.part(params)
         start = (jax.tree.map(jnp.zeros_like, learned), jnp.zeros((), jnp.float32), extra)
         keys = jax.random.split(key, accumulate)
-        (grads, total_, extra), metrics = jax.lax.scan(add, start, (parts, keys))
-        return grads, total_, jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics), extra
+        (grads, total_, extra), (metrics, renewed) = jax.lax.scan(add, start, (parts, keys))
+        metrics = jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics)
+        renewed = jax.tree.map(lambda x: jnp.mean(x, axis=0), renewed)
+        return grads, Loss(total_, metrics, extra, renewed)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         params, extra, opt_state, report = state.params, state.extra, dict(state.opt_state), {}
         finite = jnp.array(True)
         for number, phase in enumerate(objective.phases):
             key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), number)
-            grads, total, metrics, extra = gradients(params, extra, batch, key, phase)
-            norm = optax.tree.norm(grads)
-            finite &= jnp.isfinite(total) & jnp.isfinite(norm)
+            grads, loss = gradients(params, extra, batch, key, phase)
+            extra, norm = loss.extra, optax.tree.norm(grads)
+            finite &= jnp.isfinite(loss.total) & jnp.isfinite(norm)
             part = phase.part(params)  # the rest has neither gradients nor an optimizer's state
             updates, opt_state[phase.name] = txs[phase.name].update(
-                grads, opt_state[phase.name], part, value=total
+                grads, opt_state[phase.name], part, value=loss.total
             )
             params = phase.replaced(params, optax.apply_updates(part, updates))
+            params = params if loss.renewed is None else replaced(params, loss.renewed)
             prefix = "" if len(objective.phases) == 1 else f"{phase.name}/"
-            report |= {prefix + name: value for name, value in metrics.items()}
-            report[f"{prefix}loss"] = (total, 1.0)
+            report |= {prefix + name: value for name, value in loss.metrics.items()}
+            report[f"{prefix}loss"] = (loss.total, 1.0)
             report[f"{prefix}gradient_norm"] = (norm, 1.0)
         extra = objective.refresh(params, extra, state.step)
         new = (params, opt_state, extra)
