@@ -8,12 +8,14 @@ from typing import Any
 import ml_dtypes  # it also makes numpy, and so safetensors, know bfloat16
 import numpy as np
 
+from ssl_audio.convert import ctranslate2
 from ssl_audio.convert.options import DESCRIPTIVE
 from ssl_audio.storage import hub, opened
 from ssl_audio.storage.exported import read_arrays
 
 WANTED = "the JSON object of a Hugging Face folder"
 TORCH = (".pth", ".pt", ".bin", ".ckpt")
+CTRANSLATE2 = "model.bin"  # of a folder of CTranslate2
 SAFE = (2, 6)  # the first torch whose weights_only is to be relied on
 WEIGHTS = hub.WEIGHTS  # of a Hugging Face folder
 INDEX = ".index.json"  # after the name of weights that are cut in shards
@@ -36,8 +38,8 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
     Args:
       path: `.npz` (its keys are the names; or they begin with `param/`, and a JSON text beside them,
-        one of OPTIONS, holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch),
-        a folder with config.json and weights (WEIGHTS), whole or in shards with an index,
+        one of OPTIONS, holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch), CTranslate2's
+        `model.bin`, a folder with config.json and weights (WEIGHTS), whole or in shards with an index,
         hf://OWNER/NAME of such a folder on the Hub, or `package:NAME` (see `packaged`).
 
     Returns:
@@ -61,7 +63,9 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     if path.suffix == ".safetensors":
         return _singles(read_arrays(path)[0]), {}
     if path.suffix in TORCH:
-        return _torch(path), {}
+        if path.name == CTRANSLATE2 and ctranslate2.is_file(path):
+            return ctranslate2.read(path), {}
+        return _torch(path)
     if path.name.endswith(INDEX):
         return _shards(path), {}
     kinds = ", ".join((".npz", ".safetensors", *TORCH))
@@ -91,6 +95,8 @@ def packaged(name: str) -> pathlib.Path:
 def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     wanted = [f"{name}{end}" for name in WEIGHTS for end in ("", INDEX)]
     files = [path / name for name in wanted if (path / name).is_file()]
+    if not files and (path / CTRANSLATE2).is_file():
+        return read(path / CTRANSLATE2)  # its config.json is of decoding
     if not files:
         raise FileNotFoundError(f"{path}: none of {', '.join(wanted)} in this folder.")
     options: dict[str, Any] = {}
@@ -161,7 +167,7 @@ def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, opened.parsed(texts[0], path, "options as JSON") if texts else {}
 
 
-def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         import torch
     except ImportError:
@@ -178,7 +184,11 @@ def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         )
     with opened.reading(path, "a file of weights", pickle.UnpicklingError, RuntimeError, OSError):
         found = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
+    sizes = found.get("dims") if isinstance(found, dict) else None  # of OpenAI's Whisper
+    options = (
+        {k: v for k, v in sizes.items() if isinstance(v, int)} if isinstance(sizes, dict) else {}
+    )
+    for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(torch.is_tensor(v) for v in found.values()):
@@ -186,4 +196,4 @@ def _torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {
         name: (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         for name, value in found.items()
-    }
+    }, options

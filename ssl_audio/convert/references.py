@@ -159,6 +159,34 @@ class Clap(Reference):
         return ""
 
 
+class Whisper(Reference):
+    """Whisper: the encoder hears 30 s, silence after a shorter clip, whose frames alone count here."""
+
+    @property
+    def lengths(self) -> Mapping[str, float]:
+        """Return lengths below, at and above the one."""
+        whole = self.extractor.n_samples / self.rate
+        return {"short": 1.0, "half": whole / 2, "training": whole, "long": 2.5 * whole}
+
+    def run(self, clips: Sequence[np.ndarray]) -> list[Found]:
+        """Return the encoder's last hidden states of a clip's own tokens, and their mean."""
+        inputs = self.extractor(list(clips), sampling_rate=self.rate, return_tensors="pt")
+        hidden = self.model.encoder(inputs.input_features).last_hidden_state.numpy()
+        found = []
+        for states, clip in zip(hidden, clips, strict=True):
+            tokens = -(-(1 + (len(clip) - self.extractor.n_fft) // self.extractor.hop_length) // 2)
+            frames = states[:tokens]
+            found.append((frames, frames.mean(0)))
+        return found
+
+    def differs(self, clip: str, together: bool) -> str:
+        """Tell of windows."""
+        del together
+        if clip == "long":
+            return "ours: mean of windows of 30 s, half apart; theirs: its begin alone"
+        return ""
+
+
 # model_type → our family, the class here, that of transformers.
 KINDS: Mapping[str, tuple[str, type[Reference], str]] = {
     "audio-spectrogram-transformer": ("hf_ast", Ast, "ASTModel"),
@@ -168,6 +196,7 @@ KINDS: Mapping[str, tuple[str, type[Reference], str]] = {
     "hubert": ("hf_hubert", Speech, "HubertModel"),
     "wav2vec2": ("hf_wav2vec2", Speech, "Wav2Vec2Model"),
     "wavlm": ("hf_wavlm", Speech, "WavLMModel"),
+    "whisper": ("whisper", Whisper, "WhisperModel"),
 }
 
 

@@ -37,6 +37,9 @@ class Mel:
       sixteen_bit: cut the samples to [-1, 1] and round them towards 0 to 16 bits first, as CLAP does.
       frames: T; shorter clips are padded at the end with silence's energy, longer ones cut. None: as
         many as the audio gives.
+      cut: nothing is heard of longer audio after T hops, where it is mirrored, as by Whisper; False: the
+        last window is filled from it.
+      top_db: energies that lie further below the loudest one of a clip are raised to that; 0: none.
       mean: subtracted from the result, dB.
       std: the result is divided by this, dB.
     """
@@ -53,6 +56,8 @@ class Mel:
     floor: float = 1e-10
     sixteen_bit: bool = False
     frames: int | None = None
+    cut: bool = False
+    top_db: float = 0.0
     mean: float = 0.0
     std: float = 1.0
 
@@ -63,6 +68,8 @@ class Mel:
         for name in ("rate", "bins", "hop", "window", "std", "floor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Mel: {name} is {getattr(self, name)}; it must be above 0.")
+        if self.top_db < 0:
+            raise ValueError(f"Mel: top_db is {self.top_db}; it must not be below 0.")
         if self.scale not in SCALES:
             raise ValueError(f"Mel: scale '{self.scale}'; wanted one of {', '.join(SCALES)}.")
         rate = self._bank_rate
@@ -86,7 +93,10 @@ class Mel:
         energies = jnp.matmul(power, bands.T, precision=highest)
         spec = 10 * jnp.log10(jnp.maximum(energies, self.floor))
         missing = ((0, 0), (0, frames - spec.shape[1]), (0, 0))
-        return jnp.pad(spec, missing, constant_values=10 * math.log10(self.floor))
+        spec = jnp.pad(spec, missing, constant_values=10 * math.log10(self.floor))
+        if self.top_db:
+            spec = jnp.maximum(spec, jnp.max(spec, (1, 2), keepdims=True) - self.top_db)
+        return spec
 
     def power(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Float[Array, "B T K"]:
         """Return the power in the K = window / 2 + 1 lines of the FFT, of the frames that there are.
@@ -104,6 +114,8 @@ class Mel:
         audio = audio.astype(jnp.float32)
         if length is not None:
             audio = jnp.where(before(length, audio.shape[1]), audio, 0)
+        if self.cut:
+            audio = audio[:, : max(frames * self.hop, self.window)]
         if self.sixteen_bit:
             audio = jnp.trunc(jnp.clip(audio, -1, 1) * 32767) / 32767
         half = self.window // 2

@@ -43,7 +43,7 @@ class Encoder(Model):
     How a clip ends is up to `pad`. "columns": it is padded, in the log-mel domain, to whole patch
     columns and no further. "none": what does not fill a column is dropped, as encoders of waveforms
     do. "training": it is padded to the length of the training clips, and the padding counts as part
-    of it, as in some published models.
+    of it; with "silence" the features of the padding are left out.
 
     Longer audio than the training clips is cut in windows of their length, half a window apart,
     and averaged where they overlap. One program is compiled per number of columns: at most as
@@ -67,7 +67,7 @@ class Encoder(Model):
 
     @property
     def pad(self) -> str:
-        """How a clip's end is treated by default: one of "columns", "training" and "none"."""
+        """How a clip's end is treated by default: one of "columns", "training", "silence", "none"."""
         said = self.config.get("inference", {}).get("pad")
         return said or ("none" if self._takes_count else "columns")
 
@@ -332,7 +332,7 @@ class Encoder(Model):
 
         `heard`: columns → samples that are given for them; default: as many as they hold.
         """
-        heard = heard or self._samples
+        heard, fill = heard or self._samples, "training" if pad == "silence" else pad
         most, window_samples = self._most, self.objective.frontend.window
 
         def starts(samples: int) -> list[int]:
@@ -343,7 +343,7 @@ class Encoder(Model):
             # Less than one analysis window would leave no frame at all, and all such clips alike.
             audio = np.pad(window.audio, (0, max(0, window_samples - len(window.audio))))
             grain = -(-most // PROGRAMS)
-            padded = min(most, -(-self._columns(len(audio), pad) // grain) * grain)
+            padded = min(most, -(-self._columns(len(audio), fill) // grain) * grain)
             yield padded, window._replace(audio=audio[: heard(padded)])
 
     def _encode(self, columns: int, group: list[np.ndarray], layers: tuple[int, ...]) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-PADS = ("columns", "training", "none")  # ways to end a clip: see `Encoder`
+PADS = ("columns", "training", "silence", "none")  # ways to end a clip: see `Encoder`
 POOLS = ("mean", "rows", "stats")  # over patch columns
 SPECIAL = "special"  # of the tokens that are no patches: `Encoder.readout`
 
