@@ -26,8 +26,9 @@ FAMILIES = {
     "hubert_layer": "hubert",
     "wav2vec2_group": "wav2vec2",
     "wavlm_group": "wavlm",
+    "whisper": "whisper",
 }
-SPEECH = [name for name, family in FAMILIES.items() if family not in ("hf_ast", "clap")]
+SPEECH = [name for name, family in FAMILIES.items() if family not in ("hf_ast", "clap", "whisper")]
 SECONDS = (1.0, 0.317)
 
 
@@ -98,6 +99,20 @@ def test_ast_is_padded_to_its_training_length(model):
     assert encoder.frames(clip, 16_000)[0].shape == frames.shape
     assert encoder.frames(clip[:8_000], 16_000, pad="columns")[0].shape[0] == 5
     assert encoder.frames(clip[:8_000], 16_000, pad="none")[0].shape[0] == 4
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("model", ["whisper"], indirect=True)
+def test_whisper_hears_silence_after_a_clip_and_leaves_it_out(model):
+    _, encoder, wanted = model
+    clips = [sound(16_000, seconds) for seconds in SECONDS]  # the first is as long as it hears
+    for clip, seconds, vector in zip(clips, SECONDS, encoder.embed(clips, 16_000), strict=True):
+        frames, times = encoder.frames(clip, 16_000)
+        assert off(frames, wanted[f"{seconds}/frames"]) < 1e-5, seconds
+        assert off(vector, wanted[f"{seconds}/vector"]) < 1e-5, seconds
+        assert len(times) == len(frames)
+    assert len(encoder.frames(clips[1], 16_000, pad="training")[0]) == 50
+    assert off(encoder.embed(clips[1], 16_000, pad="columns"), vector) > 1e-3
 
 
 @pytest.mark.parity

@@ -1,4 +1,4 @@
-"""Record what transformers makes of a waveform with tiny random models: python make.py (torch, transformers).
+"""Record what transformers makes of a waveform with tiny random models: python make.py [NAME …].
 
 Writes NAME.npz beside this file: weights under `param/`, config and feature extractor as JSON, the last
 hidden states and the vector of `sound(rate, seconds)` for each length.
@@ -6,6 +6,7 @@ hidden states and the vector of `sound(rate, seconds)` for each length.
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -48,6 +49,13 @@ def models():
     yield "data2vec", tf.Data2VecAudioModel(config), masked
     sizes = dict(max_length=128, num_mel_bins=32)
     yield "ast", tf.ASTModel(tf.ASTConfig(**SIZES, **sizes)), tf.ASTFeatureExtractor(**sizes)
+    config = tf.WhisperConfig(
+        d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, decoder_layers=1,
+        decoder_attention_heads=2, decoder_ffn_dim=16, vocab_size=20, num_mel_bins=16, pad_token_id=0,
+        max_source_positions=50, max_target_positions=8, decoder_start_token_id=1,
+    )  # fmt: skip
+    heard = tf.WhisperFeatureExtractor(feature_size=16, chunk_length=1)
+    yield "whisper", tf.WhisperModel(config), heard
     settings = dict(feature_size=32, hop_length=800, max_length_s=2)
     for name, fused in (("clap_unfused", False), ("clap_fused", True)):
         audio = AUDIO | dict(enable_fusion=fused)
@@ -62,6 +70,10 @@ def outputs(name, model, extractor, clip):
     if "clap" in name:
         inputs["is_longer"] = torch.tensor([[False]])  # one of a batch is marked at random
         return {"vector": model.get_audio_features(**inputs).pooler_output[0]}
+    if name == "whisper":  # the frames of the silence that follows a clip do not count
+        frames = model.encoder(inputs["input_features"]).last_hidden_state[0]
+        frames = frames[: -(-(1 + (len(clip) - extractor.n_fft) // extractor.hop_length) // 2)]
+        return {"frames": frames, "vector": frames.mean(0)}
     found = model(**inputs)
     frames = found.last_hidden_state[0]
     if name == "ast":
@@ -72,6 +84,8 @@ def outputs(name, model, extractor, clip):
 def main():
     """Write all files."""
     for name, model, extractor in models():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         torch.manual_seed(0)
         with torch.no_grad():
             for path, value in [*model.named_parameters(), *model.named_buffers()]:
