@@ -2,14 +2,16 @@
 
 import pathlib
 import struct
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 
 VERSIONS = (4, 5, 6)  # of the format: since 4 with the type of each array
 # By number, as in the files.
-TYPES = tuple(map(np.dtype, ("<f4", "i1", "<i2", "<i4", "<f2", ml_dtypes.bfloat16)))
+TYPES: list[np.dtype[Any]] = [
+    np.dtype(kind) for kind in ("<f4", "i1", "<i2", "<i4", "<f2", ml_dtypes.bfloat16)
+]
 LONGEST = 2**12  # bytes of a name
 SCALE = "_scale"  # after the name of an array of whole numbers: what each row was multiplied by
 
