@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import functools
 import itertools
 import json
 import logging
@@ -170,11 +171,15 @@ def tell_unused(columns: Iterable[str], known: Sequence[str], where: str) -> tup
     if unused:
         near = {key: difflib.get_close_matches(key.lower(), known, 1, 0.75) for key in unused}
         hints = [f"'{key}' for '{found[0]}'?" for key, found in near.items() if found]
-        log.info(
-            "%s: columns kept and not used: %s%s",
-            where, ", ".join(unused), f"; misspelt: {' '.join(hints)}" if hints else "",
-        )  # fmt: skip
+        said = f"; misspelt: {' '.join(hints)}" if hints else ""
+        _tell(f"{where}: columns kept and not used: {', '.join(unused)}{said}")
     return unused
+
+
+@functools.lru_cache(1024)
+def _tell(line: str) -> None:
+    """Log a line, once: a table is read again for every part of the data and for evaluation."""
+    log.info("%s", line)
 
 
 def _json(file: Iterable[str], path: pathlib.Path) -> Iterator[Block]:

@@ -2,30 +2,35 @@
 
 OUT: a table .csv of all recordings (path, start, end, label, score), or one recording's .selections.txt
 (Raven), .txt (labels of Audacity) or .jams; a folder with --format for many. A model that was trained on
-events is asked for its frames, any other classifier for windows. --truth says how good the events are.
+events is asked for its frames, any other for windows. --truth: how good they are. It goes on after a kill.
 """
 
 import argparse
 import collections
-import csv
+import contextlib
 import dataclasses
-import io
+import functools
 import json
 import logging
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ssl_audio import startup
 from ssl_audio.data import annotations, channels, tables
 from ssl_audio.data.annotations import ENDINGS, Event
-from ssl_audio.data.decode import printable, stated_rate
-from ssl_audio.data.reading import reading
+from ssl_audio.data.reading import check_share, reading
+from ssl_audio.eval.event_files import Output
 from ssl_audio.eval.event_metrics import COLLAR
+from ssl_audio.inference import resumable
 from ssl_audio.inference.inputs import Paths
 from ssl_audio.storage import atomic, opened
+from ssl_audio.storage.partial_results import Joined, Parts
 
 SETTINGS = ("threshold", "low", "min_length", "min_gap")  # of a class
 
@@ -122,40 +127,116 @@ def run(args: argparse.Namespace) -> None:
     source = Paths(tuple(args.paths), classifier.rate, args.channels)
     ids = [source.meta(i)["id"] for i in range(len(source))]
     paths = [source.clips[i].path for i in range(len(source))]
-    output = _Output(args.output, args.format, paths, labels) if args.output else None
+    output = Output(args.output, args.format, paths, labels) if args.output else None
     if args.metrics:  # before the long work
         atomic.check(pathlib.Path(args.metrics))
     known = _matched(paths, truth, args.truth) if truth is not None else {}
     how = "frames" if windows is None else f"windows of {windows.window:g} s, hop {windows.hop:g} s"
     log.info("%d recordings, %d classes, by %s", len(ids), len(labels), how)
 
+    smooth = SMOOTH if args.smooth is None else args.smooth
+    keep = {i for i, path in enumerate(paths) if path in known}
+    compute = functools.partial(
+        _find, classifier, source, ids, args.max_bad_share, keep,
+        functools.partial(hear, rules=rules, windows=windows, smooth=smooth, keep=bool(keep)),
+    )  # fmt: skip
+
+    def write(parts: Parts | Joined, bad: Mapping[str, str], lost: int) -> None:
+        kept = {i: _Found.of(parts, id) for i, id in enumerate(ids) if id in parts.finished}
+        if not kept:
+            raise ValueError(f"none of the {len(ids)} files could be read.")
+        found = {i: recording.events(labels) for i, recording in kept.items()}
+        if output:
+            output.write(found, {i: recording.duration for i, recording in kept.items()})
+        where = f"{output.place}: " if output else ""
+        count = sum(map(len, found.values()))
+        print(f"{where}{count} events in {len(found)} recordings; {len(bad)} of {len(ids)} skipped")
+        resumable.tell(bad, source.info.left_out, lost)
+        if truth is not None:
+            _compare(args, {i: known[paths[i]] for i in keep if i in kept}, kept, found, labels)
+
+    settings = {
+        "checkpoint": resumable.digest(classifier),
+        "rules": [dataclasses.asdict(rule) for rule in rules],
+        "windows": windows and dataclasses.asdict(windows),
+        "smooth": smooth,
+        "channels": args.channels,
+        "truth": sorted(ids[i] for i in keep),
+    }
+    work = resumable.Work(
+        ids, settings, compute, write, args.max_bad_share, what="recordings", did="searched"
+    )
+    with contextlib.ExitStack() as stack:
+        if output is None:  # nothing is kept where nothing is written
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()), "parts")
+        else:
+            folder = output.parts
+        resumable.run_whole(work, folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What was found in a recording, as partial results keep it: float64 as two float32 numbers each."""
+
+    duration: float  # s
+    rows: np.ndarray  # float64 [n, 4]: class, start and end (s), score of each event
+    scores: (
+        np.ndarray | None
+    )  # float64 [M + 1, 1 + C]: edges (s), and the scores from each to the next
+
+    @classmethod
+    def of(cls, parts: Parts | Joined, id: str) -> "_Found":
+        values = parts.vector(id).view(np.float64)
+        pieces = [piece.view(np.float64) for piece in parts.frames(id)]
+        scores = np.concatenate(pieces) if pieces else None
+        return cls(float(values[0]), values[1:].reshape(-1, 4), scores)
+
+    @staticmethod
+    def keep(parts: Parts, id: str, heard: Any, scores: bool) -> None:
+        """Put down what was heard in a recording, and its scores along time where they are wanted."""
+        if scores:
+            values = np.full((len(heard.edges), 1 + heard.values.shape[1]), np.nan)
+            values[:, 0], values[:-1, 1:] = heard.edges, heard.values
+            parts.add_frames(id, values.view(np.float32))
+        rows = [
+            heard.duration,
+            *(x for e in heard.events for x in (e.label, e.start, e.end, e.score)),
+        ]
+        parts.finish(id, np.array(rows, np.float64).view(np.float32))
+
+    def events(self, labels: Sequence[str]) -> list[Event]:
+        return [Event(a, b, labels[int(label)], score) for label, a, b, score in self.rows.tolist()]
+
+
+def _find(
+    classifier: Any,
+    source: Paths,
+    ids: Sequence[str],
+    max_bad_share: float,
+    keep: Collection[int],
+    hear: Callable[..., Iterator[tuple[int, Any]]],
+    parts: Parts,
+    left: Sequence[int],
+    total: int,
+    check: resumable.Check,
+) -> dict[str, str]:
+    """Find the events in the recordings `left`; return those that could not be read, and why."""
     bad: dict[str, str] = {}
     read: list[int] = []
-    found: dict[int, list[Event]] = {}
-    durations, scores = {}, {}
-    clips = reading(source, read, bad=bad, max_bad_share=args.max_bad_share)
-    smooth = SMOOTH if args.smooth is None else args.smooth
-    keep = truth is not None
-    for number, heard in hear(classifier, clips, rules, windows, smooth=smooth, keep=keep):
-        i = read[number]
-        if not heard.finite:
-            bad[ids[i]] = f"{ids[i]}: its scores are not finite"
-            log.warning("skipped %s", bad[ids[i]])
-        if ids[i] in bad:
-            continue
-        found[i] = [Event(e.start, e.end, labels[e.label], e.score) for e in heard.events]
-        durations[paths[i]] = heard.duration
-        if paths[i] in known:
-            scores[paths[i]] = heard.edges, heard.values
-        if output:
-            output.add(i, found[i], heard.duration)
-    if not found:
-        raise ValueError(f"none of the {len(ids)} files could be read.")
-    if output:
-        output.finish(found)
-    _tell(found, bad, ids, source, output)
-    if truth is not None:
-        _compare(args, known, {paths[i]: e for i, e in found.items()}, durations, scores, labels)
+    clips = reading(source, read, bad=bad, max_bad_share=max_bad_share, numbers=left, total=total)
+    try:
+        for number, heard in hear(classifier, clips):
+            check()
+            i = read[number]
+            if not heard.finite:
+                bad[ids[i]] = f"{ids[i]}: its scores are not finite"
+                log.warning("skipped %s", bad[ids[i]])
+                check_share(bad, total, max_bad_share)
+            if ids[i] not in bad:
+                _Found.keep(parts, ids[i], heard, i in keep)
+    finally:
+        parts.write()
+    return bad
 
 
 def _rules(args: argparse.Namespace, classifier: Any) -> list[Any]:
@@ -208,81 +289,6 @@ def _of_table(place: str | None) -> Iterator[tuple[str, dict[str, float]]]:
         yield row["label"].strip(), {n: v for n, v in values.items() if v is not None}
 
 
-class _Output:
-    """Writes events: one table of all recordings at the end, or a file of each when it is done."""
-
-    def __init__(self, place: str, kind: str | None, paths: Sequence[str], labels: Sequence[str]):
-        self.place, self._paths = pathlib.Path(place).expanduser(), paths
-        named = annotations.format_of(self.place.name)
-        folder = not named or self.place.is_dir()
-        if folder and kind is None:
-            endings = ", ".join(ENDINGS.values())
-            raise ValueError(
-                f"--output {place}: wanted a name that ends in {endings}, or a folder and --format."
-            )
-        if named and kind not in (None, named) and not folder:
-            raise ValueError(f"--output {place}: its ending means {named}, but --format is {kind}.")
-        self._kind = kind or named
-        if folder and self._kind == "csv":
-            raise ValueError(
-                f"--output {place}: a table is one file: give it a name that ends in .csv."
-            )
-        if not folder and self._kind != "csv" and len(paths) > 1:
-            raise ValueError(
-                f"--output {place}: {self._kind} has a file for each recording, and there are {len(paths)}: "
-                f"give a folder, and --format {self._kind}."
-            )
-        annotations.check_labels(self._kind, labels)
-        if self._kind == "jams":
-            annotations.needs("jams", "JAMS")
-        self._files = _names(self.place, self._kind, paths) if folder else [self.place] * len(paths)
-        if folder:
-            atomic.check_folder(self.place)
-        else:
-            atomic.check(self.place)
-
-    def add(self, i: int, events: Sequence[Event], duration: float) -> None:
-        """Write a recording's file, where each has its own."""
-        if self._kind == "csv":
-            return
-        rate = stated_rate(self._paths[i])
-        name = printable(os.path.basename(self._paths[i]))
-        text = annotations.written(self._kind, events, rate=rate, duration=duration, name=name)
-        self._files[i].parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(self._files[i], text)
-
-    def finish(self, found: Mapping[int, Sequence[Event]]) -> None:
-        """Write the table of all."""
-        if self._kind != "csv":
-            return
-        lines = io.StringIO()
-        table = csv.writer(lines, lineterminator="\n")
-        table.writerow(annotations.HEAD)
-        folder = self.place.absolute().parent
-        for i in sorted(found):
-            # As every table that this package reads: relative to the table's folder.
-            path = self._paths[i]
-            path = path if os.path.isabs(path) else os.path.relpath(path, folder)
-            table.writerows(annotations.rows(printable(path), found[i]))
-        atomic.write(self.place, lines.getvalue())
-
-
-def _names(folder: pathlib.Path, kind: str, paths: Sequence[str]) -> list[pathlib.Path]:
-    """Return the file of each recording in a folder: below the folders that tell them apart."""
-    parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
-    above = os.path.commonpath(parents)
-    inside = [
-        pathlib.Path(os.path.relpath(parent, above), pathlib.Path(path).stem)
-        for parent, path in zip(parents, paths, strict=True)
-    ]
-    times = collections.Counter(inside)
-    ending = ENDINGS[kind]
-    return [
-        folder / f"{stem if times[stem] == 1 else stem.with_name(pathlib.Path(path).name)}{ending}"
-        for stem, path in zip(inside, paths, strict=True)
-    ]
-
-
 def _matched(
     paths: Sequence[str], truth: Mapping[str, list[Event]], where: str
 ) -> dict[str, list[Event]]:
@@ -310,40 +316,23 @@ def _matched(
     return found
 
 
-def _tell(
-    found: Mapping[int, Sequence[Event]],
-    bad: Mapping[str, str],
-    ids: Sequence[str],
-    source: Paths,
-    output: _Output | None,
-) -> None:
-    number = sum(map(len, found.values()))
-    where = f"{output.place}: " if output else ""
-    print(f"{where}{number} events in {len(found)} recordings; {len(bad)} of {len(ids)} skipped")
-    for cause in bad.values():
-        print(f"skipped {cause}")
-    if source.info.left_out:
-        print(f"left out: {source.info.left_out}")
-
-
 def _compare(
     args: argparse.Namespace,
-    known: Mapping[str, list[Event]],
-    found: Mapping[str, list[Event]],
-    durations: Mapping[str, float],
-    scores: Mapping[str, Any],
+    truth: Mapping[int, list[Event]],
+    kept: Mapping[int, _Found],
+    found: Mapping[int, list[Event]],
     labels: Sequence[str],
 ) -> None:
-    """Print how good the events are, and write it."""
+    """Print how good the events are, by the number of their recording, and write it."""
     from ssl_audio.eval.event_metrics import measure
 
-    both = [path for path in known if path in found]
+    scores = {str(i): kept[i].scores for i in truth}
     metrics = measure(
-        {path: found[path] for path in both},
-        {path: known[path] for path in both},
-        durations,
+        {str(i): found[i] for i in truth},
+        {str(i): events for i, events in truth.items()},
+        {str(i): kept[i].duration for i in truth},
         labels,
-        {path: scores[path] for path in both},
+        {i: (s[:, 0], s[:-1, 1:].astype(np.float32)) for i, s in scores.items() if s is not None},
         collar=args.collar,
     )
     print("\n".join(metrics.lines()))

@@ -8,7 +8,6 @@ frames [sum T', rows * D], times [sum T'], offsets [n + 1] of each file's frames
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import itertools
 import logging
@@ -67,11 +66,6 @@ def parser() -> argparse.ArgumentParser:
         "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
     )
     startup.add_trust(made)
-    made.add_argument(
-        "--batch-size",
-        type=int,
-        help="most windows encoded together; on a CPU never more than four seconds of sound, or one",
-    )
     division.add_options(made)
     return made
 
@@ -79,8 +73,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, embed and write."""
     args = parser().parse_args(argv)
-    if args.batch_size is not None and args.batch_size < 1:
-        parser().error(f"--batch-size {args.batch_size}: wanted at least 1")
     if args.frames and args.pool == SPECIAL:
         parser().error("--pool special is of tokens that are no frames; run it without --frames")
     inputs.check_options(parser(), args)
@@ -95,10 +87,9 @@ def run(args: argparse.Namespace) -> None:
         return
     from ssl_audio.inference.load import load
 
-    encoder = load(args.checkpoint, args.step, trust=args.trust).encoder
-    if args.batch_size is None:
-        args.batch_size = encoder.batch_size
-    encoder = dataclasses.replace(encoder, batch_size=args.batch_size)
+    encoder = inputs.with_batch_size(
+        load(args.checkpoint, args.step, trust=args.trust).encoder, args
+    )
     encoder.readout(args.layer, args.pool)
     if args.csv:
         table = inputs.of_csv(args.csv, args.root)

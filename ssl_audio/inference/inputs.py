@@ -282,7 +282,7 @@ def text(value: Any) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which sound is meant; `check_options` says whether they fit each other."""
+    """Add the options that say which sound is meant, and how much at once; `check_options` checks them."""
     parser.add_argument("paths", nargs="*", metavar="PATH", help="audio files or folders of them")
     parser.add_argument(
         "--csv", metavar="TABLE",
@@ -293,11 +293,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="what the table's paths are relative to; default: its folder",
     )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help="most windows computed together; on a CPU never more than four seconds of sound, or one",
+    )
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with a message if options contradict each other."""
+    """End with a message if options contradict each other or cannot be."""
     if bool(args.paths) == bool(args.csv):
         parser.error("PATH or --csv: wanted one of them, as `sounds/` or `--csv table.csv`")
     if args.root and not args.csv:
         parser.error("--root is of the paths in a table: give --csv too")
+    if args.batch_size is not None and args.batch_size < 1:
+        parser.error(f"--batch-size {args.batch_size}: wanted at least 1")
+
+
+def with_batch_size(model: Any, args: argparse.Namespace) -> Any:
+    """Return a model that computes as many windows together as was asked, or as it would by itself.
+
+    `args.batch_size` is the number afterwards: results that are kept depend on it.
+    """
+    if args.batch_size is None:
+        args.batch_size = model.batch_size
+    return dataclasses.replace(model, batch_size=args.batch_size)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import functools
 import io
 import logging
@@ -69,11 +68,6 @@ def parser() -> argparse.ArgumentParser:
         "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
     )
     startup.add_trust(made)
-    made.add_argument(
-        "--batch-size",
-        type=int,
-        help="most windows classified together; on a CPU never more than four seconds of sound, or one",
-    )
     division.add_options(made)
     return made
 
@@ -82,8 +76,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, classify and write."""
     args = parser().parse_args(argv)
     inputs.check_options(parser(), args)
-    if args.batch_size is not None and args.batch_size < 1:
-        parser().error(f"--batch-size {args.batch_size}: wanted at least 1")
     if args.hop and not args.window:
         parser().error("--hop is from one window to the next: give --window too")
     division.check(parser(), args)
@@ -105,9 +97,7 @@ def run(args: argparse.Namespace) -> None:
             f"--checkpoint {args.checkpoint}: a {type(model).__name__} of {', '.join(model.offers)}: it "
             "has no classes. Fine-tune it on labelled clips first, or use `ssl-audio embed`."
         )
-    if args.batch_size is None:
-        args.batch_size = model.batch_size
-    model = dataclasses.replace(model, batch_size=args.batch_size)
+    model = inputs.with_batch_size(model, args)
     options = predictions.Options(args.window, args.hop, args.pad, args.top, args.threshold)
     options.check(model)
     source = inputs.Asked(table, model.rate, args.channels)

@@ -1,6 +1,6 @@
 """Work on many clips that goes on after a kill, and may be divided among machines; then one output.
 
-`embed` and `predict` say what to compute for a clip and how to write it; the order of things is here.
+`embed`, `predict` and `events` say what to compute for a clip and how to write it; here is the order.
 """
 
 from __future__ import annotations
@@ -80,10 +80,7 @@ def run(work: Work, args: argparse.Namespace, folder: pathlib.Path | Remote) -> 
     """Do all of it, or the part that `args.part` names, or join what all parts found (`args.merge`)."""
     keys = work.keys
     if not (args.part or args.merge):
-        parts = Parts(folder, work.settings)
-        bad = _missing(work, parts, range(len(keys)))
-        work.write(parts, bad, channels.lost())
-        return parts.remove()
+        return run_whole(work, folder)
     listed = hashlib.sha256(json.dumps(list(keys)).encode()).hexdigest()[:16]
     whole = {**work.settings, "files": len(keys), "list": listed}
     divided = Division(folder, whole, args.part.of if args.part else None)
@@ -92,6 +89,14 @@ def run(work: Work, args: argparse.Namespace, folder: pathlib.Path | Remote) -> 
     if not divided.merged:
         _join(work, divided)
     divided.remove()
+
+
+def run_whole(work: Work, folder: pathlib.Path | Remote) -> None:
+    """Do all of it, and write it; the folder of partial results is there in between."""
+    parts = Parts(folder, work.settings)
+    bad = _missing(work, parts, range(len(work.keys)))
+    work.write(parts, bad, channels.lost())
+    parts.remove()
 
 
 def _missing(

@@ -6,6 +6,7 @@ that XLA gives any device; memory and the time to compile are those of its CPU b
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import logging
 import math
@@ -78,7 +79,8 @@ def preview(options: Any, *, compiled: bool = True, save: pathlib.Path | None = 
         batch = sharding.spec(run.data.spec(), mesh)
         with fitting(batch):
             traced = step.trace(state, batch)
-        program = traced.lower().compile() if compiled else None
+        with programs.anew() if save else contextlib.nullcontext():
+            program = traced.lower().compile() if compiled else None
     parameters = collections.Counter()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         parameters[sharding.path_name(path[:1])] += leaf.size

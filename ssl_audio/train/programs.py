@@ -73,6 +73,25 @@ def of(options: Any, turns: tuple[int, int], shapes: Any) -> dict[str, str]:
     return known | versions.code()
 
 
+@contextlib.contextmanager
+def anew() -> Iterator[None]:
+    """Compile what is to be saved without the cache: a program out of it is written without its code.
+
+    So on CPUs in JAX 0.10 (findings/jax_cached_program.sh); the copy fails where it is first run.
+    """
+    from jax.experimental.compilation_cache import compilation_cache
+
+    settings: Any = jax.config
+    before = settings.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # which asks the setting once
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
 def save(
     folder: pathlib.Path, program: Any, known: Mapping[str, str], count: float
 ) -> pathlib.Path:
@@ -80,7 +99,7 @@ def save(
 
     Args:
       folder: made where it is missing.
-      program: what `step.lower(...).compile()` gave.
+      program: what `step.lower(...).compile()` gave, `anew`.
       known: of it; see `of`.
       count: floating-point operations of a step.
 

@@ -204,5 +204,7 @@ def describe(run: Run, state: Any, total: int, start: int, workdir: pathlib.Path
         "%s, %.2f M parameters, on %d %s device(s) of %d process(es)", type(inner).__name__,
         count / 1e6, jax.device_count(), jax.default_backend(), processes.count(),
     )  # fmt: skip
-    how = f"resumed at step {start}" if start else "from scratch"
+    others = ", ".join(other.path for other in run.warm_start.values())
+    begun = f"from parameters of {others}" if others else "from scratch"
+    how = f"resumed at step {start}" if start else begun
     log.info("%s, up to step %d, into %s", how, total, workdir)

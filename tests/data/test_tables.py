@@ -59,6 +59,8 @@ def test_other_columns_are_kept_and_told(tmp_path, caplog):
     source = manifest(tmp_path, "path,lable,weather\na.wav,dog,rain\n")
     assert source.meta(0)["columns"] == {"lable": "dog", "weather": "rain"}
     assert "not used: lable, weather" in caplog.text and "'lable' for 'label'?" in caplog.text
+    assert len(Manifest(str(tmp_path / "m.csv"))) == 1  # as another part of the data does
+    assert caplog.text.count("not used") == 1
 
 
 def test_tabs_separate_a_tsv(tmp_path):

@@ -15,7 +15,9 @@ from ssl_audio.data import annotations
 from ssl_audio.eval import events
 from ssl_audio.inference import event_scores
 from ssl_audio.inference.classifier import Classifier
+from ssl_audio.inference.events import Segment
 from ssl_audio.storage import exported
+from ssl_audio.storage.partial_results import Parts
 
 RATE = 16_000
 
@@ -165,3 +167,53 @@ def test_the_truth(folder, tmp_path, capsys, caplog):
     assert (found["right"], found["wrong"], found["missed"], found["f1_macro"]) == (1, 1, 0, 1.0)
     assert "1 of its 2 recordings were not given" in caplog.text
     assert "2 of 3 recordings are not in it" in caplog.text
+
+
+def test_a_killed_search_goes_on_with_the_recordings_that_are_left(folder, tmp_path, monkeypatch):
+    true, searched = event_scores.hear, []
+
+    def counted(*args, **how):
+        for found in true(*args, **how):
+            searched.append(found[0])
+            yield found
+
+    def killed(*args, **how):
+        yield next(true(*args, **how))
+        raise KeyboardInterrupt
+
+    how = ["--threshold", "0", "--class", "wren:threshold=0.4"]
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    run(folder, *how, "--output", str(whole))
+    assert not whole.with_name("whole.csv.parts").exists()
+    monkeypatch.setattr(event_scores, "hear", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, *how, "--output", str(out))
+    assert not out.exists() and list((tmp_path / "out.csv.parts").glob("*.part"))
+    monkeypatch.setattr(event_scores, "hear", counted)
+    with pytest.raises(ValueError, match="an interrupted run with other settings.*rules"):
+        run(folder, "--threshold", "0.1", "--output", str(out))
+    run(folder, *how, "--output", str(out))
+    assert len(searched) == 1 and out.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_what_is_kept_comes_back_with_its_bits(tmp_path):
+    heard = event_scores.Heard(None, keep=True)
+    heard.events = [Segment(1, 0.1, 1 / 3, 0.7), Segment(0, 2.0, 2.5, 1e-9)]
+    heard.duration = 100_000.123456789
+    edges = np.array([0, 100_001, 100_000_000_007])
+    heard._pieces = [
+        (edges[:2], np.float32([[0.1, 0.2]])),
+        (edges[1:], np.float32([[0.3, np.nan]])),
+    ]
+    parts = Parts(tmp_path, {})
+    events._Found.keep(parts, "a", heard, True)
+    events._Found.keep(parts, "b", heard, False)
+    parts.write()
+    found, bare = (events._Found.of(Parts(tmp_path, {}), id) for id in "ab")
+    assert found.duration == bare.duration == heard.duration and bare.scores is None
+    assert [e[:4] for e in found.events(("owl", "wren"))] == [
+        (0.1, 1 / 3, "wren", 0.7), (2.0, 2.5, "owl", 1e-9)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(found.scores[:, 0], heard.edges)
+    np.testing.assert_array_equal(found.scores[:-1, 1:].astype(np.float32), heard.values)

@@ -387,3 +387,10 @@ def test_a_class_without_a_finite_score_is_a_failure(classifier, sounds, tmp_pat
     broken: Any = Broken()
     assert not [*predictions.stream(broken, source, [0], bad, options, total=1, quiet=True)]
     assert "its scores are not finite" in bad[source.table.keys[0]]
+
+
+@pytest.mark.parametrize("verb", [embed, predict], ids=["embed", "predict"])
+def test_a_batch_of_no_windows_is_refused(verb, capsys):
+    with pytest.raises(SystemExit):
+        verb.main(["--checkpoint", "run", "--output", "o.parquet", "--batch-size", "0", "sounds"])
+    assert "--batch-size 0: wanted at least 1" in capsys.readouterr().err
