@@ -138,7 +138,7 @@ def test_its_momentum_is_spread_as_the_parameters_are():
 
 
 @pytest.mark.slow
-def test_a_run_with_it_learns_and_goes_on_with_the_same_bits(tmp_path):
+def test_a_run_with_it_learns_and_goes_on_with_the_same_bits(compiled_once, tmp_path):
     made = run_options(steps=30, checkpoint={"every": 15}, record__every=5)
     made["optim"] |= {
         "kind": "muon",
