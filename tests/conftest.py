@@ -69,6 +69,13 @@ def compiled_once(programs):
 
 
 @pytest.fixture
+def no_pictures(monkeypatch):
+    """Draw nothing at the end of a run: seconds for each, where nothing looks at them."""
+    monkeypatch.setattr("ssl_audio.train.loop._pictures", lambda *_: {})
+    monkeypatch.setattr("ssl_audio.train.record.Recorder.pictures", lambda *_, **__: None)
+
+
+@pytest.fixture
 def in_cpp(monkeypatch):
     """Run the selective scan in C++, and see that nothing else was; the set of what was found so far."""
     if not shutil.which("c++"):

@@ -20,3 +20,9 @@ def environment(tmp_path_factory):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
     return inherited | shared | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def optimised(environment):
+    """Return the environment of commands that compute more than they compile: XLA optimises."""
+    return {name: value for name, value in environment.items() if name != "XLA_FLAGS"}

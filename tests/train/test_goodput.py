@@ -94,7 +94,9 @@ def shares(workdir):
 
 
 @pytest.mark.slow
-def test_a_run_that_waits_for_its_input_and_is_killed(tmp_path, monkeypatch, compiled_once):
+def test_a_run_that_waits_for_its_input_and_is_killed(
+    tmp_path, monkeypatch, compiled_once, no_pictures
+):
     asleep = []
 
     def slow(number, batch):

@@ -10,7 +10,7 @@ from ssl_audio import config
 from ssl_audio.eval.held_out import HeldOut
 from ssl_audio.train.loop import NotFinite, train
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once", "no_pictures")
 
 
 def held_out(**changes):

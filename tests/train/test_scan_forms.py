@@ -8,7 +8,7 @@ from test_train import change_batches, options, records, same_parameters
 from ssl_audio.storage import checkpoint
 from ssl_audio.train.loop import train
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once", "no_pictures")
 
 
 def died_at(number, workdir, monkeypatch):

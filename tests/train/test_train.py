@@ -17,7 +17,7 @@ from ssl_audio.storage.checkpoint import load_params
 from ssl_audio.train.loop import NotFinite, train
 from ssl_audio.train.record import SPEED
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once", "no_pictures")
 STEPS = 6
 
 
