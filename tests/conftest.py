@@ -1,5 +1,6 @@
 """Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -7,8 +8,11 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
-# Most of the time goes into compiling programs that run once.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+# Most of the time goes into compiling programs that run once: LLVM's optimisations and a dialect of MLIR
+# for every fused kernel are not worth theirs, nor are several threads where tests run side by side.
+FLAGS = ["backend_optimization_level=0", "cpu_use_fusion_emitters=false"]
+FLAGS += ["cpu_parallel_codegen_split_count=1"]
+os.environ["XLA_FLAGS"] = " ".join(f"--xla_{flag}" for flag in FLAGS)
 # Nothing of the user's, such as a compiled scan.
 CACHE = tempfile.TemporaryDirectory(prefix="ssl_audio-")
 os.environ["SSL_AUDIO_CACHE"] = CACHE.name
@@ -29,6 +33,10 @@ CHECKED = ["frontend", "layers", "quantizers", "tokens", "heads", "backbones", "
 CHECKED += ["losses", "train.optim", "train.step"]
 install_import_hook([f"ssl_audio.{name}" for name in CHECKED], "beartype.beartype")
 
+# Tracing makes many small objects: without this, a tenth of the time goes into looking at old ones again.
+gc.freeze()
+gc.set_threshold(20_000, 20, 50)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
@@ -36,6 +44,35 @@ def shared_data() -> pathlib.Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"real audio not found at {SHARED / 'data'}: set SSL_AUDIO_SHARED")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """Return the folder of compiled programs that the files which ask for compiled_once share."""
+    return str(tmp_path_factory.mktemp("xla"))
+
+
+@pytest.fixture(scope="module")
+def compiled_once(programs):
+    """Share compiled programs between the runs of a file, as a second start of a program would."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    old = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (programs, 0.1), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in zip(names, old, strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Draw nothing at the end of a run: seconds for each, where nothing looks at them."""
+    monkeypatch.setattr("ssl_audio.train.loop._pictures", lambda *_: {})
+    monkeypatch.setattr("ssl_audio.train.record.Recorder.pictures", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
     )
     step = jax.jit(
-        make_train_step(run.objective, txs, accumulate=run.accumulate),
+        make_train_step(run.objective, txs, accumulate=run.accumulate, learns=run.optim.learns),
         donate_argnums=0,
         out_shardings=(layout, sharding.replicated(mesh)),
     )

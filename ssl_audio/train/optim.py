@@ -107,6 +107,10 @@ class Optim:
         """Return one gradient transformation per phase."""
         return {phase.name: self._chain(phase, total, epoch) for phase in phases}
 
+    def learns(self, path: Any) -> bool:
+        """Return whether the parameter at a path of JAX is updated: no rate of 0 freezes it."""
+        return _factor(self.rates, path) != 0
+
     def scaling(self) -> optax.GradientTransformation:
         """Return what turns gradients into updates, before decay and rate."""
         return optax.scale_by_adam(self.b1, self.b2, self.eps)

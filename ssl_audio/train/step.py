@@ -29,7 +29,11 @@ def init_state(
 
 
 def make_train_step(
-    objective: Objective, txs: Mapping[str, Any], *, accumulate: int = 1
+    objective: Objective,
+    txs: Mapping[str, Any],
+    *,
+    accumulate: int = 1,
+    learns: Callable[[Any], bool] = lambda path: True,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Return (state, batch) → (state, metrics); metrics are name → (sum, weight).
 
@@ -37,6 +41,7 @@ def make_train_step(
       objective: supplies loss, phases and refresh.
       txs: phase name → optax transformation.
       accumulate: split the batch in so many parts and average their gradients.
+      learns: whether the parameter at a path is updated; others do not count in "gradient_norm".
 
     A step whose loss or gradients are not finite leaves the state as it was, but for the count, and
     reports metric "finite" 0.
@@ -99,7 +104,9 @@ def make_train_step(
             prefix = "" if len(objective.phases) == 1 else f"{phase.name}/"
             report |= {prefix + name: value for name, value in loss.metrics.items()}
             report[f"{prefix}loss"] = (loss.total, 1.0)
-            report[f"{prefix}gradient_norm"] = (norm, 1.0)
+            named = jax.tree_util.tree_leaves_with_path(grads)
+            counted = optax.tree.norm([gradient for path, gradient in named if learns(path)])
+            report[f"{prefix}gradient_norm"] = (counted, 1.0)
         extra = objective.refresh(params, extra, state.step)
         new = (params, opt_state, extra)
         old = (state.params, dict(state.opt_state), state.extra)

@@ -5,7 +5,7 @@ import re
 WORDS = {
     "step": "updates made so far",
     "loss": "what the optimizer descends: the weighted sum of the method's parts",
-    "gradient_norm": "Euclidean norm of all gradients, before clipping",
+    "gradient_norm": "Euclidean norm of the gradients of all that learns, before clipping",
     "lr": "learning rate of the update",
     "skipped": "different clips that could not be read so far; each is named once in the log",
     "clips_per_second": "over all devices; the first step compiles and is not counted",

@@ -213,9 +213,13 @@ def five_steps(encoder, mesh):
     return made.run(state, 0, 5)
 
 
+# Every axis alone and with the others; each pair of encoder and mesh is a program to compile.
+PAIRS = [("ssast", "data"), ("ssast", "tensor")]
+PAIRS += [("ssamba", "fsdp"), ("ssamba", "hybrid"), ("ssamba", "tensor")]
+
+
 @pytest.mark.multi
-@pytest.mark.parametrize("mesh", ["data", "fsdp", "hybrid", "tensor"])
-@pytest.mark.parametrize("encoder", ["ssast", "ssamba"])
+@pytest.mark.parametrize("encoder, mesh", PAIRS)
 def test_losses_do_not_depend_on_the_mesh(encoder, mesh):
     alone, alone_losses = five_steps(encoder, "one")
     spread, losses = five_steps(encoder, mesh)
@@ -225,8 +229,7 @@ def test_losses_do_not_depend_on_the_mesh(encoder, mesh):
 
 
 @pytest.mark.multi
-@pytest.mark.parametrize("mesh", ["fsdp", "hybrid", "tensor"])
-@pytest.mark.parametrize("encoder", ["ssast", "ssamba"])
+@pytest.mark.parametrize("encoder, mesh", PAIRS[1:])
 def test_parameters_and_moments_are_really_spread(encoder, mesh):
     state, _ = five_steps(encoder, mesh)
     parts = math.prod(MESHES[mesh][1:])
@@ -253,3 +256,40 @@ def test_a_checkpoint_moves_to_another_mesh(mesh, tmp_path):
     _, here = trainer("ssamba", "fsdp").run(state, 5, 1)
     _, there = made.run(found, 5, 1)
     assert there == pytest.approx(here, abs=1e-5)
+
+
+@functools.cache
+def in_cpp_on(mesh):
+    made = Trainer("ssamba", mesh)
+    with made.context():
+        state = made.init()
+    return made, *made.run(state, 0, 5)
+
+
+@pytest.mark.multi
+@pytest.mark.parametrize("mesh", ["hybrid", "tensor"])  # hybrid: data and fsdp
+def test_in_cpp_losses_depend_neither_on_the_mesh_nor_on_the_form(in_cpp, monkeypatch, mesh):
+    """Each device runs the selective scan on its part of the batch."""
+    _, _, alone = in_cpp_on("one")
+    _, _, losses = in_cpp_on(mesh)
+    assert losses == pytest.approx(alone, rel=1e-5)
+    with monkeypatch.context() as patch:
+        patch.setenv("SSL_AUDIO_SCAN", "xla")
+        _, other = five_steps("ssamba", mesh)
+    assert losses == pytest.approx(other, rel=1e-5)
+    in_cpp.discard("xla")
+
+
+@pytest.mark.multi
+def test_in_cpp_a_checkpoint_moves_to_another_mesh(in_cpp, tmp_path):
+    made, state, _ = in_cpp_on("tensor")
+    saved = Checkpoints(tmp_path)
+    saved.save(state, {})
+    saved.close()
+    there, _, _ = in_cpp_on("hybrid")
+    back = Checkpoints(tmp_path)
+    found = back.resume(there.wanted)
+    back.close()
+    jax.tree.map(np.testing.assert_array_equal, found.params, state.params)
+    in_cpp.add("cpp")  # by the tests before, which compiled these
+    assert there.run(found, 5, 1)[1] == pytest.approx(made.run(state, 5, 1)[1], abs=1e-5)

@@ -68,11 +68,12 @@ RUN = [page for page in (*PAGES, README) if blocks(page, "python") or blocks(pag
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda p: p.stem)
-def test_what_a_page_shows_runs(page, folder, environment):
+def test_what_a_page_shows_runs(page, folder, environment, optimised):
     """Commands first, then all Python of the page as one program."""
     if script := commands(page):
         shell = f'set -e\nssl-audio() {{ "{sys.executable}" -m ssl_audio "$@"; }}\n{script}'
-        checked("bash", "-c", shell, cwd=folder, env=environment)
+        much = " evaluate " in script
+        checked("bash", "-c", shell, cwd=folder, env=optimised if much else environment)
     if code := "\n".join(blocks(page, "python")):
         given = GIVEN if page == README else ""
         checked(sys.executable, "-W", "error::FutureWarning", "-c", given + code,

@@ -5,7 +5,7 @@ import shutil
 import time
 
 import pytest
-from test_train import change_batches, compiled_once, options  # noqa: F401 (a fixture)
+from test_train import change_batches, options
 
 from ssl_audio.train.goodput import KINDS, NAMES, Goodput
 from ssl_audio.train.loop import train
@@ -94,7 +94,9 @@ def shares(workdir):
 
 
 @pytest.mark.slow
-def test_a_run_that_waits_for_its_input_and_is_killed(tmp_path, monkeypatch, compiled_once):  # noqa: F811
+def test_a_run_that_waits_for_its_input_and_is_killed(
+    tmp_path, monkeypatch, compiled_once, no_pictures
+):
     asleep = []
 
     def slow(number, batch):

@@ -138,8 +138,9 @@ def test_its_momentum_is_spread_as_the_parameters_are():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once", "no_pictures")
 def test_a_run_with_it_learns_and_goes_on_with_the_same_bits(tmp_path):
-    made = run_options(steps=30, checkpoint={"every": 15}, record__every=5)
+    made = run_options(steps=20, checkpoint={"every": 10}, record__every=5)
     made["optim"] |= {
         "kind": "muon",
         "coupled": False,
@@ -152,7 +153,7 @@ def test_a_run_with_it_learns_and_goes_on_with_the_same_bits(tmp_path):
     assert sum(losses[-2:]) / 2 < 0.95 * losses[0], losses
     # As if killed before the last checkpoint was whole.
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
-    shutil.rmtree(tmp_path / "again/checkpoints/30")
+    shutil.rmtree(tmp_path / "again/checkpoints/20")
     train(made, tmp_path / "again")
     assert records(tmp_path / "again") == records(tmp_path / "whole")
     same_parameters(tmp_path / "whole", tmp_path / "again")

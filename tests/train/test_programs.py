@@ -122,7 +122,8 @@ def test_all_that_decides_the_program_is_known(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_with_a_saved_step_has_the_same_bits(account, compiled_once, tmp_path, caplog):
+@pytest.mark.usefixtures("compiled_once", "no_pictures")
+def test_a_run_with_a_saved_step_has_the_same_bits(account, tmp_path, caplog):
     train(options(), tmp_path / "without")  # its step is in the cache of programs then
     found = preview.preview(options(), save=tmp_path / "step")
     assert found.peak_bytes and (tmp_path / "step/step_0_of_1.bin").exists()

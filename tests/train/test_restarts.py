@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from test_train import change_batches, compiled_once, options, records, saved_steps  # noqa: F401
+from test_train import change_batches, options, records, saved_steps
 
 from ssl_audio import config
 from ssl_audio.eval.held_out import HeldOut
 from ssl_audio.train.loop import NotFinite, train
+
+pytestmark = pytest.mark.usefixtures("compiled_once", "no_pictures")
 
 
 def held_out(**changes):

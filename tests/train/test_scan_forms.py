@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from test_train import change_batches, compiled_once, options, records, same_parameters
+from test_train import change_batches, options, records, same_parameters
 
 from ssl_audio.storage import checkpoint
 from ssl_audio.train.loop import train
 
-__all__ = ["compiled_once"]  # a fixture of this file too
+pytestmark = pytest.mark.usefixtures("compiled_once", "no_pictures")
 
 
 def died_at(number, workdir, monkeypatch):

@@ -7,9 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from published import load
+from reference import ROOT
 
+from ssl_audio import config
 from ssl_audio.objectives.base import Objective, Phase
 from ssl_audio.structs import Loss
+from ssl_audio.train import preview
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.step import init_state, make_train_step
 
@@ -87,6 +91,35 @@ def test_accumulation_equals_the_full_batch():
     mean_parts = {name: float(total / weight) for name, (total, weight) in told_parts.items()}
     assert mean == pytest.approx(mean_parts, abs=1e-6)
     assert (int(whole.extra["passes"]), int(parts.extra["passes"])) == (1, 4)
+
+
+def test_the_gradient_norm_is_of_what_learns():
+    optim, objective = Optim(lr=0.1, rates={"^bias$": 0.0}), Regression()
+    txs, state = start(objective, optim)
+    step = make_train_step(objective, txs, learns=optim.learns)
+    after, told = jax.jit(step)(state, data())
+
+    def loss(params):
+        return objective.loss(params, state.extra, data(), None, train=True).total
+
+    grads = jax.grad(loss)(state.params)
+    assert float(told["gradient_norm"][0]) == pytest.approx(float(jnp.linalg.norm(grads["kernel"])))
+    assert float(jnp.linalg.norm(grads["bias"])) > 0.1
+    np.testing.assert_array_equal(after.params["bias"], state.params["bias"])
+
+
+def test_a_run_tells_its_step_what_learns(monkeypatch):
+    made = config.plain(load(ROOT / "configs/ssast.py", "runlocal"))
+    made["optim"]["rates"] = {"^encoder/": 0.0}
+    told = []
+    monkeypatch.setattr(
+        "ssl_audio.train.loop.make_train_step",
+        lambda *_, **how: told.append(how["learns"]) or (lambda state, batch: (state, {})),
+    )
+    preview.preview(made, compiled=False)
+    learns = told[0]
+    assert not learns((jax.tree_util.DictKey("encoder"), jax.tree_util.DictKey("norm")))
+    assert learns((jax.tree_util.DictKey("tokenizer"),))
 
 
 def test_accumulation_is_refused_when_examples_are_coupled():

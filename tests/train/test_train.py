@@ -17,25 +17,8 @@ from ssl_audio.storage.checkpoint import load_params
 from ssl_audio.train.loop import NotFinite, train
 from ssl_audio.train.record import SPEED
 
+pytestmark = pytest.mark.usefixtures("compiled_once", "no_pictures")
 STEPS = 6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Share compiled programs between the runs of this file, as a second start of a program would."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    old = (
-        jax.config.jax_compilation_cache_dir,
-        jax.config.jax_persistent_cache_min_compile_time_secs,
-    )
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", old[0])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", old[1])
-    compilation_cache.reset_cache()
 
 
 def options(**changes):
@@ -241,11 +224,14 @@ def test_evaluations_between_records_are_made_too(whole, tmp_path, monkeypatch):
     assert "loss" in known[4] and not known[5]
 
 
-def test_a_warm_start_takes_the_named_parameters(whole, tmp_path, monkeypatch):
+def test_a_warm_start_takes_the_named_parameters(whole, tmp_path, monkeypatch, caplog):
     begun = []
     monkeypatch.setattr("ssl_audio.train.loop._loop", lambda _, state, start: begun.append(state))
     start = {"encoder": {"path": str(whole[0]), "take": "^(tokenizer|encoder)/"}}
+    caplog.set_level("INFO", "ssl_audio")
     train(options(warm_start=start), tmp_path)
+    assert f"from parameters of {whole[0]}, up to step" in caplog.text
+    assert "scratch" not in caplog.text
     here, (there, _) = begun[0].params, load_params(whole[0])
     jax.tree.map(np.testing.assert_array_equal, here["encoder"], there["encoder"])
     jax.tree.map(np.testing.assert_array_equal, here["tokenizer"], there["tokenizer"])
