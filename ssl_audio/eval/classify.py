@@ -10,7 +10,7 @@ import functools
 import io
 import itertools
 import pathlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -166,7 +166,7 @@ class Classify:
             raise ValueError(f"classify: clip {meta['id']} has no label.")
         return multi_hot(label, self.classes)
 
-    def _batches(self) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self) -> Generator[dict[str, np.ndarray], None, None]:
         """Yield this host's rows of each batch, forever: hosts do not know how many windows others have.
 
         `index` is -1 on rows without a window; `windows`: of the row's clip; `more`: 1 while this host
