@@ -122,13 +122,25 @@ def read(path: str | pathlib.Path) -> Ontology:
     return made
 
 
-def find(given: str, folders: Sequence[pathlib.Path]) -> Ontology | None:
-    """Return the ontology of a path, or with none the `ontology.json` of the first folder that has it."""
-    if given:
-        return read(given)
+def find(
+    given: str, folders: Sequence[pathlib.Path], identifiers: Sequence[str], *, need: bool
+) -> tuple[Numbers, ...] | None:
+    """Return what each class implies by an ontology; None: there is no ontology.
+
+    Args:
+      given: its path; "": the `ontology.json` of the first folder that has one.
+      folders: where to look.
+      identifiers: of the classes.
+      need: raise ValueError instead of returning None.
+    """
     there = (folder / NAME for folder in folders)
-    path = next((path for path in there if path.is_file()), None)
-    return None if path is None else read(path)
+    path = given or next((path for path in there if path.is_file()), None)
+    if path is None and need:
+        raise ValueError(
+            f"no {NAME} in {folders[0]}: it says which classes imply which; take AudioSet's "
+            "(github.com/audioset/ontology) and name its path: ontology=PATH."
+        )
+    return None if path is None else read(path).implied(identifiers)
 
 
 def gaps(
@@ -156,20 +168,28 @@ def completed(label: Numbers, implied: Sequence[Numbers]) -> Numbers:
     return tuple(sorted({*label, *(parent for child in label for parent in implied[child])}))
 
 
-def tell(found: Sequence[Gap], clips: int, mode: str, where: str) -> None:
-    """Log the gaps of a collection: how many clips have one, and the most frequent.
+def checked(
+    labels: Mapping[Numbers, int],
+    implied: Sequence[Numbers],
+    names: Sequence[str],
+    where: str,
+    *,
+    add: bool,
+) -> dict[Numbers, Numbers]:
+    """Log which labels are without those that they imply, and return what each becomes.
 
     Args:
-      found: what `gaps` returns.
-      clips: that have any.
-      mode: "add" if they were filled.
-      where: the table.
+      labels, implied, names: see `gaps`.
+      where: the table, for the message.
+      add: return the labels with all that they imply; otherwise as they are.
     """
-    if not found:
-        return
-    pairs = ", ".join(f"{g.child} without {g.parent} ({g.clips})" for g in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} other pairs" if len(found) > _NAMED else ""
-    log.warning(
-        "%s: %d clips have labels without those that they imply: %s%s; %s",
-        where, clips, pairs, more, "added" if mode == "add" else "parents='add' adds them",
-    )  # fmt: skip
+    whole = {label: completed(label, implied) for label in labels}
+    if found := gaps(labels, implied, names):
+        clips = sum(count for label, count in labels.items() if whole[label] != label)
+        pairs = ", ".join(f"{g.child} without {g.parent} ({g.clips})" for g in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} other pairs" if len(found) > _NAMED else ""
+        log.warning(
+            "%s: %d clips have labels without those that they imply: %s%s; %s",
+            where, clips, pairs, more, "added" if add else "parents='add' adds them",
+        )  # fmt: skip
+    return whole if add else {label: label for label in labels}

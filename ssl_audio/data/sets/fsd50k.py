@@ -78,12 +78,9 @@ class Fsd50k(Files):
             raise ValueError(f"Fsd50k.split: no clip of {self.split!r} in {self._folders[0]}")
         if self.parents != "ignore" and (implied := self._implied(need=self.parents == "add")):
             counts = collections.Counter(label for _, _, label, _ in rows)
-            found = hierarchy.gaps(counts, implied, list(self._mids))
-            whole = {label: hierarchy.completed(label, implied) for label in counts}
-            short = sum(n for label, n in counts.items() if whole[label] != label)
-            hierarchy.tell(found, short, self.parents, str(self._folders[0]))
-            if self.parents == "add":
-                rows = [(part, id, whole[label], split) for part, id, label, split in rows]
+            where, add = str(self._folders[0]), self.parents == "add"
+            said = hierarchy.checked(counts, implied, list(self._mids), where, add=add)
+            rows = [(part, id, said[label], split) for part, id, label, split in rows]
         files = {part: self._files(part) for part in _PARTS[self.split]}
         clips = [
             Clip(f"{files[part][0]}/{files[part][1].get(id, id + '.wav')}", id, label, split=split)
@@ -137,13 +134,8 @@ class Fsd50k(Files):
     def _implied(self, need: bool) -> tuple[hierarchy.Numbers, ...] | None:
         """Return what each class implies; None: there is no ontology."""
         root = folder(self.root, "Fsd50k.root")
-        found = hierarchy.find(self.ontology, [root, *self._folders[:2]])
-        if found is None and need:
-            raise ValueError(
-                f"Fsd50k.ontology: no {hierarchy.NAME} in {root}: it says which classes imply which; "
-                "take AudioSet's (github.com/audioset/ontology) and name its path."
-            )
-        return None if found is None else found.implied(list(self._mids.values()))
+        folders = [root, *self._folders[:2]]
+        return hierarchy.find(self.ontology, folders, list(self._mids.values()), need=need)
 
     def _labelled(self) -> Iterator[tuple[str, str, hierarchy.Numbers, str]]:
         """Yield the part, name, labels and split of each clip of the tables."""
