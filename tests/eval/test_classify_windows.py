@@ -7,12 +7,14 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from fsd50k import VOCABULARY, tree
 from scipy.special import expit, softmax
 
 from ssl_audio import config
 from ssl_audio.distributed import sharding
-from ssl_audio.eval import classify
+from ssl_audio.eval import classify, metrics
 from ssl_audio.inference.windows import apart
+from ssl_audio.structs import TrainState
 
 RATE = 1000
 SECONDS = {"a": 0.3, "b": 1.0, "c": 2.3, "d": 5.0, "e": 0.7}
@@ -102,6 +104,46 @@ def test_batches_do_not_matter_and_patches_can_count_by_themselves(clips):
     assert list(alone.ids) == [f"{name}.wav" for name, n in WINDOWS.items() for _ in range(n)]
     np.testing.assert_allclose(alone.logits, np.concatenate(by_hand(found.source)), atol=1e-5)
     assert alone.labels.shape == (16, 3)
+
+
+def test_fsd50k_is_scored(tmp_path):
+    """By its own protocol, from its files to its metrics."""
+
+    class Means:
+        """An objective whose logits are the means of twelve parts of a patch."""
+
+        def predictors(self):
+            return {"logits": self.logits}
+
+        def logits(self, params, extra, batch):
+            return params["scale"] * batch["audio"][:, :22_044].reshape(-1, 12, 1837).mean(axis=2)
+
+    found = config.build(
+        dict(
+            kind="classify", source=dict(kind="sets.fsd50k", root=tree(tmp_path), rate=22_050),
+            samples=22_050, hop=11_025, fill="repeat", average="sigmoid", classes=len(VOCABULARY),
+        ),
+        "eval",
+    )  # fmt: skip
+    state = TrainState(np.int32(0), {"scale": np.float32(1000)}, {}, {}, jax.random.key(0))
+    mesh = sharding.Sharding().mesh()
+    with jax.set_mesh(mesh):
+        said = found.run(Means(), state, mesh)
+        made = found.predict(Means(), state.params, {}, mesh)
+    assert len(made.ids) == 5 and made.labels.sum() == 13
+    known = made.labels.any(axis=0)
+    assert said["classes"] == known.sum() == 12
+    for name, metric in (
+        ("mAP", metrics.mean_average_precision),
+        ("micro_mAP", metrics.micro_average_precision),
+        ("AUC", metrics.macro_auc),
+        ("d_prime", metrics.d_prime),
+        ("lwlrap", metrics.lwlrap),
+    ):
+        assert said[name] == metric(made.logits, made.labels) and np.isfinite(said[name])
+        # Probabilities have the order of logits, so they score the same.
+        same = metric(expit(made.logits), made.labels)
+        assert said[name] == pytest.approx(same, abs=1e-12)
 
 
 def test_extreme_probabilities_keep_their_order():
