@@ -69,8 +69,9 @@ class Patches(Files):
         number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         offset = np.minimum(number * self.hop, spare[rows])
         starts = np.nan_to_num(clips.columns.number("start"))[rows] + offset
-        stop = np.where(counts > 1, np.nan, clips.columns.number("end"))[rows]  # of whole clips
-        ends = np.where(counts[rows] > 1, starts + self.seconds, stop)
+        # A last patch ends where its clip does, which most clips state in their file alone.
+        last = number == counts[rows] - 1
+        ends = np.where(last, clips.columns.number("end")[rows], starts + self.seconds)
         ids = np.where(counts[rows] > 1, starts, np.nan)
         info = dataclasses.replace(
             self.source.info, name=f"{self.source.info.name}, patches of {self.seconds:g} s"

@@ -8,6 +8,7 @@ from ssl_audio import config
 from ssl_audio.data.patches import Patches
 from ssl_audio.data.source import Folder, Manifest, coded_labels, content, digest
 from ssl_audio.data.synthetic import Synthetic
+from ssl_audio.train.changes import hours
 
 RATE = 1000
 SECONDS = {"a/0.wav": 0.3, "a/1.wav": 1.0, "b/2.wav": 2.3, "b/3.wav": 5.0}
@@ -46,6 +47,7 @@ def test_each_clip_from_its_begin_to_its_end(root):
         assert patch["label"] == whole["label"]
         first = round(start * RATE)
         np.testing.assert_array_equal(patch["audio"], whole["audio"][first : first + RATE])
+    assert hours(source) is None  # not that of the overlapping patches together
     assert source.info.labels == ("a", "b") and source.info.name.endswith(", patches of 1 s")
 
 

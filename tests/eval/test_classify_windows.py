@@ -128,8 +128,9 @@ def test_fsd50k_is_scored(tmp_path):
     state = TrainState(np.int32(0), {"scale": np.float32(1000)}, {}, {}, jax.random.key(0))
     mesh = sharding.Sharding().mesh()
     with jax.set_mesh(mesh):
-        said = found.run(Means(), state, mesh)
-        made = found.predict(Means(), state.params, {}, mesh)
+        objective = Means()
+        said = found.run(objective, state, mesh)
+        made = found.predict(objective, state.params, {}, mesh)
     assert len(made.ids) == 5 and made.labels.sum() == 13
     known = made.labels.any(axis=0)
     assert said["classes"] == known.sum() == 12
