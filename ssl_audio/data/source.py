@@ -290,6 +290,21 @@ def folder(root: str | os.PathLike, field: str) -> pathlib.Path:
     return path
 
 
+def table(root: pathlib.Path, names: Sequence[str], field: str) -> str:
+    """Return the first of some names that is a file in `root`.
+
+    Raises:
+      ValueError: none is, naming `field`, and the folder in `root` that has one: of an unpacked archive.
+    """
+    there = next((name for name in names if (root / name).is_file()), "")
+    if there:
+        return there
+    wanted = " or ".join(names)
+    found = next((path for name in names for path in sorted(root.glob(f"*/{name}"))), None)
+    near = found and root / found.relative_to(root).parts[0]
+    raise ValueError(f"{field}: no {wanted} in {root}" + (f"; {near} has it" if near else ""))
+
+
 def keep(clips: Sequence[Clip], where: str, split: str = "", folds: Sequence[int] = ()) -> Clips:
     """Return the clips of a split and of some folds; ValueError if none is left."""
     all_of = Clips.of(clips)

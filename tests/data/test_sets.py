@@ -1,5 +1,7 @@
 """Each collection against a tiny tree of its real layout."""
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,7 +9,6 @@ import soundfile
 from ssl_audio import config
 from ssl_audio.data.sets.audioset import Audioset
 from ssl_audio.data.sets.esc import Esc
-from ssl_audio.data.sets.fsd50k import Fsd50k
 from ssl_audio.data.sets.iemocap import Iemocap
 from ssl_audio.data.sets.librispeech import Librispeech
 from ssl_audio.data.sets.speech_commands import SpeechCommands
@@ -56,7 +57,7 @@ def test_esc_50_and_its_subset(tmp_path):
     assert {fold for (fold,) in metas(Esc(root, folds=(2, 3)), "fold")} == {2, 3}
     with pytest.raises(ValueError, match="wanted esc50 or esc10"):
         Esc(root, subset="esc11")
-    with pytest.raises(ValueError, match="neither meta/esc50.csv nor meta.csv"):
+    with pytest.raises(ValueError, match="no meta/esc50.csv or meta.csv"):
         len(Esc(str(tmp_path / "audio")))
 
 
@@ -92,7 +93,7 @@ def test_all_real_spoken_digits(shared_data):
     assert len(SpokenDigit(root, target="speaker").info.labels) == 6
 
 
-def test_speech_commands(tmp_path):
+def test_speech_commands(tmp_path, caplog):
     for word in ("yes", "no"):
         for n in range(3):
             sound(tmp_path / word / f"abc_nohash_{n}.wav")
@@ -106,9 +107,17 @@ def test_speech_commands(tmp_path):
     assert metas(test, "id", "label") == wanted
     assert len(SpeechCommands(str(tmp_path), split="train")) == 3
     assert metas(SpeechCommands(str(tmp_path), split="validation"), "label") == [(1,)]
+    assert not caplog.text
+    (tmp_path / "no/abc_nohash_2.wav").unlink()
+    assert len(SpeechCommands(str(tmp_path), split="test")) == 1
+    assert "1 of 3 files that its lists name are not there, as no/abc_nohash_2.wav" in caplog.text
+    with pytest.raises(
+        ValueError, match=rf"no validation_list.txt in .*; .*{tmp_path.name} has it"
+    ):
+        len(SpeechCommands(str(tmp_path.parent)))
 
 
-def test_audioset(tmp_path):
+def test_audioset(tmp_path, caplog):
     (tmp_path / "class_labels_indices.csv").write_text(
         'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
     )
@@ -131,6 +140,15 @@ def test_audioset(tmp_path):
     ]
     assert source.missing == 1 and source.info.multilabel and cited(source)
     assert source.info.labels[1] == "Male speech, man speaking"
+    rows = [("/m/09x0r", ["/m/05zppz"]), ("/m/05zppz", [])]
+    found = [{"id": mid, "name": mid, "child_ids": below} for mid, below in rows]
+    (tmp_path / "ontology.json").write_text(json.dumps(found))
+    assert metas(Audioset(str(tmp_path), segments="eval"), "label")[2] == ((1,),)
+    assert "1 clips have labels without those that they imply: Male speech, man" in caplog.text
+    whole = Audioset(str(tmp_path), segments="eval", parents="add")
+    assert metas(whole, "label") == [((0, 1),), ((0,),), ((0, 1),)]
+    with pytest.raises(ValueError, match=r"Audioset\.parents: got 'yes', wanted one of check"):
+        Audioset(str(tmp_path), parents="yes")
     with pytest.raises(ValueError, match=r"Audioset\.segments: got 'test'"):
         Audioset(str(tmp_path), segments="test")
 
@@ -159,27 +177,6 @@ def test_librispeech(tmp_path):
         len(Librispeech(str(tmp_path), split="train-clean-100"))
 
 
-def test_fsd50k(tmp_path):
-    truth = tmp_path / "FSD50K.ground_truth"
-    truth.mkdir()
-    (truth / "vocabulary.csv").write_text("0,Bark,/m/05tny_\n1,Dog,/m/0bt9lr\n2,Tap,/m/01b\n")
-    (truth / "dev.csv").write_text(
-        'fname,labels,mids,split\n64760,"Dog,Bark","/m/0bt9lr,/m/05tny_",train\n'
-        "16399,Tap,/m/01b,val\n"
-    )
-    (truth / "eval.csv").write_text("fname,labels,mids\n37199,Dog,/m/0bt9lr\n")
-    for part, name in (("dev", "64760"), ("dev", "16399"), ("eval", "37199")):
-        sound(tmp_path / f"FSD50K.{part}_audio" / f"{name}.wav", rate=44_100)
-    source = Fsd50k(str(tmp_path))
-    assert metas(source, "id", "label", "split") == [
-        ("64760", (0, 1), "train"),
-        ("16399", (2,), "val"),
-        ("37199", (1,), "eval"),
-    ]
-    assert cited(source) and source.info.multilabel and source.info.labels[2] == "Tap"
-    assert Fsd50k(str(tmp_path), split="eval")[0]["audio"].size == 1600
-
-
 def test_every_set_is_built_from_config(tmp_path):
     for kind in ("esc", "spoken_digit", "speech_commands", "audioset", "librispeech", "fsd50k"):
         source = config.build({"kind": f"sets.{kind}", "root": str(tmp_path / "no")}, "data")
@@ -197,8 +194,17 @@ def test_urbansound8k(tmp_path):
     assert cited(whole) and whole.info.labels == ("siren", "dog_bark")
     assert metas(whole, "id", "label", "fold") == [("100032-3-0-0", 1, 5), ("7-0-0-1", 0, 10)]
     assert len(Urbansound8k(str(tmp_path), folds=(10,))) == 1
-    with pytest.raises(ValueError, match="no metadata/UrbanSound8K.csv"):
+    with pytest.raises(ValueError, match="no metadata/UrbanSound8K.csv or UrbanSound8K.csv in"):
         len(Urbansound8k(str(tmp_path / "audio")))
+
+
+def test_urbansound8k_without_its_two_folders(tmp_path):
+    rows = "slice_file_name,fold,classID,class\n100032-3-0-0.wav,5,3,dog_bark\n"
+    sound(tmp_path / "copy/fold5/100032-3-0-0.wav")
+    (tmp_path / "copy/UrbanSound8K.csv").write_text(rows)
+    assert len(Urbansound8k(str(tmp_path / "copy"))[0]["audio"]) == 1600
+    with pytest.raises(ValueError, match=r"in .*; .*copy has it"):
+        len(Urbansound8k(str(tmp_path)))
 
 
 @pytest.mark.parametrize("places", [("wav", "wav"), ("dev/wav", "test/wav")])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep, table
 from ssl_audio.data.tables import read
 
 _CITATION = (
@@ -31,10 +31,7 @@ class Esc(Files):
 
     def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Esc.root")
-        tables = [root / "meta" / "esc50.csv", root / "meta.csv"]
-        found = next((path for path in tables if path.is_file()), None)
-        if found is None:
-            raise ValueError(f"Esc.root: neither meta/esc50.csv nor meta.csv in {root}")
+        found = root / table(root, ("meta/esc50.csv", "meta.csv"), "Esc.root")
         rows = list(read(found))
         if self.subset == "esc10":
             rows = [row for row in rows if row.get("esc10", "True") == "True"]

@@ -1,10 +1,13 @@
 """Speech Commands: one-second recordings of 30 (version 1) or 35 (version 2) spoken words."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder, keep
+from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder, keep, table
 from ssl_audio.storage import opened
+
+log = logging.getLogger(__name__)
 
 _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 
@@ -25,10 +28,9 @@ class SpeechCommands(Files):
         root = folder(self.root, "SpeechCommands.root")
         splits: dict[str, str] = {}
         for split, name in _LISTS.items():
-            if not (root / name).is_file():
-                raise ValueError(f"SpeechCommands.root: no {name} in {root}")
-            lines = opened.text(root / name, "a list of files, UTF-8").splitlines()
-            splits.update({line.strip(): split for line in lines})
+            path = root / table(root, (name,), "SpeechCommands.root")
+            lines = opened.text(path, "a list of files, UTF-8").splitlines()
+            splits.update({line.strip(): split for line in lines if line.strip()})
         words = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] not in "_.")
         clips = [
             Clip(
@@ -40,6 +42,11 @@ class SpeechCommands(Files):
             for label, word in enumerate(words)
             for path in audio_files(root / word)
         ]
+        if lost := splits.keys() - {clip.id for clip in clips}:
+            log.warning(
+                "%s: %d of %d files that its lists name are not there, as %s",
+                root, len(lost), len(splits), min(lost),
+            )  # fmt: skip
         info = SourceInfo(
             "speech_commands",
             tuple(words),

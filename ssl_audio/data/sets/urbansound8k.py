@@ -3,13 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep
+from ssl_audio.data.source import Clip, Files, SourceInfo, folder, keep, table
 from ssl_audio.data.tables import read
+
+_SOUND = {
+    "metadata/UrbanSound8K.csv": "audio",
+    "UrbanSound8K.csv": ".",
+}  # table → where the folds are
 
 
 @dataclass(frozen=True)
 class Urbansound8k(Files):
-    """The clips of `root`: `metadata/UrbanSound8K.csv` beside `audio/fold1` to `audio/fold10`."""
+    """The clips of `root`: `metadata/UrbanSound8K.csv` beside `audio/fold1` to `audio/fold10`.
+
+    Copies with `UrbanSound8K.csv` beside `fold1` to `fold10` are read too.
+    """
 
     root: str
     folds: tuple[int, ...] = ()  # keep these folds (1 to 10) only
@@ -17,15 +25,14 @@ class Urbansound8k(Files):
 
     def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Urbansound8k.root")
-        place = root / "metadata" / "UrbanSound8K.csv"
-        if not place.is_file():
-            raise ValueError(f"Urbansound8k.root: no metadata/UrbanSound8K.csv in {root}")
+        name = table(root, tuple(_SOUND), "Urbansound8k.root")
+        place = root / name
         rows = list(read(place))
         names = {row.whole("classID"): row["class"] for row in rows}
         targets = sorted(names)
         clips = [
             Clip(
-                path=str(root / "audio" / f"fold{row['fold']}" / row["slice_file_name"]),
+                path=str(root / _SOUND[name] / f"fold{row['fold']}" / row["slice_file_name"]),
                 id=row["slice_file_name"].rpartition(".")[0],
                 label=targets.index(row.whole("classID")),
                 fold=row.whole("fold"),
