@@ -1,4 +1,4 @@
-"""Heads trained on frozen features of tokens or of all layers, for `evaluate.py`."""
+"""Heads trained on frozen features of clips, of tokens or of all layers, for `evaluate.py`."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ import optax
 from ssl_audio import losses
 from ssl_audio.eval.base import Fitted, statistics
 from ssl_audio.heads.classify import LayerMix
-from ssl_audio.heads.probes import Attentive, Prototypical, directions
+from ssl_audio.heads.probes import Attentive, Mlp, Prototypical, directions
 from ssl_audio.objectives.probe import encoded, standardised
 
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]  # (params, logits, label) → scalar
@@ -38,8 +38,9 @@ class Trained:
     Features are standardised with the training clips. The same call gives the same bits.
 
     Attributes:
-      view: what the head reads. "tokens": the patches on their grid, [n, rows, columns, D], NaN
-        where a clip has ended; "layers": every layer's mean over time, [n, L, rows * D].
+      view: what the head reads. "pooled": one vector per clip, [n, D']; "tokens": the patches on their
+        grid, [n, rows, columns, D], NaN where a clip has ended; "layers": every layer's mean over time,
+        [n, L, rows * D].
       head: module of the number of classes.
       loss: what it descends.
       choices: learning rates.
@@ -95,7 +96,8 @@ class Trained:
             order = np.concatenate([order, rng.integers(len(rows), size=-len(rows) % size)])
             for batch in order.reshape(-1, size):
                 now = np.float32(rate * (1 + np.cos(np.pi * done / total)) / 2)
-                params, state = step(params, state, now, x[rows[batch]], known[batch], *read)
+                key = jax.random.fold_in(jax.random.key(self.seed), done)
+                params, state = step(params, state, now, key, x[rows[batch]], known[batch], *read)
                 done += 1
         return params, read, labels
 
@@ -110,6 +112,7 @@ def classifiers() -> dict[str, Trained]:
         "attentive": Trained("tokens", Attentive),
         "prototypical": Trained("tokens", Prototypical, prototypical, faster={"prototypes": 40.0}),
         "weighted": Trained("layers", LayerMix),
+        "mlp": Trained("pooled", Mlp),
     }
 
 
@@ -127,9 +130,9 @@ def _programs(model: Trained, classes: int) -> Any:
         return params, adam.init(params)
 
     @jax.jit
-    def step(params, state, rate, x, y, centre, gain):
+    def step(params, state, rate, key, x, y, centre, gain):
         def value(params):
-            logits = head.apply({"params": params}, seen(x, centre, gain))
+            logits = head.apply({"params": params}, seen(x, centre, gain), rngs={"dropout": key})
             return model.loss(params, logits, jax.nn.one_hot(y, classes))
 
         updates, state = adam.update(jax.grad(value)(params), state, params)
