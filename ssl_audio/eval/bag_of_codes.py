@@ -39,8 +39,8 @@ class Fit:
       seed: of the draws, the autoencoders and k-means.
     """
 
-    parts: int = 10_000
-    epochs: int = 10
+    parts: int = 5_000
+    epochs: int = 5
     seed: int = 0
 
     def __call__(self, model: BagOfCodes, spectra: Sequence["Heard"]) -> dict[str, Any]:
@@ -89,10 +89,8 @@ def autoencoder(
       epochs: number.
       seed: of initial parameters and order.
     """
-    widths = (view.values, *view.hidden, view.width)
-    first, second = jax.random.split(jax.random.key(seed))
-    params = dict(encoder=perceptron(first, widths), decoder=perceptron(second, widths[::-1]))
-    state, rng, errors = optax.adam(RATE).init(params), np.random.default_rng(seed), []
+    params, state = _start(jax.random.key(seed), (view.values, *view.hidden, view.width))
+    rng, errors = np.random.default_rng(seed), []
     size = min(BATCH, len(x))
     there = jnp.asarray(x)
     for _ in range(epochs):
@@ -100,6 +98,14 @@ def autoencoder(
         params, state, error = _epoch(params, state, there, order)
         errors.append(error)
     return params["encoder"], np.array(jax.device_get(errors))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _start(key: jax.Array, widths: tuple[int, ...]) -> Any:
+    """Return fresh parameters and optimizer state."""
+    first, second = jax.random.split(key)
+    params = dict(encoder=perceptron(first, widths), decoder=perceptron(second, widths[::-1]))
+    return params, optax.adam(RATE).init(params)
 
 
 @jax.jit

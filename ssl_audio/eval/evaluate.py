@@ -39,6 +39,7 @@ SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "esc50": (dict(kind="sets.esc", subset="esc50"), "folds"),
     "spoken_digit": (dict(kind="sets.spoken_digit", target="digit"), "speakers"),
     "speaker": (dict(kind="sets.spoken_digit", target="speaker"), "official"),
+    "fsd50k": (dict(kind="sets.fsd50k"), "split"),
     "synthetic": (dict(kind="synthetic"), "folds"),
     "folder": (dict(kind="source:Folder"), "folds"),
     "manifest": (dict(kind="source:Manifest"), "folds"),
@@ -119,13 +120,24 @@ def evaluate(
         save_probe.check(save, kinds, classifiers or {}, shots)
     if classifiers is None:
         classifiers = few_shot.CLASSIFIERS if shots else {"linear": Probe(), "knn": Knn()}
+        if source.info.multilabel:
+            classifiers = {"linear": Probe()}
     views = {name: getattr(c, "view", POOLED) for name, c in classifiers.items()}
     if shots and set(views.values()) != {POOLED}:
         raise ValueError("shots: wanted classifiers of one vector per clip.")
     layers = [*range(encoder.num_layers), FINAL] if layer == "best" else [int(layer)]
     metas = [source.meta(i) for i in range(len(source))]
-    split = base.split(metas, protocol, seed)  # before the long work
-    for fold, missing in base.untaught(np.array([m["label"] for m in metas]), split).items():
+    several = source.info.multilabel
+    if several and shots:
+        raise ValueError("shots: wanted clips with one label each.")
+    if several and (
+        wrong := [n for n, c in classifiers.items() if not getattr(c, "several", False)]
+    ):
+        raise ValueError(
+            f"classifier {wrong[0]!r} tells one label per clip; these have several: name linear or mlp."
+        )
+    split = base.split(metas, protocol, seed, several=several)  # before the long work
+    for fold, missing in base.untaught(base.truth(source, metas), split).items():
         names = [source.info.labels[y] if source.info.labels else str(y) for y in missing]
         log.warning(
             "%s, %s: none of the training clips is of the class %s, so its test clips count as wrong",
@@ -147,7 +159,8 @@ def evaluate(
             else:
                 numbers, x = _features(source, heard, kind, view, layers, pool, max_bad_share)
             metas = [source.meta(int(i)) for i in numbers]
-            split, y = base.split(metas, protocol, seed), np.array([m["label"] for m in metas])
+            split = base.split(metas, protocol, seed, several=several)
+            y = base.truth(source, metas)
             what = dict(set=source.info.name, protocol=protocol, features=kind)
             if not plain:
                 what["pool"] = pool if view == POOLED else view
@@ -164,24 +177,17 @@ def evaluate(
                     if bags is None
                     else bags.nested(classifier, y, split)
                 )
-                scores = list(
-                    tqdm(
-                        search.scores(),
-                        total=len(split.tests),
-                        unit="fold",
-                        desc=f"{kind}, {name}",
-                        dynamic_ncols=True,
-                    )
-                )
+                bar: Any = dict(total=len(split.tests), unit="fold", dynamic_ncols=True)
+                scores = list(tqdm(search.scores(), desc=f"{kind}, {name}", **bar))
                 for score in scores:
                     named = not plain and view != "layers"
                     which = {"layer": layers[score.layer]} if named else {}
                     records.append(
                         what
-                        | dict(classifier=name, fold=score.fold, accuracy=score.accuracy)
+                        | dict(classifier=name, fold=score.fold, **score.scores)
                         | dict(clips=score.clips, choice=score.choice, **which)
                     )
-                mean = what | dict(classifier=name, fold="mean", accuracy=base.mean(scores))
+                mean = what | dict(classifier=name, fold="mean", **base.means(scores))
                 records.append(mean)
                 if save is not None and kind == (FEATURES[0] if FEATURES[0] in kinds else CODED):
                     train = split.training
@@ -195,6 +201,8 @@ def evaluate(
                     how = save_probe.reading(of.encoder, view, layer, way, x)
                     about = dict(clips=int(train.sum()), choice=classifier.choices[best])
                     names = source.info.labels or tuple(map(str, range(int(y.max()) + 1)))
+                    if several:
+                        how["criterion"] = "sigmoid"
                     save_probe.write(save, of, fitted, names, how, mean | about)
     return records
 
@@ -224,7 +232,7 @@ def _features(
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the accuracies as text: a row per kind of features.
+    """Return the accuracies, or mAPs, as text: a row per kind of features.
 
     The first classifier's mean and folds, then the others' means; of draws, all means and half the
     widths of their 95 % confidence intervals.
@@ -249,8 +257,10 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def counts(labels: Sequence[str], metas: Sequence[Mapping[str, Any]]) -> str:
     """Return the number of clips, of each class and of each split, in words."""
+    known = [m["label"] for m in metas if m.get("label") is not None]
+    several = [y if isinstance(y, tuple) else (y,) for y in known]
     each: collections.Counter[str] = collections.Counter(
-        labels[int(m["label"])] for m in metas if isinstance(m.get("label"), int)
+        labels[y] for some in several for y in some
     )
     parts = collections.Counter(m["split"] for m in metas if m.get("split"))
     shown = [f"{name} {each[name]}" for name in sorted(each, key=natural)]
@@ -263,7 +273,7 @@ def _cell(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "-"
     interval = f" ± {record['interval']:.3f}" if "interval" in record else ""
-    return f"{record['accuracy']:.3f}{interval}"
+    return f"{record['mAP' if 'mAP' in record else 'accuracy']:.3f}{interval}"
 
 
 def _source(name: str, options: Mapping[str, Any], root: str | None, rate: int) -> Any:
@@ -380,7 +390,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     how = "first classifier by fold"
     if args.shots:
         how = f"{args.shots} clips of each class, {args.draws} draws, 95 % confidence"
-    print(f"{source.info.name}, {protocol}: accuracy, {how}")
+    score = "mAP" if source.info.multilabel else "accuracy"
+    print(f"{source.info.name}, {protocol}: {score}, {how}")
     print(table(records))
     print(path)
     if args.save:

@@ -132,7 +132,9 @@ def _probes(workdir: pathlib.Path) -> Iterator[Html]:
             means = [r for r in records if r.get("fold") == "mean"]
             kinds = list(dict.fromkeys(r["features"] for r in means))
             names = list(dict.fromkeys(r["classifier"] for r in means))
-            value = {(r["features"], r["classifier"]): r["accuracy"] for r in means}
+            value = {
+                (r["features"], r["classifier"]): r.get("accuracy", r.get("mAP")) for r in means
+            }
             pools = {str(r["pool"]) for r in records if "pool" in r}
         rows = [(kind, *(value.get((kind, name), "") for name in names)) for kind in kinds]
         about = f"{path.stem}, pooling {', '.join(sorted(pools))}" if pools else path.stem
