@@ -139,9 +139,10 @@ def _probes(workdir: pathlib.Path) -> Iterator[Html]:
         rows = [(kind, *(value.get((kind, name), "") for name in names)) for kind in kinds]
         about = f"{path.stem}, pooling {', '.join(sorted(pools))}" if pools else path.stem
         yield fill(
-            "<h2>Frozen features: $about</h2><p>Share of the clips whose class is right: a classifier "
-            "(columns) is trained on features (rows) of an encoder that stays as it is. random: the same "
-            "encoder untrained; log-mel: statistics of the spectrogram.</p>$table",
+            "<h2>Frozen features: $about</h2><p>Share of the clips whose class is right, or mAP: a "
+            "classifier (columns) is trained on features (rows) of an encoder that stays as it is. random: "
+            "the same encoder untrained; log-mel: statistics of the spectrogram; statistics: bags of its "
+            "codes.</p>$table",
             about=about,
             table=table(("features", *names), rows),
         )
