@@ -5,7 +5,6 @@ A fold that is in OUTPUT already is not made again; at the end the table is prin
 """
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import time
@@ -16,7 +15,7 @@ from ssl_audio import config
 from ssl_audio.eval import bag_of_codes, base, features, trained
 from ssl_audio.eval.evaluate import SETS
 from ssl_audio.eval.probe import Probe
-from ssl_audio.objectives.bag_of_codes import VIEWS, BagOfCodes
+from ssl_audio.objectives.bag_of_codes import BagOfCodes
 from ssl_audio.storage import atomic
 
 RATE, BUCKETS = 16_000, 1024
@@ -37,7 +36,7 @@ def columns(model):
     return found | {"all": slice(0, start - model.bigrams), "all and bigrams": slice(0, start)}
 
 
-def measured(bags, logmel, y, split, name):
+def measured(bags, logmel, y, split, name, perceptron=True):
     """Return the accuracies of a fold, "features, classifier" by name, and the seconds of the fit."""
     linear, mlp = Probe(), trained.classifiers()["mlp"]
     begun = time.process_time()
@@ -46,7 +45,7 @@ def measured(bags, logmel, y, split, name):
     shown = {"log-mel statistics": logmel} | {n: x[:, c] for n, c in columns(bags.model).items()}
     for what, some in shown.items():
         result[f"{what}, linear"] = accuracy(linear, some, y, split, name)
-        if what == "all":
+        if what == "all" and perceptron:
             result[f"{what}, mlp"] = accuracy(mlp, some, y, split, name)
     return result
 
@@ -74,12 +73,11 @@ def main():
     parser.add_argument("--parts", type=int, default=bag_of_codes.Fit.parts)
     parser.add_argument("--epochs", type=int, default=bag_of_codes.Fit.epochs)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--linear", action="store_true", help="autoencoders without hidden layers")
+    parser.add_argument("--no-mlp", action="store_true", help="logistic regression only")
     args = parser.parse_args()
     options, protocol = SETS[args.data]
     source = config.build({**options, "root": args.root, "rate": RATE}, "data", path="--set")
-    views = tuple(dataclasses.replace(v, hidden=()) for v in VIEWS) if args.linear else VIEWS
-    model = BagOfCodes(rate=RATE, views=views, bigrams=BUCKETS)
+    model = BagOfCodes(rate=RATE, bigrams=BUCKETS)
     fit = bag_of_codes.Fit(parts=args.parts, epochs=args.epochs, seed=args.seed)
     bags = bag_of_codes.Bags(source, model, fit)
     numbers, logmel = features.matrix(source, features.log_mel(RATE), desc="log-mel")
@@ -89,7 +87,7 @@ def main():
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
     for name in split.tests:
         if name not in results:
-            results[name] = measured(bags, logmel[:, 0], y, split, name)
+            results[name] = measured(bags, logmel[:, 0], y, split, name, not args.no_mlp)
             atomic.write(args.output, json.dumps(results, indent=1) + "\n")
             print(f"fold {name}: {results[name]}", flush=True)
     print(table(results))
