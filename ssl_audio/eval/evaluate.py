@@ -258,10 +258,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 def counts(labels: Sequence[str], metas: Sequence[Mapping[str, Any]]) -> str:
     """Return the number of clips, of each class and of each split, in words."""
     known = [m["label"] for m in metas if m.get("label") is not None]
-    several = [y if isinstance(y, tuple) else (y,) for y in known]
-    each: collections.Counter[str] = collections.Counter(
-        labels[y] for some in several for y in some
-    )
+    told: list[int] = [n for y in known for n in (y if isinstance(y, tuple) else (y,))]
+    each = collections.Counter(labels[n] for n in told)
     parts = collections.Counter(m["split"] for m in metas if m.get("split"))
     shown = [f"{name} {each[name]}" for name in sorted(each, key=natural)]
     some = ", ".join(shown[:20]) + (f", and {len(shown) - 20} more" if len(shown) > 20 else "")
