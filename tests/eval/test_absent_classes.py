@@ -3,6 +3,7 @@
 import csv
 import inspect
 import json
+import re
 
 import numpy as np
 import pytest
@@ -69,9 +70,8 @@ def test_the_table_of_classes_has_no_numbers_for_them(tmp_path):
     assert "owl" in finetune.aligned((tmp_path / "classes.csv").read_text())
     for one, labels in ((made, LABELS), (several, SEVERAL)):
         page = "".join(report._errors([one], [], "Classifier", NAMES))
-        assert (
-            "No clip is of owl, yak: in no mean over classes." in page and "nan" not in page.lower()
-        )
+        page = re.sub(r'src="data:[^"]*"', "", page)  # letters of a picture
+        assert "No clip is of owl, yak: in no mean over classes." in page and "nan" not in page
         assert classify.absent(NAMES, labels) == ["owl", "yak"]
 
 
