@@ -5,12 +5,16 @@ of the training clips alone.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from ssl_audio.data.source import Source, multi_hot
+from ssl_audio.eval import metrics
+
 STRATA = 5  # folds made up where the data has none
+TESTS = ("test", "eval")  # names of the split that is tested
 PROTOCOLS = ("folds", "speakers", "official", "split")
 
 
@@ -23,7 +27,11 @@ class Classifier(Protocol):
         ...
 
     def predict(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-        """Return labels [choices, n] of all rows of x [n, p], learned from the rows `train` [n]."""
+        """Return labels [choices, n] of all rows of x [n, p], learned from the rows `train` [n].
+
+        Of clips with several labels y is multi-hot [n, C], and the result logits [choices, n, C]; those
+        that can do so have a true attribute `several`.
+        """
         ...
 
 
@@ -61,13 +69,20 @@ class Score:
     """The result of one outer fold."""
 
     fold: str
-    accuracy: float
+    scores: Mapping[str, float]  # "accuracy"; of clips with several labels "mAP" and more
     clips: int
     layer: int  # number of the chosen one among those offered
     choice: float
 
+    @property
+    def accuracy(self) -> float:
+        """Share of clips whose class is right."""
+        return self.scores["accuracy"]
 
-def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> Split:
+
+def split(
+    metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0, *, several: bool = False
+) -> Split:
     """Return what a protocol tests.
 
     Args:
@@ -75,8 +90,9 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
         keep the clips of a group together.
       protocol: "folds" (or "speakers", where a fold is a speaker) leaves each fold out in turn, and
         chooses by leaving out one of the others; data without folds gets five, stratified. "split"
-        (or "official") tests the split "test", and chooses by five stratified folds of the rest.
+        (or "official") tests the split "test" (or "eval"), and chooses by five stratified folds of the rest.
       seed: of the synthetic folds.
+      several: clips may have several labels; folds that are made up then do not share out the classes.
 
     Raises:
       ValueError: unknown protocol; clips without a label; the data lacks what the protocol needs.
@@ -84,13 +100,15 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol: got {protocol!r}, wanted one of {', '.join(PROTOCOLS)}.")
     wrong = [m["id"] for m in metas if not isinstance(m.get("label"), int)]
-    if wrong:
+    if several and (missing := [m["id"] for m in metas if m.get("label") is None]):
+        raise ValueError(f"clip {missing[0]} and {len(missing) - 1} others have no labels.")
+    if wrong and not several:
         raise ValueError(
             f"a probe needs one label per clip; {wrong[0]} and {len(wrong) - 1} others have none or several. "
             "In a folder, the name of a clip's sub-folder is its label. Several labels: ssl-audio finetune."
         )
-    labels = np.array([m["label"] for m in metas])
-    if len(np.unique(labels)) < 2:
+    labels = np.array([0 if several else m["label"] for m in metas])
+    if len(np.unique(labels)) < 2 and not several:
         raise ValueError(
             f"a probe needs two classes or more; all {len(metas)} clips are of one. In a folder, each class "
             "is a sub-folder: CLASS/clip.wav, or train/CLASS/clip.wav and test/CLASS/clip.wav."
@@ -98,7 +116,7 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
     known = np.array([m.get("group", -1) for m in metas])
     groups = known if (known >= 0).all() else None
     if protocol in ("official", "split"):
-        test = np.array([m.get("split") == "test" for m in metas])
+        test = np.array([m.get("split") in TESTS for m in metas])
         if not test.any() or test.all():
             raise ValueError(f"protocol {protocol!r}: the data has no splits 'train' and 'test'.")
         return Split({"test": test}, strata(np.where(test, -1, labels), seed, groups))
@@ -119,10 +137,21 @@ def split(metas: Sequence[Mapping[str, Any]], protocol: str, seed: int = 0) -> S
     return Split({str(f): folds == f for f in np.unique(folds)}, folds)
 
 
+def truth(source: Source, metas: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return the labels [n] of a source's clips; where they may have several, multi-hot [n, C], float32."""
+    if source.info.multilabel:
+        return np.stack([multi_hot(m["label"], len(source.info.labels)) for m in metas])
+    return np.array([m["label"] for m in metas])
+
+
 def untaught(labels: np.ndarray, split: Split) -> dict[str, list[int]]:
     """Return, by name of the outer fold, the labels of its test clips that no training clip has."""
+
+    def classes(rows: np.ndarray) -> set[int]:
+        return set(np.flatnonzero(rows.any(0)).tolist() if rows.ndim == 2 else rows.tolist())
+
     missing = {
-        fold: sorted({int(y) for y in labels[test]} - {int(y) for y in labels[~test]})
+        fold: sorted(classes(labels[test]) - classes(labels[~test]))
         for fold, test in split.tests.items()
     }
     return {fold: found for fold, found in missing.items() if found}
@@ -164,7 +193,7 @@ class Nested:
     Args:
       classifier: a `Classifier`.
       x: features [n, K, p] of K layers to choose from.
-      y: labels [n].
+      y: labels [n], or multi-hot [n, C].
       split: outer folds and groups.
     """
 
@@ -177,8 +206,8 @@ class Nested:
         for name, test in self._split.tests.items():
             layer, best = self.choose(~test)
             found = self._predict(self._classifier, layer, ~test)[best, test]
-            accuracy = float(np.mean(found == self._y[test]))
-            yield Score(name, accuracy, int(test.sum()), layer, self._classifier.choices[best])
+            scores = self._scored(found, self._y[test])
+            yield Score(name, scores, int(test.sum()), layer, self._classifier.choices[best])
 
     def choose(self, train: np.ndarray) -> tuple[int, int]:
         """Return the numbers of the layer and of the choice that do best within the clips `train` [n]."""
@@ -192,13 +221,32 @@ class Nested:
         return layer, best
 
     def _right(self, model: Classifier, layer: int, train: np.ndarray) -> np.ndarray:
-        """Return how many training clips each choice gets right when their group is left out."""
-        total, groups = np.zeros(len(model.choices), int), self._split.groups
+        """Return how well each choice does on training clips when their group is left out.
+
+        The number that are right; of clips with several labels the mAP over all of them.
+        """
+        groups, kept, truth = self._split.groups, [], []
         for group in np.unique(groups[train]):
             held = train & (groups == group)
-            found = self._predict(model, layer, train & ~held)[:, held]
-            total += np.sum(found == self._y[held], axis=1)
-        return total
+            kept.append(self._predict(model, layer, train & ~held)[:, held])
+            truth.append(self._y[held])
+        found, y = np.concatenate(kept, axis=1), np.concatenate(truth)
+        if y.ndim == 1:
+            return np.sum(found == y, axis=1)
+        return np.array([metrics.mean_average_precision(logits, y) for logits in found])
+
+    @staticmethod
+    def _scored(found: np.ndarray, y: np.ndarray) -> dict[str, float]:
+        if y.ndim == 1:
+            return {"accuracy": float(np.mean(found == y))}
+        return {
+            "mAP": metrics.mean_average_precision(found, y),
+            "AUC": metrics.macro_auc(found, y),
+            "d_prime": metrics.d_prime(found, y),
+            "lwlrap": metrics.lwlrap(found, y),
+            "classes": metrics.classes(y),
+            "AUC_classes": metrics.divided_classes(y),
+        }
 
     def _predict(self, model: Classifier, layer: int, train: np.ndarray) -> np.ndarray:
         from threadpoolctl import threadpool_limits
@@ -217,9 +265,11 @@ def nested(classifier: Any, x: np.ndarray, y: np.ndarray, split: Split) -> Itera
     return Nested(classifier, x, y, split).scores()
 
 
-def mean(scores: Iterable[Score]) -> float:
-    """Return the mean of the folds' accuracies."""
-    return float(np.mean([score.accuracy for score in scores]))
+def means(scores: Sequence[Score]) -> dict[str, float]:
+    """Return the means of the folds' scores, by name."""
+    return {
+        name: float(np.mean([score.scores[name] for score in scores])) for name in scores[0].scores
+    }
 
 
 def standardise(x: np.ndarray, train: np.ndarray) -> np.ndarray:

@@ -52,7 +52,8 @@ def quality(logits: np.ndarray, labels: np.ndarray, several: bool) -> dict[str, 
     """Return the mean "log loss" and the "ECE" of logits that are calibrated already, or not at all.
 
     The ECE is the expected calibration error (Guo et al. 2017, equation 3) in 15 bins of equal width: of the
-    best class of each clip, or, where there are several, of all classes of all clips.
+    best class of each clip, or, where there are several, of all classes of all clips: those of a class that
+    no clip has are all without it.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
     values = probabilities(logits, several=several)

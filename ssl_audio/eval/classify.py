@@ -244,7 +244,8 @@ def averaged(logits: np.ndarray, average: str) -> np.ndarray:
 def scores(logits: np.ndarray, labels: np.ndarray, *, multilabel: bool) -> dict[str, float]:
     """Return name → score: "accuracy" where clips have one label, ranking metrics where several.
 
-    Means over classes are over those that have a clip, as many as "classes" says.
+    Means over classes are over those that have a clip, as many as "classes" says; those of AUC and d' over
+    those that have clips with and without them, as many as "AUC_classes" says.
     """
     if not multilabel:
         return {
@@ -259,6 +260,7 @@ def scores(logits: np.ndarray, labels: np.ndarray, *, multilabel: bool) -> dict[
         "d_prime": metrics.d_prime(logits, labels),
         "lwlrap": metrics.lwlrap(logits, labels),
         "classes": metrics.classes(labels),
+        "AUC_classes": metrics.divided_classes(labels),
     }
 
 
@@ -276,14 +278,17 @@ def report(
     lines = io.StringIO()
     table = csv.writer(lines)
     table.writerow(head)
-    table.writerows((n, c, *(f"{v:.4f}" for v in values)) for n, c, *values in rows)
+    said = ((n, c, *("" if v is None else f"{v:.4f}" for v in values)) for n, c, *values in rows)
+    table.writerows(said)
     atomic.write(folder / "classes.csv", lines.getvalue())
 
 
 def per_class(
     predictions: Predictions, names: Sequence[str], *, multilabel: bool
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Return the head and the rows of a table of the classes.
+    """Return the head and the rows of a table of the classes; None: a class without a clip has no such value.
+
+    The precision of a class that no clip was taken for is 0; without a clip of its own it has none.
 
     Args:
       predictions: of all clips that count.
@@ -296,14 +301,27 @@ def per_class(
     if multilabel:
         head = ("class", "clips", "average precision")
         values = metrics.average_precision(predictions.logits, predictions.labels)
-        return head, list(zip(names, support, values, strict=True))
+        known = [None if np.isnan(v) else v for v in values]
+        return head, list(zip(names, support, known, strict=True))
     head = ("class", "clips", "precision", "recall", "F1")
     truth, said = predictions.labels.argmax(axis=1), predictions.logits.argmax(axis=1)
     none: Any = 0  # what a class that nothing was said to be scores
     found: Any = precision_recall_fscore_support(
         truth, said, labels=range(len(names)), zero_division=none
     )
-    return head, list(zip(names, support, *found[:3], strict=True))
+    taken = np.bincount(said, minlength=len(names))
+    rows = []
+    for row in zip(names, support, taken, *found[:3], strict=True):
+        name, clips, alarms, precision, recall, f1 = row
+        if not clips:
+            precision, recall, f1 = (precision if alarms else None), None, None
+        rows.append((name, clips, precision, recall, f1))
+    return head, rows
+
+
+def absent(names: Sequence[str], labels: np.ndarray) -> list[str]:
+    """Return the classes that no clip of multi-hot labels [n, C] has: those that are in no mean."""
+    return [name for name, clips in zip(names, labels.sum(axis=0), strict=True) if not clips]
 
 
 def confusion(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> Any:

@@ -1,8 +1,9 @@
 """Probe frozen features: ssl-audio evaluate --checkpoint RUN --set esc10 --root DIR
 
 Linear probe, nearest neighbours and other classifiers on the trained encoder, on the same encoder at
-random initialisation and on log-mel statistics; with --shots, classifiers are trained on a few clips
-of each class. Prints a table, writes JSON lines to RUN/evals/, and with --save keeps a probe.
+random initialisation and on log-mel statistics; --features statistics: on bags of spectral codes. With
+--shots classifiers are trained on a few clips of each class. Prints a table, writes JSON lines to
+RUN/evals/, and with --save keeps a probe.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "esc50": (dict(kind="sets.esc", subset="esc50"), "folds"),
     "spoken_digit": (dict(kind="sets.spoken_digit", target="digit"), "speakers"),
     "speaker": (dict(kind="sets.spoken_digit", target="speaker"), "official"),
+    "fsd50k": (dict(kind="sets.fsd50k"), "split"),
     "synthetic": (dict(kind="synthetic"), "folds"),
     "folder": (dict(kind="source:Folder"), "folds"),
     "manifest": (dict(kind="source:Manifest"), "folds"),
@@ -47,7 +49,8 @@ SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 }
 OWN = ("folder", "manifest", "shards", "arrow", "webdataset")  # sets of a user's own
 FEATURES = ("encoder", "random", "logmel")
-CLASSIFIERS = ("linear", "knn", "attentive", "prototypical", "weighted")
+CODED = "statistics"  # features that are fitted to each fold's training clips
+CLASSIFIERS = ("linear", "knn", "attentive", "prototypical", "weighted", "mlp")
 USUAL = ("linear", "knn")
 POOLED = "pooled"  # the view of a classifier that does not name another: one vector per clip
 
@@ -80,7 +83,8 @@ def evaluate(
       model: the trained encoder, or a model that has one.
       source: labelled clips at the encoder's rate.
       protocol: see `eval.base.split`.
-      kinds: of "encoder", "random" (fresh parameters), "logmel" (the baseline).
+      kinds: of "encoder", "random" (fresh parameters), "logmel" (the baseline), and "statistics": bags
+        of spectral codes, which are fitted to each fold's training clips; see `eval.bag_of_codes`.
       layer: of the encoder; "best": chosen like the other options, in each fold's training clips.
       pool: see `Encoder.embed`.
       seed: of the random parameters, of folds where they have to be made up, and of draws.
@@ -89,34 +93,51 @@ def evaluate(
         the baseline, which has none.
       shots: clips of each class to learn from, see `eval.few_shot`; 0: all of the training clips.
       draws: of shots, if there are any.
-      save: folder for the probe on the encoder's features, which `ssl_audio.load` opens as a
-        `Classifier`: the one classifier's, trained on all clips that are not kept for a test.
+      save: folder for the probe on the encoder's features, or on "statistics" where those are not
+        asked for, which `ssl_audio.load` opens as a `Classifier`: the one classifier's, trained on all
+        clips that are not kept for a test.
 
     Raises:
       ValueError: no such kind, layer, pool or protocol; data or classifiers that do not fit.
     """
     from tqdm import tqdm
 
-    from ssl_audio.eval import features, save_probe
+    from ssl_audio.eval import bag_of_codes, features, save_probe
     from ssl_audio.inference.encoder import FINAL
 
     encoder: Encoder = model.encoder
     for kind in kinds:
-        if kind not in FEATURES:
-            raise ValueError(f"features: got {kind!r}, wanted some of {', '.join(FEATURES)}.")
+        if kind not in (*FEATURES, CODED):
+            known = ", ".join((*FEATURES, CODED))
+            raise ValueError(f"features: got {kind!r}, wanted some of {known}.")
     if shots and layer == "best":
         raise ValueError("shots: a few clips do not tell which layer is best; name one.")
+    if shots and CODED in kinds:
+        raise ValueError(
+            f"shots: {CODED!r} is fitted to all training clips of a fold; leave it out."
+        )
     if save is not None:
         save_probe.check(save, kinds, classifiers or {}, shots)
     if classifiers is None:
         classifiers = few_shot.CLASSIFIERS if shots else {"linear": Probe(), "knn": Knn()}
+        if source.info.multilabel:
+            classifiers = {"linear": Probe()}
     views = {name: getattr(c, "view", POOLED) for name, c in classifiers.items()}
     if shots and set(views.values()) != {POOLED}:
         raise ValueError("shots: wanted classifiers of one vector per clip.")
     layers = [*range(encoder.num_layers), FINAL] if layer == "best" else [int(layer)]
     metas = [source.meta(i) for i in range(len(source))]
-    split = base.split(metas, protocol, seed)  # before the long work
-    for fold, missing in base.untaught(np.array([m["label"] for m in metas]), split).items():
+    several = source.info.multilabel
+    if several and shots:
+        raise ValueError("shots: wanted clips with one label each.")
+    if several and (
+        wrong := [n for n, c in classifiers.items() if not getattr(c, "several", False)]
+    ):
+        raise ValueError(
+            f"classifier {wrong[0]!r} tells one label per clip; these have several: name linear or mlp."
+        )
+    split = base.split(metas, protocol, seed, several=several)  # before the long work
+    for fold, missing in base.untaught(base.truth(source, metas), split).items():
         names = [source.info.labels[y] if source.info.labels else str(y) for y in missing]
         log.warning(
             "%s, %s: none of the training clips is of the class %s, so its test clips count as wrong",
@@ -126,13 +147,22 @@ def evaluate(
     for kind in kinds:
         heard = features.untrained(encoder, seed) if kind == "random" else encoder
         for view in dict.fromkeys(views.values()):
-            if kind == "logmel" and view != POOLED:
+            plain = kind in ("logmel", CODED)  # there is no encoder
+            if plain and view != POOLED:
                 continue
-            numbers, x = _features(source, heard, kind, view, layers, pool, max_bad_share)
+            bags, x = None, np.zeros(0)
+            if kind == CODED:
+                bags = bag_of_codes.Bags(
+                    source, fit=bag_of_codes.Fit(seed=seed), max_bad_share=max_bad_share
+                )
+                numbers = bags.numbers
+            else:
+                numbers, x = _features(source, heard, kind, view, layers, pool, max_bad_share)
             metas = [source.meta(int(i)) for i in numbers]
-            split, y = base.split(metas, protocol, seed), np.array([m["label"] for m in metas])
+            split = base.split(metas, protocol, seed, several=several)
+            y = base.truth(source, metas)
             what = dict(set=source.info.name, protocol=protocol, features=kind)
-            if kind != "logmel":
+            if not plain:
                 what["pool"] = pool if view == POOLED else view
             chosen = {name: c for name, c in classifiers.items() if views[name] == view}
             if shots:
@@ -142,37 +172,38 @@ def evaluate(
                 records += [what | record for record in found]
                 continue
             for name, classifier in chosen.items():
-                search = base.Nested(classifier, x, y, split)
-                scores = list(
-                    tqdm(
-                        search.scores(),
-                        total=len(split.tests),
-                        unit="fold",
-                        desc=f"{kind}, {name}",
-                        dynamic_ncols=True,
-                    )
+                search = (
+                    base.Nested(classifier, x, y, split)
+                    if bags is None
+                    else bags.nested(classifier, y, split)
                 )
+                bar: Any = dict(total=len(split.tests), unit="fold", dynamic_ncols=True)
+                scores = list(tqdm(search.scores(), desc=f"{kind}, {name}", **bar))
                 for score in scores:
-                    named = kind != "logmel" and view != "layers"
+                    named = not plain and view != "layers"
                     which = {"layer": layers[score.layer]} if named else {}
                     records.append(
                         what
-                        | dict(classifier=name, fold=score.fold, accuracy=score.accuracy)
+                        | dict(classifier=name, fold=score.fold, **score.scores)
                         | dict(clips=score.clips, choice=score.choice, **which)
                     )
-                mean = what | dict(classifier=name, fold="mean", accuracy=base.mean(scores))
+                mean = what | dict(classifier=name, fold="mean", **base.means(scores))
                 records.append(mean)
-                if save is not None and kind == FEATURES[0]:
+                if save is not None and kind == (FEATURES[0] if FEATURES[0] in kinds else CODED):
                     train = split.training
                     number, best = search.choose(train)
                     kept: Any = classifier
+                    of, layer, way = model, FINAL if view == "layers" else layers[number], pool
+                    if bags is not None:
+                        of, layer, way = bags.encoder(train), FINAL, "mean"
+                        x = bags.of(train)[:, None]
                     fitted = kept.fit(x[:, number], y, train, best)
-                    how = save_probe.reading(
-                        encoder, view, layers[number] if view != "layers" else FINAL, pool, x
-                    )
+                    how = save_probe.reading(of.encoder, view, layer, way, x)
                     about = dict(clips=int(train.sum()), choice=classifier.choices[best])
                     names = source.info.labels or tuple(map(str, range(int(y.max()) + 1)))
-                    save_probe.write(save, model, fitted, names, how, mean | about)
+                    if several:
+                        how["criterion"] = "sigmoid"
+                    save_probe.write(save, of, fitted, names, how, mean | about)
     return records
 
 
@@ -201,7 +232,7 @@ def _features(
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the accuracies as text: a row per kind of features.
+    """Return the accuracies, or mAPs, as text: a row per kind of features.
 
     The first classifier's mean and folds, then the others' means; of draws, all means and half the
     widths of their 95 % confidence intervals.
@@ -226,9 +257,9 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def counts(labels: Sequence[str], metas: Sequence[Mapping[str, Any]]) -> str:
     """Return the number of clips, of each class and of each split, in words."""
-    each: collections.Counter[str] = collections.Counter(
-        labels[int(m["label"])] for m in metas if isinstance(m.get("label"), int)
-    )
+    known = [m["label"] for m in metas if m.get("label") is not None]
+    told: list[int] = [n for y in known for n in (y if isinstance(y, tuple) else (y,))]
+    each = collections.Counter(labels[n] for n in told)
     parts = collections.Counter(m["split"] for m in metas if m.get("split"))
     shown = [f"{name} {each[name]}" for name in sorted(each, key=natural)]
     some = ", ".join(shown[:20]) + (f", and {len(shown) - 20} more" if len(shown) > 20 else "")
@@ -240,7 +271,7 @@ def _cell(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "-"
     interval = f" ± {record['interval']:.3f}" if "interval" in record else ""
-    return f"{record['accuracy']:.3f}{interval}"
+    return f"{record['mAP' if 'mAP' in record else 'accuracy']:.3f}{interval}"
 
 
 def _source(name: str, options: Mapping[str, Any], root: str | None, rate: int) -> Any:
@@ -272,7 +303,12 @@ def parser() -> argparse.ArgumentParser:
         help="where the data is: a folder; of a manifest, the table itself (synthetic: nowhere)",
     )
     made.add_argument("--protocol", choices=base.PROTOCOLS, help="default: the usual one")
-    made.add_argument("--features", default=",".join(FEATURES), metavar="KIND,…")
+    made.add_argument(
+        "--features",
+        default=",".join(FEATURES),
+        metavar="KIND,…",
+        help=f"of {', '.join((*FEATURES, CODED))}; default: {','.join(FEATURES)}",
+    )
     made.add_argument(
         "--layer",
         default="-1",
@@ -352,7 +388,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     how = "first classifier by fold"
     if args.shots:
         how = f"{args.shots} clips of each class, {args.draws} draws, 95 % confidence"
-    print(f"{source.info.name}, {protocol}: accuracy, {how}")
+    score = "mAP" if source.info.multilabel else "accuracy"
+    print(f"{source.info.name}, {protocol}: {score}, {how}")
     print(table(records))
     print(path)
     if args.save:

@@ -96,7 +96,8 @@ class Metrics:
             f"  {total.right} right, {total.wrong} false alarms, {total.missed} missed",
         ]
         if self.psds:
-            lines.append(f"  {', '.join(f'{k.upper()} {v:.3f}' for k, v in self.psds.items())}")
+            said = ", ".join(f"{k.upper()} {v:.3f}" for k, v in self.psds.items())
+            lines.append(f"  {said}, over the same {len(there)} classes")
         if absent:
             some = ", ".join(f"{n} {k}" for n, k in absent.items())
             lines.append(

@@ -130,13 +130,20 @@ def aligned(table: str) -> str:
 
 def said(scores: Mapping[str, float], classes: int) -> str:
     """Return scores in words; means over classes say over how many they are."""
-    over = int(scores["classes"])
-    means = f"{over} of {classes}" if over < classes else f"{over}"
+    from ssl_audio.eval.metrics import COUNTS
+
+    def means(name: str) -> str:
+        if name in ("accuracy", "micro_mAP", "lwlrap"):
+            return ""
+        over = int(scores["AUC_classes" if name in ("AUC", "d_prime") else "classes"])
+        return (
+            f" (over {over} of {classes} classes)" if over < classes else f" (over {over} classes)"
+        )
+
     return ", ".join(
-        f"{name.replace('_', ' ')} {value:.3f}"
-        + ("" if name in ("accuracy", "micro_mAP", "lwlrap") else f" (over {means} classes)")
+        f"{name.replace('_', ' ')} {value:.3f}{means(name)}"
         for name, value in scores.items()
-        if name != "classes"
+        if name not in COUNTS
     )
 
 

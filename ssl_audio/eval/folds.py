@@ -77,17 +77,39 @@ def _fold(options: Any, workdir: pathlib.Path, done: pathlib.Path) -> dict[str, 
 
 def table(results: Mapping[int, Mapping[str, Mapping[str, float]]]) -> str:
     """Return the scores as text: a row per fold, then their mean and standard deviation."""
-    first = next(iter(results.values()))
-    columns = [(which, name) for which in first for name in first[which]]
-    values = np.array([[result[w][name] for w, name in columns] for result in results.values()])
-    rows = [*zip(results, values, strict=True), ("mean", values.mean(0)), ("std", values.std(0))]
+    columns, rows, notes = averaged(results)
     lines = ["  ".join(["fold", *(f"{which} {name:>9}" for which, name in columns)])]
     for label, row in rows:
         cells = (
             f"{v:{len(w) + 1 + max(9, len(n))}.4f}" for v, (w, n) in zip(row, columns, strict=True)
         )
         lines.append("  ".join([f"{label:>4}", *cells]))
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes])
+
+
+def averaged(
+    results: Mapping[Any, Mapping[str, Mapping[str, float]]],
+) -> tuple[list[tuple[str, str]], list[tuple[str, np.ndarray]], list[str]]:
+    """Return columns, (which, name); a row per fold, then mean and deviation; and what must be said of them.
+
+    A fold whose test clips are not of two kinds has no AUC, for example: its NaN is no part of the mean.
+    """
+    first = next(iter(results.values()))
+    columns = [(which, name) for which in first for name in first[which]]
+    values = np.array([[float(r[w][name]) for w, name in columns] for r in results.values()])
+    there = ~np.isnan(values)
+    known = np.where(there, values, 0.0)
+    count = np.where(there.any(0), there.sum(0), np.nan)
+    mean = known.sum(0) / count
+    with np.errstate(invalid="ignore"):  # d' of perfect folds is infinite
+        std = np.sqrt((np.where(there, values - mean, 0.0) ** 2).sum(0) / count)
+    rows = [*((str(fold), row) for fold, row in zip(results, values, strict=True))]
+    notes = [
+        f"{which} {name}: of {int(n)} of {len(values)} folds; the others have none"
+        for (which, name), n in zip(columns, there.sum(0), strict=True)
+        if n < len(values)
+    ]
+    return columns, [*rows, ("mean", mean), ("std", std)], notes
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,6 +12,8 @@ import numpy as np
 Scores = Any  # anything numpy can read: [n, C], higher means likelier
 Labels = Any  # [n] class numbers, or [n, C] of 0 and 1
 
+COUNTS = ("classes", "AUC_classes")  # scores that are numbers of classes
+
 
 def accuracy(scores: Scores, labels: Labels) -> float:
     """Return the share of clips whose best class is right (is one of theirs); see `top_k`."""
@@ -47,6 +49,12 @@ def balanced_accuracy(scores: Scores, labels: Labels) -> float:
 def classes(labels: Labels) -> int:
     """Return how many classes of multi-hot labels [n, C] have a clip: those that means are over."""
     return int(np.asarray(labels, bool).any(axis=0).sum())
+
+
+def divided_classes(labels: Labels) -> int:
+    """Return how many classes of multi-hot labels [n, C] have clips with and without them: those of AUC."""
+    hot = np.asarray(labels, bool)
+    return int((hot.any(axis=0) & ~hot.all(axis=0)).sum())
 
 
 def average_precision(scores: Scores, labels: Labels) -> np.ndarray:

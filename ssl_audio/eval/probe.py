@@ -1,8 +1,8 @@
-"""Linear probe: multinomial logistic regression on standardised features, for `evaluate.py`."""
+"""Linear probe: logistic regression on standardised features, for `evaluate.py`."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ DIRECTIONS = 64  # principal directions in which the curvature is known beforeha
 class Probe:
     """Logistic regression with an L2 penalty, on standardised features divided by sqrt(p).
 
+    Of clips with one label multinomial; with several, a regression for each class.
+
     The division makes a clip's squared length about 1 whatever the number p of features, so that the
     same penalties suit all.
 
@@ -23,12 +25,19 @@ class Probe:
       iterations: of L-BFGS, at most, for each.
     """
 
+    several: ClassVar[bool] = True
+
     choices: tuple[float, ...] = (0.1, 0.5, 2.0, 10.0, 50.0, 200.0, 1000.0)
     iterations: int = 1000
 
     def predict(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-        """Return labels [choices, n] of all rows of x [n, p], learned from the rows `train` [n]."""
+        """Return labels [choices, n] of all rows of x [n, p], learned from the rows `train` [n].
+
+        Of multi-hot y [n, C], logits [choices, n, C].
+        """
         z, labels, _, fits = self._fits(x, y, train, len(self.choices))
+        if y.ndim == 2:
+            return np.stack([z @ w + b for w, b in fits])
         return np.stack([labels[np.argmax(z @ w + b, axis=1)] for w, b in fits])
 
     def fit(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, best: int) -> Fitted:
@@ -47,7 +56,9 @@ class Probe:
             # The weights lie in the span of the training rows, so coordinates in it are enough.
             basis = np.linalg.qr(z[train].T)[0]
             z = z @ basis
-        labels, known = np.unique(y[train], return_inverse=True)
+        labels, known = np.arange(y.shape[-1]), y[train]
+        if y.ndim == 1:
+            labels, known = np.unique(y[train], return_inverse=True)
         fits = logistic_path(z[train], known, self.choices[:count], self.iterations)
         return z, labels, basis, fits
 
@@ -74,7 +85,7 @@ def logistic_path(
 
     Args:
       x: features [n, p] with mean 0, float32.
-      y: numbers of the classes [n], 0 to C - 1.
+      y: numbers of the classes [n], 0 to C - 1; or multi-hot [n, C], for C regressions of yes or no.
       choices: inverse strengths of the penalty |w|^2 / (2 choice), which spares the biases.
       iterations: at most, for each choice.
     """
@@ -82,14 +93,15 @@ def logistic_path(
     from sklearn.utils.extmath import randomized_svd
 
     rows, width = x.shape
-    classes = int(y.max()) + 1
-    hot = np.eye(classes, dtype=np.float32)[y]
+    hot = y.astype(np.float32) if y.ndim == 2 else np.eye(int(y.max()) + 1, dtype=np.float32)[y]
+    classes = hot.shape[1]
+    likelihood = _each if y.ndim == 2 else _one_of
     count = min(DIRECTIONS, rows, width)
     quick: Any = dict(n_iter=1, random_state=0)  # roughly is good enough
     _, size, directions = randomized_svd(x, count, **quick)
     w, b = np.zeros((width, classes), np.float32), np.zeros((1, classes), np.float32)
     for choice in choices:
-        p = softmax(x @ w + b)[0]
+        p = likelihood(x @ w + b, hot)[0]
         curvature = float(np.mean(p * (1 - p)))  # per clip, class and squared length
         scale = (1 / np.sqrt(1 / choice + curvature * size**2)).astype(np.float32)
         bias_scale = np.float32(1 / np.sqrt(1 / choice + curvature * rows))
@@ -104,8 +116,8 @@ def logistic_path(
 
         def loss(v, scale=scale, bias_scale=bias_scale, choice=choice):
             w, b = natural(v)
-            p, logp = softmax(x @ w + b)
-            total = np.vdot(w, w) / (2 * choice) - np.sum(hot * logp, dtype=np.float64)
+            p, log_likelihood = likelihood(x @ w + b, hot)
+            total = np.vdot(w, w) / (2 * choice) - log_likelihood
             slope = x.T @ (p - hot) + w / np.float32(choice)
             bias_slope = bias_scale * np.sum(p - hot, axis=0, keepdims=True)
             found = np.concatenate([rescale(slope, scale, scale[-1]), bias_slope])
@@ -116,6 +128,18 @@ def logistic_path(
         found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
         w, b = natural(found.x)
         yield w, b
+
+
+def _one_of(logits: np.ndarray, hot: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the probabilities [n, C] of clips with one label, and the log likelihood."""
+    p, logp = softmax(logits)
+    return p, float(np.sum(hot * logp, dtype=np.float64))
+
+
+def _each(logits: np.ndarray, hot: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the probabilities [n, C] where each class is a question of its own, and the log likelihood."""
+    p = (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)
+    return p, float(np.sum(hot * logits - np.logaddexp(0, logits), dtype=np.float64))
 
 
 def softmax(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

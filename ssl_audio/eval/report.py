@@ -18,7 +18,7 @@ import numpy as np
 
 from ssl_audio import config, slots, startup
 from ssl_audio.data.source import Source
-from ssl_audio.eval import base, evaluate
+from ssl_audio.eval import base, evaluate, folds
 from ssl_audio.eval.page import Html, fill, join, table
 from ssl_audio.storage import atomic, opened, written
 from ssl_audio.train import record, words
@@ -109,16 +109,12 @@ def _folds(path: pathlib.Path) -> Html:
     wanted = "the scores of folds that `ssl-audio folds` writes"
     results = opened.json_file(path, wanted)
     with opened.reading(path, wanted, StopIteration):
-        first = next(iter(results.values()))
-        columns = [(which, name) for which in first for name in first[which]]
-        scores = [[float(result[w][n]) for w, n in columns] for result in results.values()]
-    values = np.array(scores)
-    rows = [(fold, *row) for fold, row in zip(results, values.tolist(), strict=True)]
-    rows += [("mean", *values.mean(axis=0)), ("std", *values.std(axis=0))]
+        columns, scores, notes = folds.averaged(results)
+    rows = [(label, *values.tolist()) for label, values in scores]
     head = ("fold", *(f"{name}, {which} step" for which, name in columns))
     names = dict.fromkeys(name for _, name in columns)
     meanings = ((name, words.meaning(f"test/{name}")) for name in names)
-    said = " ".join(f"{name}: {meaning}." for name, meaning in meanings if meaning)
+    said = " ".join([f"{name}: {meaning}." for name, meaning in meanings if meaning] + notes)
     return fill(
         "<h2>Folds</h2><p>Each fold is tested by a model that has not seen it. last: the newest step of its "
         "run; best: the step that validation chose; std: over folds. $words</p>$table",
@@ -136,14 +132,17 @@ def _probes(workdir: pathlib.Path) -> Iterator[Html]:
             means = [r for r in records if r.get("fold") == "mean"]
             kinds = list(dict.fromkeys(r["features"] for r in means))
             names = list(dict.fromkeys(r["classifier"] for r in means))
-            value = {(r["features"], r["classifier"]): r["accuracy"] for r in means}
+            value = {
+                (r["features"], r["classifier"]): r.get("accuracy", r.get("mAP")) for r in means
+            }
             pools = {str(r["pool"]) for r in records if "pool" in r}
         rows = [(kind, *(value.get((kind, name), "") for name in names)) for kind in kinds]
         about = f"{path.stem}, pooling {', '.join(sorted(pools))}" if pools else path.stem
         yield fill(
-            "<h2>Frozen features: $about</h2><p>Share of the clips whose class is right: a classifier "
-            "(columns) is trained on features (rows) of an encoder that stays as it is. random: the same "
-            "encoder untrained; log-mel: statistics of the spectrogram.</p>$table",
+            "<h2>Frozen features: $about</h2><p>Share of the clips whose class is right, or mAP: a "
+            "classifier (columns) is trained on features (rows) of an encoder that stays as it is. random: "
+            "the same encoder untrained; log-mel: statistics of the spectrogram; statistics: bags of its "
+            "codes.</p>$table",
             about=about,
             table=table(("features", *names), rows),
         )
@@ -206,7 +205,7 @@ def _errors(
     folds: Sequence[Predictions], sources: Sequence[Source], title: str, names: Sequence[str]
 ) -> Iterator[Html]:
     """Yield the scores per class, the confusion matrix and the worst errors to listen to."""
-    from ssl_audio.eval import classify
+    from ssl_audio.eval import classify, metrics
 
     made = classify.Predictions(
         *(
@@ -227,18 +226,19 @@ def _errors(
         table=table(
             ("score", "value", "meaning"),
             [
-                (n, int(v) if n == "classes" else v, words.meaning(f"test/{n}"))
+                (n, int(v) if n in metrics.COUNTS else v, words.meaning(f"test/{n}"))
                 for n, v in scores.items()
             ],
             "told",
         ),
     )
     head, rows = classify.per_class(made, names, multilabel=several)
-    yield fill(
-        "<h3>Classes</h3><p>$words</p>$table",
-        words=" ".join(f"{n}: {words.COLUMNS[n]}." for n in head[1:]),
-        table=table(head, [(n, int(c), *map(float, values)) for n, c, *values in rows]),
-    )
+    there = [f"{n}: {words.COLUMNS[n]}." for n in head[1:]]
+    if missing := classify.absent(names, made.labels):
+        there.append(f"No clip is of {', '.join(missing)}: in no mean over classes.")
+    shown = [(n, int(c), *("–" if v is None else float(v) for v in vs)) for n, c, *vs in rows]
+    made_table = table(head, shown)
+    yield fill("<h3>Classes</h3><p>$words</p>$table", words=" ".join(there), table=made_table)
     if several:
         return
     truth, said = made.labels.argmax(axis=1), made.logits.argmax(axis=1)

@@ -33,8 +33,10 @@ def check(
         raise ValueError(
             "save: not with shots, which are drawn again and again; label clips instead."
         )
-    if "encoder" not in kinds:
-        raise ValueError(f"save: features: got {', '.join(kinds)}; a probe on 'encoder' is saved.")
+    if not {"encoder", "statistics"} & set(kinds):
+        raise ValueError(
+            f"save: features: got {', '.join(kinds)}; a probe on 'encoder' or 'statistics' is saved."
+        )
     if len(classifiers) != 1:
         got = ", ".join(classifiers) or "none"
         raise ValueError(f"save: classifiers: got {got}, wanted the one to save.")

@@ -1,9 +1,9 @@
-"""Heads trained on frozen features of tokens or of all layers, for `evaluate.py`."""
+"""Heads trained on frozen features of clips, of tokens or of all layers, for `evaluate.py`."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import optax
 from ssl_audio import losses
 from ssl_audio.eval.base import Fitted, statistics
 from ssl_audio.heads.classify import LayerMix
-from ssl_audio.heads.probes import Attentive, Prototypical, directions
+from ssl_audio.heads.probes import Attentive, Mlp, Prototypical, directions
 from ssl_audio.objectives.probe import encoded, standardised
 
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]  # (params, logits, label) → scalar
@@ -23,6 +23,12 @@ def entropy(params: Any, logits: jax.Array, label: jax.Array) -> jax.Array:
     """Return the cross-entropy of the softmax."""
     del params
     return jnp.mean(losses.softmax_cross_entropy(logits, label))
+
+
+def yes_or_no(params: Any, logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Return the cross-entropy of a sigmoid for each class, which clips may have several of."""
+    del params
+    return jnp.mean(losses.sigmoid_cross_entropy(logits, label))
 
 
 def prototypical(params: Any, logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -38,8 +44,9 @@ class Trained:
     Features are standardised with the training clips. The same call gives the same bits.
 
     Attributes:
-      view: what the head reads. "tokens": the patches on their grid, [n, rows, columns, D], NaN
-        where a clip has ended; "layers": every layer's mean over time, [n, L, rows * D].
+      view: what the head reads. "pooled": one vector per clip, [n, D']; "tokens": the patches on their
+        grid, [n, rows, columns, D], NaN where a clip has ended; "layers": every layer's mean over time,
+        [n, L, rows * D].
       head: module of the number of classes.
       loss: what it descends.
       choices: learning rates.
@@ -47,6 +54,8 @@ class Trained:
       epochs, batch_size: 50 of 64 clips, as Bird-MAE's few-shot probes.
       seed: of initial parameters and batches.
     """
+
+    several: ClassVar[bool] = True
 
     view: str
     head: Callable[[int], Any]
@@ -58,16 +67,20 @@ class Trained:
     seed: int = 0
 
     def predict(self, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-        """Return labels [choices, n] of all rows of x, learned from the rows `train` [n]."""
+        """Return labels [choices, n] of all rows of x, learned from the rows `train` [n].
+
+        Of multi-hot y [n, C], logits [choices, n, C]; `yes_or_no` then stands for `entropy`.
+        """
         size, found = self.batch_size, []
         for rate in self.choices:
             params, read, labels = self._train(x, y, train, rate)
-            best = _programs(self, len(labels))[2]
-            guesses = [
-                np.asarray(best(params, _filled(x[i : i + size], size), *read))
+            decide = _programs(self, len(labels))[2]
+            made = [
+                np.asarray(decide(params, _filled(x[i : i + size], size), *read))
                 for i in range(0, len(x), size)
             ]
-            found.append(labels[np.concatenate(guesses)[: len(x)]])
+            logits = np.concatenate(made)[: len(x)]
+            found.append(logits if y.ndim == 2 else labels[logits.argmax(axis=-1)])
         return np.stack(found)
 
     def fit(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, best: int) -> Fitted:
@@ -81,10 +94,15 @@ class Trained:
         self, x: np.ndarray, y: np.ndarray, train: np.ndarray, rate: float
     ) -> tuple[Any, tuple[np.ndarray, np.ndarray], np.ndarray]:
         """Return the head's parameters, centre and gain of the features, and the labels [C]."""
-        labels, known = np.unique(y[train], return_inverse=True)
+        labels, known = np.arange(y.shape[-1]), y[train].astype(np.float32)
+        if y.ndim == 1:
+            labels, known = np.unique(y[train], return_inverse=True)
+            known = np.eye(len(labels), dtype=np.float32)[known]
+        several = y.ndim == 2 and self.loss is entropy
+        model = dataclasses.replace(self, loss=yes_or_no) if several else self
         rows, size = np.flatnonzero(train), self.batch_size
         read = _statistics(x[rows], per_token=self.view == "tokens")
-        init, step, _ = _programs(self, len(labels))
+        init, step, _ = _programs(model, len(labels))
         total = self.epochs * -(-len(rows) // size)
         rng = np.random.default_rng(self.seed)
         params, state = init(jax.random.key(self.seed), x[:1], *read)
@@ -95,7 +113,8 @@ class Trained:
             order = np.concatenate([order, rng.integers(len(rows), size=-len(rows) % size)])
             for batch in order.reshape(-1, size):
                 now = np.float32(rate * (1 + np.cos(np.pi * done / total)) / 2)
-                params, state = step(params, state, now, x[rows[batch]], known[batch], *read)
+                key = jax.random.fold_in(jax.random.key(self.seed), done)
+                params, state = step(params, state, now, key, x[rows[batch]], known[batch], *read)
                 done += 1
         return params, read, labels
 
@@ -110,12 +129,13 @@ def classifiers() -> dict[str, Trained]:
         "attentive": Trained("tokens", Attentive),
         "prototypical": Trained("tokens", Prototypical, prototypical, faster={"prototypes": 40.0}),
         "weighted": Trained("layers", LayerMix),
+        "mlp": Trained("pooled", Mlp),
     }
 
 
 @functools.lru_cache(16)
 def _programs(model: Trained, classes: int) -> Any:
-    """Return the jitted start, update and decision; rows of all folds have the same shape."""
+    """Return the jitted start, update and pass to logits; rows of all folds have the same shape."""
     head, adam = model.head(classes), optax.scale_by_adam()
 
     def seen(x, centre, gain):
@@ -127,10 +147,10 @@ def _programs(model: Trained, classes: int) -> Any:
         return params, adam.init(params)
 
     @jax.jit
-    def step(params, state, rate, x, y, centre, gain):
+    def step(params, state, rate, key, x, y, centre, gain):
         def value(params):
-            logits = head.apply({"params": params}, seen(x, centre, gain))
-            return model.loss(params, logits, jax.nn.one_hot(y, classes))
+            logits = head.apply({"params": params}, seen(x, centre, gain), rngs={"dropout": key})
+            return model.loss(params, logits, y)
 
         updates, state = adam.update(jax.grad(value)(params), state, params)
 
@@ -140,10 +160,10 @@ def _programs(model: Trained, classes: int) -> Any:
         return jax.tree_util.tree_map_with_path(descend, params, updates), state
 
     @jax.jit
-    def best(params, x, centre, gain):
-        return jnp.argmax(head.apply({"params": params}, seen(x, centre, gain)), -1)
+    def decide(params, x, centre, gain):
+        return head.apply({"params": params}, seen(x, centre, gain))
 
-    return init, step, best
+    return init, step, decide
 
 
 def _statistics(x: np.ndarray, *, per_token: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -70,6 +70,7 @@ class ZeroShot:
         """Return the scores of a model.
 
         accuracy (clips with one label) or mAP (several); text_to_audio_mAP: over labels, of all clips;
+        classes: how many labels have a clip, which means over labels are over;
         centroid_distance, separability, spread: see `retrieval`.
         """
         names = self.source.info.labels
@@ -116,7 +117,8 @@ def zero_shot(
 ) -> dict[str, float]:
     """Return the scores of clips [n, D] against classes [C, D], labels multi-hot [n, C]."""
     scores = audio @ prompts.T
-    found = {"text_to_audio_mAP": metrics.mean_average_precision(scores, labels)}
+    mean = metrics.mean_average_precision(scores, labels)
+    found = {"text_to_audio_mAP": mean, "classes": metrics.classes(labels)}
     if multilabel:
-        return found | {"mAP": found["text_to_audio_mAP"]}
+        return found | {"mAP": mean}
     return found | {"accuracy": metrics.accuracy(scores, labels)}

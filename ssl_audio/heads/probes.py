@@ -1,10 +1,11 @@
-"""Heads that look at the tokens of a frozen encoder: attentive pooling, prototypes of classes."""
+"""Heads on a frozen encoder: attentive pooling, prototypes of classes, a perceptron."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float
+from ssl_audio.heads.readout import mean_tokens
 from ssl_audio.layers.attention import attend
 from ssl_audio.layers.dense import Linear
 from ssl_audio.layers.norms import LayerNorm
@@ -69,6 +70,29 @@ class Attentive(nn.Module):
         """Return logits."""
         x = AttentivePool(self.heads, name="pool")(encoded)
         return Linear(self.classes, name="linear")(LayerNorm(1e-6, name="norm")(x))
+
+
+class Mlp(nn.Module):
+    """Mean of the tokens, then dense layers with ReLU and dropout to class logits.
+
+    Attributes:
+      classes: C.
+      hidden: widths of the layers before the last.
+      dropout: share of the values that training sets to 0 after each; where no rng "dropout" is given, none.
+    """
+
+    classes: int
+    hidden: tuple[int, ...] = (2048, 2048)
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B C"]:
+        """Return logits."""
+        x = mean_tokens(encoded)
+        for i, width in enumerate(self.hidden):
+            x = nn.relu(Linear(width, name=f"hidden{i}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
+        return Linear(self.classes, name="linear")(x)
 
 
 class Prototypical(nn.Module):

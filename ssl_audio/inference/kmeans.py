@@ -58,8 +58,6 @@ def fit(
     Raises:
       ValueError: no such layer; no tokens along time; fewer vectors than codes; too many unreadable clips.
     """
-    from sklearn.cluster import MiniBatchKMeans
-
     encoder.check_layer(layer)
     encoder.times(1)  # an error where there are no tokens along time
     rng = np.random.default_rng(seed)
@@ -72,6 +70,13 @@ def fit(
     x = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
     if len(x) < codes:
         raise ValueError(f"kmeans: {len(x)} vectors for {codes} codes; wanted more clips.")
+    return centroids(x, codes, seed)
+
+
+def centroids(x: np.ndarray, codes: int, seed: int) -> np.ndarray:
+    """Return the centres [codes, D] that mini-batch k-means finds for vectors [N, D]."""
+    from sklearn.cluster import MiniBatchKMeans
+
     starts: Any = 3
     found: Any = MiniBatchKMeans(codes, batch_size=10_000, n_init=starts, random_state=seed).fit(x)
     log.info("%d vectors, inertia %.4g per vector", len(x), found.inertia_ / len(x))

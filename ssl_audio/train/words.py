@@ -54,6 +54,7 @@ WORDS = {
     "lwlrap": "label-weighted label-ranking average precision",
     "balanced_accuracy": "mean over classes of the share of their clips that are right",
     "classes": "classes that have a clip, of which means over classes are taken",
+    "AUC_classes": "classes that have clips with and without them, of which AUC and d' are means",
     "text_to_audio_mAP": "mean over labels of the average precision of all clips",
     "centroid_distance": "how far the means of audio and text lie apart",
     "separability": "how well audio and text can be told apart; 0.5 is no gap",

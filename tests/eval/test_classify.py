@@ -113,4 +113,4 @@ def test_report(tmp_path):
     several = dataclasses.replace(made, labels=np.array([[1, 1, 0]] * 3 + [[0, 1, 0]] * 2))
     classify.report(several, ("cat", "dog", "owl"), tmp_path, multilabel=True)
     rows = list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))
-    assert [row["average precision"] for row in rows][1:] == ["1.0000", "nan"]
+    assert [row["average precision"] for row in rows][1:] == ["1.0000", ""]

@@ -28,7 +28,7 @@ def blobs(width=6, spread=0.3, seed=0):
 @pytest.mark.parametrize("width", [6, 400])
 def test_separable_classes_are_told_apart(classifier, width):
     scores = list(nested(classifier, blobs(width)[:, None], LABELS, SPLIT))
-    assert base.mean(scores) == 1.0
+    assert base.means(scores) == {"accuracy": 1.0}
     assert [s.fold for s in scores] == list("01234")
     assert [s.clips for s in scores] == [24] * 5
 
@@ -36,7 +36,7 @@ def test_separable_classes_are_told_apart(classifier, width):
 @pytest.mark.parametrize("classifier", [Probe(), Knn()], ids=["probe", "knn"])
 def test_shuffled_labels_give_chance(classifier):
     labels = np.random.default_rng(1).permutation(LABELS)
-    accuracy = base.mean(nested(classifier, blobs()[:, None], labels, SPLIT))
+    accuracy = base.means(list(nested(classifier, blobs()[:, None], labels, SPLIT)))["accuracy"]
     assert abs(accuracy - 1 / CLASSES) < 0.12
 
 
@@ -110,7 +110,7 @@ def test_options_are_chosen_without_the_test_fold():
     scores = list(nested(spy, blobs()[:, None], LABELS, SPLIT))
     # Fold 4 alone would have had choice 2; choosing on the other folds gives 1, and so 0 % there.
     assert [s.choice for s in scores] == [1.0] * 5
-    assert scores[4] == Score("4", 0.0, 24, 0, 1.0)
+    assert scores[4] == Score("4", {"accuracy": 0.0}, 24, 0, 1.0)
     assert scores[0].accuracy == 1.0
     left_out = {tuple(np.unique(FOLDS[~train])) for train in spy.seen}
     assert left_out == {(a,) for a in range(5)} | {(a, b) for b in range(5) for a in range(b)}

@@ -150,7 +150,7 @@ def test_what_cannot_be_kept_is_refused_before_the_work(tmp_path):
     good: Any = dict(kinds=["encoder"], classifiers={"linear": Probe()}, shots=0)
     for wrong, said in (
         (dict(shots=3), "not with shots"),
-        (dict(kinds=["random"]), "on 'encoder' is saved"),
+        (dict(kinds=["random"]), "'encoder' or 'statistics' is saved"),
         (dict(classifiers={}), "got none"),
         (dict(classifiers={"knn": Knn()}), "keeps its training clips"),
     ):
