@@ -92,6 +92,12 @@ def sigmoid_cross_entropy(
     )
 
 
+def divergence(logits: Float[Array, "B C"], other: Float[Array, "B C"]) -> Float[Array, " B"]:
+    """Return the Kullback-Leibler divergence of `other`'s distribution from that of `logits`, nats."""
+    logp, logr = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
+    return jnp.sum(jnp.exp(logp) * (logp - logr), -1)
+
+
 def code_cross_entropy(
     logits: Float[Array, "*B V"], code: Int[Array, "*B"], smoothing: float = 0.0
 ) -> Float[Array, "*B"]:

@@ -39,7 +39,7 @@ class Slot:
 
 AnyObjective = Annotated[Any, Slot("objectives")]
 AnyFrontend = Annotated[Any, Slot("frontend")]
-Augment = Annotated[Any, Slot("frontend", ("augment", "corrupt", "waves"))]
+Augment = Annotated[Any, Slot("frontend", ("augment", "corrupt", "waves", "mixed_crops"))]
 Layer = Annotated[Any, Slot("layers")]
 Adapter = Annotated[Any, Slot("layers", ("lora",))]
 Norm = Annotated[Any, Slot("layers", ("norms",))]
