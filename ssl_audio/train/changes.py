@@ -242,7 +242,7 @@ def _renamed(
         for key in ("sources", "weights"):
             if isinstance(found.get(key), Mapping):
                 found[key] = {
-                    names.get(prefix + name, prefix + name).removeprefix(prefix): value
+                    str(names.get(prefix + name, prefix + name)).removeprefix(prefix): value
                     for name, value in found[key].items()
                 }
         if isinstance(found.get("beside"), Mapping):
