@@ -247,9 +247,7 @@ def jensen_shannon(one: Float[Array, "B C"], other: Float[Array, "B C"]) -> Floa
     return mixed - (own[0] + own[1]) / 2
 
 
-def teaching(
-    teacher: Float[Array, "B C"], student: Float[Array, "B C"]
-) -> Float[Array, " B"]:
+def teaching(teacher: Float[Array, "B C"], student: Float[Array, "B C"]) -> Float[Array, " B"]:
     """Return the cross-entropy of a student's logits with the distribution of a teacher's logits."""
     return -jnp.sum(jax.nn.softmax(teacher) * jax.nn.log_softmax(student), -1)
 
