@@ -14,7 +14,6 @@ Results:  experiments/semi_supervised/README.md
 from typing import Any
 
 from ssl_audio.backbones.residual import WRN28
-
 from ssl_audio.config import parse_arg
 from ssl_audio.data import entries
 from ssl_audio.frontend.views import published

@@ -1,4 +1,4 @@
-"""UnFuSeD (Seth et al. 2023, arXiv:2303.05668): a teacher's clusters, an encoder that learns them, few labels.
+"""UnFuSeD (Seth et al. 2023, arXiv:2303.05668): an encoder learns a teacher's clusters, then few labels.
 
 Run:      ssl-audio stages --workdir runs/unfused \\
               --config unfused:task=esc10,root=DIR,labels=10,data=AUDIOSET+FSD50K
@@ -31,11 +31,13 @@ from ssl_audio.train.record import Record
 from ssl_audio.train.sgd import Sgd
 
 # `train`, `test`: options of the set; a number of `folds` gives each in turn to the test. `views`: of a test
-# clip that is longer than a crop.
+# clip that is longer than a crop. `stats`: mean and deviation of the log-mel, dB, measured on training crops;
+# those of ESC-10 serve where none are given.
 TASKS: dict[str, dict[str, Any]] = {
     "esc10": dict(source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, views=5),
     "spoken_digit": dict(
-        source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"), classes=10
+        source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"), classes=10,
+        rate=8000, stats=(-69.8, 32.9),
     ),
     "speech_commands": dict(
         source=dict(kind="sets.speech_commands"), train=dict(split="train"), test=dict(split="test"),
@@ -43,7 +45,9 @@ TASKS: dict[str, dict[str, Any]] = {
     ),
     "urbansound8k": dict(source=dict(kind="sets.urbansound8k"), folds=10, classes=10, views=4),
 }  # fmt: skip
-SAMPLES = 15_200  # 0.95 s, of which random crops are taken
+ESC10 = (-34.6, 31.8)
+SECONDS = 0.95  # of the random crops
+SOUNDS = 12  # classes of the synthetic sounds
 STAGES = ("teacher", "student", "finetune")
 # Epochs, batch and optimizer of each stage as published.
 PUBLISHED: dict[str, dict[str, Any]] = dict(
@@ -114,7 +118,7 @@ def teacher(a):
     a.refuse("previous", "it is the first stage")
     if a.data or not a.root:
         a.refuse("fold", "it is of the task's clips")
-        found = places.sources(a.data or "synthetic")
+        found = places.sources(a.data or "synthetic", rated(a))
     else:
         found = {a.task: source(a, "train")}
     recipe = (LAPTOP if a.laptop else PUBLISHED)["teacher"]
@@ -147,9 +151,9 @@ def student(a):
             "--clips` makes one."
         )
     if a.runlocal:
-        table, classes = dict(kind="synthetic"), 4
+        table, classes = source(a, "train"), SOUNDS
     else:
-        table = dict(kind="source:Manifest", path=a.previous)
+        table = dict(kind="source:Manifest", path=a.previous, rate=rated(a))
         classes = len(build(dict(table), "data").info.labels)
     objective = architecture(a) | dict(
         kind="layer_distill",
@@ -171,19 +175,20 @@ def finetune(a):
     if not a.labels:
         a.refuse("draw", "without labels=N all are used")
     task = TASKS[a.task]
+    classes = SOUNDS if a.runlocal else task["classes"]
     objective = architecture(a) | dict(
         kind="tagging",
-        head=dict(kind="classify:Classifier", classes=task["classes"], pool="mean", eps=None),
+        head=dict(kind="classify:Classifier", classes=classes, pool="mean", eps=None),
         criterion="softmax",
     )
     whole = source(a, "train")
     few = dict(kind="few_labels", source=whole, part="labelled", per_class=a.labels, seed=a.draw)
-    label = dict(kind="entries:Labels", classes=task["classes"])
+    label = dict(kind="entries:Labels", classes=classes)
     config = run(a, objective, {a.task: few if a.labels else whole}, dict(label=label))
     config.evals = dict(
         test=dict(
-            kind="classify", source=source(a, "test"), samples=SAMPLES, classes=task["classes"],
-            batch_size=32, views=task.get("views", 1),
+            kind="classify", source=source(a, "test"), samples=round(SECONDS * rated(a)),
+            classes=classes, batch_size=32, views=task.get("views", 1),
         )
     )  # fmt: skip
     config.eval_every = 0
@@ -194,11 +199,13 @@ def finetune(a):
 
 def architecture(a) -> dict[str, Any]:
     """Return the log-mel of LAPE and AudioNTT2020, one architecture for teacher and student."""
-    frontend = dict(
-        kind="mel", rate=16_000, bins=64, hop=160, window=1024, low=60.0, high=7800.0, frames=96, mean=-40.0,
-        std=20.0,
-    )  # fmt: skip
     small = a.laptop or a.runlocal
+    rate, (mean, std) = rated(a), TASKS[a.task].get("stats", ESC10)
+    step = 0.02 if small else 0.01
+    frontend = dict(
+        kind="mel", rate=rate, bins=64, hop=round(step * rate), window=round(0.064 * rate), low=60.0,
+        high=-200.0, frames=round(0.96 / step), mean=mean, std=std,
+    )  # fmt: skip
     return dict(
         frontend=frontend,
         tokenizer=dict(kind="bins", norm=None),
@@ -207,6 +214,11 @@ def architecture(a) -> dict[str, Any]:
             dropout=0.3, norm=dict(kind="norms:BatchNorm"),
         ),
     )  # fmt: skip
+
+
+def rated(a) -> int:
+    """Return the sampling rate of all stages, Hz."""
+    return TASKS[a.task].get("rate", 16_000)
 
 
 def views(clips: int) -> dict[str, Any]:
@@ -219,14 +231,15 @@ def views(clips: int) -> dict[str, Any]:
 
 
 def run(a, objective: dict[str, Any], sources: dict[str, Any], more: dict[str, Any]):
-    recipe = (LAPTOP if a.laptop else PUBLISHED)[a.stage]
+    recipe, rate = (LAPTOP if a.laptop else PUBLISHED)[a.stage], rated(a)
+    data: dict[str, Any] = dict(
+        sources=sources,
+        batch_size=recipe["batch"],
+        entries=dict(audio=entries.audio(round(SECONDS * rate), crop="random")) | more,
+    )
     return runs.run(
         objective=objective,
-        data=dict(
-            sources=sources,
-            batch_size=recipe["batch"],
-            entries=dict(audio=entries.audio(SAMPLES, crop="random")) | more,
-        ),
+        data=data | ({} if rate == 16_000 else dict(rate=rate)),
         optim=recipe["optim"],
         steps=recipe["steps"],
         checkpoint=Checkpoint(every="20%", keep=1),
@@ -236,12 +249,13 @@ def run(a, objective: dict[str, Any], sources: dict[str, Any], more: dict[str, A
 
 def source(a, part: str) -> dict[str, Any]:
     """Return the training or test part of the task's data set."""
-    task = TASKS[a.task]
+    task, rate = TASKS[a.task], rated(a)
+    given = {} if rate == 16_000 else dict(rate=rate)
     if a.runlocal:
-        return dict(kind="synthetic", size=32, seconds=1.0, classes=task["classes"])
+        return dict(kind="synthetic", size=32, seconds=1.0) | given
     if not a.root:
         raise ValueError(f"task {a.task}: say where the data is, with root=DIR.")
-    found = task["source"] | dict(root=a.root)
+    found = task["source"] | dict(root=a.root) | given
     if "folds" not in task:
         return found | task[part]
     test, folds = a.fold or 1, range(1, task["folds"] + 1)
@@ -253,12 +267,14 @@ def source(a, part: str) -> dict[str, Any]:
 
 def runlocal(config):
     """Shrink a run to four steps on synthetic sounds: a check that it runs."""
-    config = runs.few_steps(config, SAMPLES)
+    config = runs.few_steps(config, config.data.entries.audio.samples)
     objective = config.objective
     objective.encoder.update(width=16, channels=4)
     if "views" in objective:
         objective.views.mixup.clips = 16
     if objective.kind == "deep_cluster":
-        objective.update(clips=32, every=2, clusters=4)
+        # So few clips that all have been heard before the last two steps.
+        config.data.sources.synthetic.size = 16
+        objective.update(clips=16, every=2, clusters=4)
         objective.projector.update(out=8, hidden=8)
     return config

@@ -6,6 +6,7 @@ function `stages` goes through them once: RUNS/1_teacher, RUNS/2_labels.csv, …
 """
 
 import argparse
+import functools
 import importlib.util
 import logging
 import pathlib
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
             if not workdir.exists():
                 given = ",".join(filter(None, (argument, before)))
                 root.mkdir(parents=True, exist_ok=True)
-                processes.from_lead(lambda w=workdir, g=given: str(commands[stage](g, w)))
+                write = functools.partial(commands[stage], given, workdir)
+                processes.from_lead(lambda write=write: str(write()))
             done.append(workdir)
             continue
         with slots.trusting(trust):
