@@ -23,7 +23,7 @@ from typing import Any
 
 from ssl_audio.config import build, escaped, parse_arg
 from ssl_audio.data import entries, places
-from ssl_audio.presets import runs
+from ssl_audio.presets import audio_ntt, runs
 from ssl_audio.storage import written
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
@@ -31,13 +31,13 @@ from ssl_audio.train.record import Record
 from ssl_audio.train.sgd import Sgd
 
 # `train`, `test`: options of the set; a number of `folds` gives each in turn to the test. `views`: of a test
-# clip that is longer than a crop. `stats`: mean and deviation of the log-mel, dB, measured on training crops;
-# those of ESC-10 serve where none are given.
+# clip that is longer than a crop. `laptop`: other options of the log-mel; the mean and deviation of training
+# crops, dB, among them.
 TASKS: dict[str, dict[str, Any]] = {
     "esc10": dict(source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, views=5),
     "spoken_digit": dict(
         source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"), classes=10,
-        rate=8000, stats=(-69.8, 32.9),
+        laptop=dict(rate=8000, hop=160, window=512, high=3900.0, frames=48, mean=-46.0, std=25.0),
     ),
     "speech_commands": dict(
         source=dict(kind="sets.speech_commands"), train=dict(split="train"), test=dict(split="test"),
@@ -45,8 +45,7 @@ TASKS: dict[str, dict[str, Any]] = {
     ),
     "urbansound8k": dict(source=dict(kind="sets.urbansound8k"), folds=10, classes=10, views=4),
 }  # fmt: skip
-ESC10 = (-34.6, 31.8)
-SECONDS = 0.95  # of the random crops
+LOWER = dict(hop=320, frames=48)  # the same with half as many frames
 SOUNDS = 12  # classes of the synthetic sounds
 STAGES = ("teacher", "student", "finetune")
 # Epochs, batch and optimizer of each stage as published.
@@ -131,7 +130,7 @@ def teacher(a):
             out=64 if a.laptop else 512,
             hidden=256 if a.laptop else 2048,
         ),
-        views=views(512 if a.laptop else 2048),
+        views=audio_ntt.views(512 if a.laptop else 2048),
         clips=clips,
         every=max(1, clips // recipe["batch"]),
         # Fewer where there are few clips: a cluster should have some.
@@ -163,7 +162,7 @@ def student(a):
         own=0.7,
         follow=0.3,
         align=0.003,
-        views=views(512 if a.laptop else 2048),
+        views=audio_ntt.views(512 if a.laptop else 2048),
     )
     label = dict(kind="entries:Labels", classes=classes)
     return run(a, objective, dict(pseudo_labels=table), dict(label=label))
@@ -187,7 +186,7 @@ def finetune(a):
     config = run(a, objective, {a.task: few if a.labels else whole}, dict(label=label))
     config.evals = dict(
         test=dict(
-            kind="classify", source=source(a, "test"), samples=round(SECONDS * rated(a)),
+            kind="classify", source=source(a, "test"), samples=samples(a),
             classes=classes, batch_size=32, views=task.get("views", 1),
         )
     )  # fmt: skip
@@ -199,35 +198,20 @@ def finetune(a):
 
 def architecture(a) -> dict[str, Any]:
     """Return the log-mel of LAPE and AudioNTT2020, one architecture for teacher and student."""
-    small = a.laptop or a.runlocal
-    rate, (mean, std) = rated(a), TASKS[a.task].get("stats", ESC10)
-    step = 0.02 if small else 0.01
-    frontend = dict(
-        kind="mel", rate=rate, bins=64, hop=round(step * rate), window=round(0.064 * rate), low=60.0,
-        high=-200.0, frames=round(0.96 / step), mean=mean, std=std,
-    )  # fmt: skip
-    return dict(
-        frontend=frontend,
-        tokenizer=dict(kind="bins", norm=None),
-        encoder=dict(
-            kind="audio_ntt", width=256 if small else 2048, channels=32 if small else 64, blocks=3,
-            dropout=0.3, norm=dict(kind="norms:BatchNorm"),
-        ),
-    )  # fmt: skip
+    parts = audio_ntt.parts(256, 32) if a.laptop else audio_ntt.parts()
+    if a.laptop:
+        parts["frontend"] |= TASKS[a.task].get("laptop", LOWER)
+    return parts
 
 
 def rated(a) -> int:
     """Return the sampling rate of all stages, Hz."""
-    return TASKS[a.task].get("rate", 16_000)
+    return architecture(a)["frontend"]["rate"]
 
 
-def views(clips: int) -> dict[str, Any]:
-    """Return the augmentations of BYOL-A."""
-    return dict(
-        kind="mixed_crops:MixedCrops",
-        mixup=dict(kind="mixed_crops:LogMixup", most=0.4, clips=clips),
-        crop=dict(kind="mixed_crops:ResizedCrop"),
-    )
+def samples(a) -> int:
+    """Return the length of the random crops."""
+    return audio_ntt.SAMPLES * rated(a) // 16_000
 
 
 def run(a, objective: dict[str, Any], sources: dict[str, Any], more: dict[str, Any]):

@@ -7,6 +7,17 @@ from ssl_audio.layers.dense import Linear
 from ssl_audio.layers.norms import BatchNorm, LayerNorm
 
 
+class OneLayer(nn.Module):
+    """One linear layer."""
+
+    out: int = 128
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        return Linear(self.out, name="linear")(x)
+
+
 class Laion(nn.Module):
     """Linear → ReLU → Linear, both `out` wide (LAION-CLAP, arXiv:2211.06687)."""
 
