@@ -37,7 +37,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "esc10": dict(source=dict(kind="sets.esc", subset="esc10"), folds=5, classes=10, views=5),
     "spoken_digit": dict(
         source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"), classes=10,
-        laptop=dict(rate=8000, hop=160, window=512, high=3900.0, frames=48, mean=-46.0, std=25.0),
+        laptop=dict(rate=8000, hop=160, window=512, high=3900.0, frames=48, mean=-54.2, std=19.4),
     ),
     "speech_commands": dict(
         source=dict(kind="sets.speech_commands"), train=dict(split="train"), test=dict(split="test"),
@@ -219,7 +219,7 @@ def run(a, objective: dict[str, Any], sources: dict[str, Any], more: dict[str, A
     data: dict[str, Any] = dict(
         sources=sources,
         batch_size=recipe["batch"],
-        entries=dict(audio=entries.audio(round(SECONDS * rate), crop="random")) | more,
+        entries=dict(audio=entries.audio(samples(a), crop="random")) | more,
     )
     return runs.run(
         objective=objective,
