@@ -115,7 +115,9 @@ class DeepCluster(Encoding):
         deviation = jnp.mean(jnp.std(losses.unit(z), axis=0))
         used = perplexity(usage(jnp.maximum(extra["target"], 0), self.clusters))
         metrics = {
-            "accuracy": (jnp.sum(known * right), jnp.sum(known)),
+            # Of the clips that have a cluster: a mean over none would be none.
+            "accuracy": (jnp.sum(known * right), jnp.maximum(jnp.sum(known), 1e-6)),
+            "known": (jnp.sum(known), weight),
             "clusters": (weight * used, weight),
             "deviation": (weight * deviation, weight),
         }
@@ -147,11 +149,11 @@ class DeepCluster(Encoding):
         after = dict(params)
         x: Any = spec
         x, after["tokenizer"] = statistics.applied(
-            self.tokenizer, params["tokenizer"], x, renew=train
+            self.tokenizer, params.get("tokenizer", {}), x, renew=train
         )
         x, after["encoder"] = statistics.applied(
             self.encoder, params["encoder"], x, renew=train, train=train, rngs=rngs
         )
         for name, module in (("pool", self.pool), ("projector", self.projector)):
-            x, after[name] = statistics.applied(module, params[name], x, renew=train)
+            x, after[name] = statistics.applied(module, params.get(name, {}), x, renew=train)
         return x, after
