@@ -1,4 +1,4 @@
-"""The student of UnFuSeD (Seth et al. 2023, arXiv:2303.05668): AudioNTT2020 with a classifier at every tap."""
+"""UnFuSeD's student (Seth et al. 2023, arXiv:2303.05668): AudioNTT2020 with a classifier at every tap."""
 
 import re
 from typing import Any
