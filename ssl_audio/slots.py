@@ -39,7 +39,7 @@ class Slot:
 
 AnyObjective = Annotated[Any, Slot("objectives")]
 AnyFrontend = Annotated[Any, Slot("frontend")]
-Augment = Annotated[Any, Slot("frontend", ("augment", "corrupt", "waves"))]
+Augment = Annotated[Any, Slot("frontend", ("augment", "corrupt", "waves", "mixed_crops"))]
 Layer = Annotated[Any, Slot("layers")]
 Adapter = Annotated[Any, Slot("layers", ("lora",))]
 Norm = Annotated[Any, Slot("layers", ("norms",))]
@@ -55,7 +55,18 @@ Data = Annotated[Any, Slot("data", ("pipeline",))]
 AnySource = Annotated[
     Any,
     Slot(
-        "data", ("source", "labelled", "synthetic", "shards", "arrow", "webdataset", "sets", "tfds")
+        "data",
+        (
+            "source",
+            "labelled",
+            "few_labels",
+            "synthetic",
+            "shards",
+            "arrow",
+            "webdataset",
+            "sets",
+            "tfds",
+        ),
     ),
 ]
 Compose = Annotated[Any, Slot("data", ("compose",))]

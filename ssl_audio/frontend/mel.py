@@ -34,6 +34,7 @@ class Mel:
       area: scale each band by 2 / its width in Hz.
       bank_rate: sampling rate that the bands are laid out for, Hz, whatever the audio's; 0: `rate`.
       floor: least energy.
+      added: to each energy, before the logarithm.
       sixteen_bit: cut the samples to [-1, 1] and round them towards 0 to 16 bits first, as CLAP does.
       frames: T; shorter clips are padded at the end with silence's energy, longer ones cut. None: as
         many as the audio gives.
@@ -54,6 +55,7 @@ class Mel:
     area: bool = True
     bank_rate: int = 0
     floor: float = 1e-10
+    added: float = 0.0
     sixteen_bit: bool = False
     frames: int | None = None
     cut: bool = False
@@ -68,8 +70,9 @@ class Mel:
         for name in ("rate", "bins", "hop", "window", "std", "floor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"Mel: {name} is {getattr(self, name)}; it must be above 0.")
-        if self.top_db < 0:
-            raise ValueError(f"Mel: top_db is {self.top_db}; it must not be below 0.")
+        for name in ("added", "top_db"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Mel: {name} is {getattr(self, name)}; it must not be below 0.")
         if self.scale not in SCALES:
             raise ValueError(f"Mel: scale '{self.scale}'; wanted one of {', '.join(SCALES)}.")
         rate = self._bank_rate
@@ -91,9 +94,10 @@ class Mel:
         # Reduced precision (TF32, bfloat16) would show in the logarithm of quiet bands.
         highest = jax.lax.Precision.HIGHEST
         energies = jnp.matmul(power, bands.T, precision=highest)
-        spec = 10 * jnp.log10(jnp.maximum(energies, self.floor))
+        spec = 10 * jnp.log10(jnp.maximum(energies + self.added, self.floor))
         missing = ((0, 0), (0, frames - spec.shape[1]), (0, 0))
-        spec = jnp.pad(spec, missing, constant_values=10 * math.log10(self.floor))
+        silence = 10 * math.log10(max(self.added, self.floor))
+        spec = jnp.pad(spec, missing, constant_values=silence)
         if self.top_db:
             spec = jnp.maximum(spec, jnp.max(spec, (1, 2), keepdims=True) - self.top_db)
         return spec

@@ -4,7 +4,18 @@ import flax.linen as nn
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.dense import Linear
-from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.layers.norms import BatchNorm, LayerNorm
+
+
+class OneLayer(nn.Module):
+    """One linear layer."""
+
+    out: int = 128
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        return Linear(self.out, name="linear")(x)
 
 
 class Laion(nn.Module):
@@ -55,3 +66,41 @@ class Byol(nn.Module):
         hidden = Linear(self.hidden, name="first")(x)
         hidden = LayerNorm(1e-5, name="norm")(hidden) if self.norm else hidden
         return Linear(self.out, name="second")(nn.relu(hidden))
+
+
+class Swav(nn.Module):
+    """Linear → batch normalisation → ReLU → Linear (SwAV and DeepCluster-v2, arXiv:2006.09882).
+
+    Attributes:
+      out: O.
+      hidden: width between.
+    """
+
+    out: int = 512
+    hidden: int = 2048
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        x = BatchNorm(name="norm")(Linear(self.hidden, name="first")(x))
+        return Linear(self.out, name="second")(nn.relu(x))
+
+
+class BarlowTwins(nn.Module):
+    """Three linear layers without biases; batch normalisation and ReLU between them (arXiv:2103.03230).
+
+    Attributes:
+      out: O.
+      hidden: width between; 0: `out`.
+    """
+
+    out: int = 8192
+    hidden: int = 0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        for number, width in enumerate((self.hidden or self.out,) * 2):
+            x = Linear(width, bias=False, name=f"linear_{number}")(x)
+            x = nn.relu(BatchNorm(name=f"norm_{number}")(x))
+        return Linear(self.out, bias=False, name="linear_2")(x)

@@ -31,12 +31,25 @@ def uniform(bound: float):
 
 
 class Linear(nn.Module):
-    """Dense layer with PyTorch's default initial range, ±1/sqrt(fan in), for kernel and bias."""
+    """Dense layer with PyTorch's default initial range, ±1/sqrt(fan in), for kernel and bias.
+
+    Attributes:
+      out: O.
+      bias: whether it has one.
+    """
 
     out: int
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """Map the last axis to `out` values."""
         init = uniform(x.shape[-1] ** -0.5)
-        return nn.Dense(self.out, dtype=x.dtype, kernel_init=init, bias_init=init, name="dense")(x)
+        return nn.Dense(
+            self.out,
+            use_bias=self.bias,
+            dtype=x.dtype,
+            kernel_init=init,
+            bias_init=init,
+            name="dense",
+        )(x)

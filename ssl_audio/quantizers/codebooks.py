@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float, Int, PRNGKeyArray
+from ssl_audio.arrays import Array, Bool, Float, Int, PRNGKeyArray
+
+_BLOCK = 4096  # vectors that are compared with all entries at once
 
 
 def unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -223,3 +225,48 @@ def kmeans(
         return jnp.where((count > 0)[:, None], total / jnp.maximum(count, 1)[:, None], book), None
 
     return jax.lax.scan(step, start, None, length=iterations)[0]
+
+
+def dot_kmeans(
+    key: PRNGKeyArray,
+    x: Float[Array, "M D"],
+    codes: int,
+    iterations: int = 10,
+    valid: Bool[Array, " M"] | None = None,
+) -> tuple[Float[Array, "V D"], Int[Array, " M"]]:
+    """Return centroids of length 1, and for each vector the one with the greatest dot product; -1: not valid.
+
+    It begins from vectors drawn without replacement, as long as they are; each iteration assigns all vectors
+    and makes their mean, at length 1, the new entry. One that loses all its vectors stays as it was
+    (DeepCluster-v2: Caron et al. 2020, arXiv:2006.09882, appendix).
+
+    Args:
+      key: of the draw.
+      x: vectors of any length.
+      codes: V.
+      iterations: of Lloyd's algorithm.
+      valid: which vectors count; None: all. If these are fewer than `codes`, others are among the first
+        entries, and may stay.
+
+    Raises:
+      ValueError: there are fewer vectors than codes.
+    """
+    if len(x) < codes:
+        raise ValueError(f"kmeans: {len(x)} vectors are less than {codes} codes.")
+    valid = jnp.ones(len(x), bool) if valid is None else valid
+    order = jnp.where(valid, jax.random.uniform(key, (len(x),)), -1.0)
+    start = x[jax.lax.top_k(order, codes)[1]]
+
+    def assign(book):
+        # In blocks: the scores of a large collection would fill the memory.
+        return jax.lax.map(lambda v: jnp.argmax(book @ v).astype(jnp.int32), x, batch_size=_BLOCK)
+
+    def step(book, _):
+        which, weight = assign(book), valid.astype(x.dtype)
+        count = jnp.zeros(codes, x.dtype).at[which].add(weight)
+        total = jnp.zeros_like(book).at[which].add(weight[:, None] * x)
+        mean = unit(total / jnp.maximum(count, 1)[:, None])
+        return jnp.where((count > 0)[:, None], mean, book), None
+
+    book = jax.lax.scan(step, start, None, length=iterations)[0]
+    return book, jnp.where(valid, assign(book), -1)
