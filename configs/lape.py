@@ -29,7 +29,7 @@ def get_config(arg=""):
             objective=objective(a.method, 512, 32, 512, queue=1024, clips=256),
             places=a.data,
             batch=64,
-            steps=1000,
+            steps=500,
             samples=audio_ntt.SAMPLES,
             optim=Optim(lr=1e-3, weight_decay=1e-2, warmup="10%", schedule="cosine", clip=1.0),
         )
