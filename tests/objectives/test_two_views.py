@@ -1,5 +1,7 @@
 """Objectives on two views: their formulas one number at a time, and what goes where in a step."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from ssl_audio.objectives.decorrelate_layers import DecorrelateLayers
 from ssl_audio.objectives.instance_cluster import InstanceCluster, cluster_contrast
 from ssl_audio.tokens.bins import Bins
 
-PARTS = dict(
+PARTS: dict[str, Any] = dict(
     frontend=Mel(
         rate=16_000, bins=16, hop=160, window=256, low=60.0, high=7800.0, frames=16, mean=-40.0,
         std=20.0,
