@@ -28,7 +28,9 @@ PARTS: dict[str, Any] = dict(
     pool=TimeMaxMean(),
     views=MixedCrops(LogMixup(clips=8)),
 )  # fmt: skip
-TAUGHT = PARTS | dict(projector=OneLayer(out=5), queue=9, temperature=0.2, momentum=0.9)
+TAUGHT: dict[str, Any] = PARTS | dict(
+    projector=OneLayer(out=5), queue=9, temperature=0.2, momentum=0.9
+)
 METHODS = {
     "decorrelate": Decorrelate(**PARTS, projector=BarlowTwins(out=10)),
     "layers": DecorrelateLayers(**TAUGHT, shallow=BarlowTwins(out=7), layers=(0, 1), cross=0.2),
