@@ -42,6 +42,7 @@ OTHERS = {
     "targets": ("NOWHERE",),
     "previous": ("NOWHERE",),
     "model": ("NOWHERE",),
+    "method": ("delores_m", "slicer"),
     "pretrained": ("NOWHERE",),
     "clips": ("NOWHERE",),
     "column": ("Species",),
