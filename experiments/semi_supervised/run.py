@@ -1,7 +1,7 @@
-"""Few labels: methods of semi-supervised learning on spoken digits, 10 labels per class, one run after another.
+"""Methods of semi-supervised learning on spoken digits, 10 labels per class, one run after another.
 
 python experiments/semi_supervised/run.py --root FSDD --workdir runs/few_labels [--pretrained RUN]
-Start it again and it goes on; `--only table` writes results.json, the table and the picture of what is there.
+Start it again and it goes on with the first run that is not finished.
 """
 
 import argparse
@@ -20,7 +20,7 @@ MAIN = {
     "supervised, weak": "method=supervised",
     "MixMatch": "method=mix_match",
     "FixMatch": "method=fix_match",
-    "ReMixMatch": "method=remix_match",
+    "ReMixMatch": "method=re_mix_match",
 }
 MORE = {
     "Mean Teacher": "method=mean_teacher",
@@ -31,7 +31,7 @@ MORE = {
     "supervised, mixup": "method=supervised,view=none,mixup=0.4",
     "FixMatch, mixup": "method=fix_match,mixup=0.75",
     "MixMatch, no mixup": "method=mix_match,mixup=0",
-    "ReMixMatch, no mixup": "method=remix_match,mixup=0",
+    "ReMixMatch, no mixup": "method=re_mix_match,mixup=0",
     "Mean Teacher, mixup": "method=mean_teacher,mixup=0.75",
     "UDA, mixup": "method=uda,mixup=0.75",
     "Deep Co-Training, mixup": "method=deep_co_training,mixup=1.0",
@@ -41,9 +41,7 @@ MORE = {
 def plan(args):
     """Return (name, encoder, seed, config arguments) of all runs, in their order."""
     wrn = [
-        (name, "WRN-28-1", seed, options)
-        for seed in range(SEEDS)
-        for name, options in MAIN.items()
+        (name, "WRN-28-1", seed, options) for seed in range(SEEDS) for name, options in MAIN.items()
     ]
     if not args.pretrained:
         return wrn + [(name, "WRN-28-1", 0, options) for name, options in MORE.items()]
@@ -78,7 +76,12 @@ def train(args, run, seed, options):
     """Train one run to its end; note the processor time where it was not interrupted."""
     config = f"semi_supervised:task=spoken_digit,root={args.root},labels={LABELS},steps={STEPS},seed={seed}"
     command = [sys.executable, "-m", "ssl_audio", "train", "--config", f"{config},{options}"]
-    command += ["--workdir", str(run), "--config.record.logger=none", "--config.record.progress=False"]
+    command += [
+        "--workdir",
+        str(run),
+        "--config.record.logger=none",
+        "--config.record.progress=False",
+    ]
     whole, start = not (run / "checkpoints").exists(), time.time()
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.txt").open("a") as log:
@@ -88,13 +91,16 @@ def train(args, run, seed, options):
     if whole and not status:
         noted = {"processor_seconds": seconds, "seconds": time.time() - start}
         atomic.write(run / "cost.json", json.dumps(noted))
-    print(f"{run.name}: status {status}, {seconds:.0f} s of processor, accuracy {accuracy(run)}", flush=True)
+    print(
+        f"{run.name}: status {status}, {seconds:.0f} s of processor, accuracy {accuracy(run)}",
+        flush=True,
+    )
 
 
 def results(args):
     """Return what the finished runs have found."""
     found = []
-    for name, encoder, seed, options in plan(args):
+    for name, encoder, seed, _ in plan(args):
         run = folder(args.workdir, name, encoder, seed)
         score = accuracy(run)
         if score is not None:
