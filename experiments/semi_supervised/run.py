@@ -48,9 +48,9 @@ MORE = {
 
 def plan(args):
     """Return (name, encoder, seed, config arguments) of all runs, in their order."""
-    wrn = [
-        (name, "WRN-28-1", seed, options) for seed in range(SEEDS) for name, options in MAIN.items()
-    ]
+    main = [(name, seed) for seed in range(SEEDS) for name in MAIN]
+    main.sort(key=lambda run: run[0] == LAST)  # the slowest after all others
+    wrn = [(name, "WRN-28-1", seed, MAIN[name]) for name, seed in main]
     if not args.pretrained:
         return wrn + [(name, "WRN-28-1", 0, options) for name, options in MORE.items()]
     own = f",pretrained={args.pretrained}"
