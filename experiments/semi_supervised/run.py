@@ -230,6 +230,7 @@ def main():
         "--output", type=pathlib.Path, help="of table and picture; default: the workdir"
     )
     made.add_argument("--report", action="store_true", help="train nothing, write what is there")
+    made.add_argument("--only", default="", help="runs whose folders' names begin so")
     args = made.parse_args()
     args.output = args.output or args.workdir
     if args.report:
@@ -237,7 +238,7 @@ def main():
         return
     for name, encoder, seed, options in plan(args):
         run = folder(args.workdir, name, encoder, seed)
-        if accuracy(run) is None:
+        if accuracy(run) is None and run.name.startswith(args.only):
             train(args, run, seed, options)
         report(args)
 
