@@ -82,7 +82,6 @@ def get_config(arg=""):
     if short:
         task |= task["laptop"] | dict(batch=LAPTOP["batch"])
     a.width = a.width or (1 if short or a.runlocal else 2)
-    a.width = a.width or (1 if short else 2)
     parts, samples = architecture(a, task)
     rate = parts["frontend"].get("rate", 16_000)
     labels = labelled(a)

@@ -240,7 +240,7 @@ def main():
         run = folder(args.workdir, name, encoder, seed)
         if accuracy(run) is None and run.name.startswith(args.only):
             train(args, run, seed, options)
-        report(args)
+            report(args)
 
 
 if __name__ == "__main__":
