@@ -29,7 +29,8 @@ class Encoded:
 
     tokens: Tokens  # after the last norm, patch tokens only
     special: Any = None  # [B, P, D] after the last norm: cls, then distillation token, if any
-    layers: Any = None  # [L, B, N, D] residual stream after each block, if requested
+    # [L, B, N, D] residual stream after each block, if requested; a tuple of [B, N_l, D_l] if they differ
+    layers: Any = None
 
 
 @struct.dataclass

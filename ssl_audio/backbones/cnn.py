@@ -40,7 +40,7 @@ class Cnn(nn.Module):
     def __call__(self, tokens: Tokens, *, train: bool = False, layers: bool = False) -> Encoded:
         """Encode tokens of the whole grid; `layers` is not kept, for the blocks differ in size."""
         del layers
-        x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
+        x = as_image(tokens)
         for block, width in enumerate(self.channels):
             for number in range(self.convolutions):
                 name = f"block{block}_conv{number}"
@@ -50,11 +50,20 @@ class Cnn(nn.Module):
                 x = halved(x)
             drop = nn.Dropout(self.dropout, rng_collection="drop_path", name=f"block{block}_drop")
             x = drop(x, deterministic=not train)
-        batch, rows, columns, width = x.shape
-        index = jnp.arange(rows * columns, dtype=jnp.int32)[None]
-        index = jnp.broadcast_to(index, (batch, rows * columns))
-        x = x.reshape(batch, rows * columns, width)
-        return Encoded(tokens=Tokens(x=x, index=index, grid=(rows, columns)))
+        return Encoded(tokens=as_tokens(x))
+
+
+def as_image(tokens: Tokens) -> Float[Array, "B H W D"]:
+    """Return tokens of the whole grid, in its order, as an image."""
+    return tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
+
+
+def as_tokens(x: Float[Array, "B H W D"]) -> Tokens:
+    """Return the places of an image as tokens, row by row."""
+    batch, rows, columns, width = x.shape
+    index = jnp.arange(rows * columns, dtype=jnp.int32)[None]
+    index = jnp.broadcast_to(index, (batch, rows * columns))
+    return Tokens(x=x.reshape(batch, rows * columns, width), index=index, grid=(rows, columns))
 
 
 def halved(x: Float[Array, "B H W D"]) -> Float[Array, "B h w D"]:

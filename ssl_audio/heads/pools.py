@@ -70,6 +70,19 @@ class MaxMean(nn.Module):
         return nn.relu(nn.Dense(self.width, kernel_init=XAVIER, name="dense")(x))
 
 
+class TimeMaxMean(nn.Module):
+    """The maximum over time plus the mean over time (BYOL-A, arXiv:2103.06695); padding counts.
+
+    Frequency rows are averaged first.
+    """
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        x = over_frequency(encoded)
+        return jnp.max(x, axis=1) + jnp.mean(x, axis=1)
+
+
 class Columns(nn.Module):
     """The mean of each frequency row over time, side by side: D' = rows * D."""
 

@@ -88,8 +88,8 @@ class Encoder(Model):
 
     @property
     def num_layers(self) -> int:
-        """Number of blocks, L; 0 for encoders that do not return features per block (CNNs)."""
-        return 0 if self._shapes.layers is None else self._shapes.layers.shape[0]
+        """Number of blocks, L; 0 for encoders whose blocks differ in size (CNNs)."""
+        return getattr(self._shapes.layers, "shape", (0,))[0]
 
     @property
     def rows(self) -> int:

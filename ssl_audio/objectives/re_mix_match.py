@@ -12,6 +12,7 @@ from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Params
 from ssl_audio.objectives.mixing import Clips, joined, mixed_match
 from ssl_audio.objectives.semi_supervised import Metrics, PseudoLabels, accuracy, labels
+from ssl_audio.objectives.teacher import Ramp
 
 FLIPS = 4  # of a spectrogram: none, time, frequency, both
 
@@ -34,6 +35,8 @@ class ReMixMatch(PseudoLabels):
       weight: of the mixtures that clips without labels prevail in.
       strong_weight: of the first strong view by itself.
       flip_weight: of telling how it was flipped.
+      rise: factor on `weight` and `strong_weight`, by the step. Published without: always 1. In a short run
+        the model may agree with itself on anything before it has learned the labels.
     """
 
     couples_examples = True
@@ -45,6 +48,7 @@ class ReMixMatch(PseudoLabels):
     weight: float = 1.5
     strong_weight: float = 0.5
     flip_weight: float = 0.5
+    rise: Ramp = Ramp(1.0, 1.0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -68,7 +72,13 @@ class ReMixMatch(PseudoLabels):
         flips: Any = self.heads["flips"].init(second, encoded)
         seen = jnp.zeros((self.history, self.head.classes), jnp.float32)
         rings = {"labels": seen, "guesses": seen.copy(), "batches": jnp.zeros((), jnp.int32)}
-        return params | {"flips": flips["params"]}, extra | rings
+        more = rings | {"rise": self.rise(0)}
+        return params | {"flips": flips["params"]}, extra | more
+
+    def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
+        """Return `extra` with the factor at the next step."""
+        del params
+        return extra | {"rise": self.rise(step + 1)}
 
     def learned(  # noqa: D102
         self, params: Params, extra: Extra, batch: Batch, key: Array
@@ -96,8 +106,8 @@ class ReMixMatch(PseudoLabels):
             "flips": losses.softmax_cross_entropy(turns, how),
         }
         parts = {name: jnp.mean(value) for name, value in parts.items()}
-        total = parts["labelled"] + self.weight * parts["unlabelled"]
-        total += self.strong_weight * parts["strong"] + self.flip_weight * parts["flips"]
+        guessed = self.weight * parts["unlabelled"] + self.strong_weight * parts["strong"]
+        total = parts["labelled"] + extra["rise"] * guessed + self.flip_weight * parts["flips"]
         metrics = accuracy(logits, label) | {name: (value, 1.0) for name, value in parts.items()}
         return total, metrics, extra, params
 

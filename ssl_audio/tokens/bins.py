@@ -7,15 +7,20 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Spec
 from ssl_audio.layers.norms import FrozenBatchNorm
+from ssl_audio.slots import Norm
 from ssl_audio.structs import Tokens
 
 
 class Bins(nn.Module):
     """Normalise each mel bin; its value in a frame is a token, D = 1 (PANNs, arXiv:1912.10211).
 
-    The published batch normalisation is `FrozenBatchNorm` here: with the statistics of a checkpoint, or 0
-    and 1 behind a frontend that is already near zero mean, and never those of a batch.
+    Attributes:
+      norm: template, over bins; None: values stay as they are. By default PANNs' batch normalisation is
+        `FrozenBatchNorm`: with the statistics of a checkpoint, or 0 and 1 behind a frontend that is already
+        near zero mean, and never those of a batch.
     """
+
+    norm: Norm = FrozenBatchNorm()
 
     patch: ClassVar[tuple[int, int]] = (1, 1)
     stride: ClassVar[tuple[int, int]] = (1, 1)
@@ -24,7 +29,8 @@ class Bins(nn.Module):
     def __call__(self, spec: Spec) -> Tokens:
         """Return tokens with frequency as the slow axis: n = bin * T + frame."""
         batch, frames, bins = spec.shape
-        x = jnp.swapaxes(FrozenBatchNorm(name="norm")(spec), 1, 2).reshape(batch, bins * frames, 1)
+        x = spec if self.norm is None else self.norm(spec)
+        x = jnp.swapaxes(x, 1, 2).reshape(batch, bins * frames, 1)
         index = jnp.arange(bins * frames, dtype=jnp.int32)[None]
         index = jnp.broadcast_to(index, x.shape[:2])
         return Tokens(x=x, index=index, grid=self.grid(frames, bins))
