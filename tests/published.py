@@ -12,6 +12,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 NEEDS = {
     "finetune": "root=DATA",
     "passt": "root=DATA",
+    "semi_supervised": "root=DATA",
 }  # stem -> argument without which there is no full-size config
 
 

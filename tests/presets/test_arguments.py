@@ -55,11 +55,17 @@ OTHERS = {
     "by": ("site",),
     "max_bad_share": ("0.2",),
     "adapt": ("lora", "head"),
+    "method": ("mix_match", "supervised"),
+    "mixup": ("0.3",),
+    "view": ("strong",),
+    "labels": ("5", "all"),
+    "width": ("4",),
+    "seed": ("7",),
     "rank": ("4",),
     "alpha": ("8.0",),
 }
 # What a config must be given to be one at all.
-NEEDED = {"finetune": "root=DIR", "passt": "root=DIR"}
+NEEDED = {"finetune": "root=DIR", "passt": "root=DIR", "semi_supervised": "root=DIR"}
 
 
 def options(name):
@@ -94,7 +100,8 @@ def test_whatever_is_written_is_obeyed_or_refused(name, tmp_path):
     teacher.mkdir()
     (teacher / "config.json").write_text('{"objective": {"encoder": {"width": 8}}}')
     stages = {"spear": (f"stage=codes,teacher={teacher}",), "teminal": ("stage=A",)}.get(name, ())
-    passed = {("finetune", "runlocal", "fold")}  # `ssl-audio folds` gives it to every config
+    # `ssl-audio folds` gives it to every config
+    passed = {(config, "runlocal", "fold") for config in ("finetune", "semi_supervised")}
     ignored, tried = [], 0
     for mode in ("", *modes, *stages):
         needed = NEEDED.get(name, "") if mode != "runlocal" else ""
