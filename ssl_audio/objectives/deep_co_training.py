@@ -1,4 +1,4 @@
-"""Deep Co-Training (Qiao et al. 2018, arXiv:1803.05984): two models agree, and are fooled by different things."""
+"""Deep Co-Training (Qiao et al. 2018, arXiv:1803.05984): two models agree, and are fooled by other things."""
 
 import dataclasses
 from collections.abc import Sequence

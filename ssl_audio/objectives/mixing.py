@@ -28,8 +28,7 @@ def mixup(
 ) -> tuple[Any, ...]:
     """Return mixed clips, and mixed labels: share * one + (1 - share) * other.
 
-    The share is one number for the whole batch; a mixed clip is as
-    long as the longer of the two.
+    The share is one number for the whole batch; a mixed clip is as long as the longer of the two.
 
     Args:
       key: of the share.
