@@ -64,8 +64,8 @@ PUBLISHED: dict[str, dict[str, Any]] = dict(
 )  # fmt: skip
 LAPTOP: dict[str, dict[str, Any]] = dict(
     teacher=dict(steps="12ep", batch=64, optim=runs.LAPTOP_OPTIM),
-    student=dict(steps="12ep", batch=64, optim=runs.LAPTOP_OPTIM),
-    finetune=dict(steps="400", batch=32, optim=runs.LAPTOP_OPTIM),
+    student=dict(steps="6ep", batch=64, optim=runs.LAPTOP_OPTIM),
+    finetune=dict(steps="200", batch=32, optim=runs.LAPTOP_OPTIM),
 )
 
 
