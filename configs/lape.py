@@ -26,10 +26,10 @@ def get_config(arg=""):
     if a.laptop:
         a.refuse("runlocal", "laptop sets it")
         return runs.short(
-            objective=objective(a.method, 512, 32, 512, queue=1024, clips=256),
+            objective=objective(a.method, 512, 16, 512, queue=1024, clips=256),
             places=a.data,
             batch=64,
-            steps=1000,
+            steps=400,
             samples=audio_ntt.SAMPLES,
             optim=Optim(lr=1e-3, weight_decay=1e-2, warmup="10%", schedule="cosine", clip=1.0),
         )
@@ -52,10 +52,11 @@ def get_config(arg=""):
 def objective(method, width, channels, out, *, queue, clips) -> dict[str, Any]:
     """Return the objective; `out` is the width of what is correlated, `clips` of the views' memory."""
     parts = audio_ntt.parts(width, channels)
-    parts |= dict(pool=dict(kind="pools:TimeMaxMean"), views=audio_ntt.views(clips))
+    views = audio_ntt.views(clips, "KMix" if method == "slicer" else "LogMixup")
+    parts |= dict(pool=dict(kind="pools:TimeMaxMean"), views=views)
     values = dict(kind="projectors:BarlowTwins", out=out)
     if method == "delores_s":
-        return parts | dict(kind="decorrelate", projector=values, diagonal=1 / 32, cross=5e-5 / 32)
+        return parts | dict(kind="decorrelate", projector=values, diagonal=1.0, cross=0.0051)
     parts |= dict(
         projector=dict(kind="projectors:OneLayer", out=128), queue=queue, temperature=0.07
     )
@@ -68,6 +69,7 @@ def objective(method, width, channels, out, *, queue, clips) -> dict[str, Any]:
             diagonal=5e-5 / 32,
             cross=5e-5 / 32,
         )
+    views["mixup"].update(clusters=4, fewest=128)
     return parts | dict(
         kind="instance_cluster",
         momentum=0.998,  # the released code moves the teacher by 0.999 twice a step
@@ -82,6 +84,8 @@ def runlocal(config):
     objective = config.objective
     objective.encoder.update(width=48, channels=8)
     objective.views.mixup.clips = 16
+    if "fewest" in objective.views.mixup:
+        objective.views.mixup.fewest = 8
     for name in ("projector", "shallow", "clusters"):
         if name in objective:
             objective[name].out = 24

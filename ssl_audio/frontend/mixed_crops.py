@@ -63,12 +63,87 @@ class LogMixup:
     def __call__(self, spec: Spec, memory: Memory, key: PRNGKeyArray) -> Spec:
         """Return the mixtures; each clip has a share and an earlier clip of its own."""
         share_key, clip_key = jax.random.split(key)
-        batch = len(spec)
         there = jnp.minimum(memory["count"], self.clips)
-        chosen = jax.random.randint(clip_key, (batch,), 0, jnp.maximum(there, 1))
-        share = self.most * jax.random.uniform(share_key, (batch, 1, 1))
+        chosen = self.choose(spec, memory, there, clip_key)
+        share = self.most * jax.random.uniform(share_key, (len(spec), 1, 1))
         mixed = log_mixed(spec, memory["clips"][chosen], share)
         return jnp.where(there > 0, mixed, spec)
+
+    def choose(
+        self, spec: Spec, memory: Memory, there: Int[Array, ""], key: PRNGKeyArray
+    ) -> Int[Array, " B"]:
+        """Return the number of an earlier clip for each clip, of the `there` first: any, equally likely."""
+        del memory
+        return jax.random.randint(key, (len(spec),), 0, jnp.maximum(there, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class KMix(LogMixup):
+    """Add an earlier clip that is as unlike a clip as can be: of the cluster farthest from its own.
+
+    Seth et al. 2023, SLICER (arXiv:2211.01519), k-mix. Clips are clustered by the direction of their mean
+    spectrum, with spherical k-means. The published centres are found once, on a part of the data; these
+    move with the memory: one iteration over all that it holds after every batch.
+
+    Attributes:
+      clusters: K.
+      fewest: clips that must be remembered first; until then any is taken.
+    """
+
+    clusters: int = 4
+    fewest: int = 128
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.clusters < 1 or not 1 <= self.fewest <= self.clips:
+            raise ValueError(
+                f"KMix: clusters={self.clusters}, fewest={self.fewest}; wanted at least one cluster, and "
+                f"from 1 to clips={self.clips}."
+            )
+
+    def empty(self, spec: Spec) -> Memory:
+        """Return a memory without clips, and centres that mean nothing yet."""
+        centres = jnp.zeros((self.clusters, spec.shape[2]), jnp.float32)
+        return super().empty(spec) | {"centres": centres}
+
+    def remember(self, memory: Memory, spec: Spec) -> Memory:
+        """Return the memory with these clips in the places of the oldest, and the centres moved."""
+        first = _direction(spec)[jnp.arange(self.clusters) % len(spec)]
+        centres = jnp.where(memory["count"] == 0, first, memory["centres"])
+        new = super().remember(memory, spec)
+        known = _direction(new["clips"])
+        own = self._members(known, centres, jnp.minimum(new["count"], self.clips))
+        total = own.T @ known
+        length = jnp.linalg.norm(total, axis=1, keepdims=True)
+        # A cluster that has lost all clips stays where it is.
+        centres = jnp.where(length > TINY, total / jnp.maximum(length, TINY), centres)
+        return new | {"centres": jax.lax.stop_gradient(centres)}
+
+    def choose(
+        self, spec: Spec, memory: Memory, there: Int[Array, ""], key: PRNGKeyArray
+    ) -> Int[Array, " B"]:
+        """Return the number of an earlier clip for each clip: one of the farthest cluster that has any."""
+        centres = memory["centres"]
+        members = self._members(_direction(memory["clips"]), centres, there)
+        own = jnp.argmax(_direction(spec) @ centres.T, axis=1)
+        far = jnp.where(jnp.sum(members, 0) > 0, -(centres @ centres.T)[own], -jnp.inf)
+        fits = members[:, jnp.argmax(far, axis=1)].T > 0
+        draw = jax.random.uniform(key, fits.shape)
+        chosen = jnp.argmax(jnp.where(fits, draw, -1.0), axis=1)
+        return jnp.where(there < self.fewest, super().choose(spec, memory, there, key), chosen)
+
+    def _members(
+        self, known: Float[Array, "M F"], centres: Float[Array, "K F"], there: Int[Array, ""]
+    ) -> Float[Array, "M K"]:
+        """Return 1 where a remembered clip is in a cluster; 0 throughout where there is no clip."""
+        own = jax.nn.one_hot(jnp.argmax(known @ centres.T, axis=1), self.clusters)
+        return own * (jnp.arange(self.clips) < there)[:, None]
+
+
+def _direction(spec: Float[Array, "B T F"]) -> Float[Array, "B F"]:
+    """Return the mean over time of each spectrogram, scaled to length 1."""
+    mean = jnp.mean(jax.lax.stop_gradient(spec), axis=1)
+    return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), TINY)
 
 
 def log_mixed(x: Spec, other: Spec, share: Float[Array, "B 1 1"] | float) -> Spec:

@@ -28,8 +28,8 @@ class Decorrelate(TwoViews):
     """
 
     projector: Projector
-    diagonal: float = 1 / 32
-    cross: float = 5e-5 / 32
+    diagonal: float = 1.0
+    cross: float = 0.0051
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters, and no earlier clips."""

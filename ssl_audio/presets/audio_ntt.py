@@ -29,11 +29,11 @@ def parts(width: int = 2048, channels: int = 64) -> dict[str, Any]:
     )
 
 
-def views(clips: int = 2048) -> dict[str, Any]:
-    """Return what draws a view, remembering so many clips."""
+def views(clips: int = 2048, mixup: str = "LogMixup") -> dict[str, Any]:
+    """Return what draws a view, remembering so many clips, with this class of mixtures."""
     return dict(
         kind="mixed_crops:MixedCrops",
-        mixup=dict(kind="mixed_crops:LogMixup", most=0.4, clips=clips),
+        mixup=dict(kind=f"mixed_crops:{mixup}", most=0.4, clips=clips),
         crop=dict(
             kind="mixed_crops:ResizedCrop",
             canvas=(1.0, 1.5),

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from ssl_audio.frontend.mel import Mel
-from ssl_audio.frontend.mixed_crops import LogMixup, MixedCrops, ResizedCrop, log_mixed, resized
+from ssl_audio.frontend.mixed_crops import (
+    KMix,
+    LogMixup,
+    MixedCrops,
+    ResizedCrop,
+    log_mixed,
+    resized,
+)
 
 
 def weight(x, a=-0.75):
@@ -107,6 +114,36 @@ def test_the_oldest_clips_are_forgotten_first():
     assert memory["count"] < 2 * 5
     with pytest.raises(ValueError, match="a batch of 6 clips does not fit a memory of clips=5"):
         mixup.remember(memory, jnp.zeros((6, 1, 1)))
+
+
+def test_k_mix_takes_from_the_farthest_cluster_that_has_clips():
+    mixup = KMix(clips=12, clusters=3, fewest=6)
+    # Three kinds of spectra; the third is nearly opposite to the first, the second in between.
+    kinds = np.asarray([[1.0, 0.0, 0.2], [0.0, 1.0, 0.0], [-1.0, 0.4, 0.0]])
+    rng = np.random.default_rng(0)
+
+    def clips(which):
+        spec = np.repeat(kinds[which][:, None], 4, axis=1) + rng.normal(0, 0.01, (len(which), 4, 3))
+        return jnp.asarray(spec, jnp.float32)
+
+    remember = jax.jit(mixup.remember)
+    choose = jax.jit(lambda spec, memory, key: mixup.choose(spec, memory, memory["count"], key))
+    memory = remember(mixup.empty(clips([0])), clips([0, 1, 2]))
+    asked = clips([0] * 40)
+    early = np.asarray(choose(asked, memory, jax.random.key(0)))
+    assert set(early) == {0, 1, 2}  # too few are remembered: any of them
+    memory = remember(memory, clips([0, 1, 2, 2, 0]))
+    held = np.asarray([0, 1, 2, 0, 1, 2, 2, 0])
+    directions = kinds / np.linalg.norm(kinds, axis=1, keepdims=True)
+    assert (np.asarray(memory["centres"]) * directions).sum(1) == pytest.approx(1, abs=1e-3)
+    for own, far in ((0, 2), (1, 0), (2, 0)):
+        chosen = np.asarray(choose(clips([own] * 40), memory, jax.random.key(own)))
+        assert set(chosen) == set(np.flatnonzero(held == far)), (own, far)
+    lonely = memory | {"clips": memory["clips"].at[jnp.asarray([2, 5, 6])].set(clips([1] * 3))}
+    chosen = np.asarray(choose(asked, lonely, jax.random.key(1)))
+    assert set(chosen) == {1, 2, 4, 5, 6}  # no clip of the farthest cluster is left
+    with pytest.raises(ValueError, match="fewest=300"):
+        KMix(clips=12, fewest=300)
 
 
 def test_views_differ_and_nothing_flows_back_from_the_memory():
