@@ -2,7 +2,7 @@
 
 Run:      ssl-audio train --workdir runs/fix_match \\
               --config semi_supervised:method=fix_match,task=esc10,root=ESC-50,fold=1,labels=10%
-Methods:  supervised (view=none|weak|strong)  mean_teacher  deep_co_training  mix_match  remix_match
+Methods:  supervised (view=none|weak|strong)  mean_teacher  deep_co_training  mix_match  re_mix_match
           fix_match  uda;  mixup=ALPHA for another than the method's, 0: none
 Labels:   labels=10% of each class, labels=10 clips of each, labels=all (supervised only)
 Encoder:  wrn28 (width=2), any of `presets/patch_encoders.py` (with size=, patch=), or pretrained=RUN
@@ -46,16 +46,23 @@ TASKS: dict[str, dict[str, Any]] = {
         classes=10, clips=2700, rate=8000, seconds=1.0, window=512, hop=256, laptop=dict(),
     ),
 }  # fmt: skip
-# `epochs` of the longer part; `parts`: clips with and without labels in a batch, None: half of the task's
-# each; `ramp`: share of a short run in which the weight rises, and epochs or steps of a long one.
+# `epochs` of the longer part; `parts`: clips with and without labels in a batch; without: half of the task's
+# each; `ramp`: the weights that rise (to what, and how), within a share of a short run or within epochs or
+# steps of a long one.
 METHODS: dict[str, dict[str, Any]] = {
     "supervised": dict(epochs=300),
-    "mean_teacher": dict(epochs=200, parts=(6, 58), ramp=(0.25, dict(epochs=50)), shape="exponential"),
-    "deep_co_training": dict(
-        epochs=300, parts=(6, 58), lr=5e-4, ramp=(0.5, dict(epochs=160)), shape="exponential"
+    "mean_teacher": dict(
+        epochs=200, parts=(6, 58),
+        ramp=dict(to=dict(weight=1.0), shape="exponential", share=0.25, epochs=50),
     ),
-    "mix_match": dict(epochs=300, ramp=(0.25, dict(steps=16_000)), shape="linear"),
-    "remix_match": dict(epochs=300),
+    "deep_co_training": dict(
+        epochs=300, parts=(6, 58), lr=5e-4,
+        ramp=dict(to=dict(agree=1.0, differ=0.5), shape="exponential", share=0.5, epochs=160),
+    ),
+    "mix_match": dict(
+        epochs=300, ramp=dict(to=dict(weight=1.0), shape="linear", share=0.25, steps=16_000)
+    ),
+    "re_mix_match": dict(epochs=300),
     "fix_match": dict(epochs=300),
     "uda": dict(epochs=300, kind="fix_match:Uda"),
 }  # fmt: skip
@@ -77,9 +84,12 @@ def get_config(arg=""):
     parts, samples = architecture(a, task)
     rate = parts["frontend"].get("rate", 16_000)
     labels = labelled(a)
-    sizes = method.get("parts", (task["batch"] // 2, task["batch"] // 2))
+    half = task["batch"] // 2
+    sizes = (half, half)
     if a.method == "supervised":
-        sizes = (task["batch"] if not short else task["batch"] // 2, 0)
+        sizes = (half if short else task["batch"], 0)
+    elif not (short or a.mixup and a.method == "mean_teacher"):  # it mixes as many with as many
+        sizes = method.get("parts", sizes)
     known = round(labels["share"] * task["clips"]) or labels["per_class"] * task["classes"]
     epoch = max(1, known // sizes[0], (task["clips"] - known) // max(1, sizes[1]))
     steps = a.steps or (LAPTOP["steps"] if short else method["epochs"] * epoch)
@@ -95,16 +105,20 @@ def get_config(arg=""):
         seed=a.seed,
     )
     data |= {} if rate == 16_000 else dict(rate=rate)
+    more = dict(kind="pipeline") | ({} if rate == 16_000 else dict(rate=rate))
+    beside = {}
     if sizes[1]:
-        others = dict(
-            kind="pipeline",
+        beside["unlabelled"] = more | dict(
             sources={a.task: few | dict(part="unlabelled")},
             batch_size=sizes[1],
             entries=dict(audio=audio),
             seed=a.seed,
         )
-        others |= {} if rate == 16_000 else dict(rate=rate)
-        data |= dict(kind="beside", beside=dict(unlabelled=others))
+    if a.method == "deep_co_training":  # the second model has the same clips in another order
+        names = ("sources", "batch_size", "entries")
+        beside["second"] = more | {name: data[name] for name in names} | dict(seed=a.seed + 1)
+    if beside:
+        data |= dict(kind="beside", beside=beside)
     config = runs.run(
         objective=objective,
         data=data,
@@ -194,9 +208,9 @@ def head(parts, classes) -> dict[str, Any]:
 
 def learned(a, method, steps, epoch, short) -> dict[str, Any]:
     """Return what a method adds to the objective."""
-    found: dict[str, Any] = dict(
-        kind=method.get("kind", a.method), weak=published("weak"), strong=published("strong")
-    )
+    found: dict[str, Any] = dict(kind=method.get("kind", a.method))
+    if a.method != "deep_co_training":
+        found |= dict(weak=published("weak"), strong=published("strong"))
     if a.method == "supervised":
         found["view"] = a.view
     if a.mixup:
@@ -205,17 +219,12 @@ def learned(a, method, steps, epoch, short) -> dict[str, Any]:
         except ValueError:
             raise ValueError(f"mixup '{a.mixup}': wanted a number, 0: none.") from None
     if "ramp" in method:
-        share, long = method["ramp"]
-        length = long.get("steps") or long["epochs"] * epoch
-        length = round(share * steps) if short or a.steps else length
-        found |= ramps(a.method, dict(steps=length, shape=method["shape"]))
+        ramp = dict(method["ramp"])
+        long = ramp["steps"] if "steps" in ramp else ramp["epochs"] * epoch
+        length = round(ramp["share"] * steps) if short or a.steps else long
+        for name, end in ramp["to"].items():
+            found[name] = dict(start=0.0, end=end, steps=length, shape=ramp["shape"])
     return found
-
-
-def ramps(method, ramp) -> dict[str, Any]:
-    """Return the weights of the terms without labels, which rise."""
-    weight = dict(weight=dict(kind="teacher:Ramp", start=0.0, end=1.0, **ramp))
-    return weight
 
 
 def optimizer(a, method, parts) -> Optim:

@@ -214,7 +214,7 @@ def cosine_distance(x: Float[Array, "B D"], y: Float[Array, "B D"]) -> Float[Arr
 def sharpened(share: Float[Array, "*B C"], temperature: float) -> Float[Array, "*B C"]:
     """Return distributions to the power 1 / temperature, scaled to sum to 1: below 1 the likely gains.
 
-    Berthelot et al. 2019, MixMatch (arXiv:1905.02249), equation 7.
+    Berthelot et al. 2019, MixMatch (arXiv:1905.02249).
     """
     power = share ** (1 / temperature)
     return power / jnp.sum(power, -1, keepdims=True)
@@ -225,7 +225,7 @@ def aligned(
 ) -> Float[Array, "B C"]:
     """Return predictions times wanted / found, scaled to sum to 1.
 
-    Berthelot et al. 2020, ReMixMatch (arXiv:1911.09785), section 3.1.
+    Berthelot et al. 2020, ReMixMatch (arXiv:1911.09785): distribution alignment.
 
     Args:
       share: predicted distributions.
@@ -244,7 +244,7 @@ def confident(share: Float[Array, "B C"], threshold: float) -> Float[Array, " B"
 def jensen_shannon(one: Float[Array, "B C"], other: Float[Array, "B C"]) -> Float[Array, " B"]:
     """Return the Jensen-Shannon divergence of the distributions of two models' logits, nats.
 
-    Qiao et al. 2018, Deep Co-Training (arXiv:1803.05984), equation 2: the entropy of the mean, less the
+    Qiao et al. 2018, Deep Co-Training (arXiv:1803.05984): the entropy of the mean, less the
     mean of the entropies, both of each example.
     """
     mean = (jax.nn.softmax(one) + jax.nn.softmax(other)) / 2

@@ -11,14 +11,8 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Params
-from ssl_audio.objectives.semi_supervised import (
-    Clips,
-    Metrics,
-    PseudoLabels,
-    accuracy,
-    labels,
-    mixup,
-)
+from ssl_audio.objectives.mixing import Clips, mixup
+from ssl_audio.objectives.semi_supervised import Metrics, PseudoLabels, accuracy, labels
 
 
 @dataclasses.dataclass(frozen=True)

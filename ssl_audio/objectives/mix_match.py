@@ -9,14 +9,8 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Params
-from ssl_audio.objectives.semi_supervised import (
-    Metrics,
-    PseudoLabels,
-    accuracy,
-    joined,
-    labels,
-    mixed_match,
-)
+from ssl_audio.objectives.mixing import joined, mixed_match
+from ssl_audio.objectives.semi_supervised import Metrics, PseudoLabels, accuracy, labels
 from ssl_audio.objectives.teacher import Ramp
 
 

@@ -8,14 +8,8 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Params
-from ssl_audio.objectives.semi_supervised import (
-    Clips,
-    Metrics,
-    SemiSupervised,
-    accuracy,
-    labels,
-    mixup,
-)
+from ssl_audio.objectives.mixing import Clips, mixup
+from ssl_audio.objectives.semi_supervised import Metrics, SemiSupervised, accuracy, labels
 
 VIEWS = ("none", "weak", "strong")
 

@@ -17,7 +17,7 @@ class Ramp:
       start, end: its values.
       steps: updates in between; 0: it is `end` from the first.
       shape: "linear", "cosine" (slow at both ends) or "exponential", exp(-5 (1 - share of the steps)²), which
-        begins with 0.7 % of the way behind it (Laine and Aila 2017, arXiv:1610.02242, section 2.1).
+        begins with 0.7 % of the way behind it (Laine and Aila 2017, arXiv:1610.02242).
     """
 
     start: float
