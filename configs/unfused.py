@@ -17,6 +17,7 @@ Options:  task=esc10|spoken_digit|speech_commands|urbansound8k, its folder root=
 Results:  experiments/unfused/README.md
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any

@@ -16,6 +16,7 @@ from ssl_audio.storage import atomic
 
 
 def main():
+    """Parse the command line, train what is missing and write the results."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--root", required=True, help="of the task's data")
     made.add_argument("--out", type=pathlib.Path, required=True, help="folder of the runs")

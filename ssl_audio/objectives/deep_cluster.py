@@ -39,8 +39,8 @@ class DeepCluster(Encoding):
       clusters: K.
       iterations: of k-means.
       temperature: divides the scores.
-      unit: vectors are brought to length 1 first, as in DeepCluster-v2; False: they are taken as they come, as
-        in DECAR-v2's code, where vectors that are longer than 1 can end in very few clusters.
+      unit: vectors are brought to length 1 first, as in DeepCluster-v2; False: they are taken as they come,
+        as in DECAR-v2's code, where vectors that are longer than 1 can end in very few clusters.
     """
 
     couples_examples: ClassVar[bool] = True
