@@ -65,7 +65,7 @@ PUBLISHED: dict[str, dict[str, Any]] = dict(
 )  # fmt: skip
 LAPTOP: dict[str, dict[str, Any]] = dict(
     teacher=dict(steps="12ep", batch=64, optim=runs.LAPTOP_OPTIM),
-    student=dict(steps="6ep", batch=64, optim=runs.LAPTOP_OPTIM),
+    student=dict(steps="5ep", batch=64, optim=runs.LAPTOP_OPTIM),
     finetune=dict(steps="200", batch=32, optim=runs.LAPTOP_OPTIM),
 )
 

@@ -20,7 +20,7 @@ def work(tmp_path, monkeypatch):
     """Return a folder, what was trained there and what was clustered; nothing is computed."""
     digits = tmp_path / "digits"
     digits.mkdir()
-    for n in range(20):
+    for n in range(50):
         (digits / f"{n % 10}_theo_{n // 10 * 7}.wav").touch()
     trained, clustered, stop = [], [], set()
 
@@ -55,7 +55,7 @@ def test_each_stage_is_told_what_the_one_before_wrote(work):
     assert [path.name for path in done] == names
     assert [name for name, _ in trained] == [names[0], names[2], names[3]]
     teacher, student, finetune = (options for _, options in trained)
-    assert teacher["seed"] == student["seed"] == 7 and teacher["objective"]["clips"] == 10
+    assert teacher["seed"] == student["seed"] == 7 and teacher["objective"]["clips"] == 40
     (words,) = clustered
     told = dict(zip(words[1::2], words[2::2], strict=True))
     assert told["--checkpoint"] == str(root / "runs/1_teacher") and told["--codes"] == "4"
