@@ -17,6 +17,7 @@ Options:  task=esc10|spoken_digit|speech_commands|urbansound8k, its folder root=
 Results:  experiments/unfused/README.md
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -64,17 +65,36 @@ PUBLISHED: dict[str, dict[str, Any]] = dict(
 )  # fmt: skip
 LAPTOP: dict[str, dict[str, Any]] = dict(
     teacher=dict(steps="12ep", batch=64, optim=runs.LAPTOP_OPTIM),
-    student=dict(steps="12ep", batch=64, optim=runs.LAPTOP_OPTIM),
-    finetune=dict(steps="400", batch=32, optim=runs.LAPTOP_OPTIM),
+    student=dict(steps="5ep", batch=64, optim=runs.LAPTOP_OPTIM),
+    finetune=dict(steps="200", batch=32, optim=runs.LAPTOP_OPTIM),
 )
 
 
-def stages(arg: str) -> dict[str, Callable[[str, pathlib.Path], None] | None]:
-    """Return the stages in turn, for `ssl-audio stages`; the one that is no training with its function."""
+def stages(arg: str) -> dict[str, str | Callable[[str, pathlib.Path], None]]:
+    """Return the stages in turn, for `ssl-audio stages`: each one's argument, or what writes its file."""
     a = arguments(arg)
     a.refuse("stage previous", "`ssl-audio stages` sets it")
-    made = dict(teacher=None) if not a.teacher else {}
-    return made | {"labels.csv": pseudo_labels, "student": None, "finetune": None}
+    a.refuse("runlocal", "it is for one stage at a time")
+    if not a.root:
+        raise ValueError(f"task {a.task}: say where the data is, with root=DIR.")
+    small = dict(task=a.task, laptop=True) if a.laptop else {}
+    task = dict(task=a.task, root=a.root, fold=a.fold) | small
+    first = dict(data=a.data) | small if a.data else task
+    if a.teacher:
+        a.refuse("data", "the teacher is trained already")
+    clips = words(stage="finetune", **task)
+    cluster = functools.partial(pseudo_labels, clips, a.clusters, a.teacher)
+    found = {} if a.teacher else {"teacher": words(stage="teacher", **first)}
+    return found | {
+        "labels.csv": cluster,
+        "student": words(stage="student", **small),
+        "finetune": words(stage="finetune", labels=a.labels, draw=a.draw, **task),
+    }
+
+
+def words(**options: Any) -> str:
+    """Return options as the argument of a config, without those that are not set."""
+    return ",".join(f"{key}={escaped(str(value))}" for key, value in options.items() if value)
 
 
 def arguments(arg):
@@ -84,17 +104,13 @@ def arguments(arg):
     )  # fmt: skip
 
 
-def pseudo_labels(arg: str, out: pathlib.Path) -> None:
-    """Cluster the task's training clips by the teacher's features, and write them as a table."""
+def pseudo_labels(clips: str, clusters: int, teacher: str, previous: str, out: pathlib.Path):
+    """Cluster the clips of a config by a teacher's features, and write them as a table."""
     from ssl_audio.inference import kmeans
 
-    a = arguments(arg)
-    given = dict(task=a.task, root=a.root, fold=a.fold or "")
-    options = ",".join(f"{key}={escaped(str(value))}" for key, value in given.items() if value)
     kmeans.main([
-        "--clips", "--checkpoint", a.teacher or a.previous, "--out", str(out),
-        "--config", f"{pathlib.Path(__file__)}:stage=finetune,{options}",
-        *(["--codes", str(a.clusters)] if a.clusters else []),
+        "--clips", "--checkpoint", teacher or previous, "--config", f"{pathlib.Path(__file__)}:{clips}",
+        "--out", str(out), *(["--codes", str(clusters)] if clusters else []),
     ])  # fmt: skip
 
 
@@ -105,7 +121,10 @@ def get_config(arg=""):
     if a.task not in TASKS:
         raise ValueError(f"task '{a.task}': wanted one of {', '.join(TASKS)}.")
     if a.runlocal:
-        a.refuse("root laptop", "runlocal is a small model on synthetic sounds")
+        a.refuse(
+            "task root data teacher previous clusters labels draw fold laptop",
+            "runlocal is a small model on synthetic sounds",
+        )
     if "folds" not in TASKS[a.task]:
         a.refuse("fold", f"task {a.task} has none")
     config = {"teacher": teacher, "student": student, "finetune": finetune}[a.stage](a)
@@ -114,9 +133,12 @@ def get_config(arg=""):
 
 def teacher(a):
     """Return the run of DECAR-v2 on sounds without labels."""
-    a.refuse("previous", "it is the first stage")
+    a.refuse("previous teacher", "this is the first stage")
+    a.refuse("clusters labels draw", "it is of the stages after this one")
     if a.data or not a.root:
-        a.refuse("fold", "it is of the task's clips")
+        a.refuse("root fold", "the sounds are those of data=PLACES")
+        if not a.laptop:
+            a.refuse("task", "the sounds are those of data=PLACES")
         found = places.sources(a.data or "synthetic", rated(a))
     else:
         found = {a.task: source(a, "train")}
@@ -137,13 +159,18 @@ def teacher(a):
         clusters=max(1, min(1024, clips // 16)),
         iterations=10,
         temperature=1.0,
+        unit=False,
     )
+    if a.laptop:  # DeepCluster-v2's: the vectors of DECAR-v2 ended in two or three clusters
+        objective |= dict(temperature=0.1, unit=True)
     return run(a, objective, found, dict(clip=dict(kind="entries:ClipNumber")))
 
 
 def student(a):
     """Return the run that learns pseudo-labels, from fresh parameters."""
     a.refuse("root fold data teacher clusters labels draw", "the table has all that is learned")
+    if not a.laptop:
+        a.refuse("task", "the table has all that is learned")
     if not a.previous and not a.runlocal:
         raise ValueError(
             "stage=student: name the table of pseudo-labels, previous=TABLE.csv; `ssl-audio kmeans "
@@ -198,7 +225,7 @@ def finetune(a):
 
 def architecture(a) -> dict[str, Any]:
     """Return the log-mel of LAPE and AudioNTT2020, one architecture for teacher and student."""
-    parts = audio_ntt.parts(256, 32) if a.laptop else audio_ntt.parts()
+    parts = audio_ntt.parts(256, 16) if a.laptop else audio_ntt.parts()
     if a.laptop:
         parts["frontend"] |= TASKS[a.task].get("laptop", LOWER)
     return parts

@@ -10,7 +10,8 @@ import functools
 import importlib.util
 import logging
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ssl_audio import config, config_files, slots
@@ -31,9 +32,14 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
     Raises:
       ValueError: the config has no stages, or goes through them once and not in rounds.
     """
-    args, _ = config_files.parse(parser(), argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    overrides = [word for word in argv if word.startswith(("--config.", "--noconfig."))]
+    args = parser().parse_args([word for word in argv if word not in overrides])
     place, _, argument = args.config.partition(":")
-    names, commands = plan(config_files.locate(place), argument, args.rounds)
+    try:
+        stages = plan(config_files.locate(place), argument, args.rounds)
+    except ValueError as error:
+        parser().error(f"--config: {error}")
     from ssl_audio.distributed import processes
     from ssl_audio.storage import checkpoint
     from ssl_audio.train.loop import train
@@ -42,45 +48,43 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
     root, done = pathlib.Path(args.workdir).resolve(), []
     processes.start(args.workdir)
     trust = set(args.trust)  # of the runs of before, which this very command wrote
-    for name in names:
-        workdir, stage = root / name, name.partition("_")[2]
-        log.info("%s", workdir)
-        before = f"previous={config.escaped(str(done[-1]))}" if done else ""
-        if stage in commands:
-            # A file stands under its name only when it is complete.
-            if not workdir.exists():
-                given = ",".join(filter(None, (argument, before)))
+    for name, stage in stages:
+        where, previous = root / name, str(done[-1]) if done else ""
+        log.info("%s", where)
+        done.append(where)
+        if callable(stage):
+            if not where.exists():  # a file has its name only when it is complete
                 root.mkdir(parents=True, exist_ok=True)
-                write = functools.partial(commands[stage], given, workdir)
+                write = functools.partial(stage, previous, where)
                 processes.from_lead(lambda write=write: str(write()))
-            done.append(workdir)
             continue
+        before = f"previous={config.escaped(previous)}" if previous else ""
         with slots.trusting(trust):
-            given = ",".join(filter(None, (f"stage={stage}", before)))
-            _, options = config_files.parse(parser(), argv, argument=given)
-            train(options, workdir)
+            given = ",".join(filter(None, (stage, before)))
+            try:
+                options = config_files.load(f"{place}:{given}", overrides)
+            except ValueError as error:
+                parser().error(f"--config: {error}")
+            train(options, where)
             run = config.make(Run, options)
         trust |= slots.packages(options)
-        done.append(workdir)
         total = config.duration(run.steps, total=0, epoch=run.data.epoch_steps)
-        if checkpoint.steps(workdir)[-1] < total:  # asked to stop; the same command goes on
+        if checkpoint.steps(where)[-1] < total:  # asked to stop; the same command goes on
             break
     return done
 
 
-Command = Callable[[str, pathlib.Path], Any]
+Stage = str | Callable[[str, pathlib.Path], Any]
 
 
-def plan(
-    path: pathlib.Path, argument: str, rounds: int | None
-) -> tuple[list[str], Mapping[str, Command]]:
-    """Return the names under which the stages of a config write, in turn, and those that are no training.
+def plan(path: pathlib.Path, argument: str, rounds: int | None) -> list[tuple[str, Stage]]:
+    """Return the stages of a config in turn: what each writes, and how.
 
     Args:
-      path: of the config file. It has STAGES, or `stages(argument)`: name → None, or a function
-        (argument with previous=…, path) that writes a file there.
+      path: of the config file. It has STAGES, or `stages(argument)`: name → argument for a training, to
+        which previous=… is added, or a function (previous, path) that writes a file there.
       argument: of the config.
-      rounds: see `main`; None: not said.
+      rounds: how often the first of STAGES is trained; None: not said.
 
     Raises:
       ValueError: it names none, or rounds do not fit.
@@ -88,17 +92,20 @@ def plan(
     spec = importlib.util.spec_from_file_location("stages_of_config", path)
     assert spec and spec.loader
     module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with config_files.naming(path):
+        spec.loader.exec_module(module)
     if hasattr(module, "stages"):
         if rounds is not None:
             raise ValueError(f"{path}: it goes through its stages once; leave out --rounds.")
         found = module.stages(argument)
-        names = [f"{number + 1}_{name}" for number, name in enumerate(found)]
-        return names, {name: command for name, command in found.items() if command}
-    stages, rounds = tuple(getattr(module, "STAGES", ())), 2 if rounds is None else rounds
-    if not stages:
+        return [
+            (f"{number + 1}_{name}", stage) for number, (name, stage) in enumerate(found.items())
+        ]
+    names, rounds = tuple(getattr(module, "STAGES", ())), 2 if rounds is None else rounds
+    if not names:
         raise ValueError(f"{path}: this config names no STAGES to train in turn.")
     if rounds < 1:
         raise ValueError(f"--rounds {rounds}: wanted 1 or more.")
-    numbers = range((rounds - 1) * len(stages) + 1)
-    return [f"{n // len(stages)}_{stages[n % len(stages)]}" for n in numbers], {}
+    turns = [(n // len(names), names[n % len(names)]) for n in range((rounds - 1) * len(names) + 1)]
+    given = f"{argument}," if argument else ""
+    return [(f"{number}_{name}", f"{given}stage={name}") for number, name in turns]

@@ -1,5 +1,7 @@
 """DeepCluster: the bank and the clusters of an epoch; what is learned; the step; resuming in an epoch."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,4 +141,15 @@ def test_a_batch_without_clip_numbers_is_refused(made):
     objective, _, _, batch = made
     given = {name: x for name, x in batch(0).items() if name != "clip"}
     with pytest.raises(ValueError, match="entries:ClipNumber"):
-        objective.init(jax.random.key(0), given)
+        objective.loss({}, {}, given, jax.random.key(0), train=True)
+
+
+def test_unit_vectors_are_those_of_length_one(made, states):
+    objective, _, _, batch = made
+    state, now = states[0][3], batch(0)
+    spec = objective.frontend(now["audio"], now["length"])
+    plain, _ = objective._project(state.params, spec, jax.random.key(0), False)
+    unit = dataclasses.replace(objective, unit=True)
+    found, _ = unit._project(state.params, spec, jax.random.key(0), False)
+    want = plain / np.linalg.norm(plain, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, want, atol=1e-6)

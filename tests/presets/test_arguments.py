@@ -63,6 +63,8 @@ OTHERS = {
     "seed": ("7",),
     "rank": ("4",),
     "alpha": ("8.0",),
+    "clusters": ("7",),
+    "draw": ("3",),
 }
 # What a config must be given to be one at all.
 NEEDED = {"finetune": "root=DIR", "passt": "root=DIR", "semi_supervised": "root=DIR"}
@@ -99,7 +101,9 @@ def test_whatever_is_written_is_obeyed_or_refused(name, tmp_path):
     teacher = tmp_path / "teacher"
     teacher.mkdir()
     (teacher / "config.json").write_text('{"objective": {"encoder": {"width": 8}}}')
-    stages = {"spear": (f"stage=codes,teacher={teacher}",), "teminal": ("stage=A",)}.get(name, ())
+    stages = {"spear": (f"stage=codes,teacher={teacher}",), "teminal": ("stage=A",)}
+    stages |= {"unfused": (f"stage=finetune,root={tmp_path}",)}
+    stages = stages.get(name, ())
     # `ssl-audio folds` gives it to every config
     passed = {(config, "runlocal", "fold") for config in ("finetune", "semi_supervised")}
     ignored, tried = [], 0

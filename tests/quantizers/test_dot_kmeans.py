@@ -34,7 +34,7 @@ def test_of_unit_vectors_the_objective_never_falls(x):
     unit = codebooks.unit(x)
     found = [
         objective(unit, *dot_kmeans(jax.random.key(3), unit, 4, iterations))
-        for iterations in range(1, 6)
+        for iterations in (1, 3, 9)
     ]
     assert all(b >= a - 1e-4 for a, b in zip(found, found[1:], strict=False)), found
 
