@@ -33,9 +33,10 @@ CHECKED = ["frontend", "layers", "quantizers", "tokens", "heads", "backbones", "
 CHECKED += ["losses", "train.optim", "train.step"]
 install_import_hook([f"ssl_audio.{name}" for name in CHECKED], "beartype.beartype")
 
-# Tracing makes many small objects: without this, a tenth of the time goes into looking at old ones again.
+# Old objects are many, and are looked at again seldom; new ones as often as ever, so that what is left open
+# is found in the test that opened it.
 gc.freeze()
-gc.set_threshold(20_000, 20, 50)
+gc.set_threshold(700, 10, 200)
 
 
 @pytest.fixture(scope="session")
