@@ -1,5 +1,6 @@
 """Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
 
+import ctypes
 import gc
 import os
 import pathlib
@@ -45,6 +46,14 @@ def shared_data() -> pathlib.Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"real audio not found at {SHARED / 'data'}: set SSL_AUDIO_SHARED")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back():
+    """Give back what compiling took and freed: glibc keeps it, and workers grow to many gigabytes."""
+    yield
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 @pytest.fixture(scope="session")
