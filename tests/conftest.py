@@ -48,6 +48,13 @@ def shared_data() -> pathlib.Path:
     return SHARED / "data"
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, where workers share them: none is left with one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        long = ("entry", "train", "distributed", "parity")
+        items.sort(key=lambda item: item.path.parent.name not in long)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def memory_given_back():
     """Give back what compiling took and freed: glibc keeps it, and workers grow to many gigabytes."""
