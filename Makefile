@@ -27,7 +27,7 @@ check: $(VENV)/installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (multi or entry or golden or parity or slow or gpu or cluster)"

@@ -1,5 +1,6 @@
 """Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
 
+import ctypes
 import gc
 import os
 import pathlib
@@ -33,9 +34,10 @@ CHECKED = ["frontend", "layers", "quantizers", "tokens", "heads", "backbones", "
 CHECKED += ["losses", "train.optim", "train.step"]
 install_import_hook([f"ssl_audio.{name}" for name in CHECKED], "beartype.beartype")
 
-# Tracing makes many small objects: without this, a tenth of the time goes into looking at old ones again.
+# Old objects are many, and are looked at again seldom; new ones as often as ever, so that what is left open
+# is found in the test that opened it.
 gc.freeze()
-gc.set_threshold(20_000, 20, 50)
+gc.set_threshold(700, 10, 200)
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +46,21 @@ def shared_data() -> pathlib.Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"real audio not found at {SHARED / 'data'}: set SSL_AUDIO_SHARED")
     return SHARED / "data"
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, where workers share them: none is left with one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        long = ("entry", "train", "distributed", "parity")
+        items.sort(key=lambda item: item.path.parent.name not in long)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back():
+    """Give back what compiling took and freed: glibc keeps it, and workers grow to many gigabytes."""
+    yield
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,8 @@ except ValueError as error:
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
     )  # fmt: skip
     assert not done.returncode, done.stderr
-    found = np.load(tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as file:
+        found = dict(file)
     wanted = encoder.embed(CLIPS, 16_000)
     assert off(found["vector"], wanted) < 1e-5 and off(found["one"], wanted[:1]) < 1e-5
     assert off(found["frames"][2], encoder.frames(CLIPS[2], 16_000)[0]) < 1e-5
