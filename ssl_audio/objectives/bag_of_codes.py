@@ -188,8 +188,7 @@ class BagOfCodes(Objective):
             real = jnp.broadcast_to(real[..., None], codes.shape).reshape(len(codes), -1)
             found.append(_shares(codes.reshape(len(codes), -1), real, view.codes))
             if self.bigrams and view is self.views[0]:
-                pairs = codes[:, :-1, 0] * view.codes + codes[:, 1:, 0]
-                pairs = _hashed(pairs, self.bigrams)
+                pairs = _hashed(codes[:, :-1, 0] * view.codes + codes[:, 1:, 0], self.bigrams)
                 bigrams = _shares(pairs, real[:, 1:], self.bigrams)
         return jnp.concatenate([*found, bigrams] if self.bigrams else found, axis=1)
 
@@ -248,5 +247,6 @@ def _shares(codes: Int[Array, "B N"], real: Array, count: int) -> Float[Array, "
 
 def _hashed(values: Int[Array, "B N"], buckets: int) -> Int[Array, "B N"]:
     """Return a bucket for each number: the highest bits of its product with `HASH`."""
-    product = values.astype(jnp.uint32) * jnp.uint32(HASH)
-    return (product >> (32 - buckets.bit_length() + 1)).astype(jnp.int32)
+    return ((values.astype(jnp.uint32) * jnp.uint32(HASH)) >> (33 - buckets.bit_length())).astype(
+        "int32"
+    )
