@@ -50,7 +50,7 @@ class View:
     def __post_init__(self):
         if self.size[1] % self.pooled:
             raise ValueError(
-                f"View: pooled is {self.pooled}; it must divide the {self.size[1]} frames of a part."
+                f"View: pooled is {self.pooled}; it must divide {self.size[1]} frames."
             )
 
     @property
@@ -247,6 +247,5 @@ def _shares(codes: Int[Array, "B N"], real: Array, count: int) -> Float[Array, "
 
 def _hashed(values: Int[Array, "B N"], buckets: int) -> Int[Array, "B N"]:
     """Return a bucket for each number: the highest bits of its product with `HASH`."""
-    return ((values.astype(jnp.uint32) * jnp.uint32(HASH)) >> (33 - buckets.bit_length())).astype(
-        "int32"
-    )
+    product = values.astype(jnp.uint32) * jnp.uint32(HASH)
+    return (product >> (33 - buckets.bit_length())).astype(jnp.int32)
