@@ -147,9 +147,7 @@ class BagOfCodes(Objective):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Raise ValueError."""
-        raise ValueError(
-            "objective 'bag_of_codes' has no loss: `ssl-audio evaluate --features statistics` fits it."
-        )
+        raise ValueError("no loss: `ssl-audio evaluate --features statistics` fits bags of codes.")
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode"."""
