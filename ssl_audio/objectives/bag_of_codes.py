@@ -50,7 +50,7 @@ class View:
     def __post_init__(self):
         if self.size[1] % self.pooled:
             raise ValueError(
-                f"View: pooled is {self.pooled}; it must divide the {self.size[1]} frames of a part."
+                f"View: pooled is {self.pooled}; it must divide {self.size[1]} frames."
             )
 
     @property
@@ -147,9 +147,7 @@ class BagOfCodes(Objective):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Raise ValueError."""
-        raise ValueError(
-            "objective 'bag_of_codes' has no loss: `ssl-audio evaluate --features statistics` fits it."
-        )
+        raise ValueError("no loss: `ssl-audio evaluate --features statistics` fits bags of codes.")
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode"."""
@@ -188,8 +186,7 @@ class BagOfCodes(Objective):
             real = jnp.broadcast_to(real[..., None], codes.shape).reshape(len(codes), -1)
             found.append(_shares(codes.reshape(len(codes), -1), real, view.codes))
             if self.bigrams and view is self.views[0]:
-                pairs = codes[:, :-1, 0] * view.codes + codes[:, 1:, 0]
-                pairs = _hashed(pairs, self.bigrams)
+                pairs = _hashed(codes[:, :-1, 0] * view.codes + codes[:, 1:, 0], self.bigrams)
                 bigrams = _shares(pairs, real[:, 1:], self.bigrams)
         return jnp.concatenate([*found, bigrams] if self.bigrams else found, axis=1)
 
@@ -249,4 +246,4 @@ def _shares(codes: Int[Array, "B N"], real: Array, count: int) -> Float[Array, "
 def _hashed(values: Int[Array, "B N"], buckets: int) -> Int[Array, "B N"]:
     """Return a bucket for each number: the highest bits of its product with `HASH`."""
     product = values.astype(jnp.uint32) * jnp.uint32(HASH)
-    return (product >> (32 - buckets.bit_length() + 1)).astype(jnp.int32)
+    return (product >> (33 - buckets.bit_length())).astype(jnp.int32)

@@ -15,7 +15,9 @@ from ssl_audio.eval.trained import Trained
 from ssl_audio.heads.probes import Mlp
 
 CLASSES = 4
-MLP = Trained("pooled", lambda classes: Mlp(classes, hidden=(16,), dropout=0.1), epochs=8)
+MLP = Trained(
+    "pooled", lambda n: Mlp(n, hidden=(16,), dropout=0.1), choices=(1e-2,), epochs=40, batch_size=16
+)
 
 
 class Several(Synthetic):
