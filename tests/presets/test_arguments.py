@@ -58,7 +58,7 @@ OTHERS = {
     "alpha": ("8.0",),
 }
 # What a config must be given to be one at all.
-NEEDED = {"finetune": "root=DIR", "passt": "root=DIR"}
+NEEDED = {"finetune": "root=DIR", "fsd50k": "root=DIR", "passt": "root=DIR"}
 
 
 def options(name):
