@@ -11,6 +11,7 @@ GOLDEN = ROOT / "tests" / "golden"
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 NEEDS = {
     "finetune": "root=DATA",
+    "fsd50k": "root=DATA",
     "passt": "root=DATA",
     "semi_supervised": "root=DATA",
 }  # stem -> argument without which there is no full-size config

@@ -41,7 +41,7 @@ OTHERS = {
     "teacher": ("NOWHERE",),
     "targets": ("NOWHERE",),
     "previous": ("NOWHERE",),
-    "model": ("NOWHERE",),
+    "model": ("NOWHERE", "crnn"),
     "method": ("delores_m", "slicer", "mix_match", "supervised"),
     "pretrained": ("NOWHERE",),
     "clips": ("NOWHERE",),
@@ -66,7 +66,7 @@ OTHERS = {
     "draw": ("3",),
 }
 # What a config must be given to be one at all.
-NEEDED = {"finetune": "root=DIR", "passt": "root=DIR", "semi_supervised": "root=DIR"}
+NEEDED = dict.fromkeys(("finetune", "fsd50k", "passt", "semi_supervised"), "root=DIR")
 
 
 def options(name):
