@@ -155,7 +155,7 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     file, line = [f"--config={path}:{given}"], ["", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=first, sys_argv=file, **anew)
     try:
-        with _naming(path):
+        with naming(path):
             first(["", *file])
         made: Any = first["config"].value
         # ml_collections keeps those of reading a file for later.
@@ -218,7 +218,7 @@ _WHOLE = re.compile(r"flag (--[^ =]+)=.*Failed to parse '(.*?)' as a ConfigDict"
 
 
 @contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[None]:
+def naming(path: pathlib.Path) -> Iterator[None]:
     """Name the file in what goes wrong in the code of a config, apart from what `load` knows to say."""
     try:
         yield

@@ -211,6 +211,53 @@ def cosine_distance(x: Float[Array, "B D"], y: Float[Array, "B D"]) -> Float[Arr
     return 1 - jnp.sum(unit(x) * unit(y), axis=-1)
 
 
+def sharpened(share: Float[Array, "*B C"], temperature: float) -> Float[Array, "*B C"]:
+    """Return distributions to the power 1 / temperature, scaled to sum to 1: below 1 the likely gains.
+
+    Berthelot et al. 2019, MixMatch (arXiv:1905.02249).
+    """
+    power = share ** (1 / temperature)
+    return power / jnp.sum(power, -1, keepdims=True)
+
+
+def aligned(
+    share: Float[Array, "B C"], wanted: Float[Array, " C"], found: Float[Array, " C"]
+) -> Float[Array, "B C"]:
+    """Return predictions times wanted / found, scaled to sum to 1.
+
+    Berthelot et al. 2020, ReMixMatch (arXiv:1911.09785): distribution alignment.
+
+    Args:
+      share: predicted distributions.
+      wanted: mean of the labels.
+      found: mean of the predictions.
+    """
+    moved = share * (wanted / jnp.maximum(found, 1e-6))[None]
+    return moved / jnp.sum(moved, -1, keepdims=True)
+
+
+def confident(share: Float[Array, "B C"], threshold: float) -> Float[Array, " B"]:
+    """Return 1 where the likeliest class is at least so likely, else 0 (FixMatch, arXiv:2001.07685)."""
+    return (jnp.max(share, -1) >= threshold).astype(jnp.float32)
+
+
+def jensen_shannon(one: Float[Array, "B C"], other: Float[Array, "B C"]) -> Float[Array, " B"]:
+    """Return the Jensen-Shannon divergence of the distributions of two models' logits, nats.
+
+    Qiao et al. 2018, Deep Co-Training (arXiv:1803.05984): the entropy of the mean, less the
+    mean of the entropies, both of each example.
+    """
+    mean = (jax.nn.softmax(one) + jax.nn.softmax(other)) / 2
+    mixed = -jnp.sum(mean * jnp.log(jnp.maximum(mean, 1e-8)), -1)
+    own = [-jnp.sum(jax.nn.softmax(x) * jax.nn.log_softmax(x), -1) for x in (one, other)]
+    return mixed - (own[0] + own[1]) / 2
+
+
+def teaching(teacher: Float[Array, "B C"], student: Float[Array, "B C"]) -> Float[Array, " B"]:
+    """Return the cross-entropy of a student's logits with the distribution of a teacher's logits."""
+    return -jnp.sum(jax.nn.softmax(teacher) * jax.nn.log_softmax(student), -1)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def bounded(x: Array, low: float, high: float) -> Array:
     """Clip a learned number; beyond a bound, only gradients that lead back pass.

@@ -55,7 +55,18 @@ Data = Annotated[Any, Slot("data", ("pipeline",))]
 AnySource = Annotated[
     Any,
     Slot(
-        "data", ("source", "labelled", "synthetic", "shards", "arrow", "webdataset", "sets", "tfds")
+        "data",
+        (
+            "source",
+            "labelled",
+            "few_labels",
+            "synthetic",
+            "shards",
+            "arrow",
+            "webdataset",
+            "sets",
+            "tfds",
+        ),
     ),
 ]
 Compose = Annotated[Any, Slot("data", ("compose",))]

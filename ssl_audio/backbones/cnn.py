@@ -1,22 +1,33 @@
-"""Convolutions over the grid of tokens: a small audio tower on patches, or Cnn14 of PANNs on mel bins.
+"""Convolutions over the grid of tokens: a small audio tower on patches, or Cnn14 and VGG-like on mel bins.
 
 Cnn14 (Kong et al. 2020, arXiv:1912.10211) is `CNN14` as channels behind `tokens/bins.py`, with
 `norms.FrozenBatchNorm`; what makes one vector of its last map is `pools.MaxMean`.
 """
+
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.layers.pooling import max_pooled
 from ssl_audio.slots import Norm
 from ssl_audio.structs import Encoded, Tokens
 
 CNN14 = (64, 128, 256, 512, 1024, 2048)  # channels as published
+# The VGG-like network of FSD50K (Fonseca et al. 2022, arXiv:2010.00475), behind `tokens/bins.py`; its clip's
+# vector is `pools:MeanAndMax`.
+VGG_LIKE: Mapping[str, Any] = MappingProxyType(
+    dict(channels=(32, 64, 128), convolutions=2, pool="max", norm=dict(kind="norms:BatchNorm"))
+)
 
 
 class Cnn(nn.Module):
-    """Blocks of 3 x 3 convolutions; between blocks the mean of 2 x 2 tokens.
+    """Blocks of 3 x 3 convolutions; between blocks the mean, or the maximum, of 2 x 2 tokens.
 
     Attributes:
       channels: width of each block; the last is the width of the tokens that come out.
@@ -24,12 +35,19 @@ class Cnn(nn.Module):
       norm: template. `FrozenBatchNorm` is the batch normalisation of a published checkpoint, in training
         too; to begin from nothing take `LayerNorm`, since statistics of 0 and 1 normalise nothing.
       dropout: share of the values that training sets to 0 after each block.
+      pool: of 2 x 2 tokens, "mean" or "max".
     """
 
     channels: tuple[int, ...] = (64, 128, 128)
     convolutions: int = 2
     norm: Norm = LayerNorm(1e-5)
     dropout: float = 0.0
+    pool: str = "mean"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pool not in POOLED:
+            raise ValueError(f"pool '{self.pool}': wanted one of {', '.join(POOLED)}.")
 
     @property
     def joined(self) -> int:
@@ -47,7 +65,7 @@ class Cnn(nn.Module):
                 x = nn.Conv(width, (3, 3), use_bias=False, name=name)(x)
                 x = nn.relu(self.norm.copy(name=f"{name}_norm")(x))
             if block + 1 < len(self.channels):
-                x = halved(x)
+                x = POOLED[self.pool](x)
             drop = nn.Dropout(self.dropout, rng_collection="drop_path", name=f"block{block}_drop")
             x = drop(x, deterministic=not train)
         return Encoded(tokens=as_tokens(x))
@@ -70,3 +88,6 @@ def halved(x: Float[Array, "B H W D"]) -> Float[Array, "B h w D"]:
     """Return the means of 2 x 2; a side of one stays, an odd row or column at the end is left out."""
     sides = [2 if side > 1 else 1 for side in x.shape[1:3]]
     return nn.avg_pool(x, (sides[0], sides[1]), (sides[0], sides[1]))
+
+
+POOLED = {"mean": halved, "max": functools.partial(max_pooled, size=(2, 2))}

@@ -24,6 +24,7 @@ KAIMING = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 WRN28: Mapping[str, Any] = MappingProxyType(
     dict(channels=(16, 32, 64), depths=(4, 4, 4), kernel=3, stride=1)
 )
+# As in torchvision, with one channel of input.
 RESNET18: Mapping[str, Any] = MappingProxyType(
     dict(channels=(64, 128, 256, 512), depths=(2, 2, 2, 2), kernel=7, stride=2)
 )

@@ -264,6 +264,12 @@ def conv(name: str, params: Any) -> dict[str, np.ndarray]:
     return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
 
 
+def image_conv(name: str, params: Any) -> dict[str, np.ndarray]:
+    """Return a convolution over frequency and time under a Conv2d's names, of the same order of axes."""
+    found = {f"{name}.weight": params["kernel"].transpose(3, 2, 0, 1)}
+    return found | ({f"{name}.bias": params["bias"]} if "bias" in params else {})
+
+
 WEIGHT_NORM = {  # gain and direction: since torch 2, and before
     "new": ("parametrizations.weight.original0", "parametrizations.weight.original1"),
     "old": ("weight_g", "weight_v"),

@@ -15,8 +15,8 @@ class Beside(Pipeline):
     """A pipeline whose batches also hold what others give, under names that begin with theirs.
 
     With `beside=dict(unlabelled=…)` a batch has "audio" [B, S] and "unlabelled_audio" [U, S]. Everything
-    else (epochs, names of classes, `ids`) is of the pipeline itself. Clips are drawn for each by itself, from
-    its own seed and the step alone.
+    else (names of classes, `ids`) is of the pipeline itself; an epoch is that of the longest, and the others
+    begin anew within it. Clips are drawn for each by itself, from its own seed and the step alone.
 
     Attributes:
       beside: name → another pipeline, with its own sources, entries, batch size and seed.
@@ -84,6 +84,11 @@ class Beside(Pipeline):
         """Return a line per source (clips, classes, licence) and one about the batches, of each pipeline."""
         parts = [super().describe(), *(f"{n}: {p.describe()}" for n, p in self._others)]
         return "\n".join(parts)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Return the steps in which each pipeline has drawn as many clips as it has, or more."""
+        return max(super().epoch_steps, *(other.epoch_steps for _, other in self._others))
 
     @property
     def _others(self) -> list[tuple[str, Pipeline]]:

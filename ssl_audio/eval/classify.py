@@ -8,21 +8,26 @@ import csv
 import dataclasses
 import functools
 import io
+import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from ssl_audio.data import transforms
 from ssl_audio.data.reading import examples
 from ssl_audio.data.source import by_names, multi_hot
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.eval import inputs, metrics
-from ssl_audio.inference.windows import spread
+from ssl_audio.inference.windows import apart, spread
 from ssl_audio.slots import AnySource
 from ssl_audio.storage import atomic, opened
 from ssl_audio.structs import TrainState
+
+AVERAGES = ("logits", "softmax", "sigmoid", "none")
+FILLS = ("zeros", "repeat", "repeatpad")  # those that take no other clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +63,22 @@ class Predictions:
 class Classify:
     """Compute the objective's "logits" for every clip of a source.
 
+    A clip is cut into windows, and what the model says of them is averaged. `hop=samples // 2`,
+    `fill="repeat"`, `average="sigmoid"` is the protocol of FSD50K (Fonseca et al. 2022,
+    arXiv:2010.00475, section 5) with windows of one second.
+
     Attributes:
       source: labelled clips, read once, in order.
-      samples: clips are cut or zero-padded to so many.
+      samples: of a window. Shorter clips become one window: see `fill`.
       classes: C.
-      batch_size: clips, over all hosts.
-      views: of each clip, from its start to its end; their mean logits count.
+      batch_size: windows, over all hosts.
+      views: windows of each clip, spread from its start to its end; with `hop`: must stay 1.
+      hop: samples from each window to the next, from the start on; the last one ends with the clip.
+        0: `views`.
+      fill: what lengthens a clip shorter than a window: "zeros", "repeat" or "repeatpad"; see
+        `data.transforms.fill`.
+      average: what is averaged over a clip's windows: "logits", or the probabilities "softmax" (classes
+        exclude each other) or "sigmoid"; see `averaged`. "none": every window counts as a clip.
       max_bad_share: of clips that cannot be read.
     """
 
@@ -72,7 +87,23 @@ class Classify:
     classes: int
     batch_size: int = 32
     views: int = 1
+    hop: int = 0
+    fill: str = "zeros"
+    average: str = "logits"
     max_bad_share: float = 0.01
+
+    def __post_init__(self):
+        if self.hop < 0 or self.views < 1 or (self.hop and self.views > 1):
+            raise ValueError(
+                f"classify: got views={self.views} and hop={self.hop}, wanted one of views=1 or more, "
+                "and hop=1 or more."
+            )
+        for name, allowed in (("fill", FILLS), ("average", AVERAGES)):
+            if getattr(self, name) not in allowed:
+                given = getattr(self, name)
+                raise ValueError(
+                    f"classify: {name}: got {given!r}, wanted one of {', '.join(allowed)}."
+                )
 
     def numbered(self, labels: tuple[str, ...]) -> "Classify":
         """Return the evaluator with the numbers that training has given these names of classes."""
@@ -103,18 +134,25 @@ class Classify:
         """
         self._check_objective(objective)
         sharding.check_batch(self.batch_size, mesh)
-        program = _program(objective, mesh, self.views)
-        numbers, logits = [], []
-        for batch in self._batches():
-            where = batch.pop("index")
-            batch = sharding.put_batch(batch | {"index": where}, mesh)
-            found, where = jax.device_get(program(params, extra, batch))
-            logits.append(found[where >= 0])
-            numbers += where[where >= 0].tolist()
-        metas = [self.source.meta(i) for i in numbers]
+        program = _program(objective, mesh)
+        waiting: dict[int, list[np.ndarray]] = {}  # of clips whose last window is still to come
+        done: dict[int, np.ndarray] = {}
+        with contextlib.closing(self._batches()) as batches:
+            for batch in batches:
+                found, of = jax.device_get(program(params, extra, sharding.put_batch(batch, mesh)))
+                for i, windows, logits in zip(of["index"], of["windows"], found, strict=True):
+                    if i >= 0:
+                        waiting.setdefault(int(i), []).append(logits)
+                        if len(waiting[int(i)]) == windows:
+                            logits = np.stack(waiting.pop(int(i)))
+                            done[int(i)] = averaged(logits, self.average)
+                if not of["more"].any():
+                    break
+        numbers = sorted(done)
+        metas = [self.source.meta(i) for i in numbers for _ in done[i]]
         return Predictions(
             ids=np.array([meta["id"] for meta in metas]),
-            logits=np.concatenate(logits),
+            logits=np.concatenate([done[i] for i in numbers]),
             labels=np.stack([self._label(meta) for meta in metas]),
         )
 
@@ -128,42 +166,79 @@ class Classify:
             raise ValueError(f"classify: clip {meta['id']} has no label.")
         return multi_hot(label, self.classes)
 
-    def _batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yield this host's rows of each batch; `index` is -1 on rows without a clip."""
+    def _batches(self) -> Generator[dict[str, np.ndarray], None, None]:
+        """Yield this host's rows of each batch, forever: hosts do not know how many windows others have.
+
+        `index` is -1 on rows without a window; `windows`: of the row's clip; `more`: 1 while this host
+        has windows for another batch.
+        """
         rows = self.batch_size // processes.count()
+        with contextlib.closing(self._windows(rows)) as windows:
+            group = list(itertools.islice(windows, rows))
+            while True:
+                after = list(itertools.islice(windows, rows))
+                batch = {
+                    "audio": np.zeros((rows, self.samples), np.float32),
+                    "length": np.full(rows, self.samples, np.int32),
+                    "index": np.full(rows, -1, np.int32),
+                    "windows": np.zeros(rows, np.int32),
+                    "more": np.full(rows, bool(after), np.int32),
+                }
+                for row, window in enumerate(group):
+                    for name, value in window.items():
+                        batch[name][row] = value
+                yield batch
+                group = after
+
+    def _windows(self, rows: int) -> Generator[dict[str, Any], None, None]:
+        """Yield the windows of this host's clips: of each batch of clips `rows` neighbours."""
         first = rows * processes.index()
-        starts = range(first, len(self.source) + first, self.batch_size)
+        starts = range(first, len(self.source), self.batch_size)
         mine = [i for s in starts for i in range(s, min(s + rows, len(self.source)))]
         read: Any = examples(self.source, numbers=mine, max_bad_share=self.max_bad_share)
         with contextlib.closing(read):
-            waiting = next(read, None)
-            for start in starts:
-                batch = {
-                    "audio": np.zeros((rows, self.views, self.samples), np.float32),
-                    "length": np.full((rows, self.views), self.samples, np.int32),
-                    "index": np.full(rows, -1, np.int32),
-                }
-                while waiting is not None and waiting[0] < start + rows:
-                    i, example = waiting
-                    audio, length = spread(example["audio"], self.samples, self.views)
-                    batch["audio"][i - start] = audio
-                    batch["length"][i - start] = length
-                    batch["index"][i - start] = i
-                    waiting = next(read, None)
-                yield batch
+            for i, example in read:
+                audio = transforms.fill(example["audio"], self.samples, self.fill, _no_more)
+                cut, count = (apart, self.hop) if self.hop else (spread, self.views)
+                windows, length = cut(audio, self.samples, count)
+                for window in windows:
+                    yield {"audio": window, "length": length, "index": i, "windows": len(windows)}
+
+
+def _no_more() -> np.ndarray:
+    raise AssertionError("other clips are for fill='join', which is refused")
 
 
 @functools.lru_cache(4)
-def _program(objective: Any, mesh: jax.sharding.Mesh, views: int) -> Any:
-    """Return the jitted (params, extra, batch) → (logits, index), whole on every host."""
+def _program(objective: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Return the jitted (params, extra, batch) → (logits, where they belong), whole on every host."""
     logits = objective.predictors()["logits"]
 
     def program(params, extra, batch):
-        index = batch.pop("index")
-        found = logits(params, extra, {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()})
-        return found.reshape(-1, views, found.shape[-1]).mean(1), index
+        of = {name: batch.pop(name) for name in ("index", "windows", "more")}
+        return logits(params, extra, batch), of
 
     return jax.jit(program, out_shardings=sharding.replicated(mesh))
+
+
+def averaged(logits: np.ndarray, average: str) -> np.ndarray:
+    """Return the logits [1, C] of a clip, float64, given those of its windows [n, C].
+
+    Of probabilities those logits are returned whose "softmax" or "sigmoid" is their mean. They are computed
+    from logarithms, so that probabilities near 0 and 1 stay finite and keep their order. "none": as given.
+    """
+    from scipy import special
+
+    logsumexp: Any = special.logsumexp
+    x = np.asarray(logits, np.float64)
+    if average == "none":
+        return x
+    if average == "logits":
+        return x.mean(axis=0, keepdims=True)
+    if average == "softmax":
+        return logsumexp(special.log_softmax(x, axis=1), axis=0, keepdims=True) - np.log(len(x))
+    yes, no = (logsumexp(special.log_expit(sign * x), axis=0, keepdims=True) for sign in (1, -1))
+    return yes - no
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, *, multilabel: bool) -> dict[str, float]:
@@ -179,6 +254,7 @@ def scores(logits: np.ndarray, labels: np.ndarray, *, multilabel: bool) -> dict[
         }
     return {
         "mAP": metrics.mean_average_precision(logits, labels),
+        "micro_mAP": metrics.micro_average_precision(logits, labels),
         "AUC": metrics.macro_auc(logits, labels),
         "d_prime": metrics.d_prime(logits, labels),
         "lwlrap": metrics.lwlrap(logits, labels),

@@ -134,7 +134,7 @@ def said(scores: Mapping[str, float], classes: int) -> str:
     means = f"{over} of {classes}" if over < classes else f"{over}"
     return ", ".join(
         f"{name.replace('_', ' ')} {value:.3f}"
-        + ("" if name in ("accuracy", "lwlrap") else f" (over {means} classes)")
+        + ("" if name in ("accuracy", "micro_mAP", "lwlrap") else f" (over {means} classes)")
         for name, value in scores.items()
         if name != "classes"
     )

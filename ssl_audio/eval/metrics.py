@@ -68,6 +68,17 @@ def mean_average_precision(scores: Scores, labels: Labels) -> float:
     return _mean(average_precision(scores, labels))
 
 
+def micro_average_precision(scores: Scores, labels: Labels) -> float:
+    """Return the average precision of all pairs of a clip and a class in one list, at common thresholds.
+
+    Classes without a clip take part: their pairs are wrong ones. NaN when no clip has a label.
+    """
+    from sklearn.metrics import average_precision_score
+
+    s, hot = checked(scores, labels)
+    return float(average_precision_score(hot.ravel(), s.ravel())) if hot.any() else float("nan")
+
+
 def roc_auc(scores: Scores, labels: Labels) -> np.ndarray:
     """Return each class's area under the ROC curve [C]; ties count half.
 

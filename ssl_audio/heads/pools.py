@@ -83,6 +83,15 @@ class TimeMaxMean(nn.Module):
         return jnp.max(x, axis=1) + jnp.mean(x, axis=1)
 
 
+class MeanAndMax(nn.Module):
+    """The mean and the maximum of all tokens, side by side, D' = 2 D (FSD50K, arXiv:2010.00475)."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each; padding counts in the maximum."""
+        return jnp.concatenate([mean_tokens(encoded), jnp.max(encoded.tokens.x, axis=1)], axis=-1)
+
+
 class Columns(nn.Module):
     """The mean of each frequency row over time, side by side: D' = rows * D."""
 

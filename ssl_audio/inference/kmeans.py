@@ -1,7 +1,8 @@
 """Find codes by k-means: ssl-audio kmeans --data DIR --codes 100 --out FOLDER
 
 Of MFCC, or with --checkpoint RUN --layer N of an encoder's layer. FOLDER then gives targets to a run
-that predicts codes (HuBERT, Hsu et al. 2021, arXiv:2106.07447, section II-A).
+that predicts codes (HuBERT, arXiv:2106.07447, section II-A). With --clips whole clips are clustered, and
+--out is a table, path and label, to train on (UnFuSeD, arXiv:2303.05668).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_audio import config, slots, startup
+from ssl_audio import config, config_files, slots, startup
 from ssl_audio.data import places
 from ssl_audio.data.entries import clips
 from ssl_audio.data.reading import reading
+from ssl_audio.inference.pooling import POOLS, SPECIAL
 from ssl_audio.storage import written
 
 if TYPE_CHECKING:
@@ -81,13 +83,26 @@ def fit(
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `ssl-audio kmeans`."""
     made = startup.parser("kmeans", __doc__)
-    made.add_argument("--data", required=True, metavar="PLACE", help="folder, or 'synthetic'")
-    made.add_argument("--codes", type=int, required=True)
-    made.add_argument("--out", required=True, metavar="FOLDER", help="to write")
+    given = made.add_mutually_exclusive_group(required=True)
+    given.add_argument("--data", metavar="PLACE", help="folder, table, or 'synthetic'")
+    given.add_argument(
+        "--config", metavar="NAME|FILE[:ARG,…]", help="the clips that this config trains on"
+    )
+    made.add_argument(
+        "--codes", type=int, help="how many; default with --clips: as many as the data has classes"
+    )
+    made.add_argument("--out", required=True, metavar="FOLDER|TABLE.csv", help="to write")
     made.add_argument("--checkpoint", metavar="RUN", help="whose layer; default: MFCC")
     made.add_argument("--layer", type=int, default=-1, help="0, 1, …; default: the last norm's")
     made.add_argument("--vectors", type=int, default=200_000, help="largest number to cluster")
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--clips", action="store_true", help="cluster clips, not tokens; see above")
+    made.add_argument(
+        "--pool", choices=(*POOLS, SPECIAL), default="mean", help="with --clips: as embed has it"
+    )
+    made.add_argument(
+        "--whiten", type=int, default=128, metavar="N", help="with --clips: principal components"
+    )
     startup.add_trust(made)
     return made
 
@@ -95,6 +110,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, cluster and write."""
     args = parser().parse_args(argv)
+    if args.clips:
+        return _clips(args)
+    if args.codes is None:
+        parser().error("--codes: say how many")
     if args.codes < 1 or args.vectors < args.codes:
         parser().error(
             f"--codes {args.codes} --vectors {args.vectors}: wanted at least 1 code, and "
@@ -117,8 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             {"tokenizer": {}, "encoder": {}},
             dict(objective=MFCC, data=clips(samples)),
         )
-    found = places.source(args.data) | dict(rate=encoder.rate)
-    source = config.build(found, "data", path="--data")
+    source = _source(args, encoder.rate)
     centroids = fit(
         encoder, source, args.codes, layer=args.layer, vectors=args.vectors, seed=args.seed
     )
@@ -128,3 +146,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = dict(objective=objective, data=clips(samples))
     exported.write(args.out, params | {"quantizer": {"book": centroids}}, options)
     print(f"{args.out}: {args.codes} codes of {centroids.shape[1]} values")
+
+
+def _clips(args: argparse.Namespace) -> None:
+    """Cluster clips and write a table of them."""
+    if args.checkpoint is None:
+        parser().error("--clips: name the encoder, with --checkpoint RUN")
+    if args.whiten < 1 or (args.codes is not None and args.codes < 1):
+        parser().error(f"--codes {args.codes} --whiten {args.whiten}: wanted at least 1 of each")
+    out = pathlib.Path(args.out)
+    if out.suffix != ".csv":
+        parser().error(f"--out {out}: with --clips wanted a table, FILE.csv")
+    from ssl_audio.inference import clip_clusters
+    from ssl_audio.inference.load import load
+    from ssl_audio.storage import atomic
+
+    atomic.check(out)
+    encoder = load(args.checkpoint, trust=args.trust).encoder
+    source = _source(args, encoder.rate)
+    codes = args.codes or len(source.info.labels)
+    if not codes:
+        parser().error("--codes: say how many; this data has no classes")
+    how = dict(layer=args.layer, pool=args.pool, whiten=args.whiten, seed=args.seed)
+    found = clip_clusters.fit(encoder, source, codes, **how)
+    atomic.write(out, clip_clusters.table(source, found))
+    sizes = np.bincount(found.labels)
+    print(f"{out}: {len(found.labels)} clips in {codes} clusters of {sizes.min()} to {sizes.max()}")
+    own = [source.meta(int(i)).get("label") for i in found.numbers]
+    if own and all(isinstance(label, int) for label in own):
+        said = clip_clusters.agreement(found.labels, own).items()
+        print("with the classes of the data: " + ", ".join(f"{k} {v:.3f}" for k, v in said))
+
+
+def _source(args: argparse.Namespace, rate: int) -> Any:
+    """Return the clips that the command line names, at a rate.
+
+    Raises:
+      ValueError: the config trains on several collections.
+    """
+    if args.data:
+        return config.build(places.source(args.data) | dict(rate=rate), "data", path="--data")
+    with slots.trusting(args.trust):
+        sources = config_files.load(args.config).data.sources
+        if len(sources) != 1:
+            raise ValueError(
+                f"--config {args.config}: it trains on {', '.join(sources)}; wanted one collection."
+            )
+        (found,) = config.plain(sources).values()
+        return config.build(found | dict(rate=rate), "data", path="--config data.sources")

@@ -83,6 +83,18 @@ def spread(audio: np.ndarray, size: int, count: int) -> tuple[np.ndarray, int]:
     def starts(samples: int) -> np.ndarray:
         return np.linspace(0, max(0, samples - size), count).astype(int)
 
+    return _padded(audio, size, starts)
+
+
+def apart(audio: np.ndarray, size: int, hop: int) -> tuple[np.ndarray, int]:
+    """Return windows [n, size], one every `hop` samples, and their length: the last ends with the clip.
+
+    A clip [S] that is not longer than a window has one: the clip, zero-padded.
+    """
+    return _padded(audio, size, lambda samples: every(hop, samples - size))
+
+
+def _padded(audio: np.ndarray, size: int, starts: Starts) -> tuple[np.ndarray, int]:
     found = cover(audio, size, starts, moving=True)
     cut = [np.pad(window.audio, (0, size - len(window.audio))) for window in found]
     return np.stack(cut), min(len(audio), size)

@@ -39,6 +39,8 @@ class DeepCluster(Encoding):
       clusters: K.
       iterations: of k-means.
       temperature: divides the scores.
+      unit: vectors are brought to length 1 first, as in DeepCluster-v2; False: they are taken as they come,
+        as in DECAR-v2's code, where vectors that are longer than 1 can end in very few clusters.
     """
 
     couples_examples: ClassVar[bool] = True
@@ -54,6 +56,7 @@ class DeepCluster(Encoding):
     clusters: int = 1024
     iterations: int = 10
     temperature: float = 1.0
+    unit: bool = False
 
     def __post_init__(self):
         for name in ("every", "clusters", "iterations"):
@@ -68,10 +71,6 @@ class DeepCluster(Encoding):
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters, an empty bank and no clusters yet."""
-        if "clip" not in batch:
-            raise ValueError(
-                f"the batch has {', '.join(batch)}; wanted also 'clip': add the entry entries:ClipNumber."
-            )
         keys = jax.random.split(key, 4)
         spec = self.frontend(batch["audio"], batch["length"])
         tokens, tokenizer = self.tokenizer.init_with_output(keys[0], spec)
@@ -95,6 +94,10 @@ class DeepCluster(Encoding):
         The first view has a pass of its own without a gradient, before the second one's: batch
         normalisation sees them in this order.
         """
+        if "clip" not in batch:
+            raise ValueError(
+                f"the batch has {', '.join(batch)}; wanted also 'clip': add the entry entries:ClipNumber."
+            )
         keys = jax.random.split(key, 4)
         spec, clip = self.frontend(batch["audio"], batch["length"]), batch["clip"]
         first, second = (self.views(spec, extra["views"], k) for k in keys[:2])
@@ -115,7 +118,9 @@ class DeepCluster(Encoding):
         deviation = jnp.mean(jnp.std(losses.unit(z), axis=0))
         used = perplexity(usage(jnp.maximum(extra["target"], 0), self.clusters))
         metrics = {
-            "accuracy": (jnp.sum(known * right), jnp.sum(known)),
+            # Of the clips that have a cluster: a mean over none would be none.
+            "accuracy": (jnp.sum(known * right), jnp.maximum(jnp.sum(known), 1e-6)),
+            "known": (jnp.sum(known), weight),
             "clusters": (weight * used, weight),
             "deviation": (weight * deviation, weight),
         }
@@ -147,11 +152,11 @@ class DeepCluster(Encoding):
         after = dict(params)
         x: Any = spec
         x, after["tokenizer"] = statistics.applied(
-            self.tokenizer, params["tokenizer"], x, renew=train
+            self.tokenizer, params.get("tokenizer", {}), x, renew=train
         )
         x, after["encoder"] = statistics.applied(
             self.encoder, params["encoder"], x, renew=train, train=train, rngs=rngs
         )
         for name, module in (("pool", self.pool), ("projector", self.projector)):
-            x, after[name] = statistics.applied(module, params[name], x, renew=train)
-        return x, after
+            x, after[name] = statistics.applied(module, params.get(name, {}), x, renew=train)
+        return losses.unit(x) if self.unit else x, after

@@ -117,7 +117,7 @@ class LayerDistill(Encoding):
         train, after = key is not None, dict(params)
         tokens: Any
         tokens, after["tokenizer"] = statistics.applied(
-            self.tokenizer, params["tokenizer"], spec, renew=train
+            self.tokenizer, params.get("tokenizer", {}), spec, renew=train
         )
         rngs = None if key is None else {"drop_path": key}
         encoded, after["encoder"] = statistics.applied(

@@ -40,3 +40,18 @@ def renewed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
     old, new = flatten_dict(before), flatten_dict(after)
     new = {name: value for name, value in new.items() if value is not old[name]}
     return unflatten_dict(new) or None
+
+
+def kept(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `after` with the running statistics of `before`, for a teacher that has its own.
+
+    Args:
+      before: parameters of a model.
+      after: others of the same model.
+    """
+    if {"mean", "var"} <= after.keys():  # a batch norm's
+        return {**after, "mean": before["mean"], "var": before["var"]}
+    return {
+        name: kept(before[name], part) if isinstance(part, Mapping) else part
+        for name, part in after.items()
+    }

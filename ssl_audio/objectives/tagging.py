@@ -72,17 +72,16 @@ class Tagging(Objective):
         length = batch["length"]
         tokens, tokenizer = self.tokenizer.init_with_output(keys[0], spec)
         encoder = self.encoder.init(keys[1], self._cut(tokens), layers=True)
-        encoded, _ = self._encode(
-            {"tokenizer": tokenizer["params"], "encoder": encoder["params"]}, spec, length, None
-        )
+        # A module without parameters has no entry in a checkpoint either.
+        weights = {"tokenizer": tokenizer.get("params", {}), "encoder": encoder["params"]}
+        encoded, _ = self._encode(weights, spec, length, None)
         logits, head = self.head.init_with_output(keys[2], encoded)
         if "label" in batch and batch["label"].shape[-1] != logits.shape[-1]:
             raise ValueError(
                 f"objective.head.classes: got {logits.shape[-1]}, wanted the {batch['label'].shape[-1]} of "
                 "the batch's labels, data.entries.label.classes: make them the same number."
             )
-        params = {"tokenizer": tokenizer, "encoder": encoder, "head": head}
-        return {name: variables["params"] for name, variables in params.items()}, {}
+        return {**weights, "head": head["params"]}, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean loss and the share of clips whose best class is a right one."""
@@ -127,7 +126,7 @@ class Tagging(Objective):
         count = (counted(self.frontend, spec, length),) if takes_count else ()
         tokens: Any
         tokens, tokenizer = statistics.applied(
-            self.tokenizer, params["tokenizer"], spec, *count, renew=key is not None
+            self.tokenizer, params.get("tokenizer", {}), spec, *count, renew=key is not None
         )
         rngs, train = None, key is not None
         if key is not None:

@@ -78,7 +78,7 @@ def run(
             sources[part] = options | dict(part=part)
     usual = durations(whole)
     length = seconds or min(math.ceil(10 * np.quantile(usual, 0.95)) / 10, LONGEST)
-    objective, samples = _cut(parts, length, window)
+    objective, samples = cut(parts, length, window)
     objective |= dict(
         kind="tagging",
         head=dict(kind="classify:Classifier", classes=len(names), pool="stats"),
@@ -109,7 +109,7 @@ def run(
             max_bad_share=max_bad_share,
             rate=rate,
         ),
-        optim=_optimizer(parts["encoder"]),
+        optim=optimizer(parts["encoder"]),
         steps=steps or str(epochs),
         checkpoint=Checkpoint(every="20%", keep=1, best=_best(sources, found.several)),
         record=Record(every=20, figures="0"),
@@ -139,7 +139,7 @@ def _best(sources: Mapping[str, Any], several: bool) -> str:
     return "validation/mAP" if several else "validation/balanced_accuracy"
 
 
-def _optimizer(encoder: Mapping[str, Any]) -> Optim:
+def optimizer(encoder: Mapping[str, Any]) -> Optim:
     """Return AdamW with rates that fall from the head down, and lower ones for wider encoders."""
     width = encoder.get("width") or 768
     return Optim(
@@ -148,7 +148,7 @@ def _optimizer(encoder: Mapping[str, Any]) -> Optim:
     )  # fmt: skip
 
 
-def _cut(parts: dict[str, Any], seconds: float, window: int) -> tuple[dict[str, Any], int]:
+def cut(parts: dict[str, Any], seconds: float, window: int) -> tuple[dict[str, Any], int]:
     """Return the architecture for clips of so many seconds, and their samples.
 
     A grid of patches is as long as the clip. One that is longer than those of pretraining is encoded in

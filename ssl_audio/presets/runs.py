@@ -119,12 +119,13 @@ def few_steps(config: Any, samples: int) -> Any:
     sound = dict(kind="synthetic", size=32, seconds=1.0) | (
         {} if rate == 16_000 else dict(rate=rate)
     )
-    if all(source.kind == "synthetic" for source in config.data.sources.values()):
-        config.data.sources = ConfigDict(dict(synthetic=sound))
-        if "weights" in config.data:
-            del config.data["weights"]
-    config.data.batch_size = 8
-    config.data.entries.audio.samples = samples
+    for data in (config.data, *config.data.get("beside", {}).values()):
+        if all(source.kind == "synthetic" for source in data.sources.values()):
+            data.sources = ConfigDict(dict(synthetic=sound))
+            if "weights" in data:
+                del data["weights"]
+        data.batch_size = 8
+        data.entries.audio.samples = samples
     config.steps = "4"
     for name in ("warmup", "plateau"):  # a number or a text, as it is
         config.optim[name] = type(config.optim[name])(0)

@@ -39,7 +39,7 @@ FIXED = {
 }
 FREE = ("data.workers", "data.threads", "data.max_bad_share")  # but for these
 PLACE = re.compile(
-    r"data\.sources\.[^.]+\.(source\.)?(root|path|data_dir)"
+    r"data\.(?:beside\.(?P<beside>[^.]+)\.)?sources\.(?P<source>[^.]+)\.(source\.)*(root|path|data_dir)"
 )  # and these: for the same collection
 NAMES = re.compile(
     r"data\.entries\.[^.]+\.names"
@@ -181,7 +181,8 @@ def differences(before: Any, now: Any) -> dict[str, tuple[Any, Any]]:
 
 def fixed(path: str) -> bool:
     """Tell whether an option may not change; places of data are judged by what they hold."""
-    return path.partition(".")[0] in FIXED and path not in FREE
+    own = re.sub(r"^data\.beside\.[^.]+\.", "data.", path)
+    return path.partition(".")[0] in FIXED and own not in FREE
 
 
 def _refuse(
@@ -194,8 +195,8 @@ def _refuse(
     wrong = []
     for path, (old, new) in found.items():
         what = f"{path}: {old!r}, now {new!r}"
-        if PLACE.fullmatch(path):
-            name = path.split(".")[2]
+        if place := PLACE.fullmatch(path):
+            name = ".".join(filter(None, place.group("beside", "source")))
             if name not in known:
                 wrong.append(f"{what} (not noted then what it holds, so not comparable)")
             elif known[name] != collections.get(name):
@@ -235,10 +236,22 @@ def _renamed(
     if [known[name] for name in old] != [collections[name] for name in new]:
         return before, known
     names = dict(zip(old, new, strict=True))
-    data = dict(before["data"])
-    for key in ("sources", "weights"):
-        if isinstance(data.get(key), Mapping):
-            data[key] = {names.get(name, name): value for name, value in data[key].items()}
+
+    def renamed(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        found = dict(data)
+        for key in ("sources", "weights"):
+            if isinstance(found.get(key), Mapping):
+                found[key] = {
+                    str(names.get(prefix + name, prefix + name)).removeprefix(prefix): value
+                    for name, value in found[key].items()
+                }
+        if isinstance(found.get("beside"), Mapping):
+            found["beside"] = {
+                name: renamed(other, f"{name}.") for name, other in found["beside"].items()
+            }
+        return found
+
+    data = renamed(before["data"])
     return before | {"data": data}, {names[name]: value for name, value in known.items()}
 
 

@@ -48,6 +48,7 @@ WORDS = {
     "scale": "factor of the similarities (inverse temperature), learned",
     "spread": "deviation of the vectors: 1 for directions drawn at random; below 0.1 is an alarm",
     "mAP": "mean over classes of the average precision (clips with several labels)",
+    "micro_mAP": "average precision of all pairs of a clip and a class in one list",
     "AUC": "mean over classes of the area under the ROC curve",
     "d_prime": "the area under the ROC curve as a distance of two normal distributions",
     "lwlrap": "label-weighted label-ranking average precision",
@@ -62,7 +63,7 @@ UNITS = {
     "nce": "nats", "entropy": "nats", "patch_entropy": "nats", "clip_entropy": "nats",
     "accuracy": "share", "majority": "share", "codes_in_use": "codes", "skipped": "clips",
     "gradient_norm": "norm", "lr": "rate", "mAP": "share", "AUC": "share", "lwlrap": "share",
-    "balanced_accuracy": "share", "audio_to_text": "share", "text_to_audio": "share",
+    "micro_mAP": "share", "balanced_accuracy": "share", "audio_to_text": "share", "text_to_audio": "share",
 }  # fmt: skip
 COLUMNS = {
     "clips": "clips of the class that were tested",

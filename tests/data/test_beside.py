@@ -63,3 +63,9 @@ def test_what_does_not_fit_is_refused():
 def test_collections_name_the_sources_of_both():
     assert set(BOTH.collections()) == {"sounds", "unlabelled.rest"}
     assert "unlabelled: rest: " in BOTH.describe()
+
+
+def test_an_epoch_is_that_of_the_longest():
+    assert BOTH.epoch_steps == 3 and OTHER.epoch_steps == 2
+    longer = dataclasses.replace(OTHER, batch_size=2)
+    assert dataclasses.replace(BOTH, beside={"unlabelled": longer}).epoch_steps == 6

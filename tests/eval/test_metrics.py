@@ -50,6 +50,8 @@ def test_they_equal_brute_force(seed, ties):
     close = dict(rel=0, abs=1e-12)
     assert metrics.average_precision(scores, hot) == pytest.approx(precision, **close)
     assert metrics.mean_average_precision(scores, hot) == pytest.approx(np.mean(precision), **close)
+    micro = brute_average_precision(scores.ravel(), hot.ravel())
+    assert metrics.micro_average_precision(scores, hot) == pytest.approx(micro, **close)
     assert metrics.roc_auc(scores, hot) == pytest.approx(auc, **close)
     assert metrics.macro_auc(scores, hot) == pytest.approx(np.mean(auc), **close)
     assert metrics.lwlrap(scores, hot) == pytest.approx(brute_lwlrap(scores, hot), **close)
@@ -115,6 +117,10 @@ def test_classes_without_positive_clips_are_left_out():
     assert np.flatnonzero(np.isnan(precision)).tolist() == [2] and precision[4] == 1
     assert metrics.mean_average_precision(scores, hot) == np.mean(precision[[0, 1, 3, 4, 5]])
     assert np.flatnonzero(np.isnan(metrics.roc_auc(scores, hot))).tolist() == [2, 4]
+    # In one list its pairs are wrong ones, which push right ones down.
+    known = [0, 1, 3, 4, 5]
+    less = metrics.micro_average_precision(scores, hot)
+    assert less < metrics.micro_average_precision(scores[:, known], hot[:, known])
     assert metrics.macro_auc(scores, hot) == metrics.macro_auc(scores[:, rest], hot[:, rest])
     assert metrics.d_prime(scores, hot) == metrics.d_prime(scores[:, rest], hot[:, rest])
 
@@ -122,7 +128,7 @@ def test_classes_without_positive_clips_are_left_out():
 @pytest.mark.parametrize(
     "metric",
     ["mean_average_precision", "macro_auc", "d_prime", "mean_d_prime", "lwlrap"]
-    + ["equal_error_rate"],
+    + ["equal_error_rate", "micro_average_precision"],
 )
 def test_nothing_to_find_gives_nan(metric):
     assert np.isnan(getattr(metrics, metric)(np.ones((3, 2)), np.zeros((3, 2), int)))

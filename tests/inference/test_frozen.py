@@ -85,7 +85,7 @@ def test_stages_take_turns_and_learn_from_the_one_before(tmp_path, monkeypatch):
     assert second["targets"]["codes"]["path"] == str(tmp_path / "0_tokenizer")
     (tmp_path / "other.py").write_text("STAGES = ()\n")
     with pytest.raises(ValueError, match="names no STAGES"):
-        stages.stages(tmp_path / "other.py")
+        stages.plan(tmp_path / "other.py", "", None)
 
 
 def test_a_run_that_was_stopped_stops_the_turns(tmp_path, monkeypatch):

@@ -167,5 +167,5 @@ def test_ramps_and_followers():
     assert float(Ramp(0.2, 0.8)(0)) == pytest.approx(0.8)
     teacher, student = {"a": {"b": jnp.ones(2)}}, {"a": {"b": jnp.zeros(2)}, "head": jnp.ones(1)}
     assert np.allclose(follow(teacher, student, 0.75)["a"]["b"], 0.75)
-    with pytest.raises(ValueError, match="shape 'step'; wanted linear or cosine"):
+    with pytest.raises(ValueError, match="shape 'step'; wanted linear, cosine, exponential"):
         Ramp(0.0, 1.0, shape="step")

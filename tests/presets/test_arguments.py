@@ -57,6 +57,9 @@ OTHERS = {
     "adapt": ("lora", "head"),
     "rank": ("4",),
     "alpha": ("8.0",),
+    "clusters": ("7",),
+    "labels": ("5",),
+    "draw": ("3",),
 }
 # What a config must be given to be one at all.
 NEEDED = {"finetune": "root=DIR", "passt": "root=DIR"}
@@ -93,7 +96,9 @@ def test_whatever_is_written_is_obeyed_or_refused(name, tmp_path):
     teacher = tmp_path / "teacher"
     teacher.mkdir()
     (teacher / "config.json").write_text('{"objective": {"encoder": {"width": 8}}}')
-    stages = {"spear": (f"stage=codes,teacher={teacher}",), "teminal": ("stage=A",)}.get(name, ())
+    stages = {"spear": (f"stage=codes,teacher={teacher}",), "teminal": ("stage=A",)}
+    stages |= {"unfused": (f"stage=finetune,root={tmp_path}",)}
+    stages = stages.get(name, ())
     passed = {("finetune", "runlocal", "fold")}  # `ssl-audio folds` gives it to every config
     ignored, tried = [], 0
     for mode in ("", *modes, *stages):

@@ -166,3 +166,34 @@ def test_a_run_from_before_names_were_written_goes_on(run):
     other = changed("data.entries.label", label | {"names": ("dog", "cat")})
     with pytest.raises(ValueError, match="data.entries.label.names: .*the stream of batches"):
         changes.begin(other, run / "labelled", CLIPS)
+
+
+def test_what_is_beside_may_move_and_its_name_with_it(tmp_path):
+    def options(name, root, threads=8, batch=8):
+        few = {"kind": "few_labels", "source": {"kind": "source:Folder", "root": root}}
+        other = {
+            "kind": "pipeline",
+            "batch_size": batch,
+            "threads": threads,
+            "sources": {name: few},
+        }
+        return changed("data", OPTIONS["data"] | {"kind": "beside", "beside": {"more": other}})
+
+    known = CLIPS | {"more.b": {"clips": 90, "content": "5678"}}
+    changes.begin(options("b", "/here/b"), tmp_path, known)
+    folder = tmp_path / "checkpoints/40/meta"
+    folder.mkdir(parents=True)
+    (folder / "metadata").write_text(json.dumps({"data": known}))
+    changes.begin(options("b", "/there/b", threads=2), tmp_path, known)
+    moved = CLIPS | {"more.c": known["more.b"]}
+    changes.begin(options("c", "/there/c", threads=2), tmp_path, moved)
+    paths = [sorted(line["changed"]) for line in history(tmp_path)]
+    source = "data.beside.more.sources.{}.source.root"
+    assert paths == [[source.format("b"), "data.beside.more.threads"], [source.format("c")]]
+    other = CLIPS | {"more.b": {"clips": 91, "content": "x"}}
+    with pytest.raises(
+        ValueError, match=r"sources.b.source.root: .*another collection: 90 clips, now 91"
+    ):
+        changes.begin(options("b", "/else/b", threads=2), tmp_path, other)
+    with pytest.raises(ValueError, match=r"data.beside.more.batch_size: 8, now 9"):
+        changes.begin(options("c", "/there/c", threads=2, batch=9), tmp_path, moved)
