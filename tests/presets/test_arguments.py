@@ -42,7 +42,7 @@ OTHERS = {
     "targets": ("NOWHERE",),
     "previous": ("NOWHERE",),
     "model": ("NOWHERE",),
-    "method": ("delores_m", "slicer"),
+    "method": ("delores_m", "slicer", "fixmatch"),
     "pretrained": ("NOWHERE",),
     "clips": ("NOWHERE",),
     "column": ("Species",),
