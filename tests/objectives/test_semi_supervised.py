@@ -434,7 +434,7 @@ def test_any_encoder_that_tagging_takes(batch):
     encoder = dict(
         kind="stack",
         width=8,
-        depth=1,
+        depth=2,
         block=dict(kind="blocks:PreNorm", mixer=dict(kind="attention", heads=2)),
         drop_path=0.5,
     )
