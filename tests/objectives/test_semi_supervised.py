@@ -207,7 +207,7 @@ def test_mix_match_guesses_view_by_view_then_x_then_u(batch, share, mode, mixup)
         for _ in range(2):
             logits, after = objective.scored(after, u, renew=mode == "train")
             shares.append(jax.nn.softmax(logits))
-        guess = (sum(shares) / 2) ** 2
+        guess = ((shares[0] + shares[1]) / 2) ** 2
         guess = guess / guess.sum(-1, keepdims=True)
         after = statistics_of(after, params)
         clips = x, batch["label"], mixing.joined(u, u), jnp.concatenate([guess, guess])
@@ -397,7 +397,8 @@ def test_mixtures_have_the_labels_of_what_they_are_made_of():
 
 def test_shares_are_drawn_from_beta():
     clips = [Clips(jnp.full((1, 1, 1), value), jnp.ones(1)) for value in (1.0, 0.0)]
-    draw = jax.jit(jax.vmap(lambda key: mixing.mixup(key, 0.4, *clips, folded=False)[0].spec))
+    one, other = clips
+    draw = jax.jit(jax.vmap(lambda k: mixing.mixup(k, 0.4, one, other, folded=False)[0].spec))
     shares = np.asarray(draw(jax.random.split(KEY, 1000))).ravel()
     assert shares.min() < 0.1 and shares.max() > 0.9
     # Of Beta(0.4, 0.4): mean 1/2, variance 1/7.2.
