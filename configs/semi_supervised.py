@@ -63,7 +63,9 @@ METHODS: dict[str, dict[str, Any]] = {
         epochs=300, ramp=dict(to=dict(weight=1.0), shape="linear", share=0.25, steps=16_000)
     ),
     # Published without a rise; in a short run it agrees with itself before it has learned the labels.
-    "re_mix_match": dict(epochs=300, ramp=dict(to=dict(rise=1.0), shape="linear", share=0.25, steps=0)),
+    "re_mix_match": dict(
+        epochs=300, ramp=dict(to=dict(rise=1.0), shape="exponential", share=1.0, steps=0)
+    ),
     "fix_match": dict(epochs=300),
     "uda": dict(epochs=300, kind="fix_match:Uda"),
 }  # fmt: skip

@@ -32,7 +32,7 @@ LAZY = {"frontend/mel.py": {"librosa"}}
 LIFTED = {"scan", "remat", "checkpoint", "vmap", "jit", "while_loop", "cond", "map_variables"}
 SYSTEMS = {"ssast", "ssamba"}
 # Their keys are names.
-FREE = ("sources", "entries", "evals", "rates", "weights", "targets", "heads", "towers")
+FREE = ("sources", "entries", "evals", "rates", "weights", "targets", "heads", "towers", "beside")
 
 
 @functools.cache

@@ -50,18 +50,15 @@ def plan(args):
     """Return (name, encoder, seed, config arguments) of all runs, in their order."""
     main = [(name, seed) for seed in range(SEEDS) for name in MAIN]
     main.sort(key=lambda run: run[0] == LAST)  # the slowest after all others
-    wrn = [(name, "WRN-28-1", seed, MAIN[name]) for name, seed in main]
-    if not args.pretrained:
-        return wrn + [(name, "WRN-28-1", 0, options) for name, options in MORE.items()]
-    own = f",pretrained={args.pretrained}"
-    first = [(name, "pretrained", 0, options + own) for name, options in MAIN.items()]
-    first.append((BASE, "untrained", 0, MAIN[BASE] + own + ",scratch"))
-    rest = [
-        (name, "pretrained", seed, options + own)
-        for seed in range(1, SEEDS)
-        for name, options in MAIN.items()
-    ]
-    return wrn + first + [(n, "WRN-28-1", 0, options) for n, options in MORE.items()] + rest
+    runs = [(name, "WRN-28-1", seed, MAIN[name]) for name, seed in main]
+    if args.pretrained:
+        own = f",pretrained={args.pretrained}"
+        more = [(name, "pretrained", seed, MAIN[name] + own) for name, seed in main]
+        more.insert(1, (BASE, "untrained", 0, f"{MAIN[BASE]}{own},scratch"))
+        first = len(main) - SEEDS + 1  # the slowest is run once before the pretrained encoder is
+        runs = [*runs[:first], *more[:4], *runs[first:]]
+        return runs + [(n, "WRN-28-1", 0, options) for n, options in MORE.items()] + more[4:]
+    return runs + [(name, "WRN-28-1", 0, options) for name, options in MORE.items()]
 
 
 def folder(workdir, name, encoder, seed):
