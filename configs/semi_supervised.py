@@ -142,7 +142,10 @@ def get_config(arg=""):
     )
     config.eval_every = "20%"
     if a.pretrained and not a.scratch:
-        config.warm_start = written.warm_start(a.pretrained)
+        start = written.warm_start(a.pretrained)
+        if a.method == "deep_co_training":
+            start["second"] = written.warm_start(a.pretrained, into="second/")["encoder"]
+        config.warm_start = start
     return runlocal(config) if a.runlocal else config
 
 
@@ -212,8 +215,11 @@ def head(parts, classes) -> dict[str, Any]:
 def learned(a, method, steps, epoch, short) -> dict[str, Any]:
     """Return what a method adds to the objective."""
     found: dict[str, Any] = dict(kind=method.get("kind", a.method))
+    # Published without: two models are fooled instead, and UDA labels clips as they are.
+    if a.method not in ("deep_co_training", "uda"):
+        found["weak"] = published("weak")
     if a.method != "deep_co_training":
-        found |= dict(weak=published("weak"), strong=published("strong"))
+        found["strong"] = published("strong")
     if a.method == "supervised":
         found["view"] = a.view
     if a.mixup:

@@ -165,6 +165,9 @@ def test_ramps_and_followers():
     ramp = Ramp(0.0, 1.0, 10, "cosine")
     assert [float(ramp(s)) for s in (0, 5, 10, 20)] == pytest.approx([0, 0.5, 1, 1], abs=1e-6)
     assert float(Ramp(0.2, 0.8)(0)) == pytest.approx(0.8)
+    rise = Ramp(1.0, 3.0, 10, "exponential")
+    want = [1 + 2 * np.exp(-5 * (1 - share) ** 2) for share in (0, 0.4, 1, 1)]
+    assert [float(rise(s)) for s in (0, 4, 10, 20)] == pytest.approx(want)
     teacher, student = {"a": {"b": jnp.ones(2)}}, {"a": {"b": jnp.zeros(2)}, "head": jnp.ones(1)}
     assert np.allclose(follow(teacher, student, 0.75)["a"]["b"], 0.75)
     with pytest.raises(ValueError, match="shape 'step'; wanted linear, cosine, exponential"):
