@@ -1,7 +1,8 @@
 """Measure what UnFuSeD gains: python experiments/unfused/run.py --root FSDD --out RUNS
 
-A teacher and its pseudo-labels once; then, for each seed, a student of them, fine-tuned on ten labels a
-class, and the same encoder fine-tuned from nothing on the same clips. Finished parts are passed over.
+A teacher, its pseudo-labels and a student of them; then, for each seed, that student fine-tuned on ten
+labels a class, and the same encoder fine-tuned from nothing on the same clips. With --students several, each
+seed has another. Finished parts are passed over.
 """
 
 import argparse
@@ -23,7 +24,10 @@ def main():
     made.add_argument("--task", default="spoken_digit")
     made.add_argument("--labels", type=int, default=10, help="of each class")
     made.add_argument("--clusters", type=int, default=64)
-    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument(
+        "--seeds", type=int, default=3, help="of the labelled clips and of fine-tuning"
+    )
+    made.add_argument("--students", type=int, default=1)
     args = made.parse_args()
     startup.logs()
     startup.use_compilation_cache()
@@ -52,22 +56,26 @@ def main():
     few = f"stage=finetune,labels={args.labels}"
     found = {"unfused": [], "scratch": []}
     for seed in range(args.seeds):
-        own = f"student_{args.clusters}_{seed}"
+        number = seed % args.students
+        own = f"student_{args.clusters}_{number}"
         student = f"unfused:laptop,task={args.task},stage=student,previous={escaped(str(table))}"
         if not (args.out / own / "done.json").exists():
-            options = config_files.load(student, [f"--config.seed={seed}"])
-            options.data.seed = seed
+            options = config_files.load(student, [f"--config.seed={number}"])
+            options.data.seed = number
             train(options, args.out / own)
             atomic.write(args.out / own / "done.json", "{}")
         begun = f"{few},draw={seed},previous={escaped(str(args.out / own))}"
         for name, options in (("scratch", f"{few},draw={seed}"), ("unfused", begun)):
-            where = f"{name}_{seed}" if name == "scratch" else f"{name}_{args.clusters}_{seed}"
+            where = f"{name}_{seed}" if name == "scratch" else f"{own}_tuned_{seed}"
             found[name].append(run(where, options, seed)["test/accuracy"])
         logging.getLogger("ssl_audio").info("%s", found)
         summary = {
             name: dict(accuracy=some, mean=statistics.mean(some)) for name, some in found.items()
         }
-        atomic.write(args.out / f"results_{args.clusters}.json", json.dumps(summary, indent=1))
+        atomic.write(
+            args.out / f"results_{args.clusters}_{args.students}.json",
+            json.dumps(summary, indent=1),
+        )
 
 
 if __name__ == "__main__":

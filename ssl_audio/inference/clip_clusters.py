@@ -10,7 +10,6 @@ import dataclasses
 import io
 import logging
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,7 +105,7 @@ def clustered(
     from sklearn.cluster import KMeans
 
     starts: Any = 10
-    made = KMeans(clusters, n_init=starts, max_iter=iterations, random_state=seed).fit(x)
+    made: Any = KMeans(clusters, n_init=starts, max_iter=iterations, random_state=seed).fit(x)
     centres = made.cluster_centers_[made.labels_]
     lengths = np.linalg.norm(centres, axis=1) * np.linalg.norm(x, axis=1)
     return made.labels_, np.sum(centres * x, 1) / np.maximum(lengths, 1e-12)
@@ -147,8 +146,8 @@ def table(source: Any, found: Clusters) -> str:
     return file.getvalue()
 
 
-def agreement(labels: Sequence[int], classes: Sequence[int]) -> dict[str, float]:
-    """Return how well clusters fit classes: to see what was found, not to choose by.
+def agreement(labels: Any, classes: Any) -> dict[str, float]:
+    """Return how well clusters [n] fit classes [n], numbers both: to see what was found, not to choose by.
 
     "nmi": normalised mutual information, 0 to 1, over the arithmetic mean of the two entropies. "accuracy":
     of the best assignment of one cluster to each class. "purity": share of clips whose class is the most

@@ -1,5 +1,7 @@
 """SGD with momentum, as PyTorch's, and LARC: the scale of each gradient, of each stacked layer by itself."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +14,13 @@ from ssl_audio.train.sgd import Sgd
 SHAPES = {"encoder": {"layers": {"kernel": (3, 4, 5)}}, "head": {"kernel": (5, 2), "bias": (2,)}}
 
 
-def arrays(seed):
+def arrays(seed) -> Any:
     rng = np.random.default_rng(seed)
     shapes, tree = jax.tree.flatten(SHAPES, is_leaf=lambda x: isinstance(x, tuple))
     return tree.unflatten([jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes])
 
 
-def after(optim, params, gradients):
+def after(optim, params, gradients) -> Any:
     tx = optim.make((Phase(),), 100, None)["main"]
     state = tx.init(params)
     for gradient in gradients:
@@ -74,4 +76,4 @@ def test_where_a_norm_is_zero_the_gradient_stays_as_it_is():
 @pytest.mark.parametrize("wrong", [dict(momentum=1.0), dict(trust=-0.1), dict(lr=-1.0)])
 def test_options_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Sgd(**dict(lr=0.1) | wrong)
+        Sgd(**(dict(lr=0.1) | wrong))
