@@ -146,6 +146,11 @@ def unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, -1, keepdims=True), 1e-24))
 
 
+def spread(x: Float[Array, "B D"]) -> Float[Array, ""]:
+    """Return the mean deviation of unit vectors' values, times sqrt(D): 1 at random, 0 collapsed."""
+    return jnp.mean(jnp.std(unit(x), axis=0)) * x.shape[-1] ** 0.5
+
+
 def info_nce(
     logits: Float[Array, "B K"], positive: Float[Array, "B K"] | None = None
 ) -> Float[Array, " B"]:

@@ -80,7 +80,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         encoded = built.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
         found = {f"layer{i + 1}": jnp.mean(layer, 1) for i, layer in enumerate(encoded.layers)}
         found["frames"] = encoded.tokens.x
-        found["clip_embedding"] = TimeMaxMean().apply({}, encoded)
+        vector: Any = TimeMaxMean().apply({}, encoded)
+        found["clip_embedding"] = vector
         if not tagger:
             return found
         found["logits"], shallow, _ = built.classified(params, spec)

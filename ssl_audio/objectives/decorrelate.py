@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives import statistics
 from ssl_audio.objectives.base import Batch, Extra, Params
-from ssl_audio.objectives.two_views import TwoViews, correlation, redundancy, spread
+from ssl_audio.objectives.two_views import TwoViews, correlation, redundancy
 from ssl_audio.slots import Projector
 from ssl_audio.structs import Loss
 
@@ -48,7 +49,7 @@ class Decorrelate(TwoViews):
         total, terms = self.compared(x, y)
         weight = float(len(x))
         metrics = {name: (weight * value, weight) for name, value in terms.items()}
-        metrics["spread"] = (weight * spread(vector), weight)
+        metrics["spread"] = (weight * losses.spread(vector), weight)
         return Loss(total, metrics, extra, statistics.renewed(params, after))
 
     def compared(

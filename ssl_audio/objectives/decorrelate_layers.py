@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives import statistics
 from ssl_audio.objectives.base import Batch, Extra, Params
-from ssl_audio.objectives.two_views import TaughtViews, correlation, queue_nce, redundancy, spread
+from ssl_audio.objectives.two_views import TaughtViews, correlation, queue_nce, redundancy
 from ssl_audio.slots import Projector
 from ssl_audio.structs import Encoded, Loss
 
@@ -80,7 +81,7 @@ class DecorrelateLayers(TaughtViews):
             "contrast": (jnp.sum(contrast), weight),
             "accuracy": (jnp.sum(hit), weight),
             "agreement": (weight * jnp.mean(jnp.stack(agreement)), weight),
-            "spread": (weight * spread(vector), weight),
+            "spread": (weight * losses.spread(vector), weight),
         }
         return Loss(total, metrics, extra, statistics.renewed(params, after))
 

@@ -14,7 +14,7 @@ from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives import statistics
 from ssl_audio.objectives.base import Batch, Extra, Params
-from ssl_audio.objectives.two_views import TaughtViews, queue_nce, spread
+from ssl_audio.objectives.two_views import TaughtViews, queue_nce
 from ssl_audio.slots import Projector
 from ssl_audio.structs import Loss
 
@@ -49,7 +49,8 @@ class InstanceCluster(TaughtViews):
         view_key, *keys = jax.random.split(key, 5)
         views = self.pair(extra, batch, view_key)
         extra, passes = views[2], keys if train else [None] * 4
-        student, teacher, shares, q, k, vector = params, extra["teacher"], [], [], [], None
+        student, teacher, shares, q, k = params, extra["teacher"], [], [], []
+        vector: Any = None
         for view, own, other in zip(views[:2], passes[:2], passes[2:], strict=True):
             unit, _, vector, student = self.projected(student, view, own)
             q.append(unit)
@@ -62,7 +63,7 @@ class InstanceCluster(TaughtViews):
             k.append(jax.lax.stop_gradient(unit))
         ahead, hit = queue_nce(q[0], k[1], extra["queue"], self.temperature)
         back, _ = queue_nce(q[1], k[0], extra["queue"], self.temperature)
-        clusters = cluster_contrast(*shares, self.cluster_temperature)
+        clusters = cluster_contrast(shares[0], shares[1], self.cluster_temperature)
         if train:
             extra = extra | {"teacher": teacher, "queue": self.enqueued(extra["queue"], *k)}
         weight = float(len(q[0]))
@@ -72,7 +73,7 @@ class InstanceCluster(TaughtViews):
             "accuracy": (jnp.sum(hit), weight),
             "cluster_contrast": (weight * clusters, weight),
             "clusters": (weight * used, weight),
-            "spread": (weight * spread(vector), weight),
+            "spread": (weight * losses.spread(vector), weight),
         }
         total = jnp.mean(ahead + back) + clusters
         return Loss(total, metrics, extra, statistics.renewed(params, student))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio import losses
-from ssl_audio.arrays import Array, Float
+from ssl_audio.arrays import Array
 from ssl_audio.objectives.base import Batch, Extra, Joint, Params
 from ssl_audio.objectives.teacher import follow
 from ssl_audio.slots import AnyObjective, Projector
@@ -102,7 +102,7 @@ class Siamese(Joint):
         metrics = {
             "inter": (jnp.sum(inter), rows),
             "intra": (jnp.sum(intra), rows),
-            "spread": (jnp.min(jnp.stack([spread(x) for x in q.values()])) * rows, rows),
+            "spread": (jnp.min(jnp.stack([losses.spread(x) for x in q.values()])) * rows, rows),
         }
         return Loss(total=losses.weighted_mean(value, weight), metrics=metrics, extra=extra)
 
@@ -116,8 +116,3 @@ class Siamese(Joint):
         z = self.towers[name](params[name], batch, name)
         q: Any = self.predictor.apply({"params": params[PREDICTORS][name]}, z)
         return losses.unit(q)
-
-
-def spread(x: Float[Array, "B D"]) -> Float[Array, ""]:
-    """Return the mean deviation of unit vectors' values, times sqrt(D): 1 at random, 0 collapsed."""
-    return jnp.mean(jnp.std(losses.unit(x), axis=0)) * x.shape[-1] ** 0.5

@@ -176,8 +176,3 @@ def redundancy(matrix: Float[Array, "D D"]) -> tuple[Float[Array, ""], Float[Arr
     diagonal = jnp.diagonal(matrix)
     cross = jnp.sum(matrix**2) - jnp.sum(diagonal**2)
     return jnp.sum((1 - diagonal) ** 2), cross
-
-
-def spread(x: Float[Array, "B D"]) -> Float[Array, ""]:
-    """Return the deviation over clips of unit vectors' values, times sqrt(D): near 1, or 0 if collapsed."""
-    return jnp.mean(jnp.std(losses.unit(x), axis=0)) * x.shape[-1] ** 0.5
