@@ -88,14 +88,14 @@ def get_config(arg=""):
         record=Record(every=20, figures="0"),
     )
     tested = [part for part in ("validation", "test") if part in task or part == "test"]
-    config.evals = {
+    evals: dict[str, Any] = {
         part: dict(
             kind="classify", source=source(a, part), samples=RATE, classes=classes, batch_size=batch,
             hop=RATE // 2, fill="repeat", average=task["criterion"],
         )
         for part in tested
     }  # fmt: skip
-    config.evals.patches = dict(config.evals.test) | dict(average="none")
+    config.evals = evals | dict(patches=evals["test"] | dict(average="none"))
     config.eval_every = 0 if a.laptop else "1ep"
     return runlocal(config) if a.runlocal else config
 
