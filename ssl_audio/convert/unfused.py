@@ -83,7 +83,6 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         found["clip_embedding"] = TimeMaxMean().apply({}, encoded)
         if not tagger:
             return found
-
         found["logits"], shallow, _ = built.classified(params, spec)
         found |= {f"proj{i + 1}": value for i, value in enumerate(shallow)}
         if labels is None:
