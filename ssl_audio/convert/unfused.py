@@ -77,11 +77,10 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     def outputs(params, x, labels=None):
         spec = jnp.swapaxes(x[:, 0], 1, 2)
         tokens = built.tokenizer.apply({}, spec)
-        encoded = built.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
-        found = {f"layer{i + 1}": jnp.mean(layer, 1) for i, layer in enumerate(encoded.layers)}
-        found["frames"] = encoded.tokens.x
-        vector: Any = TimeMaxMean().apply({}, encoded)
-        found["clip_embedding"] = vector
+        encoded: Any = built.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+        layers = {f"layer{i + 1}": jnp.mean(x, 1) for i, x in enumerate(encoded.layers)}
+        found: dict[str, Any] = layers | {"frames": encoded.tokens.x}
+        found["clip_embedding"] = TimeMaxMean().apply({}, encoded)
         if not tagger:
             return found
         found["logits"], shallow, _ = built.classified(params, spec)

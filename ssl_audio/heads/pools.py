@@ -80,7 +80,7 @@ class TimeMaxMean(nn.Module):
     def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
         """Return one vector each."""
         x = over_frequency(encoded)
-        return jnp.max(x, axis=1) + jnp.mean(x, axis=1)
+        return _greatest(x) + jnp.mean(x, axis=1)
 
 
 class MeanAndMax(nn.Module):
@@ -89,7 +89,7 @@ class MeanAndMax(nn.Module):
     @nn.compact
     def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
         """Return one vector each; padding counts in the maximum."""
-        return jnp.concatenate([mean_tokens(encoded), jnp.max(encoded.tokens.x, axis=1)], axis=-1)
+        return jnp.concatenate([mean_tokens(encoded), _greatest(encoded.tokens.x)], axis=-1)
 
 
 class Columns(nn.Module):
@@ -112,3 +112,10 @@ class Flat(nn.Module):
         tokens = encoded.tokens
         x = tokens.x if tokens.valid is None else tokens.x * tokens.valid[..., None]
         return x.reshape(x.shape[0], -1)
+
+
+def _greatest(x: Array) -> Array:
+    """Return the maximum over axis 1; one place of it gets the gradient, as in PyTorch."""
+    # The gradient of jnp.max looks for the places that equal the maximum. A compiler that computes x again,
+    # rounded otherwise, finds none, and divides by their number.
+    return jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1)[:, 0]
