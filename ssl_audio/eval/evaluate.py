@@ -1,9 +1,8 @@
 """Probe frozen features: ssl-audio evaluate --checkpoint RUN --set esc10 --root DIR
 
 Linear probe, nearest neighbours and other classifiers on the trained encoder, on the same encoder at
-random initialisation and on log-mel statistics; --features statistics: on bags of spectral codes. With
---shots classifiers are trained on a few clips of each class. Prints a table, writes JSON lines to
-RUN/evals/, and with --save keeps a probe.
+random initialisation, on log-mel statistics, and with --features statistics on bags of spectral codes;
+with --shots from a few clips of each class. Prints a table, writes RUN/evals/, --save keeps a probe.
 """
 
 from __future__ import annotations
