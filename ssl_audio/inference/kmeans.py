@@ -198,4 +198,4 @@ def _source(args: argparse.Namespace, rate: int) -> Any:
                 f"--config {args.config}: it trains on {', '.join(sources)}; wanted one collection."
             )
         (found,) = config.plain(sources).values()
-        return config.build(found | dict(rate=rate), "data", path="--config data.sources")
+        return config.build(found | dict(rate=rate), "data", path="--config: data.sources")
