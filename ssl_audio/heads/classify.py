@@ -9,6 +9,7 @@ from ssl_audio.arrays import Array, Float
 from ssl_audio.heads.readout import POOLS, frame_tokens, grouped_tokens, over_frequency
 from ssl_audio.layers.dense import XAVIER, Linear
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.layers.pooling import greatest
 from ssl_audio.slots import Pool
 from ssl_audio.structs import Encoded
 
@@ -93,10 +94,10 @@ class Segments(nn.Module):
     def __call__(self, encoded: Encoded, *, along: bool = False) -> Float[Array, "*B C"]:
         """Return logits of the clips; `along`: of their stretches, [B, M, C]."""
         x = over_frequency(encoded)
-        x = jnp.max(_neighbours(x, -jnp.inf), 0) + jnp.mean(_neighbours(x, 0.0), 0)
+        x = greatest(_neighbours(x, -jnp.inf), 0) + jnp.mean(_neighbours(x, 0.0), 0)
         x = nn.relu(nn.Dense(self.width, kernel_init=XAVIER, name="dense")(x))
         logits = nn.Dense(self.classes, kernel_init=XAVIER, name="linear")(x)
-        return logits if along else jnp.max(logits, axis=1)
+        return logits if along else greatest(logits)
 
 
 class Frames(nn.Module):
@@ -122,7 +123,7 @@ class Frames(nn.Module):
         """Return logits of the clips; `along`: of their columns, [B, M, C]."""
         x = frame_tokens(encoded) if self.rows == "joined" else over_frequency(encoded)
         logits = Linear(self.classes, name="linear")(LayerNorm(self.eps, name="norm")(x))
-        return logits if along else jnp.max(logits, axis=1)
+        return logits if along else greatest(logits)
 
 
 class LayerMix(nn.Module):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Float
 from ssl_audio.heads.readout import mean_tokens, over_frequency
 from ssl_audio.layers.dense import INIT, XAVIER
+from ssl_audio.layers.pooling import greatest
 from ssl_audio.structs import Encoded
 
 
@@ -66,7 +67,7 @@ class MaxMean(nn.Module):
     def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
         """Return one vector each."""
         x = over_frequency(encoded)
-        x = jnp.max(x, axis=1) + jnp.mean(x, axis=1)
+        x = greatest(x) + jnp.mean(x, axis=1)
         return nn.relu(nn.Dense(self.width, kernel_init=XAVIER, name="dense")(x))
 
 
@@ -80,7 +81,7 @@ class TimeMaxMean(nn.Module):
     def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
         """Return one vector each."""
         x = over_frequency(encoded)
-        return _greatest(x) + jnp.mean(x, axis=1)
+        return greatest(x) + jnp.mean(x, axis=1)
 
 
 class MeanAndMax(nn.Module):
@@ -112,10 +113,3 @@ class Flat(nn.Module):
         tokens = encoded.tokens
         x = tokens.x if tokens.valid is None else tokens.x * tokens.valid[..., None]
         return x.reshape(x.shape[0], -1)
-
-
-def _greatest(x: Array) -> Array:
-    """Return the maximum over axis 1; one place of it gets the gradient, as in PyTorch."""
-    # The gradient of jnp.max looks for the places that equal the maximum. A compiler that computes x again,
-    # rounded otherwise, finds none, and divides by their number.
-    return jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1)[:, 0]

@@ -9,6 +9,7 @@ from ssl_audio.heads.readout import mean_tokens
 from ssl_audio.layers.attention import attend
 from ssl_audio.layers.dense import Linear
 from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.layers.pooling import greatest
 from ssl_audio.structs import Encoded
 
 EPSILON = 1e-4  # added to squared lengths
@@ -169,7 +170,7 @@ def strongest(
     cosine = nn.relu(dot / (MARGIN * length[..., None, None]))
     if valid is not None:
         cosine = jnp.where(valid[..., None, None], cosine, 0)
-    return jnp.max(cosine, axis=(1, 2))
+    return greatest(cosine.reshape(len(cosine), -1, *cosine.shape[3:]))
 
 
 def directions(prototypes: Float[Array, "C J D"]) -> Float[Array, "C J D"]:
