@@ -252,7 +252,7 @@ def model_calls(folder, out):
         "search": ["index", f"--checkpoint={folder}", f"--index={out}", folder.parent / "clip.wav"],
         "train": [text, f"--workdir={out}"],
         "preview": [text],
-        "stages": [text, f"--workdir={out}"],
+        "stages": [f"--config=unfused:task=esc10,root=R,teacher={folder}", f"--workdir={out}"],
         "folds": [text, f"--workdir={out}", "--folds=1"],
         "report": [folder, "--set=synthetic"],
         "convert": ["--from=ssast", f"--checkpoint={folder}", f"--out={out}"],

@@ -44,7 +44,7 @@ CONFIG = "--config=finetune:task=esc10,root=R,pretrained={f}"
 CALLS = {
     "train": [[CONFIG, "--workdir={o}"]],
     "preview": [[CONFIG]],
-    "stages": [[CONFIG, "--workdir={o}"]],
+    "stages": [["--config=unfused:task=esc10,root=R,teacher={f}", "--workdir={o}"]],
     "folds": [[CONFIG, "--workdir={o}", "--folds=1"]],
     "configs": [["show", "finetune:task=esc10,root=R,pretrained={f}"]],
     "finetune": [["--data=synthetic", "--pretrained={f}", "--workdir={o}"]],

@@ -56,7 +56,10 @@ def test_a_class_of_all_clips_has_no_auc_and_is_not_counted_there():
 def test_the_table_of_classes_has_no_numbers_for_them(tmp_path):
     made = Predictions(np.array(list("abcd")), LOGITS, LABELS)
     classify.report(made, NAMES, tmp_path, multilabel=False)
-    rows = {r.pop("class"): r for r in csv.DictReader((tmp_path / "classes.csv").open())}
+    rows = {
+        r.pop("class"): r
+        for r in csv.DictReader((tmp_path / "classes.csv").read_text().splitlines())
+    }
     assert rows["cat"] == {"clips": "2", "precision": "1.0000", "recall": "0.5000", "F1": "0.6667"}
     assert rows["owl"] == {"clips": "0", "precision": "0.0000", "recall": "", "F1": ""}
     assert rows["yak"] == {"clips": "0", "precision": "", "recall": "", "F1": ""}
@@ -64,7 +67,7 @@ def test_the_table_of_classes_has_no_numbers_for_them(tmp_path):
     classify.report(several, NAMES, tmp_path, multilabel=True)
     rows = {
         r["class"]: r["average precision"]
-        for r in csv.DictReader((tmp_path / "classes.csv").open())
+        for r in csv.DictReader((tmp_path / "classes.csv").read_text().splitlines())
     }
     assert rows == {"cat": "1.0000", "dog": "1.0000", "owl": "", "yak": ""}
     assert "owl" in finetune.aligned((tmp_path / "classes.csv").read_text())

@@ -184,7 +184,7 @@ def test_log_mel_baseline_reaches_its_published_accuracy(shared_data, protocol, 
     x, metas = log_mel("esc10" if protocol == "folds" else "fsdd", shared_data)
     y = np.array([m["label"] for m in metas])
     published = Probe(choices=(0.1 * x.shape[-1],))
-    scores = base.nested(published, x, y, base.split(metas, protocol))
+    scores = list(base.nested(published, x, y, base.split(metas, protocol)))
     assert base.means(scores)["accuracy"] == pytest.approx(reference, abs=0.02)
 
 

@@ -131,7 +131,9 @@ def test_pad_training_hears_the_silence_too():
 
 def test_what_is_not_there_is_refused():
     encoder, clip = encoders.encoder(), noise(4000)
-    with pytest.raises(ValueError, match="pad: got 'zeros', wanted one of columns, training, none"):
+    with pytest.raises(
+        ValueError, match="pad: got 'zeros', wanted one of columns, training, silence, none"
+    ):
         encoder.embed(clip, RATE, pad="zeros")
     with pytest.raises(ValueError, match="'special' is of layer -1"):
         encoder.embed(clip, RATE, pool="special", layer=0)

@@ -18,7 +18,7 @@ def check(place, *overrides):
 @pytest.mark.parametrize("name", sorted(config_files.packaged()))
 @pytest.mark.parametrize("mode", ["", "laptop", "runlocal"])
 def test_the_configs_of_the_package_agree_with_themselves(name, mode, tmp_path):
-    needs_root = name in ("finetune", "passt") and mode != "runlocal"
+    needs_root = name in ("finetune", "fsd50k", "passt", "semi_supervised") and mode != "runlocal"
     if mode == "laptop":
         mode = {"finetune": "task=esc10", "events": "seconds=5.0"}.get(name, mode)
     check(f"{name}:{mode}{f',root={tmp_path}' if needs_root else ''}".replace(":,", ":"))
