@@ -118,8 +118,8 @@ class DeepCluster(Encoding):
         deviation = jnp.mean(jnp.std(losses.unit(z), axis=0))
         used = perplexity(usage(jnp.maximum(extra["target"], 0), self.clusters))
         metrics = {
-            # Of the clips that have a cluster: a mean over none would be none.
-            "accuracy": (jnp.sum(known * right), jnp.maximum(jnp.sum(known), 1e-6)),
+            # Of the clips that have a cluster; in the first epoch there is none, and no accuracy.
+            "accuracy": (jnp.sum(known * right), jnp.sum(known)),
             "known": (jnp.sum(known), weight),
             "clusters": (weight * used, weight),
             "deviation": (weight * deviation, weight),
