@@ -98,7 +98,7 @@ def stages(arg: str) -> dict[str, str | Callable[[str, pathlib.Path], None]]:
 
 def check(finetune: str, clusters: int) -> None:
     """See that the clips of the task are there, and as many as are asked for."""
-    config = get_config(finetune)
+    config: Any = get_config(finetune)
     (clips,) = (build(plain(one), "data") for one in config.data.sources.values())
     tested = build(plain(config.evals.test.source), "data")
     whole = getattr(clips, "source", clips)
