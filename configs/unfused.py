@@ -22,7 +22,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from ssl_audio.config import build, escaped, parse_arg
+from ssl_audio.config import build, escaped, parse_arg, plain
 from ssl_audio.data import entries, places
 from ssl_audio.presets import audio_ntt, runs
 from ssl_audio.storage import written
@@ -82,14 +82,32 @@ def stages(arg: str) -> dict[str, str | Callable[[str, pathlib.Path], None]]:
     first = dict(data=a.data) | small if a.data else task
     if a.teacher:
         a.refuse("data", "the teacher is trained already")
+    if a.clusters < 0:
+        raise ValueError(f"clusters={a.clusters}: wanted at least 1, or none for the classes.")
     clips = words(stage="finetune", **task)
+    last = words(stage="finetune", labels=a.labels, draw=a.draw, **task)
+    check(last, a.clusters)  # before hours are spent on the stages before
     cluster = functools.partial(pseudo_labels, clips, a.clusters, a.teacher)
     found = {} if a.teacher else {"teacher": words(stage="teacher", **first)}
     return found | {
         "labels.csv": cluster,
         "student": words(stage="student", **small),
-        "finetune": words(stage="finetune", labels=a.labels, draw=a.draw, **task),
+        "finetune": last,
     }
+
+
+def check(finetune: str, clusters: int) -> None:
+    """See that the clips of the task are there, and as many as are asked for."""
+    config: Any = get_config(finetune)
+    (clips,) = (build(plain(one), "data") for one in config.data.sources.values())
+    tested = build(plain(config.evals.test.source), "data")
+    whole = getattr(clips, "source", clips)
+    if not len(clips) or not len(tested):
+        raise ValueError(f"{clips.info.name}: {len(clips)} clips, and {len(tested)} of the test.")
+    if clusters > len(whole):
+        raise ValueError(
+            f"clusters={clusters}: {whole.info.name} has {len(whole)} training clips; wanted no more."
+        )
 
 
 def words(**options: Any) -> str:

@@ -112,8 +112,9 @@ def package(kind: str) -> str:
 @functools.cache
 def _names() -> frozenset[str]:
     """Return with what a kind of this package can begin."""
-    slotted = (mark.folder for mark in map(of, list(globals().values())) if mark)
-    folders = [pathlib.Path(__file__).with_name(folder) for folder in slotted]
+    slotted = {mark.folder for mark in map(of, list(globals().values())) if mark}
+    # `optim` is annotated with a class, and takes those of its folder: "sgd:Sgd".
+    folders = [pathlib.Path(__file__).with_name(folder) for folder in slotted | {"train"}]
     files = {path.stem for folder in folders for path in folder.glob("*.py")}
     inner = {path.parent.name for folder in folders for path in folder.glob("*/__init__.py")}
     return frozenset({PACKAGE} | inner | files - {"__init__"})

@@ -67,7 +67,10 @@ class HeldOut:
                 found = jax.device_get(measure(state.params, state.extra, batch, key))
                 for name, pair in found.items():
                     sums[name] = sums.get(name, 0.0) + np.array(pair, np.float64)
-        return {name: float(total / weight) for name, (total, weight) in sums.items()}
+        with np.errstate(
+            invalid="ignore"
+        ):  # a mean over none is NaN, of which the run warns by name
+            return {name: float(total / weight) for name, (total, weight) in sums.items()}
 
 
 @functools.lru_cache(4)

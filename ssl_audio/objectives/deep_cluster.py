@@ -14,7 +14,7 @@ from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives import statistics
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
-from ssl_audio.quantizers.codebooks import dot_kmeans, perplexity, usage
+from ssl_audio.quantizers.codebooks import dot_kmeans, perplexity
 from ssl_audio.slots import AnyFrontend, Augment, Backbone, Pool, Projector, Tokenizer
 from ssl_audio.structs import Loss
 
@@ -116,10 +116,13 @@ class DeepCluster(Encoding):
         }
         weight = float(len(clip))
         deviation = jnp.mean(jnp.std(losses.unit(z), axis=0))
-        used = perplexity(usage(jnp.maximum(extra["target"], 0), self.clusters))
+        size = (
+            jnp.zeros(self.clusters).at[jnp.maximum(extra["target"], 0)].add(extra["target"] >= 0)
+        )
+        used = perplexity(size / jnp.maximum(jnp.sum(size), 1))
         metrics = {
-            # Of the clips that have a cluster: a mean over none would be none.
-            "accuracy": (jnp.sum(known * right), jnp.maximum(jnp.sum(known), 1e-6)),
+            # Of the clips that have a cluster; in the first epoch there is none, and no accuracy.
+            "accuracy": (jnp.sum(known * right), jnp.sum(known)),
             "known": (jnp.sum(known), weight),
             "clusters": (weight * used, weight),
             "deviation": (weight * deviation, weight),

@@ -178,10 +178,15 @@ class Recorder:
         self.bar = tqdm(**self.bar_options, disable=not self.record.progress)
 
     def write(self, step: int, **more: float) -> dict[str, float]:
-        """Write the means since the last call, with throughput; return them."""
+        """Write the means since the last call, with throughput; return them.
+
+        A metric that nothing counted for since, as of labels that no clip had, has no mean and is left out.
+        """
         now = time.monotonic()
         means = {
-            name: total / mass for name, (total, mass) in self.sums.items() if name != "finite"
+            name: total / mass
+            for name, (total, mass) in self.sums.items()
+            if name != "finite" and mass
         }
         means |= more | self.spent.shares()
         if self.clips:

@@ -119,6 +119,8 @@ class Run:
     def check(self) -> None:
         """Open what the evaluators will read, and compare it with what is trained; nothing is computed.
 
+        A memory of every clip has to have room for all of the data.
+
         Raises:
           ValueError: something is missing or does not fit, with the evaluator's name.
         """
@@ -128,6 +130,12 @@ class Run:
                     evaluator.check(self.objective, self.data)
                 except (ValueError, OSError) as error:
                     raise ValueError(f"config.evals.{name}: {error}") from error
+        remembered = getattr(self.objective, "clips", None)
+        if "clip" in self.data.spec() and remembered is not None and remembered < self.data.clips:
+            raise ValueError(
+                f"config.objective.clips: got {remembered}, but config.data has {self.data.clips} clips, and "
+                f"each needs a place in the memory: set it to {self.data.clips}."
+            )
         self.record.check()
         name, given, _ = self.checkpoint.best.removeprefix("-").partition("/")
         if given and name not in self.evals:

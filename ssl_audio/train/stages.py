@@ -8,6 +8,7 @@ function `stages` goes through them once: RUNS/1_teacher, RUNS/2_labels.csv, …
 import argparse
 import functools
 import importlib.util
+import json
 import logging
 import pathlib
 import sys
@@ -53,10 +54,8 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
         log.info("%s", where)
         done.append(where)
         if callable(stage):
-            if not where.exists():  # a file has its name only when it is complete
-                root.mkdir(parents=True, exist_ok=True)
-                write = functools.partial(stage, previous, where)
-                processes.from_lead(lambda write=write: str(write()))
+            # In every process, also where the file is there: they would lose count of each other.
+            processes.from_lead(functools.partial(_file, stage, previous, where))
             continue
         before = f"previous={config.escaped(previous)}" if previous else ""
         with slots.trusting(trust):
@@ -75,6 +74,29 @@ def main(argv: Sequence[str] | None = None) -> list[pathlib.Path]:
 
 
 Stage = str | Callable[[str, pathlib.Path], Any]
+
+
+def _file(stage: Callable[[str, pathlib.Path], Any], previous: str, where: pathlib.Path) -> str:
+    """Have a stage write its file, where it is not there yet, and beside it what it was made with.
+
+    Raises:
+      ValueError: it is there, and was made with other arguments.
+    """
+    from ssl_audio.storage import atomic
+
+    note = where.with_name(f"{where.name}.made_with")
+    now = json.dumps(getattr(stage, "args", ()), default=str) + "\n"
+    # A file has its name only when it is complete.
+    if not where.exists():
+        atomic.check(where)
+        atomic.write(note, now)
+        stage(previous, where)
+    elif note.exists() and (before := note.read_text()) != now:
+        raise ValueError(
+            f"{where} was made with {before.strip()}; now the arguments are {now.strip()}. Take another "
+            "--workdir, or delete this file and the stages after it to make them anew."
+        )
+    return str(where)
 
 
 def plan(path: pathlib.Path, argument: str, rounds: int | None) -> list[tuple[str, Stage]]:

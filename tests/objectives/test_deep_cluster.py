@@ -10,6 +10,7 @@ import pytest
 from ssl_audio import config
 from ssl_audio.quantizers.codebooks import dot_kmeans
 from ssl_audio.train.optim import Optim
+from ssl_audio.train.run import Run
 from ssl_audio.train.step import init_state, make_train_step
 
 CLIPS, BATCH, K = 12, 4, 3
@@ -153,3 +154,24 @@ def test_unit_vectors_are_those_of_length_one(made, states):
     found, _ = unit._project(state.params, spec, jax.random.key(0), False)
     want = plain / np.linalg.norm(plain, axis=1, keepdims=True)
     np.testing.assert_allclose(found, want, atol=1e-6)
+
+
+def test_clips_that_were_never_heard_are_in_no_cluster(made, states):
+    objective, _, _, batch = made
+    state = states[0][3]
+    target = jnp.array([0, 1] + [-1] * (CLIPS - 2))
+    args = state.extra | {"target": target}, batch(0), jax.random.key(0)
+    total, weight = objective.loss(state.params, *args, train=True).metrics["clusters"]
+    assert float(total / weight) == pytest.approx(2, abs=1e-4)
+
+
+def test_data_of_more_clips_than_the_memory_is_refused_before_the_first_step():
+    source = dict(kind="synthetic", size=CLIPS + 1, seconds=0.2)
+    audio = dict(kind="entries:Audio", samples=2800)
+    entries = dict(audio=audio, clip=dict(kind="entries:ClipNumber"))
+    data = dict(kind="pipeline", sources=dict(some=source), batch_size=BATCH, entries=entries)
+    run = config.make(Run, dict(objective=OPTIONS, data=data, optim=dict(lr=0.1), steps=1))
+    with pytest.raises(ValueError, match=r"objective.clips: got 12, but config.data has 13 clips"):
+        run.check()
+    enough = dataclasses.replace(run.objective, clips=CLIPS + 1)
+    dataclasses.replace(run, objective=enough).check()

@@ -42,6 +42,16 @@ def test_waiting_for_input_is_a_share_of_the_time(tmp_path):
     assert {k: v for k, v in line.items() if k not in SPEED} == {"step": 3, "loss": 2.0, "lr": 0.1}
 
 
+def test_what_nothing_counted_for_is_left_out_of_a_record(tmp_path):
+    with recorder(tmp_path) as made:
+        for step, known in ((1, 0.0), (2, 3.0)):
+            made.add({"loss": (0.5, 1.0), "precision": (known / 2, known)}, clips=4)
+            made.write(step)
+    first, second = lines(tmp_path)
+    assert first["loss"] == 0.5 and "precision" not in first
+    assert second["precision"] == 0.5
+
+
 def test_progress_begins_after_the_compilation(tmp_path, caplog):
     caplog.set_level("INFO", "ssl_audio")
     shown = dict(start=2, total=9, lead=True)

@@ -86,6 +86,50 @@ def test_the_same_command_goes_on_and_a_file_is_written_once(work):
     assert len(stages.main(given(root))) == 4 and len(clustered) == 2
 
 
+def test_a_file_that_was_made_with_other_arguments_is_not_kept_in_silence(work):
+    root, _, clustered, stop = work
+    stages.main(given(root, ",clusters=4"))
+    with pytest.raises(ValueError, match=r"2_labels.csv was made with .*4.*now .*5.*delete"):
+        stages.main(given(root, ",clusters=5"))
+    stages.main(given(root, ",clusters=4"))
+    assert len(clustered) == 1
+    (root / "runs/2_labels.csv").unlink()
+    stop.add("fail")
+    with pytest.raises(ValueError, match="killed"):
+        stages.main(given(root, ",clusters=5"))
+    stop.clear()
+    stages.main(given(root, ",clusters=5"))
+    assert len(clustered) == 3
+
+
+def test_processes_stay_in_step_when_one_finds_the_file_written_already(work, monkeypatch):
+    root, *_ = work
+    told = []
+    monkeypatch.setattr(processes, "from_lead", lambda make: told.append(make()))
+    stages.main(given(root))
+    stages.main(given(root))
+    assert told == [str(root / "runs/2_labels.csv")] * 2
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (",clusters=-1", "clusters=-1"),
+        (",clusters=41", "has 40 training clips"),
+        (",labels=9", "9"),
+        (",data=synthetic,root=nowhere", "nowhere"),
+    ],
+)
+def test_what_later_stages_lack_is_said_before_the_first(more, message, work, capsys):
+    root, trained, _, _ = work
+    config = f"{CONFIG}:laptop,task=spoken_digit,root={root}/digits{more}"
+    if "root=" in more:
+        config = f"{CONFIG}:laptop,task=spoken_digit{more}"
+    with pytest.raises(SystemExit):
+        stages.main(["--config", config, "--workdir", str(root / "runs")])
+    assert message in capsys.readouterr().err and not trained
+
+
 def test_another_encoder_can_be_the_teacher(work):
     root, trained, clustered, _ = work
     done = stages.main(given(root, ",teacher=RUN"))
