@@ -146,6 +146,12 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     return TO_THEIRS[style](state, prefix)
 
 
+def with_idle(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return as `to_state_dict` under the names of transformers, with the biases of keys, which change nothing."""
+    del config
+    return _written(params)
+
+
 def _written(params: Any) -> dict[str, np.ndarray]:
     """Return parameters under the names of transformers, with biases of the keys."""
     tokenizer, encoder = params["tokenizer"], params["encoder"]

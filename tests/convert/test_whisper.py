@@ -6,9 +6,10 @@ import struct
 import numpy as np
 import pytest
 
-from ssl_audio.convert import ctranslate2, from_state_dict, whisper
+from ssl_audio.convert import ctranslate2, export, from_state_dict, whisper
 from ssl_audio.convert.base import plain_names
 from ssl_audio.convert.files import read
+from ssl_audio.storage import exported
 
 NAMES = {
     "transformers": "model.encoder.layers.1.self_attn.q_proj.weight",
@@ -46,6 +47,18 @@ def test_the_same_model_under_every_name_and_back(model, style):
     back = whisper.to_state_dict(again.params, again.config) | again.unused
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("style", NAMES)
+def test_the_command_exports_it_under_the_names_that_were_read(tmp_path, model, style):
+    state = under(model, style)
+    again = from_state_dict("whisper", state, encoder_attention_heads=2)
+    exported.write(tmp_path / "ours", again.params, again.config, unused=again.unused)
+    out = tmp_path / "theirs"
+    export.main(["--checkpoint", str(tmp_path / "ours"), "--out", str(out), "--to", "whisper"])
+    with np.load(out / "state_dict.npz") as file:
+        assert set(file.files) == state.keys()
+        assert all(np.array_equal(file[name], value) for name, value in state.items())
 
 
 def test_keys_have_no_bias_and_a_bias_would_change_nothing(model):
