@@ -147,7 +147,7 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def with_idle(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return as `to_state_dict` under the names of transformers, with the biases of keys, which change nothing."""
+    """Return all parameters under the names of transformers; biases of keys, which change nothing, too."""
     del config
     return _written(params)
 

@@ -44,7 +44,7 @@ def test_the_same_model_under_every_name_and_back(model, style):
     mel = np.random.default_rng(0).standard_normal((1, 16, 100)).astype(np.float32)
     a, b = (m.forward(input_features=mel)["last_hidden_state"] for m in (model, again))
     np.testing.assert_array_equal(a, b)
-    back = whisper.to_state_dict(again.params, again.config) | again.unused
+    back = {**whisper.to_state_dict(again.params, again.config), **again.unused}
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[name], value) for name, value in state.items())
 
