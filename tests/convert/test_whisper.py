@@ -87,6 +87,28 @@ def test_sizes_and_settings_that_contradict_are_refused(model):
         from_state_dict("whisper", state, encoder_attention_heads=2, preprocessor=settings)
 
 
+@pytest.mark.parametrize("style", NAMES)
+def test_the_number_of_heads_is_heard_from_wherever_it_is_said(model, style):
+    state = under(model, style)
+    if style == "ctranslate2":
+        state["encoder/num_heads"] = np.array(2, np.int8)
+    for found in (
+        from_state_dict("whisper", state, n_audio_head=2),
+        from_state_dict("whisper", state, encoder_attention_heads=2),
+    ):
+        assert found.config["objective"]["encoder"]["block"]["mixer"]["heads"] == 2
+    from_state_dict("whisper", state, n_audio_head=2, encoder_attention_heads=2)
+    with pytest.raises(ValueError, match="encoder_attention_heads=4: the state dict says 2"):
+        from_state_dict("whisper", state, n_audio_head=2, encoder_attention_heads=4)
+
+
+@pytest.mark.parametrize("heads", [0, -2, "2", 2.5])
+def test_what_is_no_number_of_heads_is_refused(model, heads):
+    state = under(model, "transformers")
+    with pytest.raises(ValueError, match=r"encoder_attention_heads=.*: wanted a whole number"):
+        from_state_dict("whisper", state, encoder_attention_heads=heads)
+
+
 def text(name):
     return struct.pack("<H", len(name) + 1) + name.encode() + b"\0"
 
