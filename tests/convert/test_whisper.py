@@ -61,6 +61,17 @@ def test_the_command_exports_it_under_the_names_that_were_read(tmp_path, model, 
         assert all(np.array_equal(file[name], value) for name, value in state.items())
 
 
+def test_a_family_that_transformers_cannot_be_given_is_refused_before_a_folder_is_there(
+    tmp_path, model
+):
+    exported.write(tmp_path / "ours", model.params, model.config, unused=model.unused)
+    out = tmp_path / "shared"
+    asked = ["--checkpoint", str(tmp_path / "ours"), "--out", str(out), "--to", "hub"]
+    with pytest.raises(ValueError, match="--as whisper: .* wanted one of .*hf_ast"):
+        export.main([*asked, "--as", "whisper"])
+    assert not out.exists()
+
+
 def test_keys_have_no_bias_and_a_bias_would_change_nothing(model):
     assert not any("k_proj.bias" in name for name in plain_names(read(GOLDEN)[0]))
     mel = np.random.default_rng(0).standard_normal((1, 16, 100)).astype(np.float32)
