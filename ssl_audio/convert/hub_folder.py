@@ -7,6 +7,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ def write(
     Raises:
       ValueError: the family has no such model, or transformers would compute something else.
     """
+    if family:
+        _converter(family)  # before anything is written
     known = card.facts(where, params, config, step, name=out.resolve().name, licence=licence)
     shared, left = private.public(config)
     if (found := card.labels(known)) and not written.labels(shared):
@@ -73,6 +76,21 @@ def write(
     return left
 
 
+def _converter(family: str) -> ModuleType:
+    """Return the module of a family that can be written for transformers.
+
+    Raises:
+      ValueError: it cannot.
+    """
+    converter = convert.module(family)
+    if not hasattr(converter, "extractor_config"):
+        raise ValueError(
+            f"--as {family}: transformers has no such family, or it cannot be written; wanted one of "
+            f"{', '.join(writable())}."
+        )
+    return converter
+
+
 def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
     if source.resolve() != target.resolve():
         atomic.write(target, source.read_bytes())
@@ -95,12 +113,7 @@ def for_transformers(
     Raises:
       ValueError: the family is none of transformers, has no such model, or what was written is another.
     """
-    converter = convert.module(family)
-    if not hasattr(converter, "extractor_config"):
-        raise ValueError(
-            f"--as {family}: transformers has no such family, or it cannot be written; wanted one of "
-            f"{', '.join(writable())}."
-        )
+    converter = _converter(family)
     options = dict(config)
     if getattr(converter, "NAMED", None):  # the names of transformers, whichever it was read with
         options["reference"] = {**config.get("reference", {}), **converter.NAMED}

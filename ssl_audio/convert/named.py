@@ -41,7 +41,9 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
         state = converter.to_state_dict(params, options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{family} has no model like this ({kind}): no {error}.") from error
-    if lost := nameless(params, lambda p: converter.to_state_dict(p, options)):
+    # A family whose model leaves out what changes nothing has names for all in `with_idle`.
+    write = getattr(converter, "with_idle", converter.to_state_dict)
+    if lost := nameless(params, lambda p: write(p, options)):
         raise ValueError(
             f"{family} has no names for all parameters of this model ({kind}): {', '.join(lost[:8])}."
         )

@@ -64,7 +64,7 @@ class Options:
         """Return the number of attention heads; the default is published: 64 wide ones.
 
         Raises:
-          ValueError: it does not divide the width, or none is given and 64 does not.
+          ValueError: no such number, one that does not divide the width, or none is given and 64 does not.
         """
         heads = self.get(name)
         if heads is None:
@@ -74,6 +74,8 @@ class Options:
                     f"{width} is not a multiple of the usual 64: give the option {name}."
                 )
             return width // 64
+        if not isinstance(heads, int) or heads < 1:
+            raise ValueError(f"option {name}={heads!r}: wanted a whole number, 1 or more.")
         if width % heads:
             raise ValueError(f"option {name}={heads}: it does not divide the width {width}.")
         return heads

@@ -88,8 +88,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.only("activation_function", "gelu")
     asked.only("scale_embedding", False)
     _check_extractor(asked, bins, len(table))
-    heads = asked.get("n_audio_head", given.get("encoder/num_heads"))
-    heads = asked.heads("encoder_attention_heads", width) if heads is None else int(heads)
+    heads = _heads(asked, given, width)
     layer_norm = dict(kind="norms:LayerNorm", eps=asked.get("layer_norm_eps", 1e-5))
     for name in UNHEARD:
         asked.get(name)
@@ -144,6 +143,29 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     style, prefix = known.get("names", "transformers"), known.get("prefix", PREFIXES[0])
     state = {n: v for n, v in _written(params).items() if not KEYS.search(n)}
     return TO_THEIRS[style](state, prefix)
+
+
+def _heads(asked: Options, given: State, width: int) -> int:
+    """Return the number of attention heads, which CTranslate2's file holds and others' options tell.
+
+    Raises:
+      ValueError: two of them say different numbers; see `Options.heads`.
+    """
+    ours, openai, inside = "encoder_attention_heads", "n_audio_head", "encoder/num_heads"
+    if (said := given.get(inside)) is not None:
+        heads, where = int(said), inside
+    else:
+        where = ours if asked.get(openai) is None else openai
+        heads = asked.heads(where, width)
+    for name in (ours, openai):
+        asked.found(name, heads, where)
+    return heads
+
+
+def with_idle(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return all parameters under the names of transformers; biases of keys, which change nothing, too."""
+    del config
+    return _written(params)
 
 
 def _written(params: Any) -> dict[str, np.ndarray]:

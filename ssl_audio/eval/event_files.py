@@ -98,8 +98,13 @@ def _names(folder: pathlib.Path, kind: str, paths: Sequence[str]) -> list[pathli
         for parent, path in zip(parents, paths, strict=True)
     ]
     times = collections.Counter(inside)
+    full = [
+        stem.with_name(pathlib.Path(path).name) for stem, path in zip(inside, paths, strict=True)
+    ]
+    # a.wav and a.flac keep their endings, and so does a.wav.ogg beside them: it would be a.wav again.
+    taken = {name for stem, name in zip(inside, full, strict=True) if times[stem] > 1}
     ending = ENDINGS[kind]
     return [
-        folder / f"{stem if times[stem] == 1 else stem.with_name(pathlib.Path(path).name)}{ending}"
-        for stem, path in zip(inside, paths, strict=True)
+        folder / f"{name if times[stem] > 1 or stem in taken else stem}{ending}"
+        for stem, name in zip(inside, full, strict=True)
     ]

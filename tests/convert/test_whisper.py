@@ -6,9 +6,10 @@ import struct
 import numpy as np
 import pytest
 
-from ssl_audio.convert import ctranslate2, from_state_dict, whisper
+from ssl_audio.convert import ctranslate2, export, from_state_dict, whisper
 from ssl_audio.convert.base import plain_names
 from ssl_audio.convert.files import read
+from ssl_audio.storage import exported
 
 NAMES = {
     "transformers": "model.encoder.layers.1.self_attn.q_proj.weight",
@@ -43,9 +44,32 @@ def test_the_same_model_under_every_name_and_back(model, style):
     mel = np.random.default_rng(0).standard_normal((1, 16, 100)).astype(np.float32)
     a, b = (m.forward(input_features=mel)["last_hidden_state"] for m in (model, again))
     np.testing.assert_array_equal(a, b)
-    back = whisper.to_state_dict(again.params, again.config) | again.unused
+    back = {**whisper.to_state_dict(again.params, again.config), **again.unused}
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("style", NAMES)
+def test_the_command_exports_it_under_the_names_that_were_read(tmp_path, model, style):
+    state = under(model, style)
+    again = from_state_dict("whisper", state, encoder_attention_heads=2)
+    exported.write(tmp_path / "ours", again.params, again.config, unused=again.unused)
+    out = tmp_path / "theirs"
+    export.main(["--checkpoint", str(tmp_path / "ours"), "--out", str(out), "--to", "whisper"])
+    with np.load(out / "state_dict.npz") as file:
+        assert set(file.files) == state.keys()
+        assert all(np.array_equal(file[name], value) for name, value in state.items())
+
+
+def test_a_family_that_transformers_cannot_be_given_is_refused_before_a_folder_is_there(
+    tmp_path, model
+):
+    exported.write(tmp_path / "ours", model.params, model.config, unused=model.unused)
+    out = tmp_path / "shared"
+    asked = ["--checkpoint", str(tmp_path / "ours"), "--out", str(out), "--to", "hub"]
+    with pytest.raises(ValueError, match="--as whisper: .* wanted one of .*hf_ast"):
+        export.main([*asked, "--as", "whisper"])
+    assert not out.exists()
 
 
 def test_keys_have_no_bias_and_a_bias_would_change_nothing(model):
@@ -72,6 +96,28 @@ def test_sizes_and_settings_that_contradict_are_refused(model):
     settings = dict(hop_length=320)
     with pytest.raises(ValueError, match="hop_length=320: only 160"):
         from_state_dict("whisper", state, encoder_attention_heads=2, preprocessor=settings)
+
+
+@pytest.mark.parametrize("style", NAMES)
+def test_the_number_of_heads_is_heard_from_wherever_it_is_said(model, style):
+    state = under(model, style)
+    if style == "ctranslate2":
+        state["encoder/num_heads"] = np.array(2, np.int8)
+    for found in (
+        from_state_dict("whisper", state, n_audio_head=2),
+        from_state_dict("whisper", state, encoder_attention_heads=2),
+    ):
+        assert found.config["objective"]["encoder"]["block"]["mixer"]["heads"] == 2
+    from_state_dict("whisper", state, n_audio_head=2, encoder_attention_heads=2)
+    with pytest.raises(ValueError, match="encoder_attention_heads=4: the state dict says 2"):
+        from_state_dict("whisper", state, n_audio_head=2, encoder_attention_heads=4)
+
+
+@pytest.mark.parametrize("heads", [0, -2, "2", 2.5])
+def test_what_is_no_number_of_heads_is_refused(model, heads):
+    state = under(model, "transformers")
+    with pytest.raises(ValueError, match=r"encoder_attention_heads=.*: wanted a whole number"):
+        from_state_dict("whisper", state, encoder_attention_heads=heads)
 
 
 def text(name):

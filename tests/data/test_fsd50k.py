@@ -108,6 +108,9 @@ def test_parts_of_the_sound(tmp_path, caplog):
     [
         ("dev.csv", "Doorbell,Door", "Doorbel,Door", r"dev.csv, line 4: labels: got 'Doorbel'"),
         ("dev.csv", "345111", "64760", r"dev.csv, line 4: fname: got 64760 again"),
+        ("dev.csv", ",val", ",valid", r"dev.csv, line 4: split: got 'valid', wanted train or val"),
+        ("dev.csv", ",train", ",", r"dev.csv, line 2: split: got '', wanted train or val"),
+        ("dev.csv", "mids,split", "mids,part", r"dev.csv, line 1: no column 'split'"),
         ("eval.csv", "fname", "file", r"eval.csv, line 1: no column 'fname'"),
         ("vocabulary.csv", "11,Tap", "12,Tap", r"line 12: number: got 12, and 11 classes before"),
         ("vocabulary.csv", "11,Tap", "11,Bark", "class Bark twice"),
@@ -119,7 +122,7 @@ def test_damaged_tables_are_named(tmp_path, file, old, new, message):
     path = tmp_path / "FSD50K.ground_truth" / file
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
-        len(Fsd50k(str(tmp_path)))
+        len(Fsd50k(str(tmp_path), "train" if "split" in message else ""))
 
 
 def test_other_identifiers_are_told(tmp_path, caplog):

@@ -12,7 +12,7 @@ from encoders import drawn
 
 from ssl_audio.config import build
 from ssl_audio.data import annotations
-from ssl_audio.eval import events
+from ssl_audio.eval import event_files, events
 from ssl_audio.inference import event_scores
 from ssl_audio.inference.classifier import Classifier
 from ssl_audio.inference.events import Segment
@@ -217,3 +217,10 @@ def test_what_is_kept_comes_back_with_its_bits(tmp_path):
     ]  # fmt: skip
     np.testing.assert_array_equal(found.scores[:, 0], heard.edges)
     np.testing.assert_array_equal(found.scores[:-1, 1:].astype(np.float32), heard.values)
+
+
+def test_no_two_recordings_have_one_file(tmp_path):
+    names = ["a.wav", "a.flac", "a.wav.ogg", "b.wav", "c/a.wav"]
+    files = event_files._names(tmp_path, "raven", [f"/sound/{name}" for name in names])
+    wanted = ["a.wav", "a.flac", "a.wav.ogg", "b", "c/a"]
+    assert files == [tmp_path / f"{name}.selections.txt" for name in wanted]
