@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import encoders
 import numpy as np
@@ -96,7 +97,7 @@ def test_the_hub_reads_the_metadata(tmp_path):
 def test_places_are_cut_to_their_last_name(place):
     last = "file:x" if place == "file:x" else "mine" if place == "runs/mine" else place[-1]
     sources = dict(a=dict(root=place))
-    config = dict(
+    config: dict[str, Any] = dict(
         objective=dict(kind="mae", teacher=dict(path=place), frontend=dict(scale="a/b")),
         data=dict(rate=1, sources=sources, beside=dict(more=dict(sources=sources))),
         evals=dict(b=[dict(source=dict(root=place))]),
