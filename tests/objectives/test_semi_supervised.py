@@ -476,6 +476,10 @@ def test_any_encoder_that_tagging_takes(batch):
 
 
 def test_mistakes_are_named(batch):
+    with pytest.raises(
+        ValueError, match=r"MeanTeacher: got .* without the teacher's.*without a step"
+    ):
+        made("mean_teacher").logits({}, {}, batch)
     objective = made("fix_match")
     params, extra = objective.init(KEY, batch)
     few = {k: v for k, v in batch.items() if not k.startswith("unlabelled")}
