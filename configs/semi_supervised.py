@@ -150,7 +150,8 @@ def get_config(arg=""):
 
 
 def check(a) -> None:
-    for name, allowed in (("method", METHODS), ("task", TASKS)):
+    encoders = ("wrn28", *patch_encoders.ENCODERS)
+    for name, allowed in (("method", METHODS), ("task", TASKS), ("encoder", encoders)):
         if getattr(a, name) not in allowed:
             raise ValueError(f"{name} '{getattr(a, name)}': wanted one of {', '.join(allowed)}.")
     if a.method != "supervised":
@@ -161,6 +162,8 @@ def check(a) -> None:
         a.refuse("encoder width size patch", "the architecture is that of pretrained=RUN")
     else:
         a.refuse("scratch", "without pretrained=RUN the encoder is untrained anyway")
+    if a.width < 0:
+        raise ValueError(f"width={a.width}: wanted 1, 2 or 4, or another number above 0.")
     if a.encoder == "wrn28":
         a.refuse("size patch", "encoder wrn28 has width=1, 2 or 4 instead")
     else:

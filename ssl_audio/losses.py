@@ -221,14 +221,15 @@ def sharpened(share: Float[Array, "*B C"], temperature: float) -> Float[Array, "
 
     Berthelot et al. 2019, MixMatch (arXiv:1905.02249).
     """
-    power = share ** (1 / temperature)
+    # Of the likeliest: to a high power all of many classes would vanish, and leave 0 / 0.
+    power = (share / jnp.max(share, -1, keepdims=True)) ** (1 / temperature)
     return power / jnp.sum(power, -1, keepdims=True)
 
 
 def aligned(
     share: Float[Array, "B C"], wanted: Float[Array, " C"], found: Float[Array, " C"]
 ) -> Float[Array, "B C"]:
-    """Return predictions times wanted / found, scaled to sum to 1.
+    """Return predictions times wanted / found, scaled to sum to 1; as they are where nothing of them is left.
 
     Berthelot et al. 2020, ReMixMatch (arXiv:1911.09785): distribution alignment.
 
@@ -238,7 +239,8 @@ def aligned(
       found: mean of the predictions.
     """
     moved = share * (wanted / jnp.maximum(found, 1e-6))[None]
-    return moved / jnp.sum(moved, -1, keepdims=True)
+    left = jnp.sum(moved, -1, keepdims=True)
+    return jnp.where(left > 0, moved / jnp.where(left > 0, left, 1), share)
 
 
 def confident(share: Float[Array, "B C"], threshold: float) -> Float[Array, " B"]:

@@ -54,6 +54,8 @@ class Residual(nn.Module):
             raise ValueError(
                 f"channels {self.channels}, depths {self.depths}: wanted one of each for every stage."
             )
+        if self.times < 1:
+            raise ValueError(f"times {self.times}: wanted at least 1.")
 
     @property
     def width(self) -> int:

@@ -110,7 +110,7 @@ def _data(config: Mapping[str, Any], meta: Mapping[str, Any]) -> list[Data]:
     """Return the collections of a run's config; those whose files are not here with their names alone."""
     counts = meta.get("data", {})
     found = []
-    for name, options in sorted(config.get("data", {}).get("sources", {}).items()):
+    for name, options in sorted(written.sources(config.get("data", {})).items()):
         clips = counts.get(name, {}).get("clips")
         try:
             source = configs.build(dict(options), "data")

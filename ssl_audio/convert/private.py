@@ -42,8 +42,10 @@ def public(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             out |= _places(found.pop(name), name)
     data = found.get("data")
     if isinstance(data, dict):
-        for name in ("sources", "weights"):
-            out |= _places(data.pop(name, {}), f"data.{name}")
+        beside = data.get("beside") or {}
+        for path, part in (("data", data), *((f"data.beside.{n}", p) for n, p in beside.items())):
+            for name in ("sources", "weights"):
+                out |= _places(part.pop(name, {}), f"{path}.{name}")
     _cut(found, "", out)
     return found, out
 

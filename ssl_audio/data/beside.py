@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.slots import AnySource
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,24 @@ class Beside(Pipeline):
         """Return a line per source (clips, classes, licence) and one about the batches, of each pipeline."""
         parts = [super().describe(), *(f"{n}: {p.describe()}" for n, p in self._others)]
         return "\n".join(parts)
+
+    @property
+    def all_sources(self) -> dict[str, AnySource]:
+        """Return the sources of each pipeline, by the names that `collections` gives them."""
+        return super().all_sources | {
+            f"{name}.{source}": value
+            for name, other in self._others
+            for source, value in other.all_sources.items()
+        }
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Return the clips of each pipeline in a batch, by the name of the option that says so."""
+        return super().batch_sizes | {
+            f"beside.{name}.{option}": size
+            for name, other in self._others
+            for option, size in other.batch_sizes.items()
+        }
 
     @property
     def epoch_steps(self) -> int:

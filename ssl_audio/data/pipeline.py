@@ -137,6 +137,16 @@ class Pipeline:
         return sum(self._sizes)
 
     @property
+    def all_sources(self) -> dict[str, AnySource]:
+        """Return all sources that batches are drawn from, by the names that `collections` gives them."""
+        return dict(self.sources)
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Return the clips in a batch, by the name of the option that says so."""
+        return {"batch_size": self.batch_size}
+
+    @property
     def epoch_steps(self) -> int:
         """Return the steps in which as many clips are drawn as there are; at least 1."""
         return max(1, self.clips // self.batch_size)

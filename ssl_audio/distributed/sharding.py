@@ -257,17 +257,28 @@ def spec(shapes: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> dict[str, jax.
     }
 
 
-def check_batch(batch_size: int, mesh: jax.sharding.Mesh, accumulate: int = 1) -> None:
-    """Raise ValueError unless the batch divides evenly over devices and accumulation steps."""
+def check_batch(
+    batch_size: int | Mapping[str, int], mesh: jax.sharding.Mesh, accumulate: int = 1
+) -> None:
+    """Raise ValueError unless the batch divides evenly over devices and accumulation steps.
+
+    Args:
+      batch_size: of the whole batch; of several beside each other, by the option in `config.data`.
+      mesh: the devices.
+      accumulate: parts that a step is divided into.
+    """
     if accumulate < 1:
         raise ValueError(f"config.accumulate: wanted at least 1, got {accumulate}.")
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * accumulate
-    if batch_size % parts:
-        below = batch_size // parts * parts
+    sizes = {"batch_size": batch_size} if isinstance(batch_size, int) else batch_size
+    for option, size in sizes.items():
+        if not size % parts:
+            continue
+        below = size // parts * parts
         nearest = ", ".join(str(n) for n in (below, below + parts) if n)
         what = f"{parts // accumulate} devices" + (
             f" x {accumulate} accumulation steps" if accumulate > 1 else ""
         )
         raise ValueError(
-            f"config.data.batch_size: {batch_size} is not divisible by {what}; nearest: {nearest}."
+            f"config.data.{option}: {size} is not divisible by {what}; nearest: {nearest}."
         )

@@ -55,7 +55,7 @@ class HeldOut:
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the means of loss and metrics. Masks depend on the batch's number alone."""
-        sharding.check_batch(self.data.batch_size, mesh)
+        sharding.check_batch(self.data.batch_sizes, mesh)
         measure = _program(objective, mesh)
         sums: dict[str, np.ndarray] = {}
         batches: Any = self.data.batches(shard=processes.index(), shards=processes.count())

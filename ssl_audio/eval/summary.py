@@ -149,7 +149,7 @@ def _data(meta: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """Return name, clips, classes, hours and licence of each source, as far as they are known."""
     data, about = meta.get("data", {}), meta.get("sources", {})
     found = []
-    for name in sorted(options.get("data", {}).get("sources", {})):
+    for name in sorted(written.sources(options.get("data", {}))):
         known = about.get(name, {})
         said = [f"{known.get('title') or name}:"]
         if "clips" in data.get(name, {}):

@@ -58,7 +58,16 @@ class MeanTeacher(PseudoLabels):
         return extra | {"teacher": teacher, "weight": self.weight(step + 1)}
 
     def logits(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B C"]:
-        """Return the teacher's class logits."""
+        """Return the teacher's class logits.
+
+        Raises:
+          ValueError: what was loaded has no teacher, as an exported folder or the best step.
+        """
+        if "teacher" not in extra:
+            raise ValueError(
+                "MeanTeacher: got parameters without the teacher's, whose the logits are; wanted the newest "
+                "checkpoint of a run: load its workdir, without a step, and not an exported folder."
+            )
         return super().logits(extra["teacher"], extra, batch)
 
     def learned(  # noqa: D102

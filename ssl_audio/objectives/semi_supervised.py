@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
@@ -24,6 +25,15 @@ from ssl_audio.slots import AnyFrontend, Backbone, Head, Tokenizer
 from ssl_audio.structs import Encoded, Loss
 
 Metrics = Mapping[str, Any]  # name → (sum, weight)
+MOST = float(np.finfo(np.float32).max)
+# Least and most of the numbers that methods have; outside, a share would be NaN or a part never be learned.
+RANGES = {
+    "mixup": (0.0, MOST),
+    "temperature": (1e-3, MOST),
+    "threshold": (0.0, 1.0),
+    "decay": (0.0, 1.0),
+    "epsilon": (0.0, MOST),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +57,13 @@ class SemiSupervised(Encoding):
     weak: View | None = None
     strong: View | None = None
     window: int = 0
+
+    def __post_init__(self):
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name, None)
+            if isinstance(value, (int, float)) and not least <= value <= most:
+                bounds = f"at least {least:g}" if most > 1 else f"{least:g} to {most:g}"
+                raise ValueError(f"{name}: got {value:g}, wanted {bounds}, and not infinite.")
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters; there is no other state."""
@@ -195,6 +212,7 @@ class PseudoLabels(SemiSupervised):
     pseudo_label_bn: str = "train"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.pseudo_label_bn not in ("train", "eval"):
             raise ValueError(
                 f"pseudo_label_bn: got '{self.pseudo_label_bn}', wanted train or eval."

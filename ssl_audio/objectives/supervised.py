@@ -27,6 +27,7 @@ class Supervised(SemiSupervised):
     mixup: float = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         if self.view not in VIEWS:
             raise ValueError(f"view: got '{self.view}', wanted one of {', '.join(VIEWS)}.")
 

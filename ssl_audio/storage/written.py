@@ -168,6 +168,17 @@ def labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def sources(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of all sources of a config's `data`, by their names in a checkpoint's metadata.
+
+    Those of pipelines beside it are named after both, as "unlabelled.esc10".
+    """
+    found = dict(data.get("sources") or {})
+    for name, other in (data.get("beside") or {}).items():
+        found |= {f"{name}.{source}": options for source, options in sources(other).items()}
+    return found
+
+
 def samples(config: Mapping[str, Any]) -> int:
     """Return the length of the clips that a model was trained on, samples.
 

@@ -95,7 +95,7 @@ def opened(
 def about(run: Run) -> dict[str, Any]:
     """Return what a checkpoint says, for people, of the data and the devices of a run."""
     sources = {}
-    for name, source in getattr(run.data, "sources", {}).items():
+    for name, source in run.data.all_sources.items():
         info = source.info
         sources[name] = {"title": info.name, "licence": info.licence, "classes": len(info.labels)}
         sources[name]["hours"] = hours(source)

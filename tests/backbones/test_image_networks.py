@@ -104,6 +104,7 @@ def test_training_renews_statistics_and_every_parameter_has_a_gradient(network):
 def test_wrong_fields_are_refused():
     for make, message in (
         (lambda: Residual((4,), (1, 1)), "one of each for every stage"),
+        (lambda: Residual(times=0), "times 0: wanted at least 1"),
         (lambda: Densenet(()), "one layer or more"),
         (lambda: Crnn((4,), (2, 2)), "one of each for every convolution"),
         (lambda: Cnn(pool="median"), "pool 'median': wanted one of mean, max"),

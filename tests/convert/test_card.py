@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import encoders
 import numpy as np
@@ -34,6 +35,8 @@ def exported(tmp_path, *more):
         "here": dict(kind="synthetic", size=16),
         "gone": dict(kind="source:Folder", root="/home/me/secret place/birds"),
     }
+    rest = dict(kind="synthetic", size=24)
+    config["data"] |= dict(kind="beside", beside=dict(more=dict(sources=dict(rest=rest))))
     config["optim"] = dict(lr=1e-3)
     config["warm_start"] = dict(
         a=dict(path="hf://them/base"), b=dict(path="/home/me/secret place/run")
@@ -56,6 +59,7 @@ def test_the_card_says_what_is_known_and_names_no_place(tmp_path, capsys):
     text = (out / "README.md").read_text()
     assert "| synthetic | 16 | CC0 1.0 |" in text
     assert "| gone | unknown | unknown |" in text
+    assert "| synthetic | 24 | CC0 1.0 |" in text  # of the pipeline beside it
     assert "5 steps of 8 clips, 40 in all; learning rate 0.001 at most." in text
     assert "It began from them/base." in text and "Licence of the model: unknown." in text
     assert "| `loss` | 1.5 |" in text and "| `test/accuracy` | 0.75 |" in text
@@ -92,15 +96,22 @@ def test_the_hub_reads_the_metadata(tmp_path):
 )
 def test_places_are_cut_to_their_last_name(place):
     last = "file:x" if place == "file:x" else "mine" if place == "runs/mine" else place[-1]
-    config = dict(
+    sources = dict(a=dict(root=place))
+    config: dict[str, Any] = dict(
         objective=dict(kind="mae", teacher=dict(path=place), frontend=dict(scale="a/b")),
-        data=dict(rate=1, sources=dict(a=dict(root=place))),
+        data=dict(rate=1, sources=sources, beside=dict(more=dict(sources=sources))),
         evals=dict(b=[dict(source=dict(root=place))]),
     )
     found, out = private.public(config)
     assert found["objective"]["teacher"]["path"] == last
-    assert found["objective"]["frontend"] == dict(scale="a/b") and found["data"] == dict(rate=1)
-    assert set(out) == {"objective.teacher.path", "data.sources.a.root", "evals.b.0.source.root"}
+    assert found["objective"]["frontend"] == dict(scale="a/b")
+    assert found["data"] == dict(rate=1, beside=dict(more={}))
+    assert set(out) == {
+        "objective.teacher.path",
+        "data.sources.a.root",
+        "data.beside.more.sources.a.root",
+        "evals.b.0.source.root",
+    }
     assert config["objective"]["teacher"]["path"] == place  # not changed
 
 

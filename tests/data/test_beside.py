@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from ssl_audio.data.beside import Beside
 from ssl_audio.data.entries import Audio, ClipNumber, Labels
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.synthetic import Synthetic
+from ssl_audio.distributed import sharding
 
 SOURCE = Synthetic(size=12, seconds=0.1)
 OTHER = Pipeline(
@@ -43,6 +45,16 @@ def test_each_has_its_own_size_and_is_what_it_is_alone():
     for name, value in first(OTHER, 3).items():
         np.testing.assert_array_equal(value, batch[f"unlabelled_{name}"])
     np.testing.assert_array_equal(batch["unlabelled_clip"], batch["unlabelled_index"])
+
+
+def test_each_size_must_divide_over_devices_and_parts():
+    mesh = jax.make_mesh((2, 1), ("data", "fsdp"))
+    sharding.check_batch(BOTH.batch_sizes, mesh)
+    with pytest.raises(
+        ValueError,
+        match=r"config\.data\.beside\.unlabelled\.batch_size: 6 is not divisible by 2 devices x 2 acc.* 4, 8",
+    ):
+        sharding.check_batch(BOTH.batch_sizes, mesh, accumulate=2)
 
 
 def test_hosts_have_a_share_of_each():

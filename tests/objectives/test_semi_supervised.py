@@ -395,6 +395,16 @@ def test_mixtures_have_the_labels_of_what_they_are_made_of():
     np.testing.assert_array_equal(same[2].spec, other.spec)
 
 
+def test_labels_stay_distributions_when_much_is_sharpened_or_nothing_is_left():
+    share = jnp.full((2, 50), 0.02).at[1, 3].set(0.04)
+    share = share / share.sum(-1, keepdims=True)
+    hard = losses.sharpened(share, 0.01)
+    np.testing.assert_allclose(hard[0], 0.02, rtol=1e-5)
+    np.testing.assert_allclose(hard[1], np.eye(50)[3], atol=1e-6)
+    sure, absent = jnp.eye(3)[:2], jnp.asarray([0.0, 0.5, 0.5])
+    np.testing.assert_array_equal(losses.aligned(sure, absent, jnp.full(3, 1 / 3)), sure)
+
+
 def test_shares_are_drawn_from_beta():
     clips = [Clips(jnp.full((1, 1, 1), value), jnp.ones(1)) for value in (1.0, 0.0)]
     one, other = clips
@@ -466,6 +476,10 @@ def test_any_encoder_that_tagging_takes(batch):
 
 
 def test_mistakes_are_named(batch):
+    with pytest.raises(
+        ValueError, match=r"MeanTeacher: got .* without the teacher's.*without a step"
+    ):
+        made("mean_teacher").logits({}, {}, batch)
     objective = made("fix_match")
     params, extra = objective.init(KEY, batch)
     few = {k: v for k, v in batch.items() if not k.startswith("unlabelled")}
@@ -480,8 +494,15 @@ def test_mistakes_are_named(batch):
         ("supervised", "view", "weird"),
         ("fix_match", "pseudo_label_bn", "test"),
         ("mix_match", "views", 0),
+        ("supervised", "mixup", -1.0),
+        ("fix_match", "mixup", float("nan")),
+        ("fix_match", "threshold", 95.0),
+        ("fix_match:Uda", "temperature", 0.0),
+        ("re_mix_match", "mixup", float("inf")),
+        ("mean_teacher", "decay", 1.5),
+        ("deep_co_training", "epsilon", -0.1),
         ("re_mix_match", "history", 0),
         ("re_mix_match", "head", dict(kind="classify:PatchPredictor", out=3)),
     ):
-        with pytest.raises(ValueError, match=f"{option}"):
+        with pytest.raises(ValueError, match=f"{option}.*wanted"):
             made(kind, **{option: value})

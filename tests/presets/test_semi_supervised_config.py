@@ -105,6 +105,8 @@ def test_any_encoder_learns(tmp_path):
 @pytest.mark.parametrize(
     ("arg", "message"),
     [
+        ("encoder=wrn", "encoder 'wrn': wanted one of wrn28, ssast"),
+        ("width=-1", "width=-1: wanted 1, 2 or 4"),
         ("method=mixmatch", "method 'mixmatch': wanted one of supervised"),
         ("task=esc", "task 'esc': wanted one of esc10"),
         ("labels=ten", "labels 'ten': wanted 10% of each class"),

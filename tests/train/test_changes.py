@@ -2,11 +2,17 @@
 
 import copy
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from ssl_audio.data.beside import Beside
 from ssl_audio.data.clips import Clip
+from ssl_audio.data.entries import Audio
+from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.source import Files, SourceInfo
+from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.storage import checkpoint
 from ssl_audio.train import changes
 
@@ -150,6 +156,18 @@ def test_hours_are_told_where_all_clips_state_them(tmp_path):
 
     assert changes.hours(Some(11.0, 21.0)) == pytest.approx(30 / 3600)
     assert changes.hours(Some(11.0, None)) is None and changes.hours(object()) is None
+
+
+def test_a_checkpoint_names_the_sources_beside_too():
+    rest = Pipeline(
+        {"b": Synthetic(size=4, seconds=0.1)}, batch_size=2, entries={"audio": Audio(800)}
+    )
+    here = {"a": Synthetic(size=6, seconds=0.1)}
+    data = Beside(here, batch_size=2, entries=rest.entries, beside={"more": rest})
+    run: Any = SimpleNamespace(data=data)
+    found = changes.about(run)["sources"]
+    assert found.keys() == data.collections().keys() == {"a", "more.b"}
+    assert found["more.b"]["licence"] == "CC0 1.0"
 
 
 def test_a_run_from_before_names_were_written_goes_on(run):
