@@ -90,7 +90,7 @@ class MeanAndMax(nn.Module):
     @nn.compact
     def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
         """Return one vector each; padding counts in the maximum."""
-        return jnp.concatenate([mean_tokens(encoded), _greatest(encoded.tokens.x)], axis=-1)
+        return jnp.concatenate([mean_tokens(encoded), greatest(encoded.tokens.x)], axis=-1)
 
 
 class Columns(nn.Module):
