@@ -82,6 +82,9 @@ def stages(arg: str) -> dict[str, str | Callable[[str, pathlib.Path], None]]:
     first = dict(data=a.data) | small if a.data else task
     if a.teacher:
         a.refuse("data", "the teacher is trained already")
+        written.architecture(
+            a.teacher
+        )  # a folder that is none is told before the clips are looked at
     if a.clusters < 0:
         raise ValueError(f"clusters={a.clusters}: wanted at least 1, or none for the classes.")
     clips = words(stage="finetune", **task)

@@ -63,7 +63,7 @@ class MeanTeacher(PseudoLabels):
         Raises:
           ValueError: what was loaded has no teacher, as an exported folder or the best step.
         """
-        if "teacher" not in extra:
+        if not extra.keys() >= {*self.needs}:
             raise ValueError(
                 "MeanTeacher: got parameters without the teacher's, whose the logits are; wanted the newest "
                 "checkpoint of a run: load its workdir, without a step, and not an exported folder."

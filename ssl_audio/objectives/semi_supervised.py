@@ -28,11 +28,11 @@ Metrics = Mapping[str, Any]  # name → (sum, weight)
 MOST = float(np.finfo(np.float32).max)
 # Least and most of the numbers that methods have; outside, a share would be NaN or a part never be learned.
 RANGES = {
-    "mixup": (0.0, MOST),
-    "temperature": (1e-3, MOST),
-    "threshold": (0.0, 1.0),
-    "decay": (0.0, 1.0),
-    "epsilon": (0.0, MOST),
+    "mixup": [0.0, MOST],
+    "temperature": [1e-3, MOST],
+    "threshold": [0.0, 1.0],
+    "decay": [0.0, 1.0],
+    "epsilon": [0.0, MOST],
 }
 
 

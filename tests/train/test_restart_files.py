@@ -38,7 +38,7 @@ def test_an_empty_numbered_folder_is_no_later_step(tmp_path):
     run = types.SimpleNamespace(
         check=lambda: None,
         objective=types.SimpleNamespace(prepare=dict),
-        data=types.SimpleNamespace(collections=dict, batch_size=8, seed=0),
+        data=types.SimpleNamespace(collections=dict, all_sources={}, batch_size=8, seed=0),
     )
     with changes.opened(run, {"steps": 5}, tmp_path, 5):
         assert (tmp_path / "config.json").exists()

@@ -1,5 +1,6 @@
 """Stages that are gone through once: trainings and files in turn, what each is told, going on."""
 
+import json
 import pathlib
 
 import pytest
@@ -130,11 +131,15 @@ def test_what_later_stages_lack_is_said_before_the_first(more, message, work, ca
     assert message in capsys.readouterr().err and not trained
 
 
-def test_another_encoder_can_be_the_teacher(work):
+def test_another_encoder_can_be_the_teacher(work, tmp_path):
     root, trained, clustered, _ = work
-    done = stages.main(given(root, ",teacher=RUN"))
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    parts = {part: {"kind": "x"} for part in ("frontend", "tokenizer", "encoder")}
+    (teacher / "config.json").write_text(json.dumps({"objective": parts}))
+    done = stages.main(given(root, f",teacher={teacher}"))
     assert [path.name for path in done] == ["1_labels.csv", "2_student", "3_finetune"]
-    assert clustered[0][clustered[0].index("--checkpoint") + 1] == "RUN"
+    assert clustered[0][clustered[0].index("--checkpoint") + 1] == str(teacher)
     assert "--codes" not in clustered[0] and len(trained) == 2
 
 
