@@ -40,6 +40,11 @@ def row_statistics(encoded: Encoded) -> Float[Array, "B D"]:
     return jnp.concatenate([mean[:, :, 0], deviation], axis=-1).reshape(x.shape[0], -1)
 
 
+def mean_of_layer(encoded: Encoded, number: int) -> Float[Array, "B D"]:
+    """Average the tokens of one layer; padding counts."""
+    return jnp.mean(encoded.layers[number], axis=1)
+
+
 def grouped_tokens(encoded: Encoded, groups: int) -> Float[Array, "B M D"]:
     """Average runs of consecutive tokens, specials included, the remainder dropped.
 

@@ -1,5 +1,7 @@
 """Normalisation layers. They compute, and return, float32 whatever comes in."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -115,6 +117,8 @@ class BatchNorm(nn.Module):
 
     eps: float = 1e-5
     momentum: float = 0.1
+
+    collects: ClassVar[bool] = True  # an objective must renew its statistics
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:

@@ -100,21 +100,44 @@ class Objective(abc.ABC):
         return {}
 
 
+def check_renewed(objective: Objective, loss: Loss) -> None:
+    """Raise ValueError if a loss leaves the running statistics of its objective's parts as they were."""
+    if loss.renewed is None and collects_statistics(objective):
+        raise ValueError(
+            f"config.objective: {type(objective).__name__} does not renew running statistics, so those of "
+            "its norms:BatchNorm would stay 0 and 1; wanted another norm, as norms:LayerNorm, or an "
+            "objective that does, as tagging."
+        )
+
+
+def collects_statistics(part: Any) -> bool:
+    """Tell whether an objective's parts, other objectives aside, have running statistics to renew."""
+    return any(
+        getattr(one, "collects", False)
+        or (not isinstance(one, Objective) and collects_statistics(one))
+        for one in _inside(part)
+    )
+
+
 def _prepared(part: Any) -> dict[str, str]:
-    """Prepare what is inside an object: its fields, or the members of a container."""
-    inside: list[Any] = []
-    if isinstance(part, Mapping):
-        inside = [part[key] for key in sorted(part, key=str)]
-    elif isinstance(part, (list, tuple)):
-        inside = list(part)
-    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
-        # Of a linen module, not the scope that it lives in.
-        fields = [f.name for f in dataclasses.fields(part) if f.name not in ("parent", "name")]
-        inside = [getattr(part, name, None) for name in fields]
+    """Prepare what is inside an object."""
     found: dict[str, str] = {}
-    for one in inside:
+    for one in _inside(part):
         found |= one.prepare() if hasattr(one, "prepare") else _prepared(one)
     return found
+
+
+def _inside(part: Any) -> list[Any]:
+    """Return what is inside an object: its fields, or the members of a container."""
+    if isinstance(part, Mapping):
+        return [part[key] for key in sorted(part, key=str)]
+    if isinstance(part, (list, tuple)):
+        return list(part)
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return []
+    # Of a linen module, not the scope that it lives in.
+    fields = [f.name for f in dataclasses.fields(part) if f.name not in ("parent", "name")]
+    return [getattr(part, name, None) for name in fields]
 
 
 class Encoding(Objective):

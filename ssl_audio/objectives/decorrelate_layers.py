@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
+from ssl_audio.heads.readout import mean_of_layer
 from ssl_audio.objectives import statistics
 from ssl_audio.objectives.base import Batch, Extra, Params
 from ssl_audio.objectives.two_views import TaughtViews, correlation, queue_nce, redundancy
@@ -48,7 +49,7 @@ class DecorrelateLayers(TaughtViews):
                 "layers: name some of them, counted from 0, or take an encoder that has them."
             )
         shallow = {
-            _name(number): self.shallow.init(key, _mean(encoded, number))["params"]
+            _name(number): self.shallow.init(key, mean_of_layer(encoded, number))["params"]
             for key, number in zip(keys, self.layers, strict=True)
         }
         return params | {"shallow": shallow}, extra
@@ -89,15 +90,11 @@ class DecorrelateLayers(TaughtViews):
         self, params: Params, own: Encoded, other: Encoded, number: int, train: bool
     ) -> tuple[Float[Array, "B D"], Float[Array, "B D"], Params]:
         """Return both sides' projections of a layer, and the projector with renewed statistics."""
-        x: Any = _mean(own, number)
-        y: Any = _mean(other, number)
+        x: Any = mean_of_layer(own, number)
+        y: Any = mean_of_layer(other, number)
         x, params = statistics.applied(self.shallow, params, x, renew=train)
         y, params = statistics.applied(self.shallow, params, y, renew=train)
         return x, y, params
-
-
-def _mean(encoded: Encoded, number: int) -> Float[Array, "B D"]:
-    return jnp.mean(encoded.layers[number], axis=1)
 
 
 def _name(number: int) -> str:

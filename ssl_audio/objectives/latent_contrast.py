@@ -104,8 +104,8 @@ class LatentContrast(Encoding):
         total = jnp.sum(nce * counted) / amount + self.diversity * (1 - jnp.sum(used) / share.size)
         total = total + self.penalty * jnp.mean(tokens.x**2)
         metrics = {
-            "nce": (jnp.sum(nce * counted), amount),
-            "accuracy": (jnp.sum(accuracy * counted), amount),
+            "nce": (jnp.sum(nce * counted), jnp.sum(counted)),
+            "accuracy": (jnp.sum(accuracy * counted), jnp.sum(counted)),
             "codes_in_use": (jnp.mean(used), 1.0),
         }
         return Loss(total=total, metrics=metrics, extra=extra)

@@ -92,7 +92,7 @@ class LatentRegress(Encoding):
         each = jnp.sum(value, -1) * counted
         total = jnp.sum(each) / amount * width**-0.5
         metrics = {
-            "error": (jnp.sum(each), amount * width),
+            "error": (jnp.sum(each), jnp.sum(counted) * width),
             # Both fall to 0 in a collapse.
             "target_deviation": (_deviation(target), 1.0),
             "predicted_deviation": (_deviation(predicted), 1.0),

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
+from ssl_audio.heads.readout import mean_of_layer
 from ssl_audio.objectives import statistics
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.slots import AnyFrontend, Augment, Backbone, Head, Projector, Tokenizer
-from ssl_audio.structs import Encoded, Loss
+from ssl_audio.structs import Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ class LayerDistill(Encoding):
         logits, head = self.head.init_with_output(keys[2], encoded)
         shallow = {}
         for key, number in zip(keys[3:], self.layers, strict=True):
-            out, made = self.shallow.init_with_output(key, tap(encoded, number))
+            out, made = self.shallow.init_with_output(key, mean_of_layer(encoded, number))
             if out.shape != logits.shape:
                 raise ValueError(
                     f"objective.shallow: got logits {out.shape}, wanted {logits.shape} as of objective.head."
@@ -134,7 +135,7 @@ class LayerDistill(Encoding):
         for number in self.layers:
             own = params["shallow"][_name(number)]
             out, heads[_name(number)] = statistics.applied(
-                self.shallow, own, tap(encoded, number), renew=train
+                self.shallow, own, mean_of_layer(encoded, number), renew=train
             )
             shallow.append(out)
         if train:
@@ -170,11 +171,6 @@ class LayerDistill(Encoding):
         """Return the logits of the last classifier."""
         del extra
         return self.classified(params, self.frontend(batch["audio"], batch["length"]))[0]
-
-
-def tap(encoded: Encoded, number: int) -> Float[Array, "B D"]:
-    """Return the mean of one layer's tokens."""
-    return jnp.mean(encoded.layers[number], axis=1)
 
 
 def _name(number: int) -> str:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_audio.objectives.base import Batch, Objective, replaced
+from ssl_audio.objectives.base import Batch, Objective, check_renewed, replaced
 from ssl_audio.structs import Loss, TrainState
 
 Metrics = Mapping[str, Any]
@@ -47,7 +47,8 @@ def make_train_step(
     reports metric "finite" 0.
 
     Raises:
-      ValueError: accumulation with an objective that couples the examples of a batch.
+      ValueError: accumulation with an objective that couples the examples of a batch; when it is traced,
+        an objective that leaves running statistics as they were.
     """
     if accumulate > 1 and objective.couples_examples:
         raise ValueError(
@@ -59,6 +60,7 @@ def make_train_step(
         def total(part, extra, batch, key):
             whole = phase.replaced(params, part)
             loss: Loss = getattr(objective, phase.loss)(whole, extra, batch, key, train=True)
+            check_renewed(objective, loss)
             return loss.total, loss
 
         grad = jax.grad(total, has_aux=True)

@@ -9,6 +9,8 @@ import pytest
 from ssl_audio import config
 from ssl_audio.layers.norms import BatchNorm
 from ssl_audio.objectives import statistics
+from ssl_audio.objectives.base import collects_statistics
+from ssl_audio.structs import Loss
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.step import init_state, make_train_step
 
@@ -110,3 +112,25 @@ def test_a_step_puts_them_into_the_parameters(rng, parts):
     logits = objective.logits(after.params, after.extra, batch)
     alone = objective.logits(after.params, after.extra, {k: v[:1] for k, v in batch.items()})
     np.testing.assert_allclose(alone[0], logits[0], atol=1e-5)
+
+
+def test_an_objective_that_leaves_statistics_as_they_were_is_refused_and_a_teacher_is_not():
+    parts = {k: TAGGING[k] for k in ("frontend", "tokenizer", "encoder")}
+    features = config.build(dict(kind="features", **parts), "objectives")
+    assert collects_statistics(features)
+
+    class Still(type(features)):
+        """Learns something, and renews nothing."""
+
+        def loss(self, params, extra, batch, key, *, train):  # noqa: D102
+            return Loss(jnp.mean(self.encode(params, extra, batch).tokens.x), {}, extra)
+
+    still = Still(**vars(features))
+    batch = {"audio": jnp.zeros((2, 6000)), "length": jnp.full(2, 6000)}
+    txs = Optim(lr=1e-3).make(still.phases, 10, 1)
+    state = init_state(still, txs, jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="Still does not renew running statistics"):
+        make_train_step(still, txs)(state, batch)
+    quantizer = dict(kind="multi_codebook", books=1, codes=4, width=8)
+    codes = dict(kind="fit_codes", teacher=dict(kind="features", **parts), quantizer=quantizer)
+    assert not collects_statistics(config.build(codes, "objectives"))
