@@ -193,6 +193,7 @@ def figure(found, path):
         colour = "C1" if "WRN" not in name else "0.4" if "supervised" in name else "C0"
         ax.plot(scores, [place] * len(scores), "o", color=colour, ms=5, alpha=0.7)
         ax.plot([statistics.mean(scores)] * 2, [place - 0.3, place + 0.3], color=colour, lw=2)
+    ax.locator_params(axis="x", nbins=7)
     ax.set(yticks=range(len(order)), yticklabels=order, xlabel="accuracy, takes 0 to 4 of FSDD")
     ax.grid(axis="x", color="0.9")
     drawn.tight_layout()

@@ -103,10 +103,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--clips", action="store_true", help="cluster clips, not tokens; see above")
     made.add_argument(
-        "--pool", choices=(*POOLS, SPECIAL), default="mean", help="with --clips: as embed has it"
+        "--pool", choices=(*POOLS, SPECIAL), help="with --clips: as embed has it; default: mean"
     )
     made.add_argument(
-        "--whiten", type=int, default=128, metavar="N", help="with --clips: principal components"
+        "--whiten", type=int, metavar="N", help="with --clips: principal components; default: 128"
     )
     startup.add_trust(made)
     return made
@@ -117,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.clips:
         return _clips(args)
+    if args.pool is not None or args.whiten is not None:
+        parser().error("--pool, --whiten: they go with --clips; tokens are clustered as they are")
     if args.codes is None:
         parser().error("--codes: say how many")
     if args.codes < 1 or args.vectors < args.codes:
@@ -157,8 +159,9 @@ def _clips(args: argparse.Namespace) -> None:
     """Cluster clips and write a table of them."""
     if args.checkpoint is None:
         parser().error("--clips: name the encoder, with --checkpoint RUN")
-    if args.whiten < 1 or (args.codes is not None and args.codes < 1):
-        parser().error(f"--codes {args.codes} --whiten {args.whiten}: wanted at least 1 of each")
+    pool, whiten = args.pool or "mean", 128 if args.whiten is None else args.whiten
+    if whiten < 1 or (args.codes is not None and args.codes < 1):
+        parser().error(f"--codes {args.codes} --whiten {whiten}: wanted at least 1 of each")
     out = pathlib.Path(args.out)
     if out.suffix != ".csv":
         parser().error(f"--out {out}: with --clips wanted a table, FILE.csv")
@@ -172,7 +175,7 @@ def _clips(args: argparse.Namespace) -> None:
     codes = args.codes or len(source.info.labels)
     if not codes:
         parser().error("--codes: say how many; this data has no classes")
-    how = dict(layer=args.layer, pool=args.pool, whiten=args.whiten, seed=args.seed)
+    how = dict(layer=args.layer, pool=pool, whiten=whiten, seed=args.seed)
     found = clip_clusters.fit(encoder, source, codes, **how)
     atomic.write(out, clip_clusters.table(source, found))
     sizes = np.bincount(found.labels)

@@ -139,3 +139,19 @@ def test_the_command_clusters_by_the_features(sounds, tmp_path, monkeypatch, cap
         with pytest.raises(SystemExit):
             kmeans.main([*given, *wrong])
         assert message in capsys.readouterr().err
+    for option in (["--whiten", "2"], ["--pool", "mean"]):  # tokens are neither pooled nor whitened
+        with pytest.raises(SystemExit):
+            kmeans.main(
+                [
+                    "--checkpoint",
+                    "RUN",
+                    "--data",
+                    str(sounds),
+                    "--codes",
+                    "2",
+                    "--out",
+                    "x",
+                    *option,
+                ]
+            )
+        assert "they go with --clips" in capsys.readouterr().err
