@@ -58,7 +58,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
       ValueError: see `ssl_audio.convert.from_state_dict`.
     """
     given = plain_names(state_dict)
-    style, given = ("audiocraft", _renamed(given)) if _is_audiocraft(given) else ("transformers", given)
+    style, given = (
+        ("audiocraft", _renamed(given)) if _is_audiocraft(given) else ("transformers", given)
+    )
     kept = {name: value for name, value in given.items() if LEARNING.fullmatch(name)}
     state = {name: value for name, value in given.items() if name not in kept}
     asked, gain = Options(options), weight_norm(state, "encoder.layers.0.conv")
@@ -139,9 +141,11 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     def outputs(params, input_values, padding_mask=None):
         x = input_values if padding_mask is None else input_values * padding_mask[:, None]
         audio = x.swapaxes(1, 2)
-        parts = [audio] if not chunk else [
-            audio[:, begin : begin + chunk] for begin in range(0, audio.shape[1], step)
-        ]
+        parts = (
+            [audio]
+            if not chunk
+            else [audio[:, begin : begin + chunk] for begin in range(0, audio.shape[1], step)]
+        )
         found = {}
         encoded = [built.codes(params, {}, {"audio": part}) for part in parts]
         most = encoded[0][0].shape[1]
@@ -165,15 +169,19 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             return found
         heard, _ = built.samples({"audio": audio})
         stem = Conv(
-            first.shape[0], first.shape[2], causal=same["causal"], pad=same["pad"], norm=same["norm"]
+            first.shape[0],
+            first.shape[2],
+            causal=same["causal"],
+            pad=same["pad"],
+            norm=same["norm"],
         )
         vectors = built.vectors(params, heard).tokens.x
         (codes, _), quantizer = encoded[0], {"params": params["quantizer"]}
         decoder = {"params": params["decoder"]}
         return found | {
-            "encoder_layer0": stem.apply(
-                {"params": params["tokenizer"]["first"]}, heard
-            ).swapaxes(1, 2),
+            "encoder_layer0": stem.apply({"params": params["tokenizer"]["first"]}, heard).swapaxes(
+                1, 2
+            ),
             "encoder_embeddings": vectors.swapaxes(1, 2),
             "quantized_embeddings": built.quantizer.apply(
                 quantizer, codes, method="vectors"
@@ -214,9 +222,7 @@ def _written(
     params: Any, objective: dict[str, Any], gain: str, style: str = "transformers"
 ) -> dict[str, np.ndarray]:
     """Return the parameters under the names of transformers; inside a layer, those of `style`."""
-    state = {
-        BOOK.format(q, "embed"): book for q, book in enumerate(params["quantizer"]["book"])
-    }
+    state = {BOOK.format(q, "embed"): book for q, book in enumerate(params["quantizer"]["book"])}
     for side, part in (("encoder", "tokenizer"), ("decoder", "decoder")):
         for ours, theirs in _places(side, objective[part]):
             state |= _written_layer(theirs, ours, params[part], gain, style)

@@ -177,9 +177,7 @@ class TransposedConv(nn.Module):
         for k in range(parts):
             some = spread[:, :, k * self.stride : (k + 1) * self.stride]
             total = total + jnp.pad(some, ((0, 0), (k, parts - 1 - k), (0, 0), (0, 0)))
-        total = total.reshape(batch, -1, channels)[
-            :, : (x.shape[1] - 1) * self.stride + self.size
-        ]
+        total = total.reshape(batch, -1, channels)[:, : (x.shape[1] - 1) * self.stride + self.size]
         return normalised(self.norm, total + bias[None, None])
 
 

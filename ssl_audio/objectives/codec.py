@@ -64,8 +64,8 @@ class Codec(Encoding):
         return params, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
-        """Return the loss."""
-        raise NotImplementedError
+        """Raise ValueError."""
+        raise ValueError("objective 'codec' is not trained here yet: convert published weights.")
 
     def samples(self, batch: Batch) -> tuple[Float[Array, "B S C"], Float[Array, " B"]]:
         """Return sound [B, S, channels], and what it was divided by."""
@@ -80,15 +80,12 @@ class Codec(Encoding):
     def vectors(self, params: Params, x: Float[Array, "B S C"]) -> Encoded:
         """Return what is quantised."""
         tokens: Any = self.tokenizer.apply({"params": params["tokenizer"]}, x)
-        return self.encoder.apply({"params": params["encoder"]}, tokens)
+        return self.encoder.apply({"params": params.get("encoder", {})}, tokens, layers=True)
 
-    def encode(
-        self, params: Params, extra: Extra, batch: Batch, *, layers: bool = False
-    ) -> Encoded:
+    def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
         """Return the vectors before they are quantised, of the whole clip as one chunk."""
         del extra
-        found = self.vectors(params, self.samples(batch)[0])
-        return found.replace(layers=found.tokens.x[None]) if layers else found
+        return self.vectors(params, self.samples(batch)[0])
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode", "codes" and "sound"."""
