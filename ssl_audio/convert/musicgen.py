@@ -1,6 +1,5 @@
 """Language models of codes: MusicGen of transformers, AudioGen and MusicGen of audiocraft."""
 
-import re
 from typing import Any
 
 import jax
@@ -67,7 +66,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     ):
         asked.found(name, value, f"arrays of shape {table.shape}, {heads.shape}, {hidden.shape}")
     if len(table) != codes + 1:
-        raise ValueError(f"state dict: {len(table)} embeddings, wanted one more than {codes} codes.")
+        raise ValueError(
+            f"state dict: {len(table)} embeddings, wanted one more than {codes} codes."
+        )
     asked.only("activation_function", "gelu")
     asked.only("scale_embedding", False)
     count_heads = asked.heads("num_attention_heads", width)

@@ -45,7 +45,7 @@ class CodecModel(Model):
     @property
     def channels(self) -> int:
         """Channels of sound."""
-        return self.objective.decoder.sounds
+        return self.objective.channels
 
     @property
     def hop(self) -> int:
@@ -79,13 +79,6 @@ class CodecModel(Model):
         return Encoder(
             Features(made.frontend, made.tokenizer, made.encoder), self.params, self.config
         )
-
-    def blank(self) -> dict[str, np.ndarray]:
-        """Return a batch of one silent clip, with the channels of the codec."""
-        found = super().blank()
-        if self.channels > 1:
-            found["audio"] = np.repeat(found["audio"][..., None], self.channels, -1)
-        return found
 
     def encode(
         self,

@@ -115,10 +115,11 @@ class Model:
         return found[0] if single else found
 
     def blank(self) -> dict[str, np.ndarray]:
-        """Return a batch of one silent clip, as long as in training."""
+        """Return a batch of one silent clip, as long as in training, of the objective's `channels` if it has any."""
         samples = written.samples(self.config)
+        channels = getattr(self.objective, "channels", 1)
         return {
-            "audio": np.zeros((1, samples), np.float32),
+            "audio": np.zeros((1, samples, channels)[: 2 + (channels > 1)], np.float32),
             "length": np.full(1, samples, np.int32),
         }
 

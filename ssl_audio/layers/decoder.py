@@ -30,7 +30,9 @@ class Conditioned(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         if self.width % self.heads:
-            raise ValueError(f"Conditioned: {self.heads} heads do not divide the width {self.width}.")
+            raise ValueError(
+                f"Conditioned: {self.heads} heads do not divide the width {self.width}."
+            )
 
     def setup(self):
         """Declare the layers."""

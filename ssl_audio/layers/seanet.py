@@ -3,7 +3,7 @@
 Tagliasacchi et al. 2020 (arXiv:2009.02095); Défossez et al. 2022 (arXiv:2210.13438) section 3.1.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -28,6 +28,7 @@ class Conv(nn.Module):
       pad: "reflect" or "constant" (zeros).
       norm: "weight": every channel's weights have a length of their own (Salimans & Kingma 2016,
         arXiv:1602.07868); "group": the output is normalised over time and channels.
+      bias: whether it has one.
     """
 
     channels: int
@@ -37,6 +38,7 @@ class Conv(nn.Module):
     causal: bool = True
     pad: str = "reflect"
     norm: str = "weight"
+    bias: bool = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -93,7 +95,7 @@ class Conv(nn.Module):
             rhs_dilation=(self.dilation,),
             dimension_numbers=("NWC", "WIO", "NWC"),
         )
-        return normalised(self.norm, x + bias[None, None])
+        return normalised(self.norm, x if bias is None else x + bias[None, None])
 
     @nn.nowrap
     def with_ends(self, x: Float[Array, "B T A"], right: bool = True) -> Float[Array, "B U A"]:
@@ -130,6 +132,8 @@ class TransposedConv(nn.Module):
     stride: int
     causal: bool = True
     norm: str = "weight"
+
+    bias: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -265,10 +269,10 @@ def check(pad: str, norm: str) -> None:
 
 
 def weights(module: Any, shape: tuple[int, ...], fan: int, axes: tuple[int, ...]) -> tuple:
-    """Return a convolution's kernel [K, A, C] and bias [C], normalised over `axes` where it is asked for."""
+    """Return a convolution's kernel [K, A, C], normalised over `axes` if asked for, and bias [C] or None."""
     bound = fan**-0.5
     kernel = module.param("kernel", uniform(bound), shape, jnp.float32)
-    bias = module.param("bias", uniform(bound), shape[-1:], jnp.float32)
+    bias = module.param("bias", uniform(bound), shape[-1:], jnp.float32) if module.bias else None
     if module.norm != "weight":
         return kernel, bias
     length = jnp.sqrt(jnp.sum(kernel**2, axes, keepdims=True))

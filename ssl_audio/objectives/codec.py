@@ -50,6 +50,11 @@ class Codec(Encoding):
                 f"codec: step {self.step}: wanted 1 to chunk={self.chunk}, or sound between chunks is lost."
             )
 
+    @property
+    def channels(self) -> int:
+        """Return the channels of sound."""
+        return self.decoder.sounds
+
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters."""
         keys = jax.random.split(key, 4)

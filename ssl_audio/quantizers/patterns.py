@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.arrays import Array, Bool, Float, Int
+from ssl_audio.arrays import Array, Bool, Int
 
 NONE = -1
 

@@ -29,7 +29,10 @@ def test_columns_one_by_one_give_what_all_at_once_do(path):
     golden = load(path)
     model = from_state_dict("musicgen", golden.state, **golden.options)
     lm = config.build(model.config["objective"], "objectives").model
-    ids, weights = golden.inputs["input_ids_BKxS"], {"params": model.params["model"]}
+    ids, weights = (
+        golden.inputs["input_ids_BKxS"],
+        {"params": jax.tree.map(jnp.asarray, model.params["model"])},
+    )
     codes = jnp.moveaxis(ids.reshape(-1, lm.books, ids.shape[-1]), 1, 2)
     given = (
         jnp.asarray(golden.inputs["encoder_hidden_states"]),
