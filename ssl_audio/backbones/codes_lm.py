@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.backbones.stack import check_depth, over_layers
-from ssl_audio.layers.decoder import Conditioned
+from ssl_audio.layers.conditioned import Conditioned
 from ssl_audio.layers.norms import LayerNorm
 
 

@@ -1,6 +1,6 @@
-"""A residual U-Net over time and frequency that hears a condition (ResUNet30: Kong et al. 2021, 2023).
+"""A residual U-Net over time and frequency that hears a condition: ResUNet30.
 
-Kong et al. 2021 (arXiv:2109.05418) section 3; with conditions, universal source separation (arXiv:2305.07447).
+Kong et al. 2021 (arXiv:2109.05418) section 3; with conditions, Kong et al. 2023 (arXiv:2305.07447).
 """
 
 from typing import Any
@@ -144,7 +144,7 @@ class Resunet(nn.Module):
         return jnp.pad(self.after(x), ((0, 0), (0, 0), (0, 1), (0, 0)))[:, :count]
 
     def normalised(self, x: Float[Array, "B T F A"], whole: bool = False) -> Array:
-        """Return normalised frequencies, brought to a size that all steps divide; `whole`: at their own size."""
+        """Return normalised frequencies, at a size that all steps divide, or at their own (`whole`)."""
         y = jnp.swapaxes(self.bins_norm(jnp.swapaxes(x, 2, 3)), 2, 3)
         if whole:
             return y

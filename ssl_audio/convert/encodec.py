@@ -45,8 +45,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     Options, under the names of transformers: sampling_rate (24000), use_causal_conv (true), pad_mode
     ("reflect"), dilation_growth_rate (2), normalize (false), chunk_length_s and overlap (none), and
     target_bandwidths (that of all books), which `forward` goes through. What the arrays tell is held against
-    them: hidden_size, codebook_dim, num_filters, kernel_size, last_kernel_size, residual_kernel_size, compress,
-    codebook_size, num_quantizers, num_lstm_layers, num_residual_layers, audio_channels, norm_type,
+    them: hidden_size, codebook_dim, num_filters, kernel_size, last_kernel_size, residual_kernel_size,
+    compress, codebook_size, num_quantizers, num_lstm_layers, num_residual_layers, audio_channels, norm_type,
     use_conv_shortcut, upsampling_ratios, hop_length.
 
     `forward(input_values=[B, C, S], padding_mask=[B, S])` gives what EncodecModel does. For every bandwidth:

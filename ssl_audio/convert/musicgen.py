@@ -27,8 +27,9 @@ AUDIOCRAFT = "transformer.layers."
 PROJECTED = {"transformers": "enc_to_dec_proj"}
 PROJECTED["audiocraft"] = "condition_provider.conditioners.description.output_proj"
 OTHERS = ("text_encoder.", "audio_encoder.")
-UNHEARD = """dropout attention_dropout activation_dropout layerdrop use_cache tie_word_embeddings initializer_factor
-pad_token_id bos_token_id eos_token_id max_position_embeddings audio_channels model_type""".split()
+UNHEARD = """dropout attention_dropout activation_dropout layerdrop use_cache tie_word_embeddings
+initializer_factor pad_token_id bos_token_id eos_token_id max_position_embeddings audio_channels
+model_type""".split()
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:

@@ -115,7 +115,7 @@ class Model:
         return found[0] if single else found
 
     def blank(self) -> dict[str, np.ndarray]:
-        """Return a batch of one silent clip, as long as in training, of the objective's `channels` if it has any."""
+        """Return a batch of one silent clip, as long as in training, with the objective's `channels`."""
         samples = written.samples(self.config)
         channels = getattr(self.objective, "channels", 1)
         return {

@@ -1,4 +1,4 @@
-"""The parts of Oobleck, the autoencoder of Stable Audio (Evans et al. 2024, arXiv:2402.04825, section 3.1)."""
+"""The parts of Oobleck, the autoencoder of Stable Audio (Evans et al. 2024, arXiv:2402.04825)."""
 
 from typing import Any
 

@@ -79,9 +79,9 @@ class Autoencoder(Encoding):
     def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
         """Return the mean of the latent vectors."""
         del extra
-        found = self.encoded(params, batch)
-        mean, _ = posterior(found.tokens.x)
-        return Encoded(tokens=found.tokens.replace(x=mean), layers=mean[None])
+        tokens: Any = self.encoded(params, batch).tokens
+        mean, _ = posterior(tokens.x)
+        return Encoded(tokens=tokens.replace(x=mean), layers=mean[None])
 
     def _latents(self, params: Params, extra: Extra, batch: Batch) -> tuple[Array, Array]:
         del extra

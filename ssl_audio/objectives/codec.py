@@ -103,7 +103,8 @@ class Codec(Encoding):
         del extra
         x, scale = self.samples(batch)
         vectors = self.vectors(params, x).tokens.x
-        return self.quantizer.apply({"params": params["quantizer"]}, vectors), scale
+        codes: Any = self.quantizer.apply({"params": params["quantizer"]}, vectors)
+        return codes, scale
 
     def sound(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B S C"]:
         """Return the sound of `batch["codes"]` [B, N, Q], of the first Q books, and `batch["scale"]` [B]."""

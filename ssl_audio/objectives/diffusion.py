@@ -1,4 +1,4 @@
-"""Predict how noised latents move: latent diffusion (Stable Audio Open: Evans et al. 2024, arXiv:2407.14358)."""
+"""Predict how noised latents move (Stable Audio Open: Evans et al. 2024, arXiv:2407.14358)."""
 
 import dataclasses
 from collections.abc import Mapping

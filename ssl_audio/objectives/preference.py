@@ -1,10 +1,9 @@
 """Prefer some latents to others: direct preference optimisation of a diffusion model.
 
-Wallace et al. 2024, Diffusion-DPO (arXiv:2311.12908); Synthio (Ghosh et al. 2025, arXiv:2410.02056) section 3.
+Diffusion-DPO (Wallace et al. 2024, arXiv:2311.12908), as in Synthio (Ghosh et al. 2025, arXiv:2410.02056).
 """
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +18,14 @@ from ssl_audio.structs import Loss
 class Preference(Diffusion):
     """Err less than a frozen copy does where latents are preferred, and more where they are not.
 
-    Both latents of a pair, and both networks, meet the same noise at the same time. Of a batch: "latents", what
-    is preferred, and "rejected", of the same shape; the rest as for `Diffusion`.
+    Both latents of a pair, and both networks, meet the same noise at the same time. Of a batch: "latents",
+    what is preferred, and "rejected", of the same shape; the rest as for `Diffusion`.
 
     Attributes:
       beta: how far the model may leave the frozen one; more: less far.
     """
 
     beta: float = 2000.0
-
-    needs: ClassVar[tuple[str, ...]] = ()
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return parameters, and their frozen copy; a warm start changes both."""

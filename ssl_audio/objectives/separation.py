@@ -83,10 +83,8 @@ class Separation(Objective):
         """Return the waveform that the maps make of a mixture."""
         magnitude, cos, sin = heard
         maps = maps.reshape(*maps.shape[:3], magnitude.shape[-1], 3)
-        mask, real, imaginary = (
-            jax.nn.sigmoid(maps[..., 0]),
-            *jnp.moveaxis(jnp.tanh(maps[..., 1:]), -1, 0),
-        )
+        mask, real, imaginary = jnp.moveaxis(maps, -1, 0)
+        mask, real, imaginary = jax.nn.sigmoid(mask), jnp.tanh(real), jnp.tanh(imaginary)
         # Where both are 0, as at the highest frequency, nothing is heard; a root has no gradient there.
         square = real**2 + imaginary**2
         silent = square < LEAST**2
@@ -98,7 +96,7 @@ class Separation(Objective):
             sin * turn[0] + cos * turn[1],
         )
         parts = [
-            self.spectrum.inverse(*(x[..., c] for x in found), samples)
+            self.spectrum.inverse(found[0][..., c], found[1][..., c], found[2][..., c], samples)
             for c in range(magnitude.shape[-1])
         ]
         return parts[0] if self.channels == 1 else jnp.stack(parts, -1)
@@ -148,7 +146,7 @@ def cut(audio: Wave, centre: Int[Array, " B"], frames: int, hop: int) -> tuple[A
 def mixed(
     audio: Float[Array, "B S *C"], sources: int, *, match: bool = True
 ) -> Float[Array, "B S *C"]:
-    """Return each clip with the next ones of the batch added, at the clip's energy if they are to match it."""
+    """Return each clip with the next ones of the batch added, at its energy if they are to match it."""
     rest = tuple(range(1, audio.ndim))
     energy = jnp.mean(audio**2, axis=rest, keepdims=True)
     total = audio

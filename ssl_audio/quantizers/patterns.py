@@ -1,4 +1,4 @@
-"""In which order a language model of several codebooks says their codes (Copet et al. 2023, arXiv:2306.05284).
+"""In which order a language model says the codes of several books (Copet et al. 2023, arXiv:2306.05284).
 
 A pattern is a table: for every column of the sequence and every book, the time of the code that stands
 there, or none. Column 0 holds no code. Everything else follows from the table.

@@ -1,4 +1,4 @@
-"""Samples to mean and deviation of latent vectors: the encoder of Oobleck (Stable Audio, arXiv:2402.04825)."""
+"""Samples to mean and deviation of latents: the encoder of Oobleck (Stable Audio, arXiv:2402.04825)."""
 
 import math
 
