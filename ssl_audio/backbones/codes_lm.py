@@ -77,8 +77,8 @@ class CodesLm(nn.Module):
             if valid is None:
                 valid = jnp.ones(condition.shape[:2], bool)
             if self.given:
-                condition = nn.Dense(self.width, name="condition")(condition)
-                condition = jnp.where(valid[..., None], condition, 0)
+                mapped = nn.Dense(self.width, name="condition")(condition)
+                condition = jnp.where(valid[..., None], mapped, 0)
         elif memory is not None:
             valid = memory.valid
         block = Conditioned(self.width, self.heads, self.hidden, name="layers")

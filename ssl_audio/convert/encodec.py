@@ -175,7 +175,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             pad=same["pad"],
             norm=same["norm"],
         )
-        vectors = built.vectors(params, heard).tokens.x
+        vectors: Any = built.vectors(params, heard).tokens.x
         (codes, _), quantizer = encoded[0], {"params": params["quantizer"]}
         decoder = {"params": params["decoder"]}
         return found | {

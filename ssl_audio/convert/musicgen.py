@@ -19,7 +19,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.objectives.token_lm import TokenLm
-from ssl_audio.quantizers.patterns import NONE, Delay
+from ssl_audio.quantizers.patterns import NONE, Pattern
 
 # Of transformers: what stands before the decoder's names, and before those of its heads.
 PREFIXES = (("decoder.model.decoder.", "decoder."), ("model.decoder.", ""))
@@ -146,7 +146,7 @@ def _outputs(built: TokenLm) -> Any:
     return outputs
 
 
-def _continued(pattern: Delay, codes: Any, length: int, none: int) -> tuple[Any, int]:
+def _continued(pattern: Pattern, codes: Any, length: int, none: int) -> tuple[Any, int]:
     """Return columns with codes, `none` where the pattern has no code, NONE where one is to come; and how
     many columns come before the first of these.
     """  # noqa: D205

@@ -8,11 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.frontend.mel import Mel
 from ssl_audio.frontend.raw import Raw
-from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
-from ssl_audio.quantizers.residual import Residual
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Phase, Predictor
+from ssl_audio.objectives.reconstruction import Losses, balanced, hinge, judged, mono, spectral
+from ssl_audio.quantizers import codebooks, residual
 from ssl_audio.slots import Backbone, Head, Tokenizer
 from ssl_audio.structs import Encoded, Loss
+
+LEARNED = "^(tokenizer|encoder|decoder)/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +25,9 @@ class Codec(Encoding):
 
     Sound is `batch["audio"]`, [B, S] or of several channels [B, S, C]. Sound of any length is one chunk, or
     chunks of a fixed length that overlap.
+
+    Each loss of the sound has a gradient at the decoder's output that is divided by its moving-average norm,
+    then weighted (section 3.4). The codebooks are moving averages, not learned by gradients.
 
     Attributes:
       frontend: samples as they are.
@@ -31,24 +38,45 @@ class Codec(Encoding):
       normalise: divide each chunk by its root mean square, and multiply again after decoding.
       chunk: samples of a chunk; 0: all.
       step: samples between the begins of chunks.
+      spectra: log-mels in which the sound is compared, beside its samples.
+      discriminator: `discriminators:Spectra`, to learn from in a phase of its own; None: none.
+      wave, mel, adversarial, matching: weights of the mean absolute error of samples, of the spectra's, of
+        what the discriminator says, and of its inner layers' mean absolute difference.
+      commitment: weight of the squared distance of vectors and entries, which is not balanced.
+      decay: of the codebooks' averages.
+      balance: decay of the gradients' norms.
     """
 
     frontend: Raw
     tokenizer: Tokenizer
     encoder: Backbone
-    quantizer: Residual
+    quantizer: residual.Residual
     decoder: Head
     normalise: bool = False
     chunk: int = 0
     step: int = 0
+    spectra: tuple[Mel, ...] = ()
+    discriminator: Head = None
+    wave: float = 0.1
+    mel: float = 2.0
+    adversarial: float = 4.0
+    matching: float = 4.0
+    commitment: float = 1.0
+    decay: float = 0.99
+    balance: float = 0.999
 
     interface: ClassVar[str] = "ssl_audio.inference.codec:CodecModel"
+    couples_examples: ClassVar[bool] = True  # codebooks and norms are of the whole batch
 
     def __post_init__(self):
         if self.chunk and not 0 < self.step <= self.chunk:
             raise ValueError(
                 f"codec: step {self.step}: wanted 1 to chunk={self.chunk}, or sound between chunks is lost."
             )
+        phases = (Phase("codec", LEARNED),)
+        if self.discriminator is not None:
+            phases = (Phase("discriminator", "^discriminator/", "discriminate"), *phases)
+        object.__setattr__(self, "phases", phases)
 
     @property
     def channels(self) -> int:
@@ -56,8 +84,8 @@ class Codec(Encoding):
         return self.decoder.sounds
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
-        """Return fresh parameters."""
-        keys = jax.random.split(key, 4)
+        """Return fresh parameters, and moving averages of nothing."""
+        keys = jax.random.split(key, 5)
         samples, _ = self.samples(batch)
         tokens, tokenizer = self.tokenizer.init_with_output(keys[0], samples)
         encoded, encoder = self.encoder.init_with_output(keys[1], tokens)
@@ -65,12 +93,94 @@ class Codec(Encoding):
         quantizer = self.quantizer.init(keys[2], vectors)
         decoder = self.decoder.init(keys[3], vectors)
         made = {"tokenizer": tokenizer, "encoder": encoder, "quantizer": quantizer}
-        params = {n: v.get("params", {}) for n, v in (made | {"decoder": decoder}).items()}
-        return params, {}
+        made["decoder"] = decoder
+        extra: dict[str, Any] = {
+            "count": jnp.zeros(quantizer["params"]["book"].shape[:2]),
+            "total": jnp.zeros_like(quantizer["params"]["book"]),
+            "started": jnp.zeros((), bool),
+            "norms": {name: jnp.zeros(2) for name in self._weights},
+        }
+        if self.discriminator is not None:
+            made["discriminator"] = self.discriminator.init(keys[4], samples[..., 0])
+        return {name: variables.get("params", {}) for name, variables in made.items()}, extra
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
-        """Raise ValueError."""
-        raise ValueError("objective 'codec' is not trained here yet: convert published weights.")
+        """Return what descends the balanced gradients; in training, renew the codebooks."""
+        start_key, draw_key = jax.random.split(key)
+        x, _ = self.samples(batch)
+        vectors: Any = self.vectors(params, x).tokens.x
+        flat, books = vectors.reshape(-1, vectors.shape[-1]), params["quantizer"]["book"]
+        if train:  # the first batch says where to begin
+            given = jax.lax.stop_gradient(flat)
+            books = jax.lax.cond(
+                extra["started"],
+                lambda: books,
+                lambda: residual.started(start_key, given, books),
+            )
+        codes, left = residual.stages(flat, books)
+        chosen = residual.decode(codes, books)
+        far = left - jax.lax.stop_gradient(_entries(codes, books))
+        commitment = jnp.mean(far**2)
+        heard = codebooks.straight_through(flat, chosen).reshape(vectors.shape)
+        sound: Any = self.decoder.apply({"params": params["decoder"]}, heard)[:, : x.shape[1]]
+        losses = self._losses(params, x)
+        total, norms, metrics = balanced(losses, self._weights, extra["norms"], sound, self.balance)
+        renewed = None
+        if train:
+            book, count, averaged = residual.moved(
+                draw_key,
+                jax.lax.stop_gradient(left),
+                codes,
+                extra["count"],
+                extra["total"],
+                jnp.where(extra["started"], self.decay, 0.0),
+            )
+            renewed = {"quantizer": {"book": book}}
+            extra = extra | dict(
+                count=count, total=averaged, started=jnp.ones((), bool), norms=norms
+            )
+        used = jax.vmap(lambda code: codebooks.usage(code, books.shape[1]))(codes.T)
+        metrics |= {
+            "commitment": (commitment, 1.0),
+            "codes_in_use": (jnp.mean(codebooks.perplexity(used)), 1.0),
+        }
+        return Loss(total + self.commitment * commitment, metrics, extra, renewed)
+
+    def discriminate(
+        self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool
+    ) -> Loss:
+        """Return the hinge loss of telling recorded sound from decoded sound."""
+        del key, train
+        x, _ = self.samples(batch)
+        vectors: Any = self.vectors(params, x).tokens.x
+        books = params["quantizer"]["book"]
+        codes = residual.encode(vectors, books)
+        weights = {"params": params["decoder"]}
+        sound: Any = self.decoder.apply(weights, residual.decode(codes, books))
+        sound = jax.lax.stop_gradient(sound[:, : x.shape[1]])
+        judge = {"params": params["discriminator"]}
+        said = [self.discriminator.apply(judge, mono(some)) for some in (x, sound)]
+        real, fake = (
+            hinge([s for s, _ in some], sign) for some, sign in zip(said, (1, -1), strict=True)
+        )
+        metrics = {"real": (real, 1.0), "fake": (fake, 1.0)}
+        return Loss(total=real + fake, metrics=metrics, extra=extra)
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        judged = self.discriminator is not None
+        some = ["wave"] + ["mel"] * bool(self.spectra) + ["adversarial", "matching"] * judged
+        return {name: getattr(self, name) for name in some}
+
+    def _losses(self, params: Params, x: Array) -> Losses:
+        """Return the losses of decoded sound [B, S, C]."""
+        found: dict[str, Any] = {"wave": lambda sound: jnp.mean(jnp.abs(sound - x))}
+        if self.spectra:
+            found["mel"] = lambda sound: spectral(self.spectra, mono(sound), mono(x))
+        if self.discriminator is None:
+            return found
+        judge = {"params": jax.lax.stop_gradient(params["discriminator"])}
+        return found | judged(lambda some: self.discriminator.apply(judge, some), x)
 
     def samples(self, batch: Batch) -> tuple[Float[Array, "B S C"], Float[Array, " B"]]:
         """Return sound [B, S, channels], and what it was divided by."""
@@ -113,3 +223,7 @@ class Codec(Encoding):
         vectors = self.quantizer.apply(weights, batch["codes"], method="vectors")
         found = self.decoder.apply({"params": params["decoder"]}, vectors)
         return found * batch["scale"][:, None, None]
+
+
+def _entries(codes: Int[Array, "M Q"], books: Float[Array, "Q V D"]) -> Float[Array, "Q M D"]:
+    return jax.vmap(lambda book, code: book[code])(books, codes.T)

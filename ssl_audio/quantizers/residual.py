@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float, Int
-from ssl_audio.quantizers.codebooks import nearest
+from ssl_audio.arrays import Array, Float, Int, PRNGKeyArray
+from ssl_audio.quantizers.codebooks import kmeans, nearest
 
 
 class Residual(nn.Module):
@@ -55,3 +55,68 @@ def decode(codes: Int[Array, "*B Q"], books: Float[Array, "L V D"]) -> Float[Arr
     for q in range(codes.shape[-1]):
         total = total + books[q][codes[..., q]]
     return total
+
+
+def stages(
+    x: Float[Array, "M D"], books: Float[Array, "Q V D"]
+) -> tuple[Int[Array, "M Q"], Float[Array, "Q M D"]]:
+    """Return the codes of vectors, and what was left for each book to quantise, with its gradient."""
+
+    def stage(left, book):
+        code = nearest(jax.lax.stop_gradient(left), book)
+        return left - jax.lax.stop_gradient(book[code]), (code, left)
+
+    _, (codes, left) = jax.lax.scan(stage, x, books)
+    return codes.T, left
+
+
+def started(
+    key: PRNGKeyArray, x: Float[Array, "M D"], books: Float[Array, "Q V D"], iterations: int = 50
+) -> Float[Array, "Q V D"]:
+    """Return books that are the centroids of what those before them leave of some vectors."""
+
+    def stage(left, key):
+        book = kmeans(key, left, books.shape[1], iterations)
+        return left - book[nearest(left, book)], book
+
+    return jax.lax.scan(stage, x, jax.random.split(key, len(books)))[1]
+
+
+def moved(
+    key: PRNGKeyArray,
+    left: Float[Array, "Q M D"],
+    codes: Int[Array, "M Q"],
+    count: Float[Array, "Q V"],
+    total: Float[Array, "Q V D"],
+    decay: Float[Array, ""] | float = 0.99,
+    least: float = 2.0,
+) -> tuple[Float[Array, "Q V D"], Float[Array, "Q V"], Float[Array, "Q V D"]]:
+    """Return books whose entries are moving averages of what they stand for, and the averages.
+
+    An entry that stands for fewer than `least` vectors on average becomes one of these vectors, drawn at
+    random. (In EnCodec's released code the moving average overwrites such a replacement in the same step.)
+
+    Args:
+      key: of the draws.
+      left: what each book quantised.
+      codes: of the vectors.
+      count, total: moving averages of how many vectors each entry stands for, and of their sum.
+      decay: of the averages.
+      least: see above.
+    """
+
+    def book(key, left, code, count, total):
+        codes = len(count)
+        here = jnp.zeros(codes, left.dtype).at[code].add(1.0)
+        count = decay * count + (1 - decay) * here
+        total = decay * total + (1 - decay) * jnp.zeros_like(total).at[code].add(left)
+        rare = count < least
+        new = left[jax.random.randint(key, (codes,), 0, len(left))]
+        count = jnp.where(rare, least, count)
+        total = jnp.where(rare[:, None], least * new, total)
+        whole = jnp.sum(count)
+        smooth = (count + 1e-5) / (whole + codes * 1e-5) * whole
+        return total / smooth[:, None], count, total
+
+    keys = jax.random.split(key, len(count))
+    return jax.vmap(book)(keys, left, codes.T, count, total)

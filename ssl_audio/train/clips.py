@@ -44,7 +44,8 @@ def check_clips(
                     f"and .hop, which count samples."
                 )
         written = _at(options, path) or {}
-        kept = [key for key in ("window", "hop") if hasattr(frontend, key) and key not in written]
+        fields = {field.name for field in dataclasses.fields(frontend)}  # `Raw` has nothing to set
+        kept = [key for key in ("window", "hop") if key in fields and key not in written]
         usual = getattr(type(frontend), "rate", frontend.rate)
         if kept and frontend.rate != usual:
             scaled = {key: round(getattr(frontend, key) * frontend.rate / usual) for key in kept}

@@ -1,0 +1,96 @@
+"""EnCodec (Défossez et al. 2022, arXiv:2210.13438), as AudioGen has it: sound to codes and back.
+
+Run:      ssl-audio train --config codec:data=AUDIOSET --workdir runs/codec
+Try:      ssl-audio train --config codec:runlocal --workdir runs/try
+Laptop:   ssl-audio train --config codec:laptop,data=DIR --workdir runs/laptop
+Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
+Options:  adversarial=true|false (learn from a discriminator, too)
+Results:  experiments/codec/README.md; published weights: ssl-audio convert --from encodec
+"""
+
+from typing import Any
+
+from ssl_audio.config import parse_arg
+from ssl_audio.presets import runs
+from ssl_audio.train.optim import Optim
+
+STEPS = 200 * 2000
+OPTIM = Optim(lr=3e-4, b1=0.5, b2=0.9)
+
+
+def get_config(arg=""):
+    a = parse_arg(arg, data="synthetic", adversarial=True, laptop=False, runlocal=False)
+    if a.laptop:
+        a.refuse("runlocal", "laptop is a run of its own")
+    if a.laptop or a.runlocal:
+        made = objective(
+            rate=8000,
+            strides=(2, 4, 4, 5),
+            channels=8,
+            width=32,
+            books=4,
+            codes=64,
+            recurrent=1,
+            windows=(64, 128, 256, 512),
+            bins=32,
+            judged=(256, 128) if a.adversarial else (),
+            filters=8,
+        )
+        places = a.data
+        config: Any = runs.short(
+            objective=made, places=places, samples=8000, batch=16, steps=2000, optim=OPTIM
+        )
+        return runs.few_steps(config, 8000) if a.runlocal else config
+    config = runs.pretrain(
+        places=a.data,
+        objective=objective(
+            rate=16_000,
+            strides=(2, 4, 5, 8),
+            channels=64,
+            width=128,
+            books=4,
+            codes=2048,
+            recurrent=2,
+            windows=(64, 128, 256, 512, 1024),
+            bins=64,
+            judged=(2048, 1024, 512, 256, 128) if a.adversarial else (),
+            filters=32,
+        ),
+        batch=64,
+        steps=STEPS,
+        optim=OPTIM,
+        seconds=1.0,
+    )
+    config.data.entries.audio.crop = "random"
+    return config
+
+
+def objective(
+    *, rate, strides, channels, width, books, codes, recurrent, windows, bins, judged, filters
+) -> dict[str, Any]:
+    """Return the objective; windows are those of the spectra and, `judged`, of the discriminator."""
+    same = dict(
+        channels=channels, recurrent=recurrent, causal=False, pad="constant", shortcut=False
+    )
+    made = dict(
+        kind="codec",
+        frontend=dict(kind="raw", rate=rate, standardise=False),
+        tokenizer=dict(kind="seanet", width=width, strides=strides, **same),
+        encoder=dict(kind="identity"),
+        quantizer=dict(kind="residual", books=books, codes=codes, width=width),
+        decoder=dict(kind="seanet", strides=strides[::-1], **same),
+        spectra=[mel(rate, window, min(bins, window // 4)) for window in windows],
+    )
+    if judged:
+        made["discriminator"] = dict(
+            kind="discriminators:Spectra", windows=judged, channels=filters
+        )
+    return made
+
+
+def mel(rate, window, bins) -> dict[str, Any]:
+    """Return a log-mel of magnitudes above 1e-5."""
+    return dict(
+        kind="mel", rate=rate, bins=bins, hop=window // 4, window=window, low=0.0, high=0.0, scale="htk",
+        area=False, floor=1e-10,
+    )  # fmt: skip

@@ -1,0 +1,97 @@
+"""How decoded sound is compared with recorded sound, and several such losses are balanced.
+
+EnCodec (Défossez et al. 2022, arXiv:2210.13438) sections 3.4 and 3.5; called by codecs.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssl_audio.arrays import Array, Float, Wave
+from ssl_audio.frontend.mel import Mel
+
+Losses = Mapping[str, Callable[[Array], Array]]
+
+
+def balanced(
+    losses: Losses,
+    weights: Mapping[str, float],
+    norms: Mapping[str, Array],
+    sound: Float[Array, "B S C"],
+    decay: float,
+) -> tuple[Array, dict[str, Array], dict[str, Any]]:
+    """Return the losses' weighted mean, whose gradient at `sound` is balanced; new norms; metrics.
+
+    The gradient of each loss is divided by the moving average of its norm, then weighted.
+
+    Args:
+      losses: name → function of the sound.
+      weights: of each.
+      norms: of each, the sums of its gradients' norms and of their weights so far.
+      sound: decoded.
+      decay: of these sums.
+    """
+    gradient, value = jnp.zeros_like(sound), jnp.zeros(())
+    after, metrics, whole = {}, {}, sum(weights[name] for name in losses)
+    at, rows = jax.lax.stop_gradient(sound), float(len(sound))
+    for name, loss in losses.items():
+        found, slope = jax.value_and_grad(loss)(at)
+        slope = slope * rows  # of each clip's own loss: norms do not fall as batches grow
+        norm = jnp.mean(jnp.sqrt(jnp.sum(slope**2, (1, 2))))
+        after[name] = decay * norms[name] + jnp.stack([norm, jnp.ones(())])
+        mean = after[name][0] / after[name][1]
+        gradient = gradient + weights[name] / whole / (mean + 1e-12) * slope / rows
+        value = value + weights[name] / whole * found
+        metrics[name] = (found * rows, rows)
+    descended = jnp.sum(jax.lax.stop_gradient(gradient) * sound)
+    total = descended - jax.lax.stop_gradient(descended) + jax.lax.stop_gradient(value)
+    return total, after, metrics
+
+
+def spectral(spectra: Sequence[Mel], sound: Wave, wanted: Wave) -> Float[Array, ""]:
+    """Return the mean over log-mels of their mean absolute difference, and squared one of the logarithms.
+
+    Of magnitudes, and of their natural logarithms. The weight of each scale is not published: all count
+    the same.
+    """
+    total = jnp.zeros(())
+    for mel in spectra:
+        ours, theirs = (mel.log_mel(x) * (math.log(10) / 20) for x in (sound, wanted))
+        total = total + jnp.mean(jnp.abs(jnp.exp(ours) - jnp.exp(theirs)))
+        total = total + jnp.mean((ours - theirs) ** 2)
+    return total / len(spectra)
+
+
+def judged(said: Callable[[Wave], Any], x: Float[Array, "B S C"]) -> Losses:
+    """Return the losses that a discriminator gives decoded sound, "adversarial" and "matching".
+
+    Args:
+      said: clips → of each of its parts scores, and what came before them.
+      x: recorded sound.
+    """
+
+    def adversarial(sound):
+        return -jnp.mean(jnp.stack([jnp.mean(scores) for scores, _ in said(mono(sound))]))
+
+    def matching(sound):
+        apart = [
+            jnp.mean(jnp.abs(a - b))
+            for (_, ours), (_, theirs) in zip(said(mono(sound)), said(mono(x)), strict=True)
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        return jnp.mean(jnp.stack(apart))
+
+    return {"adversarial": adversarial, "matching": matching}
+
+
+def hinge(scores: Sequence[Array], sign: int) -> Float[Array, ""]:
+    """Return by how much scores are below 1 (sign 1: of recorded sound) or above -1 (sign -1), on average."""
+    return jnp.mean(jnp.stack([jnp.mean(jax.nn.relu(1 - sign * score)) for score in scores]))
+
+
+def mono(x: Float[Array, "B S C"]) -> Wave:
+    """Return each channel as a clip."""
+    return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1])
