@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import encoders
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -153,7 +154,7 @@ def test_the_view_all_holds_every_layer_and_its_special_token(encoder):
         np.testing.assert_array_equal(found[0, :rows, :, layer], alone[0])
     short = SOURCE[0]["audio"][: encoder._samples(encoder._most)]
     ((_, found),) = probing.features(encoder, "all")([short])
-    batch = dict(audio=short[None], length=np.array([len(short)], np.int32))
+    batch = dict(audio=jnp.asarray(short)[None], length=jnp.array([len(short)]))
     specials = encoder.objective.encode(encoder.params, {}, batch).specials
     assert specials.shape == (layers, 1, 1, encoder.width)
     for column in range(found.shape[2]):
