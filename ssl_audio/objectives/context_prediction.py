@@ -30,7 +30,7 @@ class ContextPrediction(Encoding):
       frontend: what the tokenizer takes.
       tokenizer: its features → tokens.
       encoder: any backbone that masks keys; what is no context is hidden from it by a mask.
-      decoder: the predictor, see `heads.predictors`.
+      decoder: the predictor, see `heads.set_predictor`.
       masking: draws the context and the sets of targets.
       top: layers of the teacher that are averaged, counted from the last, each normalised over the tokens of
         the clip; 0: its output instead, each token standardised over its channels.

@@ -24,7 +24,7 @@ def objective(**parts):
             frontend=dict(kind="fbank", bins=16, frames=96),
             tokenizer=dict(kind="patchify", width=WIDTH, patch=(8, 8), stride=(8, 8)),
             encoder=trunk | dict(width=WIDTH, depth=2, positions=positions),
-            decoder=dict(kind="predictors:SetPredictor", trunk=trunk, positions=positions),
+            decoder=dict(kind="set_predictor", trunk=trunk, positions=positions),
             masking=dict(kind="contexts:SpanSets", length=2, sets=2),
         )
         | parts,
