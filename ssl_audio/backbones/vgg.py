@@ -10,7 +10,7 @@ from ssl_audio.layers.pooling import max_pooled
 from ssl_audio.slots import Norm
 from ssl_audio.structs import Encoded, Tokens
 
-# Of musicnn's VGG (Pons and Serra 2019, arXiv:1909.06654), (mel bins, frames).
+# Of musicnn's VGG for MagnaTagATune (Pons and Serra 2019, arXiv:1909.06654), (mel bins, frames).
 WINDOWS = ((1, 4), (2, 2), (2, 2), (2, 2), (4, 4))
 STRIDES = ((2, 2), (2, 2), (2, 2), (2, 2), (4, 4))
 

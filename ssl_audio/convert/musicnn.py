@@ -24,7 +24,8 @@ UNUSED = re.compile(r"/Adam(_1)?$|^beta[12]_power$")  # the optimiser's
 HEARD: Mapping[str, Any] = MappingProxyType(
     dict(resample_sr=16_000, hop=256, n_fft=512, n_mels=96, spectrogram_type="mel")
 )
-# Classes by the name of the data in their config: the 50 most frequent tags.
+# By the name of the data in their config: the classes, the 50 most frequent tags; and the windows and strides
+# of the maxima, as the graph beside each checkpoint has them.
 TAGS: Mapping[str, str] = MappingProxyType(
     {
         "mtt": "guitar,classical,slow,techno,strings,drums,electronic,rock,fast,piano,ambient,beat,violin,"
@@ -38,16 +39,22 @@ TAGS: Mapping[str, str] = MappingProxyType(
         "heavy metal,Progressive rock,60s,rnb,indie pop,sad,House,happy",
     }
 )
+APART = ((1, 4), (4, 1), (2, 2), (2, 2), (4, 4))
+POOLS: Mapping[str, Any] = MappingProxyType({"mtt": (WINDOWS, STRIDES), "msd": (APART, APART)})
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
     """Convert a VGG-like tagger; the optimiser's arrays are kept for the way back.
 
-    Options: n_frames (187, 3 s); audio_rep, a table, of which `identifier` ("mtt" or "msd") gives the names
-    of the classes, and the other entries must be those that the published models have. num_classes_dataset
-    is held against the arrays. The log-mel is that of `pre_processing="logC"`, log10(10000 E + 1), in single
-    precision: the package rounds E to half, which is 1e-3 at most, and infinite where 10000 E is above 65504.
-    Ends of clips are mirrored, as by librosa before 0.10, with which they were trained.
+    Options: n_frames (187, 3 s); audio_rep, a table, of which `identifier` ("mtt", the default, or "msd")
+    tells the names of the classes and the windows of the maxima, and the other entries must be those that the
+    published models have. num_classes_dataset is held against the arrays.
+
+    The package itself runs the weights of "msd" with the windows of "mtt", not those they were trained with.
+
+    The log-mel is that of `pre_processing="logC"`, log10(10000 E + 1), in single precision: the package
+    rounds E to half, which is 1e-3 at most, and infinite where 10000 E is above 65504. Ends of clips are
+    mirrored, as by librosa before 0.10, with which the models were trained.
 
     `forward(x=[B, T, F])` takes that log-mel, and gives logits, tags and pool1 to pool5 [B, t, f, D].
 
@@ -67,6 +74,12 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             raise ValueError(
                 f"option audio_rep: {name} is {got!r}: only {wanted!r} can be converted."
             )
+    data_name = heard.get("identifier", "mtt")
+    if data_name not in POOLS:
+        raise ValueError(
+            f"option audio_rep: identifier is {data_name!r}: wanted {' or '.join(POOLS)}."
+        )
+    windows, strides = POOLS[data_name]
     asked.only("pre_processing", "logC")
     frames = asked.get("n_frames", FRAMES)
     asked.finish()
@@ -82,8 +95,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         encoder=dict(
             kind="vgg",
             channels=tuple(kernel.shape[3] for kernel in kernels),
-            windows=WINDOWS,
-            strides=STRIDES,
+            windows=windows,
+            strides=strides,
             norm=dict(kind="norms:FrozenBatchNorm", eps=EPS),
             dropout=0.25,
         ),
@@ -91,10 +104,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         criterion="sigmoid",
     )  # fmt: skip
     data = clips(-(-frames * hop // 1000) * 1000, rate=rate)
-    if names := TAGS.get(heard.get("identifier", "")):
-        data["entries"]["label"] = dict(
-            kind="entries:Labels", classes=classes, names=tuple(names.split(","))
-        )
+    if "identifier" in heard:
+        names = tuple(TAGS[data_name].split(","))
+        data["entries"]["label"] = dict(kind="entries:Labels", classes=classes, names=names)
     config: dict[str, Any] = dict(objective=objective, data=data)
     built, params, left = build(config, lambda p: to_state_dict(p, config), state)
 

@@ -115,7 +115,8 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     if len(content) < FOOTER or struct.unpack("<Q", content[-8:])[0] != MAGIC:
         raise _Damaged("its last bytes are not those of a table")
     footer = _Bytes(content[-FOOTER:-8])
-    _handle(footer)  # of what is said about the table
+    for _ in _block(content, *_handle(footer)):  # said about the table: nothing that is needed
+        pass
     count, last = 0, None
     for _, handle in _block(content, *_handle(footer)):
         for key, value in _block(content, *_handle(_Bytes(handle))):
@@ -231,20 +232,22 @@ def _arrays(
     places: Mapping[str, dict[str, Any]], shards: list[pathlib.Path]
 ) -> dict[str, np.ndarray]:
     sizes = [path.stat().st_size for path in shards]
+    for name, place in places.items():
+        kind, shape, shard, size = (place[key] for key in ("type", "shape", "shard", "size"))
+        if kind not in TYPES:
+            raise _Damaged(f"{name}: type {kind}")
+        if size != math.prod(shape) * TYPES[kind].itemsize:
+            raise _Damaged(f"{name}: {size} bytes for an array {shape} of {TYPES[kind]}")
+        if shard >= len(shards) or place["start"] + size > sizes[shard]:
+            raise _Damaged(f"{name}: lies outside the files of arrays")
     if (total := sum(place["size"] for place in places.values())) > sum(sizes):
         raise _Damaged(f"{total} bytes of arrays in files of {sum(sizes)}")
     found = {}
     for name, place in places.items():
-        kind, shape, shard = place["type"], place["shape"], place["shard"]
-        if kind not in TYPES:
-            raise _Damaged(f"{name}: type {kind}")
-        dtype = TYPES[kind]
-        if place["size"] != math.prod(shape) * dtype.itemsize:
-            raise _Damaged(f"{name}: {place['size']} bytes for an array {shape} of {dtype}")
-        if shard >= len(shards) or place["start"] + place["size"] > sizes[shard]:
-            raise _Damaged(f"{name}: lies outside the files of arrays")
-        value = np.fromfile(shards[shard], dtype, math.prod(shape), offset=place["start"])
-        value = value.reshape(shape)
+        dtype, shape = TYPES[place["type"]], place["shape"]
+        value = np.fromfile(
+            shards[place["shard"]], dtype, math.prod(shape), offset=place["start"]
+        ).reshape(shape)
         found[name] = value.astype(np.float32) if dtype == ml_dtypes.bfloat16 else value
     return found
 

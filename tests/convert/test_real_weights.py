@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import ssl_audio
-from ssl_audio.convert import command
-from ssl_audio.convert.files import PACKAGES, packaged
+from ssl_audio.convert import command, from_state_dict
+from ssl_audio.convert.files import PACKAGES, packaged, read
 from ssl_audio.data.sets.esc import Esc
 
 pytestmark = pytest.mark.real
@@ -78,10 +78,38 @@ def test_whisper_gives_what_ctranslate2_makes_of_the_same_file(whisper):
 
 def test_whisper_knows_sounds_of_esc10(whisper, shared_data):
     """All 400 clips give 0.922: experiments/convert/README.md."""
-    clips, labels, folds = esc10(shared_data, 2)
+    clips, labels, folds = esc10(shared_data, 3)
     vectors = whisper.embed(clips, 16_000, pool="stats", pad="columns")
-    assert vectors.shape == (200, 768)
-    assert accuracy(vectors, labels, folds) >= 0.85
+    assert vectors.shape == (134, 768)
+    assert accuracy(vectors, labels, folds) >= 0.83
+
+
+@pytest.fixture(scope="module", params=("MTT_vgg", "MSD_vgg"))
+def tagger(request, tmp_path_factory):
+    need("musicnn", "pip install --no-deps musicnn==0.1.0")
+    address, out = f"musicnn/{request.param}", tmp_path_factory.mktemp("musicnn")
+    return request.param, converted("musicnn", address, out)
+
+
+def test_musicnn_gives_what_tensorflow_makes_of_the_same_file(tagger):
+    """Recorded: the graph beside each checkpoint in tensorflow 2.21, fed librosa 0.11's log-mel, mirrored."""
+    name, model = tagger
+    with np.load(GOLDEN / "musicnn.npz") as file:
+        wanted = {n.partition("/")[2]: file[n] for n in file.files if n.startswith(name)}
+    np.testing.assert_allclose(model.scores(sound(), 16_000).values[0], wanted["tags"], atol=1e-5)
+    np.testing.assert_allclose(model.frames(sound(), 16_000)[0], wanted["pool5"], atol=1e-4)
+    assert (
+        model.labels[:3]
+        == dict(MTT_vgg=("guitar", "classical", "slow"), MSD_vgg=("rock", "pop", "alternative"))[
+            name
+        ]
+    )
+    noise = np.abs(np.random.default_rng(1).standard_normal((1, 187, 96), dtype=np.float32))
+    state, options = read(f"package:musicnn/{name}")
+    found = from_state_dict("musicnn", state, **options).forward(x=noise)
+    np.testing.assert_allclose(found["logits"][0], wanted["logits"], atol=1e-4)
+    means = np.stack([found[f"pool{i + 1}"].mean((0, 1, 2)) for i in range(5)])
+    np.testing.assert_allclose(means, wanted["means"], atol=1e-4)
 
 
 def test_a_package_with_other_weights_is_refused(tmp_path, monkeypatch):
