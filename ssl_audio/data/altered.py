@@ -100,16 +100,18 @@ class Audiomentations(Change):
     clip, and put back, while no other thread is let in: results can be repeated, and threads wait.
 
     Attributes:
-      name: of the class, as "TanhDistortion".
+      transform: name of the class, as "TanhDistortion".
       options: its arguments; its own `p`, 0.5 if not given, is the share of the clips that are changed.
     """
 
-    name: str
+    transform: str
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not self.name.isidentifier() or self.name.startswith("_"):
-            raise ValueError(f"Audiomentations: name is {self.name!r}; wanted that of a transform.")
+        if not self.transform.isidentifier() or self.transform.startswith("_"):
+            raise ValueError(
+                f"Audiomentations: transform is {self.transform!r}; wanted that of a transform."
+            )
 
     def __call__(self, audio: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
         """Return other audio, float32 [S].
@@ -124,7 +126,7 @@ class Audiomentations(Change):
             np.random.seed(seed)  # noqa: NPY002
             try:
                 # A copy: some transforms return, or write into, what they were given.
-                made = self._transform(np.array(audio, np.float32), sample_rate=rate)
+                made = self._built(np.array(audio, np.float32), sample_rate=rate)
             finally:
                 random.setstate(before[0])
                 np.random.set_state(before[1])  # noqa: NPY002
@@ -132,30 +134,34 @@ class Audiomentations(Change):
         if not fits or not len(made) or not np.isfinite(made).all():
             what = f"{getattr(made, 'dtype', type(made).__name__)} {np.shape(made)}"
             raise ValueError(
-                f"audiomentations.{self.name}: got {what} for {len(audio)} samples of sound; wanted finite "
-                "float32 samples of one channel: leave this transform out, or change its options."
+                f"audiomentations.{self.transform}: got {what} for {len(audio)} samples of sound; wanted "
+                "finite float32 samples of one channel: leave this transform out, or change its options."
             )
         return made
 
     @functools.cached_property
-    def _transform(self) -> Any:
+    def _built(self) -> Any:
         try:
             import audiomentations
         except ImportError:
             raise ValueError(
-                f"Audiomentations: {self.name} needs the library: pip install 'ssl_audio[audiomentations]'."
+                f"Audiomentations: {self.transform} needs the library: pip install "
+                "'ssl_audio[audiomentations]'."
             ) from None
-        found = getattr(audiomentations, self.name, None)
+        found = getattr(audiomentations, self.transform, None)
         if not (
             isinstance(found, type) and issubclass(found, audiomentations.BaseWaveformTransform)
         ):
             raise ValueError(
-                f"audiomentations {audiomentations.__version__}: no transform of waveforms {self.name!r}."
+                f"audiomentations {audiomentations.__version__}: no transform of waveforms "
+                f"{self.transform!r}."
             )
         try:
             return found(**self.options)
         except (AssertionError, TypeError, ValueError) as error:
-            raise ValueError(f"audiomentations.{self.name}({self.options}): {error}") from error
+            raise ValueError(
+                f"audiomentations.{self.transform}({self.options}): {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
