@@ -84,16 +84,11 @@ class LatentPrediction(Encoding):
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the loss over fresh masks."""
         mask_key, noise_key, key = jax.random.split(key, 3)
-        audio = batch["audio"]
-        for number, change in enumerate(self.augment if train else ()):
-            audio = change(audio, batch["length"], jax.random.fold_in(key, number))
-        spec = self.frontend(audio, batch["length"])
+        spec = self.heard(batch, key if train else None)
         grid = self.tokenizer.grid(*spec.shape[1:])
         hidden = self.masking(mask_key, self.clones * spec.shape[0], grid)
         shown = others(hidden, grid[0] * grid[1])
-        shape, noise = (len(hidden), grid[0] * grid[1], self.tokenizer.width), None
-        if not self._fills:
-            noise = self.noise * jax.random.normal(noise_key, shape)
+        noise = self.gaps(noise_key, len(hidden), grid)
         encoded = self.visible(params, spec, shown, key if train else None)
         target, _ = self.targets(extra, spec)
         patch, clip = self.errors(params, encoded, target, hidden, noise)
@@ -106,6 +101,20 @@ class LatentPrediction(Encoding):
         }
         total = jnp.mean(patch) + self.utterance * jnp.mean(clip)
         return Loss(total=total, metrics=metrics, extra=extra)
+
+    def heard(self, batch: Batch, key: Array | None = None) -> Float[Array, "B T F"]:
+        """Return the log-mel of a batch; with a key, of what the augmentations make of it."""
+        audio = batch["audio"]
+        for number, change in enumerate(() if key is None else self.augment):
+            audio = change(audio, batch["length"], jax.random.fold_in(key, number))
+        return self.frontend(audio, batch["length"])
+
+    def gaps(self, key: Array, count: int, grid: tuple[int, int]) -> Float[Array, "M N D"] | None:
+        """Return the noise that a decoder sees at hidden patches; None: it fills them itself."""
+        if self._fills:
+            return None
+        shape = (count, grid[0] * grid[1], self.tokenizer.width)
+        return self.noise * jax.random.normal(key, shape)
 
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
         """Move the teacher towards the student."""
@@ -140,15 +149,17 @@ class LatentPrediction(Encoding):
         Each layer's channels are normalised over the patches of the clip, the layers averaged, and
         their mean normalised over its channels.
         """
-        teacher = extra["teacher"]
-        tokens: Any = self.tokenizer.apply({"params": teacher["tokenizer"]}, spec)
+        weights = {"params": extra["teacher"]["tokenizer"]}
+        layers = self.taught(extra, self.tokenizer.apply(weights, spec))
+        return averaged(layers), layers
+
+    def taught(self, extra: Extra, tokens: Any) -> Float[Array, "L B N D"]:
+        """Return what the teacher's layers make of tokens, without a gradient."""
         encoder, block = self.encoder, self.encoder.block
         if self.target == "mlp" and hasattr(block, "tap"):
             encoder = encoder.copy(block=block.copy(tap=True))
-        encoded: Any = encoder.apply({"params": teacher["encoder"]}, tokens, layers=True)
-        layers = jax.lax.stop_gradient(encoded.layers)
-        mean = jnp.mean(standard(layers, 1e-5, axis=2), axis=0)
-        return standard(mean, 1e-5), layers
+        encoded: Any = encoder.apply({"params": extra["teacher"]["encoder"]}, tokens, layers=True)
+        return jax.lax.stop_gradient(encoded.layers)
 
     def errors(
         self,
@@ -162,10 +173,15 @@ class LatentPrediction(Encoding):
         made = self.reconstruct(params, encoded, noise)
         target = jnp.repeat(target, self.clones, axis=0)
         made, wanted = (jnp.take_along_axis(x, hidden[..., None], axis=1) for x in (made, target))
-        scale = target.shape[-1] ** (-0.5 if self.scale == "root" else -1.0)
-        patch = scale * jnp.sum((made - wanted) ** 2, -1)
-        clip = scale * jnp.sum((special_tokens(encoded) - jnp.mean(target, axis=1)) ** 2, -1)
-        return patch, clip
+        clip = self.distance(special_tokens(encoded), jnp.mean(target, axis=1))
+        return self.distance(made, wanted), clip
+
+    def distance(
+        self, made: Float[Array, "*B D"], wanted: Float[Array, "*B D"]
+    ) -> Float[Array, "*B"]:
+        """Return squared errors, summed over the channels and scaled."""
+        scale = wanted.shape[-1] ** (-0.5 if self.scale == "root" else -1.0)
+        return scale * jnp.sum((made - wanted) ** 2, -1)
 
     def reconstruct(
         self, params: Params, encoded: Encoded, noise: Float[Array, "M N D"] | None = None
@@ -180,3 +196,8 @@ class LatentPrediction(Encoding):
     @property
     def _fills(self) -> bool:
         return getattr(self.decoder, "fills", False)
+
+
+def averaged(layers: Float[Array, "L B N D"]) -> Float[Array, "B N D"]:
+    """Return the mean of layers normalised over the tokens of each clip, normalised over its channels."""
+    return standard(jnp.mean(standard(layers, 1e-5, axis=2), axis=0), 1e-5)

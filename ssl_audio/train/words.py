@@ -29,6 +29,8 @@ WORDS = {
     "mse": "mean squared error of reconstructed patches, in units of the normalised spectrogram",
     "patch": "the loss of patches",
     "clip": "the loss of whole clips",
+    "retention": "the loss of what a mixture should retain of its two clips",
+    "context": "share of the tokens that the student hears",
     "restore": "mean absolute error of the restored part of the spectrogram",
     "patch_entropy": "entropy of the teacher's mean output, nats; 0: always the same",
     "clip_entropy": "entropy of the teacher's mean output, nats; 0: always the same",

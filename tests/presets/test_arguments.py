@@ -15,6 +15,7 @@ OTHERS = {
     "patch": ("128x2",),
     "masked": ("7",),
     "clones": ("3",),
+    "group": ("3",),
     "codes": ("9",),
     "layout": ("released",),
     "waves": ("none",),
