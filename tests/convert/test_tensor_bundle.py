@@ -2,6 +2,7 @@
 
 import struct
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -161,9 +162,8 @@ def vgg(rng, channels=4, classes=3):
     """Return random arrays under musicnn's names, those of its optimiser among them."""
 
     def normal(*shape):
-        return rng.standard_normal(shape, dtype=np.float32) / np.sqrt(
-            np.prod(shape[:-1], initial=1)
-        )
+        scale = np.float32(np.prod(shape[:-1], initial=1) ** -0.5)
+        return scale * rng.standard_normal(shape, dtype=np.float32)
 
     state = {"dense/kernel": normal(2 * channels, classes), "dense/bias": normal(classes)}
     for block in range(6):
@@ -197,7 +197,7 @@ def test_musicnn_there_and_back_and_in_use(tmp_path, capsys):
     assert model.scores(audio, 16_000).values.shape == (1, 3)
     # A column's features are those that the network gives in a window of the training length.
     converted = from_state_dict("musicnn", state)
-    spec = np.asarray(model.objective.frontend(audio[None]))
+    spec = np.asarray(model.objective.frontend(jnp.asarray(audio[None])))
     wanted = converted.forward(x=spec)["pool5"][0, :, 0]
     found, times = model.frames(audio, 16_000)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
