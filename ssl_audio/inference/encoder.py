@@ -258,12 +258,17 @@ class Encoder(Model):
     def _most(self) -> int:
         """The columns of a training clip."""
         grid = self.objective.tokenizer.grid(self._frames, self.objective.frontend.bins)
-        return grid[1] // self._merged
+        return (grid[1] - self._beyond) // self._merged
 
     @property
     def _merged(self) -> int:
         """Patch columns that the encoder makes one of."""
         return getattr(self.objective.encoder, "joined", 1)
+
+    @property
+    def _beyond(self) -> int:
+        """Patch columns after its own that one which goes out hears."""
+        return getattr(self.objective.encoder, "beyond", 0)
 
     @property
     def _column(self) -> tuple[int, int]:
@@ -298,8 +303,9 @@ class Encoder(Model):
 
     @property
     def _rest(self) -> int:
-        """Most frames after the last column that must be heard: a waveform's count in its norms."""
-        return self._column[1] - 1 if self._takes_count else 0
+        """Frames after the last column that must be heard, at most: a waveform's count in its norms."""
+        beyond = self._beyond * self.objective.tokenizer.stride[1]
+        return self._column[1] - 1 if self._takes_count else beyond
 
     def _samples(self, columns: int) -> int:
         frontend = self.objective.frontend

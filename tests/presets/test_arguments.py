@@ -17,6 +17,8 @@ OTHERS = {
     "clones": ("3",),
     "group": ("3",),
     "codes": ("9",),
+    "layout": ("released",),
+    "waves": ("none",),
     "stage": ("A", "base"),
     "same": ("0.5",),
     "cross": ("0.5",),
