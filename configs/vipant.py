@@ -45,6 +45,8 @@ def get_config(arg=""):
         raise ValueError(f"stage '{a.stage}': wanted one of {', '.join(STAGES)}.")
     if a.runlocal:
         a.refuse("data pivot test", "runlocal is on synthetic sounds and pictures")
+    if a.stage == "pivot":
+        a.refuse("test", "there is no sound in that stage")
     if a.runlocal or a.laptop:
         config = laptop(a)
         return runlocal(config) if a.runlocal else config

@@ -1,4 +1,4 @@
-"""A model whose audio and text share one space: what `load` returns for contrastive models.
+"""A model whose audio, text and pictures share one space: what `load` returns for contrastive models.
 
 Nothing is cropped at random: audio is covered by windows of the training clips' length, and a clip's
 vector never depends on what else is embedded with it.
@@ -101,7 +101,8 @@ class AudioTextModel(Model):
         batch: dict[str, np.ndarray] = {}
         words = written.entry(self.config, "text").get("length", 2)
         for name, tower in self.objective.towers.items():
-            if name not in ("audio", "text") and (other := written.entry(self.config, name)):
+            other = written.entry(self.config, name)
+            if name != "audio" and other and "words" not in other:
                 spec = configs.build(other, "data").spec()
                 batch |= {key: np.zeros((1, *shape), kind) for key, (shape, kind) in spec.items()}
                 continue
