@@ -67,8 +67,8 @@ def _train(workdir: pathlib.Path, seed: int, *arguments: str) -> None:
 
 
 def _accuracy(workdir: pathlib.Path) -> float:
-    lines = (workdir / "evals" / "zero_shot.jsonl").read_text().splitlines()
-    return json.loads(lines[-1])["accuracy"]
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [row["zero_shot/accuracy"] for row in lines if "zero_shot/accuracy" in row][-1]
 
 
 def _pictures(pivot: pathlib.Path, data: pathlib.Path) -> float:
