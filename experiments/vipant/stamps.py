@@ -55,7 +55,7 @@ def get_config(arg=""):
         data=dict(
             sources=dict(clips=dict(kind="pictures:Pictures", path=a.data, split="train")),
             batch_size=100 if a.stage == "text" else 128,
-            entries={name: dict(kind="features", name=name, width=WIDTHS[name]) for name in names},
+            entries={name: dict(kind="features", array=name, width=WIDTHS[name]) for name in names},
         ),
         optim=Optim(
             lr=1e-3,

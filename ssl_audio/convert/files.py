@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes  # it also makes numpy, and so safetensors, know bfloat16
 import numpy as np
 
-from ssl_audio.convert import ctranslate2
+from ssl_audio.convert import ctranslate2, torch_file
 from ssl_audio.convert.options import DESCRIPTIVE
 from ssl_audio.storage import hub, opened
 from ssl_audio.storage.exported import read_arrays
@@ -176,6 +176,8 @@ def _torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         import torch
     except ImportError:
+        if torch_file.is_file(path):
+            return torch_file.read(path), {}
         raise RuntimeError(
             f"{path} takes torch to read: pip install 'ssl_audio[torch]', or save its state dict as "
             ".safetensors or .npz."

@@ -18,7 +18,7 @@ from ssl_audio.data.source import Example
 
 @dataclass(frozen=True)
 class Features(Entry):
-    """`NAME` float32 [width], or with `frames` [frames, width] and `NAME_length` int32.
+    """`ARRAY` float32 [width], or with `frames` [frames, width] and `ARRAY_length` int32.
 
     A column of the source's table has `FILE.npy` with an array [width] or [rows, width], or `FILE.npy#12`
     for one of its rows; several files separated by ";"; or, as Parquet and JSON have it, the numbers.
@@ -26,15 +26,15 @@ class Features(Entry):
     Attributes:
       width: values of a vector.
       frames: 0: one vector, drawn from the rows; else so many rows, from the first on, the rest zeros.
-      name: of the arrays in the batch.
-      column: of the table; "": `name`.
+      array: name of the array in the batch.
+      column: of the table; "": `array`.
       root: what files are relative to; "": the folder of the source.
       pick: which of several files or rows: "random" or "middle".
     """
 
     width: int
     frames: int = 0
-    name: str = "features"
+    array: str = "features"
     column: str = ""
     root: str = ""
     pick: str = "random"
@@ -50,25 +50,25 @@ class Features(Entry):
     def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
         single = np.dtype(np.float32)
         if not self.frames:
-            return {self.name: ((self.width,), single)}
+            return {self.array: ((self.width,), single)}
         return {
-            self.name: ((self.frames, self.width), single),
-            f"{self.name}_length": ((), np.dtype(np.int32)),
+            self.array: ((self.frames, self.width), single),
+            f"{self.array}_length": ((), np.dtype(np.int32)),
         }
 
     def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
-        column = self.column or self.name
+        column = self.column or self.array
         rows = self._rows(_given(example, column), column)
         if rows is None:
             rows = self._rows(read(chosen(example, column, self.root, self.pick, rng)), column)
         assert rows is not None
         if not self.frames:
             number = int(rng.integers(len(rows))) if self.pick == "random" else len(rows) // 2
-            return {self.name: np.array(rows[number], np.float32)}
+            return {self.array: np.array(rows[number], np.float32)}
         found = np.zeros((self.frames, self.width), np.float32)
         count = min(self.frames, len(rows))
         found[:count] = rows[:count]
-        return {self.name: found, f"{self.name}_length": np.int32(count)}
+        return {self.array: found, f"{self.array}_length": np.int32(count)}
 
     def _rows(self, found: Any, column: str) -> np.ndarray | None:
         """Return features as [rows, width]; None: there is a file to be read.

@@ -122,13 +122,16 @@ def _opened(picture: Any, mode: str) -> Any:
 class Pictures(Manifest):
     """The rows of a table whose `path` names a picture: examples have an `image` and an empty sound.
 
-    Other columns are those of a manifest of sound (`source.Manifest`).
+    Other columns are those of a manifest of sound (`source.Manifest`). With a column `image` the path only
+    names the row: for tables of features.
     """
 
     def __getitem__(self, i: int) -> Example:
         clip = self.clips[i]
-        silence = np.zeros(0, np.float32)
-        return {"audio": silence, "image": clip.path, "root": self.clips.root, **self.meta(i)}
+        found = {"audio": np.zeros(0, np.float32), "root": self.clips.root, **self.meta(i)}
+        if "image" in (clip.columns or {}):  # a table of features, say
+            return found
+        return {**found, "image": clip.path}
 
     def open(self, i: int) -> Example:
         """Return example `i`."""

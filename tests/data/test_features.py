@@ -73,7 +73,7 @@ def test_a_manifest_brings_both_sound_and_features(tmp_path):
     entries = dict(
         audio=Audio(800),
         own=Features(width=4),
-        other=Features(width=4, name="image_features"),
+        other=Features(width=4, array="image_features"),
     )
     source = Manifest(str(tmp_path / "t.csv"))
     found = next(Pipeline(dict(a=source), 4, entries, shuffle=False, threads=0).batches())

@@ -119,6 +119,8 @@ def test_a_table_of_pictures_needs_no_sound(tmp_path):
     pipeline = Pipeline(dict(a=source), 2, dict(image=Image(size=2)), shuffle=False, threads=0)
     assert next(pipeline.batches())["image"].shape == (2, 2, 2, 3)
     assert source[1]["text"] == "a lime.png" and not len(source[1]["audio"])
+    (tmp_path / "q.csv").write_text("path,image\n-,x.npy\n")
+    assert "image" not in Pictures(str(tmp_path / "q.csv"))[0]
 
 
 def test_synthetic_pictures_tell_labels_apart():
