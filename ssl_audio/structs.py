@@ -31,6 +31,7 @@ class Encoded:
     special: Any = None  # [B, P, D] after the last norm: cls, then distillation token, if any
     # [L, B, N, D] residual stream after each block, if requested; a tuple of [B, N_l, D_l] if they differ
     layers: Any = None
+    specials: Any = None  # [L, B, P, D] the special tokens in each of `layers`, if there are any
 
 
 @struct.dataclass

@@ -192,6 +192,7 @@ class Stack(nn.Module):
         x = block.stream(x, rate, key)
         x = self.final_norm(x) if self.final_norm else x
         special, x = x[:, : self.special], x[:, self.special :]
+        specials = outputs[:, :, : self.special] if layers and self.special else None
         outputs = outputs[:, :, self.special : self.special + count] if layers else None
         if back is not None:
             x = jnp.take_along_axis(x, back[..., None], axis=1)
@@ -201,6 +202,7 @@ class Stack(nn.Module):
             tokens=dataclasses.replace(given, x=x),
             special=special if self.special else None,
             layers=outputs,
+            specials=specials,
         )
 
     def _scan(self, block, carry, index, valid, rates, train, layers, more):

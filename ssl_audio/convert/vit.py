@@ -27,8 +27,9 @@ def layers(name: str, params: Any) -> dict[str, np.ndarray]:
 
 
 def attention(name: str, params: Any) -> dict[str, np.ndarray]:
-    """Return the fused map to queries, keys and values, and the output map."""
-    return dense(f"{name}.qkv", params["qkv"]) | dense(f"{name}.proj", params["out"])
+    """Return the fused map to queries, keys and values, the output map, and a gate's if there is one."""
+    state = dense(f"{name}.qkv", params["qkv"]) | dense(f"{name}.proj", params["out"])
+    return state | (dense(f"{name}.gate", params["gate"]) if "gate" in params else {})
 
 
 def mlp(name: str, params: Any) -> dict[str, np.ndarray]:
@@ -62,6 +63,8 @@ def blocks(
         heads=options.heads(heads, width),
         bias=f"{name}.0.attn.qkv.bias" in state,
     )
+    if f"{name}.0.attn.gate.weight" in state:
+        mixer["gate"] = True
     layer_norm = dict(kind="norms:LayerNorm", eps=eps)
     return dict(
         kind="stack",

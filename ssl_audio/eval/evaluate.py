@@ -49,7 +49,7 @@ SETS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 OWN = ("folder", "manifest", "shards", "arrow", "webdataset")  # sets of a user's own
 FEATURES = ("encoder", "random", "logmel")
 CODED = "statistics"  # features that are fitted to each fold's training clips
-CLASSIFIERS = ("linear", "knn", "attentive", "prototypical", "weighted", "mlp")
+CLASSIFIERS = ("linear", "knn", "attentive", "prototypical", "convex", "weighted", "mlp")
 USUAL = ("linear", "knn")
 POOLED = "pooled"  # the view of a classifier that does not name another: one vector per clip
 
@@ -157,6 +157,7 @@ def evaluate(
                 numbers = bags.numbers
             else:
                 numbers, x = _features(source, heard, kind, view, layers, pool, max_bad_share)
+            named = not plain and view not in ("layers", "all")
             metas = [source.meta(int(i)) for i in numbers]
             split = base.split(metas, protocol, seed, several=several)
             y = base.truth(source, metas)
@@ -179,7 +180,6 @@ def evaluate(
                 bar: Any = dict(total=len(split.tests), unit="fold", dynamic_ncols=True)
                 scores = list(tqdm(search.scores(), desc=f"{kind}, {name}", **bar))
                 for score in scores:
-                    named = not plain and view != "layers"
                     which = {"layer": layers[score.layer]} if named else {}
                     records.append(
                         what
@@ -192,7 +192,7 @@ def evaluate(
                     train = split.training
                     number, best = search.choose(train)
                     kept: Any = classifier
-                    of, layer, way = model, FINAL if view == "layers" else layers[number], pool
+                    of, layer, way = model, layers[number] if named else FINAL, pool
                     if bags is not None:
                         of, layer, way = bags.encoder(train), FINAL, "mean"
                         x = bags.of(train)[:, None]
@@ -219,8 +219,8 @@ def _features(
     from ssl_audio.eval import features
 
     options: Any = dict(desc=f"{kind}, {view}", max_bad_share=max_bad_share)
-    if view == "tokens":
-        return features.token_maps(source, encoder, layers, **options)
+    if view in ("tokens", "all"):
+        return features.token_maps(source, encoder, layers, view=view, **options)
     if kind == "logmel":
         return features.matrix(source, features.log_mel(encoder.rate), **options)
     if view == POOLED:

@@ -36,19 +36,20 @@ def token_maps(
     layers: Sequence[int],
     *,
     desc: str = "",
+    view: str = "tokens",
     max_bad_share: float = 0.01,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers [n] of the clips that could be read, and all their tokens.
 
     Those are float16 [n, K, rows, columns, D], low frequencies first, of each of `layers`; NaN in the
-    columns after a clip's end.
+    columns after a clip's end. In the view "all" they are [n, 1, rows + 1, columns, L, D].
 
     Raises:
       ValueError: as `matrix`; no such layer.
     """
-    read, found = _read(source, probe.features(encoder, "tokens", layers), desc, max_bad_share)
+    read, found = _read(source, probe.features(encoder, view, layers), desc, max_bad_share)
     columns = max(x.shape[2] for x in found)
-    return read, np.stack([probe.filled(x, columns) for x in found])
+    return read, np.stack([probe.filled(x, columns, axis=2) for x in found])
 
 
 def _read(

@@ -66,8 +66,8 @@ def reading(encoder: Encoder, view: str, layer: int, pool: str, x: np.ndarray) -
     how: dict[str, Any] = dict(view=view, layer=layer)
     if view == "pooled":
         how |= dict(pool=pool, reads="pooled" if isinstance(encoder, WindowEncoder) else "encode")
-    if view == "tokens":
-        how["columns"] = x.shape[-2]
+    if view in ("tokens", "all"):
+        how["columns"] = x.shape[-2 if view == "tokens" else -3]
     return how
 
 

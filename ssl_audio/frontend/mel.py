@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class Mel:
       cut: nothing is heard of longer audio after T hops, where it is mirrored, as by Whisper; False: the
         last window is filled from it.
       top_db: energies that lie further below the loudest one of a clip are raised to that; 0: none.
+      per_clip: scale each clip to go from 0 to 1, before it is padded, with 0 (BAT, arXiv:2602.16305).
       mean: subtracted from the result, dB.
       std: the result is divided by this, dB.
     """
@@ -60,6 +61,7 @@ class Mel:
     frames: int | None = None
     cut: bool = False
     top_db: float = 0.0
+    per_clip: bool = False
     mean: float = 0.0
     std: float = 1.0
 
@@ -87,7 +89,7 @@ class Mel:
         return self.normalise(self.log_mel(audio, length))
 
     def log_mel(self, audio: Wave, length: Int[Array, "B"] | None = None) -> Spec:
-        """Return energies in dB, float32, before normalisation; see `power`."""
+        """Return energies in dB, or from 0 to 1, float32, before normalisation; see `power`."""
         power, frames = self.power(audio, length), self.count(audio.shape[1])
         edges = (self._bank_rate, self.low, self._top)
         bands = mel_bands(self.bins, self.window, *edges, self.scale, self.area)
@@ -96,6 +98,8 @@ class Mel:
         energies = jnp.matmul(power, bands.T, precision=highest)
         spec = 10 * jnp.log10(jnp.maximum(energies + self.added, self.floor))
         missing = ((0, 0), (0, frames - spec.shape[1]), (0, 0))
+        if self.per_clip:
+            return jnp.pad(self._scaled(spec, length), missing)
         silence = 10 * math.log10(max(self.added, self.floor))
         spec = jnp.pad(spec, missing, constant_values=silence)
         if self.top_db:
@@ -130,13 +134,25 @@ class Mel:
         bands = by_rows(jnp.fft.rfft, heard * jnp.asarray(window, jnp.float32)[None, None])
         return jnp.square(bands.real) + jnp.square(bands.imag)
 
+    def _scaled(self, spec: Spec, length: Int[Array, "B"] | None) -> Spec:
+        """Return energies of the clip alone, from 0 to 1; 0 in the frames that are centred after its end."""
+        there: Any = True
+        if length is not None:
+            there = before(1 + length // self.hop, spec.shape[1])[:, :, None]
+        most = jnp.max(spec, (1, 2), keepdims=True, where=there, initial=-jnp.inf)
+        if self.top_db:
+            spec = jnp.maximum(spec, most - self.top_db)
+        least = jnp.min(spec, (1, 2), keepdims=True, where=there, initial=jnp.inf)
+        return jnp.where(there, (spec - least) / (most - least + 1e-8), 0)
+
     def normalise(self, spec: Spec) -> Spec:
         """Return (spec - mean) / std."""
         return (spec - self.mean) / self.std
 
     def decibels(self, spec: np.ndarray) -> np.ndarray:
-        """Return normalised energies as dB."""
-        return spec * self.std + self.mean
+        """Return normalised energies as dB; scaled per clip: below its loudest, as if of the full range."""
+        spec = spec * self.std + self.mean
+        return (spec - 1) * (self.top_db or 100.0) if self.per_clip else spec
 
     @property
     def frequencies(self) -> np.ndarray:

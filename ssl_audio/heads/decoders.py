@@ -1,5 +1,7 @@
 """From visible tokens back to the whole grid: what masked autoencoders put on top of an encoder."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -20,18 +22,27 @@ class Decoder(nn.Module):
       trunk: a stack with neither positions nor special tokens of its own; its width is the decoder's.
       positions: template of an absolute position embedding.
       special: how many of the encoder's special tokens go along; windows take none.
+      embed: map the tokens to the trunk's width first; False: they have it.
+      bias: of that map and of the one that predicts.
     """
+
+    fills: ClassVar[bool] = (
+        True  # it takes visible tokens, and has a token of its own for the others
+    )
 
     trunk: Backbone
     positions: Positions
     special: int = 1
+    embed: bool = True
+    bias: bool = True
 
     @nn.compact
     def __call__(self, encoded: Encoded, values: int, *, train: bool = False):
         """Return predictions [B, N, G] for all N patches of the grid, G = `values` each.
 
         Raises:
-          ValueError: the encoder has fewer special tokens than are to go along.
+          ValueError: the encoder has fewer special tokens than are to go along; without `embed`, another
+            width than the trunk's.
         """
         tokens, width = encoded.tokens, self.trunk.width
         x = tokens.x
@@ -42,7 +53,13 @@ class Decoder(nn.Module):
                     "set special=0."
                 )
             x = jnp.concatenate([encoded.special[:, : self.special], x], axis=1)
-        x = nn.Dense(width, kernel_init=INIT, name="embed")(x)
+        if self.embed:
+            x = nn.Dense(width, use_bias=self.bias, kernel_init=INIT, name="embed")(x)
+        elif x.shape[-1] != width:
+            raise ValueError(
+                f"Decoder: embed=False, but tokens are {x.shape[-1]} wide and its trunk {width}; set "
+                "embed=True."
+            )
         special, x = x[:, : self.special], x[:, self.special :]
         mask = self.param("mask_token", INIT, (width,), jnp.float32)
         full = scatter(x, tokens.index, tokens.grid, mask[None, None])
@@ -53,7 +70,7 @@ class Decoder(nn.Module):
         index = jnp.pad(full.index, ((0, 0), (self.special, 0)), constant_values=-1)
         whole = Tokens(x=x, index=index, grid=tokens.grid)
         out = self.trunk(whole, train=train).tokens.x[:, self.special :]
-        return nn.Dense(values, kernel_init=INIT, name="predict")(out)
+        return nn.Dense(values, use_bias=self.bias, kernel_init=INIT, name="predict")(out)
 
 
 class ConvDecoder(nn.Module):

@@ -1,4 +1,4 @@
-"""Heads on a frozen encoder: attentive pooling, prototypes of classes, a perceptron."""
+"""Heads on a frozen encoder: attentive pooling, prototypes, of classes or shared, a perceptron."""
 
 import flax.linen as nn
 import jax
@@ -136,6 +136,65 @@ class Prototypical(nn.Module):
         return jnp.einsum("bcj,cj->bc", found, jnp.maximum(weights, 0)) + bias[None]
 
 
+class Convex(nn.Module):
+    """Compare tokens, mixed from all layers, with prototypes that the classes share (BAT's probe, CGP).
+
+    Each layer's tokens are brought to length 1 and averaged with weights that are a softmax. What counts of a
+    prototype is its dot product, at length 1, with the token least like it, with the special token, and with
+    the token most like it; without special tokens the mean over the tokens stands for the second. Then
+    dropout → Linear. arXiv:2602.16305.
+
+    A network at random initialisation scores high with it, too: look at that before at anything else.
+
+    Attributes:
+      classes: C.
+      prototypes: P.
+      dropout: share of the 3 P values that training sets to 0; where no rng "dropout" is given, none.
+    """
+
+    classes: int
+    prototypes: int = 10_000
+    dropout: float = 0.2
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("classes", "prototypes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Convex: {name} is {getattr(self, name)}, wanted 1 or more.")
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B C"]:
+        """Return logits; the encoder must have been asked for its layers, which are alike in size."""
+        layers, valid = encoded.layers, encoded.tokens.valid
+        assert layers is not None, "asked for"
+        start = nn.initializers.normal(0.02)
+        vectors = self.param("prototypes", start, (self.prototypes, layers.shape[-1]), jnp.float32)
+        share = nn.softmax(self.param("mix", nn.initializers.ones, layers.shape[:1], jnp.float32))
+
+        def mixed(x):
+            return jnp.einsum("lbnd,l->bnd", _unit(x), share)
+
+        def alike(x):
+            return x @ _unit(vectors).T
+
+        x = mixed(layers)
+        near = alike(x)
+        there = jnp.ones(x.shape[:2], bool) if valid is None else valid
+        low, high = (
+            sign * greatest(jnp.where(there[..., None], sign * near, -jnp.inf)) for sign in (-1, 1)
+        )
+        weight = there / jnp.maximum(jnp.sum(there, 1, keepdims=True), 1)
+        middle = alike(jnp.einsum("bnd,bn->bd", x, weight))
+        if encoded.specials is not None:
+            special = jnp.mean(encoded.specials, axis=2, keepdims=True)
+            missing = jnp.isnan(special)  # features that were kept of an encoder that has none
+            of_special = alike(mixed(jnp.where(missing, 0, special))[:, 0])
+            middle = jnp.where(jnp.any(missing, axis=(0, 2, 3))[:, None], middle, of_special)
+        found = jnp.concatenate([low, middle, high], axis=-1)
+        found = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(found)
+        return Linear(self.classes, name="linear")(found)
+
+
 def focal_map(
     encoded: Encoded, upsample: int = 1
 ) -> tuple[Float[Array, "B rows columns D"], Bool[Array, "B rows columns"] | None]:
@@ -177,3 +236,8 @@ def directions(prototypes: Float[Array, "C J D"]) -> Float[Array, "C J D"]:
     """Return prototypes of about unit length, for `strongest` and `losses.orthogonality`."""
     length = jnp.sqrt(jnp.sum(prototypes**2, -1, keepdims=True) + EPSILON)
     return prototypes / (length + EPSILON)
+
+
+def _unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Return vectors of length 1; those that are 0 stay so, and get no gradient from their length."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, -1, keepdims=True), 1e-24))

@@ -1,5 +1,8 @@
 """Encoded tokens → vectors, without parameters: means over tokens, columns, rows."""
 
+import dataclasses
+from typing import Any
+
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
@@ -63,4 +66,36 @@ def frame_tokens(encoded: Encoded) -> Float[Array, "B M D"]:
     return jnp.moveaxis(x, 1, 2).reshape(x.shape[0], columns, -1)
 
 
+def all_tokens(encoded: Encoded) -> Float[Array, "B rows columns L D"]:
+    """Return every layer's tokens on their grid, with one more row: its mean special token; NaN if none."""
+    layers: Any = encoded.layers
+    x = jnp.moveaxis(layers, 0, 2)
+    x = x.reshape(x.shape[0], *encoded.tokens.grid, *x.shape[2:])
+    row = jnp.full((x.shape[0], 1, *x.shape[2:]), jnp.nan, x.dtype)
+    if encoded.specials is not None:
+        mean = jnp.moveaxis(jnp.mean(encoded.specials, axis=2), 0, 1)
+        row = jnp.broadcast_to(mean[:, None, None], row.shape)
+    return jnp.concatenate([x, row], axis=1)
+
+
+def columns_of(encoded: Encoded, layer: int) -> Float[Array, "B M D"]:
+    """Return what there is in each time column.
+
+    Args:
+      encoded: with its layers.
+      layer: whose tokens, see `frame_tokens`; FINAL: those after the last norm; MEAN_OF_SPECIALS: the mean of
+        the special tokens after it, in every column; ALL: `all_tokens`, flat, row by row.
+    """
+    if layer == MEAN_OF_SPECIALS:
+        return jnp.repeat(special_tokens(encoded)[:, None], encoded.tokens.grid[1], axis=1)
+    if layer == ALL:
+        x = jnp.moveaxis(all_tokens(encoded), 2, 1)
+        return x.reshape(*x.shape[:2], -1)
+    if layer == FINAL:
+        return frame_tokens(encoded)
+    tokens = dataclasses.replace(encoded.tokens, x=encoded.layers[layer])
+    return frame_tokens(dataclasses.replace(encoded, tokens=tokens))
+
+
+FINAL, MEAN_OF_SPECIALS, ALL = -1, -2, -3  # what `columns_of` takes beside the numbers of layers
 POOLS = {"mean": mean_tokens, "special": special_tokens, "stats": row_statistics}

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_audio.heads.readout import frame_tokens, special_tokens
+from ssl_audio.heads.readout import FINAL, MEAN_OF_SPECIALS, columns_of
 from ssl_audio.inference import inputs
 from ssl_audio.inference.model import Model, check_finite
 from ssl_audio.inference.pooling import (
@@ -29,8 +29,6 @@ from ssl_audio.inference.pooling import (
 from ssl_audio.inference.windows import Clip, Window, batches, cover, every, windows_per_call
 from ssl_audio.storage import written
 
-FINAL = -1  # the layer that means: after the last norm
-MEAN_OF_SPECIALS = -2  # in `stream`: the mean of the special tokens after it, in every column
 PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 
 log = logging.getLogger(__name__)
@@ -177,7 +175,7 @@ class Encoder(Model):
         Args:
           clips: float32 mono [S] at `rate` Hz, or the pieces of one: of a clip that comes in pieces
             at most a few windows are held. Read as they are needed.
-          layers: which layers' features to give.
+          layers: which layers' features to give, see `heads.readout.columns_of`.
           collect: makes the collector of a clip's features, given its number; default: all of them
             in one array [K, T', rows * D].
           pad: see `embed`.
@@ -260,12 +258,17 @@ class Encoder(Model):
     def _most(self) -> int:
         """The columns of a training clip."""
         grid = self.objective.tokenizer.grid(self._frames, self.objective.frontend.bins)
-        return grid[1] // self._merged
+        return (grid[1] - self._beyond) // self._merged
 
     @property
     def _merged(self) -> int:
         """Patch columns that the encoder makes one of."""
         return getattr(self.objective.encoder, "joined", 1)
+
+    @property
+    def _beyond(self) -> int:
+        """Patch columns after its own that one which goes out hears."""
+        return getattr(self.objective.encoder, "beyond", 0)
 
     @property
     def _column(self) -> tuple[int, int]:
@@ -300,8 +303,9 @@ class Encoder(Model):
 
     @property
     def _rest(self) -> int:
-        """Most frames after the last column that must be heard: a waveform's count in its norms."""
-        return self._column[1] - 1 if self._takes_count else 0
+        """Frames after the last column that must be heard, at most: a waveform's count in its norms."""
+        beyond = self._beyond * self.objective.tokenizer.stride[1]
+        return self._column[1] - 1 if self._takes_count else beyond
 
     def _samples(self, columns: int) -> int:
         frontend = self.objective.frontend
@@ -376,15 +380,8 @@ def _program(objective: Any, layers: tuple[int, ...]) -> Any:
 
     def program(params, audio, length):
         encoded = encode(params, {}, {"audio": audio, "length": length})
-
-        def features(layer):
-            if layer == MEAN_OF_SPECIALS:
-                x = special_tokens(encoded)[:, None]
-                return jnp.repeat(x, encoded.tokens.grid[1], axis=1)
-            x = encoded.tokens.x if layer == FINAL else encoded.layers[layer]
-            return frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x)))
-
-        return jnp.stack([features(layer) for layer in layers], axis=1).astype(jnp.float32)
+        found = [columns_of(encoded, layer) for layer in layers]
+        return jnp.stack(found, axis=1).astype(jnp.float32)
 
     return jax.jit(program)
 

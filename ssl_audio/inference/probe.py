@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio.heads.readout import ALL
 from ssl_audio.inference.classifier import Classifier, Row, segments
 from ssl_audio.inference.encoder import FINAL, Encoder
 from ssl_audio.inference.load import interface
@@ -29,20 +30,34 @@ def features(encoder: Encoder, view: str, layers: Sequence[int] = (FINAL,), pool
     Args:
       encoder: any.
       view: "pooled": one vector [D']; "tokens": float16 [rows, columns, D], low frequencies first;
-        "layers": K is 1, [L, rows * D], the mean over time of each frequency row, of every layer.
+        "layers": K is 1, [L, rows * D], the mean over time of each frequency row, of every layer;
+        "all": K is 1, float16 [rows + 1, columns, L, D], the tokens of every layer, and in the last row
+        its special token (NaN if it has none).
       layers: see `Encoder.embed`.
       pool: see `Encoder.embed`; of "pooled".
 
     Raises:
-      ValueError: no such layer or pool.
+      ValueError: no such layer or pool; layers of several sizes.
     """
     most = np.finfo(np.float16).max
 
-    def tokens(x: np.ndarray) -> np.ndarray:
-        x = np.clip(x, -most, most).astype(np.float16)
-        return np.moveaxis(x.reshape(*x.shape[:2], encoder.rows, -1), 1, 2)
+    def half(x: np.ndarray) -> np.ndarray:
+        return np.clip(x, -most, most).astype(np.float16)
 
-    if view == "tokens":
+    def tokens(x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(half(x).reshape(*x.shape[:2], encoder.rows, -1), 1, 2)
+
+    def every(x: np.ndarray) -> np.ndarray:
+        size = encoder.rows + 1, encoder.num_layers, encoder.width
+        return np.moveaxis(half(x).reshape(*x.shape[:2], *size), 1, 2)
+
+    if view == "all":
+        if not encoder.num_layers:
+            raise ValueError(
+                "view 'all': this encoder's layers are of several sizes; name another."
+            )
+        read, collect, made = (ALL,), lambda _: Whole(), every
+    elif view == "tokens":
         for layer in layers:
             encoder.check_layer(layer)
         read, collect, made = tuple(layers), lambda _: Whole(), tokens
@@ -65,11 +80,13 @@ def features(encoder: Encoder, view: str, layers: Sequence[int] = (FINAL,), pool
     return extract
 
 
-def filled(x: np.ndarray, columns: int) -> np.ndarray:
+def filled(x: np.ndarray, columns: int, axis: int = -2) -> np.ndarray:
     """Return tokens [..., rows, columns, D] with at least so many columns, NaN after the clip's end."""
-    if (more := columns - x.shape[-2]) <= 0:
+    if (more := columns - x.shape[axis]) <= 0:
         return x
-    return np.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, more), (0, 0)], constant_values=np.nan)
+    wide = [(0, 0)] * x.ndim
+    wide[axis] = (0, more)
+    return np.pad(x, wide, constant_values=np.nan)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -204,8 +221,8 @@ class ProbeClassifier(Classifier):
 
     def decide(self, x: np.ndarray) -> np.ndarray:
         """Return the logits [C] of a clip's features, as `features` gives them."""
-        if self.objective.view == "tokens":
-            x = filled(x, self.objective.columns)
+        if self.objective.view in ("tokens", "all"):
+            x = filled(x, self.objective.columns, axis=1)
         return np.asarray(_decide(self.objective)(self._head, x))
 
     @functools.cached_property

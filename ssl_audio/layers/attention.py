@@ -145,12 +145,15 @@ class Attention(nn.Module):
       heads: H.
       bias: of qkv.
       causal: a token sees itself and those before it (GPT-2).
+      gate: multiply each channel, before the output map, by the logistic function of a linear map of the
+        input with bias (BAT, arXiv:2602.16305).
       implementation, block: see `attend`.
     """
 
     heads: int
     bias: bool = True
     causal: bool = False
+    gate: bool = False
     implementation: str = "auto"
     block: int = BLOCK
 
@@ -212,7 +215,11 @@ class Attention(nn.Module):
             implementation=self.implementation,
             block=self.block,
         )
-        y = nn.Dense(width, dtype=x.dtype, kernel_init=INIT, name="out")(mixed.reshape(x.shape))
+        mixed = mixed.reshape(x.shape)
+        if self.gate:
+            gate = nn.Dense(width, dtype=x.dtype, kernel_init=INIT, name="gate")(x)
+            mixed = nn.sigmoid(gate) * mixed
+        y = nn.Dense(width, dtype=x.dtype, kernel_init=INIT, name="out")(mixed)
         return y if memory is None else (y, memory)
 
 

@@ -17,7 +17,7 @@ from ssl_audio.slots import AnyObjective, Head
 from ssl_audio.structs import Encoded, Loss, Tokens
 
 FINAL = -1
-VIEWS = ("pooled", "layers", "tokens")
+VIEWS = ("pooled", "layers", "tokens", "all")
 READS = ("encode", "pooled", "embedding")
 
 
@@ -31,11 +31,11 @@ class Probe(Objective):
       base: the encoder's objective.
       head: Encoded → logits. One vector per clip comes as one token.
       view: "pooled": one vector per clip; "layers": the mean over time of each frequency row, of every
-        layer; "tokens": all patch tokens.
-      layer: of the encoder; -1: after the last norm. Of "layers": all.
+        layer; "tokens": all patch tokens; "all": those of every layer, and each layer's special token.
+      layer: of the encoder; -1: after the last norm. Of "layers" and "all": all.
       pool: tokens → vector, as `Encoder.embed`; of "pooled".
-      columns: in the view "tokens" shorter clips are filled up to so many patch columns, which the head
-        does not count; 0: they are not.
+      columns: in the views "tokens" and "all" shorter clips are filled up to so many patch columns, which
+        the head does not count; 0: they are not.
       reads: "encode": tokens; "pooled": what the audio tower of `base` pools, before its projection;
         "embedding": its unit vector, in the space that sound and text share.
       unit: vectors are divided by their length before they are standardised.
@@ -71,6 +71,8 @@ class Probe(Objective):
         shape = x.shape[1:]
         if self.view == "tokens":
             shape = (1, 1, shape[-1])
+        if self.view == "all":
+            shape = (1, 1, *shape[-2:])
         head: Any = self.head.init(second, encoded(x, self.view))
         still = dict(centre=jnp.zeros(shape, jnp.float32), gain=jnp.ones(shape, jnp.float32))
         return {"base": base, "head": head["params"], **still}, extra
@@ -102,7 +104,7 @@ class Probe(Objective):
         return self.head.apply({"params": params["head"]}, seen)
 
     def features(self, params: Params, batch: Batch) -> Float[Array, "B ..."]:
-        """Return what the head looks at: [B, D'], [B, L, D'] or [B, rows, columns, D] by `view`.
+        """Return what the head looks at: by `view`, see `inference.probe.features`.
 
         Args:
           params: of `base`.
@@ -113,10 +115,13 @@ class Probe(Objective):
         found = self.base.predictors()["encode"](params, {}, batch)
         if self.view == "layers":
             return jnp.stack([_rows(_with(found, x)) for x in found.layers], axis=1)
+        if self.view == "all":
+            return self._heard(readout.all_tokens(found), found.tokens)
         if self.layer != FINAL:
             found = _with(found, found.layers[self.layer])
         if self.view == "tokens":
-            return self._map(found)
+            x = found.tokens.x.reshape(-1, *found.tokens.grid, found.tokens.x.shape[-1])
+            return self._heard(x, found.tokens)
         return self._unit(POOLS[self.pool](found))
 
     def _of_tower(self, params: Params, batch: Batch) -> Float[Array, "B D"]:
@@ -128,14 +133,16 @@ class Probe(Objective):
     def _unit(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return unit(x) if self.unit else x
 
-    def _map(self, found: Encoded) -> Float[Array, "B rows columns D"]:
-        """Return tokens on their grid as `inference.probe` keeps them, NaN where there is no sound."""
-        tokens = found.tokens
-        x = tokens.x.reshape(tokens.x.shape[0], *tokens.grid, -1)
+    def _heard(self, x: Float[Array, "B rows columns ..."], tokens: Tokens) -> Any:
+        """Return maps as `inference.probe` keeps them: NaN where there is no sound, as wide as `columns`."""
+        beyond = [(0, 0)] * (x.ndim - 3)
         if tokens.valid is not None:
-            x = jnp.where(tokens.valid.reshape(x.shape[:3])[..., None], x, jnp.nan)
-        more = max(0, self.columns - x.shape[2])
-        return jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0)), constant_values=jnp.nan)
+            valid = tokens.valid.reshape(len(x), *tokens.grid)
+            rows = (0, x.shape[1] - valid.shape[1])  # more are of special tokens
+            valid = jnp.pad(valid, ((0, 0), rows, (0, 0)), constant_values=True)
+            x = jnp.where(jnp.expand_dims(valid, range(3, x.ndim)), x, jnp.nan)
+        more = (0, max(0, self.columns - x.shape[2]))
+        return jnp.pad(x, [(0, 0), (0, 0), more, *beyond], constant_values=jnp.nan)
 
 
 def standardised(x: Any, centre: Any, gain: Any) -> Any:
@@ -149,7 +156,12 @@ def unit(x: Any) -> Any:
 
 
 def encoded(x: Float[Array, "B ..."], view: str) -> Encoded:
-    """Return features of a view, see `Probe.features`, as heads take them."""
+    """Return features of a view, see `inference.probe.features`, as heads take them."""
+    if view == "all":
+        every = [encoded(x[:, :-1, :, i], "tokens").tokens for i in range(x.shape[3])]
+        special = jnp.nanmean(x[:, -1], axis=1)  # windows of a long clip differ in it
+        specials = jnp.moveaxis(special, 1, 0)[:, :, None]
+        return Encoded(every[-1], layers=jnp.stack([t.x for t in every]), specials=specials)
     if view == "tokens":
         b, rows, columns, width = x.shape
         index = jnp.broadcast_to(jnp.arange(rows * columns)[None], (b, rows * columns))

@@ -33,8 +33,8 @@ def encoder(
 
     Args:
       name: "ssast" (Transformer with two special tokens), "vit" (with one), "eat" (with one, post-norm),
-        "ssamba" (as published: mirrored pairs, LayerNorm) or "ssamba_rms" (a plain sequence of RMSNorm
-        layers, the class defaults of its code).
+        "bat" (that with gated attention), "ssamba" (as published: mirrored pairs, LayerNorm) or "ssamba_rms"
+        (a plain sequence of RMSNorm layers, the class defaults of its code).
       size: a key of SIZES.
       grid: (frequency rows, time columns) of the position table.
       depth: number of layers, if not the published one.
@@ -67,6 +67,13 @@ def _eat(width, depth, heads, _):
     return parts | dict(block=block, first_norm=parts["final_norm"], final_norm=None)
 
 
+def _bat(width, depth, heads, _):
+    parts: dict[str, Any] = _eat(width, depth, heads, _)
+    return parts | dict(
+        block=parts["block"] | dict(mixer=parts["block"]["mixer"] | dict(gate=True))
+    )
+
+
 def _ssamba(width, _, heads, depth, kind="blocks:MirroredPair", norm="norms:LayerNorm", **options):
     del width, heads
     norm = dict(kind=norm, eps=1e-5)
@@ -84,6 +91,7 @@ ENCODERS = {
     "ssast": _ssast,
     "vit": _vit,
     "eat": _eat,
+    "bat": _bat,
     "ssamba": _ssamba,
     "ssamba_rms": _ssamba_rms,
 }

@@ -90,6 +90,45 @@ class Random:
 
 
 @dataclasses.dataclass(frozen=True)
+class Groups:
+    """Hide groups of tokens that follow each other, drawn without replacement, in random order (Dasheng).
+
+    Groups begin at multiples of their size; the last one of the grid may be shorter, and of the last one
+    that is hidden only as much as is missing, its end.
+    Dinkel et al. 2024 (arXiv:2406.06992).
+
+    Attributes:
+      count: tokens to hide: a number, or a share of the grid (above 0, below 1). A number larger than the
+        grid is reduced to the whole grid.
+      size: tokens of a group.
+    """
+
+    count: int | float
+    size: int = 2
+
+    def __post_init__(self):
+        _check(self.count)
+        if self.size < 1:
+            raise ValueError(f"Groups: size is {self.size}; wanted 1 or more.")
+
+    def __call__(self, key: PRNGKeyArray, batch: int, grid: tuple[int, int]) -> Int[Array, "B M"]:
+        """Return the hidden positions of each clip."""
+        count, total = self.number(grid), grid[0] * grid[1]
+        place = jnp.arange(total, dtype=jnp.int32)
+
+        def draw(key):
+            turn = jax.random.permutation(key, -(-total // self.size))[place // self.size]
+            kept_first = jnp.argsort(turn * self.size + place % self.size)
+            return kept_first[total - count :].astype(jnp.int32)
+
+        return jax.vmap(draw)(jax.random.split(key, batch))
+
+    def number(self, grid: tuple[int, int]) -> int:
+        """Return M, the tokens hidden in a grid."""
+        return _number(self.count, grid, spare=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class TimeFrequency:
     """Hide whole time columns and whole frequency rows of the grid, then single patches.
 

@@ -25,7 +25,7 @@ class Learned(nn.Module):
         to theirs by `transfer`, so one encoder takes clips of any length.
       start: "normal", deviation 0.02, as published; "sincos", from `sincos_2d`: masked patches differ
         from the first step on, which a short run needs; also the fixed table of masked
-        autoencoders, if the optimizer leaves it alone.
+        autoencoders, if the optimizer leaves it alone; "sincos_time", from `sincos_1d`.
       cut: clips shorter than the table get its "middle", as published by SSAST, or its "start".
       special: special tokens have rows, too.
     """
@@ -179,6 +179,19 @@ def sincos_2d(grid: tuple[int, int], width: int) -> Float[Array, "N D"]:
     return jnp.asarray(np.concatenate(parts, axis=1), jnp.float32)
 
 
+def sincos_1d(grid: tuple[int, int], width: int) -> Float[Array, "N D"]:
+    """Return the fixed table of a sequence: all of the width for the column, as half of it in `sincos_2d`.
+
+    Raises:
+      ValueError: `width` is odd.
+    """
+    if width % 2:
+        raise ValueError(f"sincos_1d: width is {width}; it must be even.")
+    frequency = 10_000.0 ** (-np.arange(width // 2) / (width // 2))
+    column = np.indices(grid)[1].reshape(-1, 1) * frequency
+    return jnp.asarray(np.concatenate([np.sin(column), np.cos(column)], axis=1), jnp.float32)
+
+
 def _middle(x: Array, old: int, new: int, length: int, axis: int) -> Array:
     start = old // 2 - new // 2
     return jax.lax.slice_in_dim(x, start, min(start + length, x.shape[axis]), axis=axis)
@@ -204,6 +217,7 @@ def _stretch(x: Array, size: int, axis: int) -> Array:
 STARTS = {
     "normal": lambda key, grid, width: _init(key, (grid[0] * grid[1], width), jnp.float32),
     "sincos": lambda key, grid, width: sincos_2d(grid, width),
+    "sincos_time": lambda key, grid, width: sincos_1d(grid, width),
 }
 
 CUTS = {"middle": _middle, "start": _start}

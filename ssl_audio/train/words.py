@@ -24,10 +24,13 @@ WORDS = {
     "newest checkpoint and the last record before a kill, which is made again",
     "nce": "cross-entropy of telling the true patch (or latent) from the other masked ones, nats; chance is "
     "the logarithm of their number",
-    "accuracy": "share of correct choices: masked patches told from others, codes guessed, classes",
+    "accuracy": "share of correct choices: masked patches told from others, codes guessed, classes, a clip's "
+    "other view found among all",
     "mse": "mean squared error of reconstructed patches, in units of the normalised spectrogram",
     "patch": "the loss of patches",
     "clip": "the loss of whole clips",
+    "retention": "the loss of what a mixture should retain of its two clips",
+    "context": "share of the tokens that the student hears",
     "restore": "mean absolute error of the restored part of the spectrogram",
     "patch_entropy": "entropy of the teacher's mean output, nats; 0: always the same",
     "clip_entropy": "entropy of the teacher's mean output, nats; 0: always the same",

@@ -62,7 +62,7 @@ def test_another_size_is_refused():
         from_state_dict("efficientnet", state)
 
 
-@pytest.mark.parity
+@pytest.mark.real
 def test_published_weights_against_their_library():
     """`efficientnet_lite_pytorch` 0.1.0 gave the outputs; the picture is noise, written down by its seed."""
     try:

@@ -303,10 +303,10 @@ def test_a_tokenizer_comes_out_of_known_packages_only(file, stranger, monkeypatc
     assert "wanted" in str(error.value)
 
 
-def test_the_packages_of_tokenizers_are_those_of_weights():
+def test_the_packages_of_tokenizers_are_among_those_of_weights():
     from ssl_audio.convert import files
 
-    assert set(files.PACKAGES) == set(text.PACKAGES)
+    assert set(text.PACKAGES) <= set(files.PACKAGES)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import encoders
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +17,7 @@ from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.learner import Learner
 from ssl_audio.eval.probe import Probe
 from ssl_audio.eval.trained import classifiers
+from ssl_audio.inference import probe as probing
 from ssl_audio.inference.probe import ProbeClassifier, filled
 
 RATE = 16_000
@@ -47,8 +49,9 @@ def learned(encoder, name, how):
         x = features.matrix(SOURCE, features.encoded(encoder, [how["layer"]], how["pool"]))[1]
         return x[:, 0], Probe(choices=(10.0, 100.0))
     model = dataclasses.replace(classifiers()[name], epochs=2, batch_size=16, choices=(1e-2,))
-    if model.view == "tokens":
-        return features.token_maps(SOURCE, encoder, [how["layer"]])[1][:, 0], model
+    if model.view in ("tokens", "all"):
+        found = features.token_maps(SOURCE, encoder, [how["layer"]], view=model.view)[1]
+        return found[:, 0], model
     return evaluate._features(SOURCE, encoder, "encoder", "layers", [], "", 0)[1][:, 0], model
 
 
@@ -56,6 +59,7 @@ CASES = {
     "linear": dict(view="pooled", layer=0, pool="stats"),
     "attentive": dict(view="tokens", layer=-1),
     "prototypical": dict(view="tokens", layer=1),
+    "convex": dict(view="all", layer=-1),
     "weighted": dict(view="layers", layer=-1),
 }
 
@@ -67,8 +71,8 @@ def test_a_saved_probe_gives_the_logits_it_was_trained_to_give(name, encoder, tm
     train = np.arange(SIZE) % 4 > 0
     best = len(classifier.choices) - 1
     fitted = classifier.fit(x, LABELS, train, best)
-    if how["view"] == "tokens":
-        how["columns"] = x.shape[-2]
+    if how["view"] in ("tokens", "all"):
+        how["columns"] = x.shape[2]
     save_probe.write(
         tmp_path / "probe", encoder, fitted, SOURCE.info.labels, how, dict(accuracy=0.5)
     )
@@ -140,10 +144,28 @@ def test_the_predictor_logits_agrees_on_clips_of_the_training_length(probe, enco
     np.testing.assert_allclose(probe.predict("logits", clip, RATE), row.logits, atol=1e-4)
 
 
+def test_the_view_all_holds_every_layer_and_its_special_token(encoder):
+    clip = SOURCE[2]["audio"]  # longer than a training clip
+    ((_, found),) = probing.features(encoder, "all")([clip])
+    rows, layers = encoder.rows, encoder.num_layers
+    assert found.dtype == np.float16 and found.shape[1] == rows + 1 and found.shape[3] == layers
+    for layer in range(layers):
+        ((_, alone),) = probing.features(encoder, "tokens", [layer])([clip])
+        np.testing.assert_array_equal(found[0, :rows, :, layer], alone[0])
+    short = SOURCE[0]["audio"][: encoder._samples(encoder._most)]
+    ((_, found),) = probing.features(encoder, "all")([short])
+    batch = dict(audio=jnp.asarray(short)[None], length=jnp.array([len(short)]))
+    specials = encoder.objective.encode(encoder.params, {}, batch).specials
+    assert specials.shape == (layers, 1, 1, encoder.width)
+    for column in range(found.shape[2]):
+        np.testing.assert_allclose(found[0, rows, column], specials[:, 0, 0], atol=2e-3, rtol=2e-3)
+
+
 def test_tokens_are_filled_up_with_nothing():
     x = np.ones((2, 3, 4), np.float16)
     assert filled(x, 2) is x
     assert filled(x, 5).shape == (2, 5, 4) and np.isnan(filled(x, 5)[:, 3:]).all()
+    assert filled(x, 5, axis=0).shape == (5, 3, 4) and np.isnan(filled(x, 5, axis=0)[2:]).all()
 
 
 def test_what_cannot_be_kept_is_refused_before_the_work(tmp_path):

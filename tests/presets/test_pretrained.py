@@ -14,7 +14,7 @@ from ssl_audio.train.run import Run, warm_started
 
 # ml_collections opens a config's file in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-METHODS = ("ssast", "audiomae", "asit", "m2d")
+METHODS = ("ssast", "audiomae", "asit", "m2d", "sslam")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from ssl_audio.train import preview
 
 CONFIGS = {
     "asit": "",
+    "audiojepa": "",
     "audiomae": "",
     "birdmae": "",
     "eat": "",
@@ -18,6 +19,7 @@ CONFIGS = {
     "openbeats": "",
     "passt": ",root=DIR",
     "ssamba": "",
+    "sslam": "",
     "ssast": "",
 }
 

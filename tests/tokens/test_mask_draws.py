@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_audio.tokens.masking import Cluster, Random
+from ssl_audio.tokens.masking import Cluster, Groups, Random
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
@@ -95,3 +95,20 @@ def test_grids_that_are_too_small_are_refused():
         Random(0.1).number((1, 4))
     with pytest.raises(ValueError, match="sizes"):
         Cluster(3, sizes=())
+
+
+def test_groups_of_adjacent_tokens_are_hidden_together():
+    grid, masking = (1, 250), Groups(count=0.75, size=2)
+    hidden = np.asarray(jax.jit(lambda key: masking(key, 64, grid))(jax.random.key(0)))
+    assert hidden.shape == (64, 188) == (64, masking.number(grid))  # 62 visible, as published
+    shown = np.array([np.setdiff1d(np.arange(250), row) for row in hidden])
+    assert shown.shape == (64, 62)
+    assert (shown[:, 0::2] % 2 == 0).all() and (shown[:, 1::2] == shown[:, 0::2] + 1).all()
+    share = np.bincount(shown.ravel(), minlength=250) / 64
+    assert share.max() < 0.55 and abs(share.mean() - 62 / 250) < 1e-9 and (share > 0).all()
+    # A number that cuts a group, and a grid that does.
+    odd = np.asarray(Groups(count=4, size=3)(jax.random.key(1), 8, (1, 7)))
+    for row in odd:
+        assert len(set(row)) == 4 and row.max() < 7
+    with pytest.raises(ValueError, match="size is 0; wanted 1 or more"):
+        Groups(count=3, size=0)
