@@ -19,7 +19,6 @@ from ssl_audio.__main__ import module
 from ssl_audio.config import parse_arg
 from ssl_audio.data.decode import decode
 from ssl_audio.eval.retrieval import ranks
-from ssl_audio.inference import mining
 from ssl_audio.presets import runs
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
@@ -93,7 +92,6 @@ def main() -> None:
         row: dict[str, float] = dict(seed=seed, **_pictures(out / "pivot", args.out))
         for name in ("sound", "shuffled", "few"):
             row |= {f"{name}_{k}": v for k, v in _recalls(out / name, rows, args.out).items()}
-        row |= _mined(out / "pivot", args.out)
         table.append(row)
         print(json.dumps(row), flush=True)
     for name in table[0]:
@@ -202,19 +200,6 @@ def _pictures(workdir: pathlib.Path, data: pathlib.Path) -> dict[str, float]:
     image = _vectors(workdir, "image", np.load(data / "image.npy")[some])
     text = _vectors(workdir, "text", np.load(data / "text.npy")[some])
     return _at("picture", image @ text.T)
-
-
-def _mined(workdir: pathlib.Path, data: pathlib.Path) -> dict[str, float]:
-    """Return how often a training picture's own caption is among the ten mined for it."""
-    some = [i for i, row in enumerate(_read(data / "pictures.csv")) if row["split"] == "train"]
-    image = _vectors(workdir, "image", np.load(data / "image.npy")[some])
-    text = _vectors(workdir, "text", np.load(data / "text.npy")[some])
-    found = mining.mine(list(image[:, None]), text, top=10)
-    chance = mining.mine(list(image[:, None]), text, top=10, random=0)
-    return {
-        name: float(np.mean([i in those for i, those in enumerate(lists)]))
-        for name, lists in (("mined", found), ("mined_by_chance", chance))
-    }
 
 
 def _vectors(workdir: pathlib.Path, name: str, features: np.ndarray) -> np.ndarray:
