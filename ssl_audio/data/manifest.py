@@ -34,6 +34,8 @@ from ssl_audio.data.tables import ABSENT, Block, Row
 
 # The columns that mean something.
 COLUMNS = (*FIELDS[:-1], "path", "start", "end", "labels")
+# Those that entries of a batch look up by name: see `beside_files.py`.
+BESIDE = ("image", "features", "positive", "negative")
 # And those that say which clips belong together, where parts are made: see `labelled.py`.
 GROUPS = (
     "group", "recording", "recording_id", "speaker", "speaker_id", "session", "site", "individual"
@@ -86,7 +88,8 @@ def _read(path: pathlib.Path, root: pathlib.Path, labels: Sequence[str]) -> Foun
         if unused := [name for name in columns if name not in COLUMNS]:
             made.cells("columns", _others(block, unused))
         made.end(len(block.lines))
-    tables.tell_unused([c for c in columns if c.lower() not in GROUPS], COLUMNS, str(path))
+    others = (*GROUPS, *BESIDE)
+    tables.tell_unused([c for c in columns if c.lower() not in others], COLUMNS, str(path))
     several = any(value not in (None, "") for value in coders["labels"].values)
     if several and any(value not in (None, "") for value in coders["label"].values):
         raise ValueError(f"{path}: both 'label' and 'labels' are filled in; keep one of them")

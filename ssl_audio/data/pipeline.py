@@ -283,7 +283,7 @@ class Pipeline:
             try:
                 index, example = load(first)
                 clip = self._clip(index, example, rng, load)
-            except _NoSlice as error:  # the next clip is another of the same source
+            except _Unreadable as error:  # the next clip is another of the same source
                 failed.append((error.id, str(error)))
                 name, i = self._locate(index)
                 first = index - i + int(rng.integers(len(self.sources[name])))
@@ -330,7 +330,10 @@ class Pipeline:
             return load(index - i + int(rng.integers(len(self.sources[name]))))[1]
 
         known = {**example, "source": self._names.index(name), "number": index, "more": more}
-        return [entry.draw(known, rng) for _, entry in self._entries]
+        try:
+            return [entry.draw(known, rng) for _, entry in self._entries]
+        except DecodeError as error:  # of a file beside the sound
+            raise _Unreadable(self._id(name, i), error) from error
 
     def _load(
         self, index: int, *, rng: np.random.Generator, failed: list, reads: Iterator[int]
@@ -374,13 +377,13 @@ def _watched(audio: LongAudio, id: str) -> LongAudio:
         try:
             return audio[first:stop]
         except DecodeError as error:
-            raise _NoSlice(id, error) from error
+            raise _Unreadable(id, error) from error
 
     return LongAudio(len(audio), read)
 
 
-class _NoSlice(Exception):
-    """A part of long sound that cannot be read."""
+class _Unreadable(Exception):
+    """A part of long sound, or a file beside the sound, that cannot be read."""
 
     def __init__(self, id: str, cause: DecodeError):
         super().__init__(str(cause))

@@ -55,7 +55,8 @@ class Source(Protocol):
     """Random access to clips: a Grain data source whose examples are dictionaries.
 
     An example has `audio` (float32 mono [S], in [-1, 1]), `rate` (Hz) and `id`, and where known
-    `label`, `fold`, `split`, `text` (a caption or a tuple of them), `rewrites`, `negatives`, `weight`.
+    `label`, `fold`, `split`, `text` (a caption or a tuple of them), `rewrites`, `negatives`, `weight`; of
+    plain files `root`, the folder that paths in its `columns` are relative to.
     A source may also have `open(i)`: the example with sound that is not all decoded; and, where it knows
     them without looking at each clip, `coded_labels()` and `digest()`: see `Files`.
     """
@@ -119,12 +120,14 @@ class Files(abc.ABC):
 
     def __getitem__(self, i: int) -> Example:
         clip = self.clips[i]
-        return {"audio": decode(*self._excerpt(clip), channels=self.channels), **self.meta(i)}
+        audio = decode(*self._excerpt(clip), channels=self.channels)
+        return {"audio": audio, "root": self.clips.root, **self.meta(i)}
 
     def open(self, i: int) -> Example:
         """Return example `i`; sound longer than a minute as `LongAudio`, decoded where it is looked at."""
         return {
             "audio": read(*self._excerpt(self.clips[i]), channels=self.channels),
+            "root": self.clips.root,
             **self.meta(i),
         }
 
@@ -201,7 +204,7 @@ class Manifest(Files):
     Columns: `path` (needed; relative to `root`), `start` and `end` (s), `label` or `labels`
     (several: separated by ";", or else by ",", or a list in JSON), `text` (a caption; in JSON also a list of
     them), `rewrites` and `negatives` (lists, JSON only), `weight` (0 or more), `fold`, `split`, `id`. Others
-    are kept as `columns` and not used.
+    are kept as `columns`: entries of a batch name them, as `image`, `features`, `positive`, `negative`.
 
     Raises ValueError on first use, naming file and line, when a row cannot be understood.
     """

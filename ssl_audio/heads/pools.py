@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
-from ssl_audio.heads.readout import mean_tokens, over_frequency
+from ssl_audio.heads.readout import mean_tokens, over_frequency, special_tokens
 from ssl_audio.layers.dense import INIT, XAVIER
 from ssl_audio.layers.pooling import greatest
 from ssl_audio.structs import Encoded
@@ -55,6 +55,15 @@ class ClsToken(nn.Module):
     def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
         """Return one vector each."""
         return encoded.tokens.x[:, 0]
+
+
+class Special(nn.Module):
+    """The mean of the encoder's special tokens: of one, the class token of ViT and CLIP."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        return special_tokens(encoded)
 
 
 class Last(nn.Module):

@@ -8,14 +8,20 @@ from ssl_audio.layers.norms import BatchNorm, BatchOnlyNorm, LayerNorm
 
 
 class OneLayer(nn.Module):
-    """One linear layer."""
+    """One linear layer.
+
+    Attributes:
+      out: O.
+      bias: whether it has one; CLIP's has none.
+    """
 
     out: int = 128
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
         """Project."""
-        return Linear(self.out, name="linear")(x)
+        return Linear(self.out, bias=self.bias, name="linear")(x)
 
 
 class Laion(nn.Module):

@@ -1,4 +1,4 @@
-"""A model whose audio and text share one space: what `load` returns for contrastive models.
+"""A model whose audio, text and pictures share one space: what `load` returns for contrastive models.
 
 Nothing is cropped at random: audio is covered by windows of the training clips' length, and a clip's
 vector never depends on what else is embedded with it.
@@ -97,10 +97,15 @@ class AudioTextModel(Model):
         return jax.eval_shape(embed, self.params, {}, self.blank()).shape[-1]
 
     def blank(self) -> dict[str, np.ndarray]:
-        """Return a batch of one silent clip and an empty text."""
+        """Return a batch of one silent clip, an empty text and zeros for any other modality."""
         batch: dict[str, np.ndarray] = {}
         words = written.entry(self.config, "text").get("length", 2)
         for name, tower in self.objective.towers.items():
+            other = written.entry(self.config, name)
+            if name != "audio" and other and "words" not in other:
+                spec = configs.build(other, "data").spec()
+                batch |= {key: np.zeros((1, *shape), kind) for key, (shape, kind) in spec.items()}
+                continue
             size, kind = (words, np.int32) if tower.frontend is None else (self._size, np.float32)
             batch |= {name: np.zeros((1, size), kind), tower.length: np.ones(1, np.int32)}
         return batch
@@ -154,6 +159,22 @@ class AudioTextModel(Model):
             found.append(self._embed("text", {"text": ids, length: lengths})[: len(group)])
         vectors = np.concatenate(found)
         return vectors[0] if single else vectors
+
+    def embed_image(self, pictures: Any) -> np.ndarray:
+        """Return unit vectors of pictures: [D] for one, [B, D] for a list.
+
+        Args:
+          pictures: paths, or arrays uint8 [Y, X, 3].
+
+        Raises:
+          ValueError: there is no tower of pictures; one cannot be read.
+        """
+        self._tower("image")
+        entry = configs.build(written.entry(self.config, "image"), "data")
+        single = not isinstance(pictures, (list, tuple))
+        some = [entry.prepared(one) for one in ([pictures] if single else pictures)]
+        found = np.concatenate([self._embed("image", {"image": one[None]}) for one in some])
+        return found[0] if single else found
 
     def embed_labels(
         self,

@@ -21,6 +21,7 @@ from ssl_audio.versions import __version__
 INTERFACES: Mapping[tuple[str, ...], str] = {
     ("embed_audio",): "ssl_audio.inference.audio_text:AudioTextModel",
     ("embed_text",): "ssl_audio.inference.audio_text:AudioTextModel",
+    ("embed_image",): "ssl_audio.inference.audio_text:AudioTextModel",
     ("encode", "logits"): "ssl_audio.inference.classifier:Classifier",
     ("encode",): "ssl_audio.inference.encoder:Encoder",
 }
@@ -43,9 +44,9 @@ def load(
       trust: packages of others whose classes the config may name, as ["mylab"]; their code runs.
 
     Returns:
-      The class that the objective names as its `interface`; else an `AudioTextModel` for models of audio
-      and text, a `Classifier` for encoders with classes, an `Encoder` for others, and a `Model` for the
-      rest. All have `predict`.
+      The class that the objective names as its `interface`; else an `AudioTextModel` for models of audio,
+      text and pictures, a `Classifier` for encoders with classes, an `Encoder` for others, and a `Model` for
+      the rest. All have `predict`.
 
     Raises:
       FileNotFoundError: no such folder, not a workdir, no checkpoint (of that step) yet.

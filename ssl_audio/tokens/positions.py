@@ -151,6 +151,18 @@ def transfer(
     return x.reshape(new_rows * new_columns, -1)
 
 
+def stretched(
+    table: Float[Array | np.ndarray, "N D"], old_grid: tuple[int, int], new_grid: tuple[int, int]
+) -> Float[Array, "M D"]:
+    """Bring a table to another grid bilinearly, whether its axes grow or shrink; nothing is cut.
+
+    Half-pixel centres, no antialiasing: what PyTorch calls bilinear with align_corners=False.
+    """
+    x = jnp.asarray(table).reshape(*old_grid, -1)
+    x = _stretch(_stretch(x, new_grid[1], axis=1), new_grid[0], axis=0)
+    return x.reshape(new_grid[0] * new_grid[1], -1)
+
+
 def sincos_2d(grid: tuple[int, int], width: int) -> Float[Array, "N D"]:
     """Return the fixed table of a masked autoencoder: half the width for rows, half for columns.
 

@@ -48,6 +48,10 @@ WORDS = {
     "size",
     "text_to_audio": "share of a batch's captions whose own clip is the most similar; chance is 1 / batch "
     "size",
+    "audio_to_image": "share of a batch's clips whose own picture is the most similar",
+    "image_to_audio": "share of a batch's pictures whose own clip is the most similar",
+    "image_to_text": "share of a batch's pictures whose own caption is the most similar",
+    "text_to_image": "share of a batch's captions whose own picture is the most similar",
     "scale": "factor of the similarities (inverse temperature), learned",
     "labelled": "cross-entropy of the clips with labels, nats",
     "unlabelled": "cross-entropy of the clips without labels against their guessed labels, nats",
@@ -88,6 +92,7 @@ UNITS = {
     "accuracy": "share", "majority": "share", "codes_in_use": "codes", "skipped": "clips",
     "gradient_norm": "norm", "lr": "rate", "mAP": "share", "AUC": "share", "lwlrap": "share",
     "micro_mAP": "share", "balanced_accuracy": "share", "audio_to_text": "share", "text_to_audio": "share",
+    "audio_to_image": "share", "image_to_audio": "share", "image_to_text": "share", "text_to_image": "share",
 }  # fmt: skip
 COLUMNS = {
     "clips": "clips of the class that were tested",

@@ -44,6 +44,7 @@ OTHERS = {
     "teacher": ("NOWHERE",),
     "targets": ("NOWHERE",),
     "previous": ("NOWHERE",),
+    "pivot": ("NOWHERE",),
     "model": ("NOWHERE", "crnn"),
     "method": ("delores_m", "slicer", "mix_match", "supervised"),
     "pretrained": ("NOWHERE",),
