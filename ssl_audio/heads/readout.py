@@ -63,4 +63,12 @@ def frame_tokens(encoded: Encoded) -> Float[Array, "B M D"]:
     return jnp.moveaxis(x, 1, 2).reshape(x.shape[0], columns, -1)
 
 
+def averaged(x: Float[Array, "B N D"], count: int) -> Float[Array, "B K D"]:
+    """Return the means of runs of `count` frames; the last run may be shorter."""
+    spare = -x.shape[1] % count
+    runs = jnp.pad(x, ((0, 0), (0, spare), (0, 0))).reshape(x.shape[0], -1, count, x.shape[2])
+    sizes = jnp.full(runs.shape[1], float(count)).at[-1].add(-spare)
+    return jnp.sum(runs, axis=2) / sizes[None, :, None]
+
+
 POOLS = {"mean": mean_tokens, "special": special_tokens, "stats": row_statistics}
