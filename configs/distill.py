@@ -8,7 +8,8 @@ Laptop:   ssl-audio convert --from whisper --checkpoint FOLDER --out runs/whispe
 Data:     folders of audio files or of prepared shards; several with "+"; default: synthetic sounds
 Options:  teacher=FOLDER (a run, an exported or a converted one; several with "+"; default: an untrained
           network, to try)  pairs=4 (layers that are taught, evenly)
-          encoder=ssast|vit|ssamba|ssamba_rms  size=mini|tiny|small  depth=N  patch=128x2
+          encoder=ssast|vit|ssamba|ssamba_rms  size=mini|tiny|small  depth=N
+          patch=128x2 (20 ms a token; 128x4: half the tokens)
 Results:  experiments/distill/README.md
 """
 

@@ -137,7 +137,7 @@ class DistillLayers(Encoding):
             away, cosine, error = jnp.mean(jnp.array(pairs), axis=0)  # [B] each
             total = total + jnp.mean(weights[:, number] * error)
             for what, value in (("distance", away), ("cosine", cosine)):
-                metrics[f"{name}_{what}"] = (jnp.sum(value), clips)
+                metrics[f"{name}/{what}"] = (jnp.sum(value), clips)
         extra = extra | ({"statistics": after} if self.standardise else {})
         return Loss(total=total, metrics=metrics, extra=extra)
 

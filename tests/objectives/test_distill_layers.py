@@ -233,7 +233,7 @@ def test_a_tapped_layer_is_what_its_last_branch_adds(mlp):
 def test_a_folder_teaches_and_the_student_does_without_it(tmp_path):
     known = encoders.encoder(patch=(32, 8))
     folder = write(tmp_path / "teacher", known.params, known.config)
-    found = distillation.taught(parts(4)["encoder"], str(folder), 2, hidden=8)
+    found = distillation.taught(parts(4)["encoder"], distillation.named(str(folder)), 2, hidden=8)
     assert found["pairs"] == {"teacher": ((0, 0), (1, 1))}
     options = dict(parts(4), **found)
     made: DistillLayers = build(options, "objectives")
