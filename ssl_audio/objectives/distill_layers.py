@@ -174,7 +174,7 @@ class DistillLayers(Encoding):
         """Return an encoder whose layers are those that are predicted."""
         if not self.tap:
             return encoder
-        block = getattr(encoder, "block", None)
+        block: Any = getattr(encoder, "block", None)
         if not hasattr(block, "tap"):
             raise ValueError(
                 f"tap: {type(block or encoder).__name__} cannot be tapped; wanted layers of blocks:PreNorm "
@@ -214,8 +214,10 @@ def frames(encoded: Encoded, layer: int, whose: str) -> Float[Array, "B T D"]:
         raise ValueError(
             f"objective.{whose} has no layer {layer}; wanted 0 to {count - 1}, or -1 for the final one."
         )
-    x = encoded.tokens.x if layer == FINAL else encoded.layers[layer]
-    return frame_tokens(encoded.replace(tokens=encoded.tokens.replace(x=x)))
+    layers: Any = encoded.layers
+    x = encoded.tokens.x if layer == FINAL else layers[layer]
+    tokens = dataclasses.replace(encoded.tokens, x=x)
+    return frame_tokens(dataclasses.replace(encoded, tokens=tokens))
 
 
 def distances(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import shutil
+from typing import Any
 
 import encoders
 import jax
@@ -206,7 +207,7 @@ def test_a_tapped_layer_is_what_its_last_branch_adds(mlp):
         objective(teachers=dict(a=parts(4)), pairs=dict(a=((0, 1),)), tap=tap)
         for tap in (False, True)
     )
-    options = parts(4)["encoder"]
+    options: Any = parts(4)["encoder"]
     options["block"]["mlp"] = mlp
     encoder = build(options, "backbones")
     tokens = Tokens(jnp.ones((1, 8, WIDTH)), jnp.arange(8)[None], (1, 8))
