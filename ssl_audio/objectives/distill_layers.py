@@ -41,8 +41,8 @@ class DistillLayers(Encoding):
       tap: layers are what their perceptrons give before it is added, of student and teachers; False: the
         streams after them.
       standardise: each channel of a teacher's layer is predicted less its mean and over its deviation, of
-        all batches before this one. Layers differ in scale, and some have channels a hundred times as
-        large as the others.
+        all batches before this one. Layers differ in scale, and single channels lie far from 0 or spread
+        many times as far as the others.
       domains: teacher → numbers of the domains, in `batch["domain"]`, that it is for.
       matched: a clip's teachers of its domain count so many times as much as the others; 1: all alike.
     """
