@@ -33,6 +33,7 @@ LIFTED = {"scan", "remat", "checkpoint", "vmap", "jit", "while_loop", "cond", "m
 SYSTEMS = {"ssast", "ssamba"}
 # Their keys are names.
 FREE = ("sources", "entries", "evals", "rates", "weights", "targets", "heads", "towers", "beside")
+FREE += ("teachers", "pairs", "domains")
 
 
 @functools.cache

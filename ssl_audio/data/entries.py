@@ -35,8 +35,8 @@ class Entry(abc.ABC):
 
         Args:
           example: what a source gives, with `names` (its labels in words), `source` (the number of its
-            source among the sorted names of all), `number` (of the clip among those of all sources) and
-            `more` (a function without arguments that reads another example of that source).
+            source among the sorted names of all), `source_name`, `number` (of the clip among those of all
+            sources) and `more` (a function without arguments that reads another example of that source).
           rng: the only source of randomness; it depends on the seed and the clip's place in the stream alone.
         """
 
@@ -196,6 +196,32 @@ class SourceNumber(Entry):
     def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
         del rng
         return {"source": np.int32(example["source"])}
+
+    def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
+        return first
+
+
+@dataclass(frozen=True)
+class Domain(Entry):
+    """`domain` int32: what a clip is of, as speech or music: the number that its source has; -1: unknown.
+
+    Attributes:
+      sources: name → number; those that are not named are unknown.
+    """
+
+    sources: Mapping[str, int]
+
+    def __post_init__(self):
+        for name, number in self.sources.items():
+            if number < 0:
+                raise ValueError(f"sources.{name}: wanted a number from 0 on, got {number}")
+
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
+        return {"domain": ((), np.dtype(np.int32))}
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
+        del rng
+        return {"domain": np.int32(self.sources.get(example["source_name"], -1))}
 
     def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
         return first

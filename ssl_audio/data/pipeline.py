@@ -329,7 +329,8 @@ class Pipeline:
         def more() -> Example:
             return load(index - i + int(rng.integers(len(self.sources[name]))))[1]
 
-        known = {**example, "source": self._names.index(name), "number": index, "more": more}
+        known = {**example, "source": self._names.index(name), "source_name": name}
+        known |= {"number": index, "more": more}
         try:
             return [entry.draw(known, rng) for _, entry in self._entries]
         except DecodeError as error:  # of a file beside the sound

@@ -66,6 +66,14 @@ def frame_tokens(encoded: Encoded) -> Float[Array, "B M D"]:
     return jnp.moveaxis(x, 1, 2).reshape(x.shape[0], columns, -1)
 
 
+def averaged(x: Float[Array, "B N D"], count: int) -> Float[Array, "B K D"]:
+    """Return the means of runs of `count` frames; the last run may be shorter."""
+    spare = -x.shape[1] % count
+    runs = jnp.pad(x, ((0, 0), (0, spare), (0, 0))).reshape(x.shape[0], -1, count, x.shape[2])
+    sizes = jnp.full(runs.shape[1], float(count)).at[-1].add(-spare)
+    return jnp.sum(runs, axis=2) / sizes[None, :, None]
+
+
 def all_tokens(encoded: Encoded) -> Float[Array, "B rows columns L D"]:
     """Return every layer's tokens on their grid, with one more row: its mean special token; NaN if none."""
     layers: Any = encoded.layers

@@ -61,40 +61,46 @@ class PreNorm(nn.Module):
     Attributes:
       mixer, norm: templates.
       mlp: template, or the ratio of an `Mlp`.
+      tap: report, as the stream after each block, what its last branch gives before it is added: the
+        perceptron, or where there is none the mixer. It is for reading layers as targets: the stack's own
+        output then means nothing.
     """
 
     mixer: Layer
     norm: Norm = LayerNorm()
     mlp: Layer = 4.0
+    tap: bool = False
 
     layers = 1
 
     def start(self, x: Float[Array, "B N D"]):
-        """Return what the layers carry: the residual stream."""
-        return x
+        """Return what the layers carry: the residual stream; and the last branch's output, if tapped."""
+        return (x, jnp.zeros_like(x)) if self.tap else x
 
     def stream(self, carry, rate=0.0, key=None) -> Float[Array, "B N D"]:
-        """Return the residual stream held in the carry."""
+        """Return what is reported of the carry."""
         del rate, key
-        return carry
+        return carry[1] if self.tap else carry
 
     def rates(self, rate: float, depth: int):
         """Return the drop-path rates of all layers, [L, 1]."""
         return jnp.linspace(0, rate, depth)[:, None]
 
     @nn.compact
-    def __call__(self, x, index, valid, rates, *, dtype, train: bool, pair_bias=None):
+    def __call__(self, carry, index, valid, rates, *, dtype, train: bool, pair_bias=None):
         """Apply the layer to the stream x [B, N, D]; `rates` [1] is its drop-path rate."""
+        x = carry[0] if self.tap else carry
 
         def branch(inner, name):
-            y = inner(self.norm.copy(name=f"norm_{name}")(x).astype(dtype))
+            y = inner(self.norm.copy(name=f"norm_{name}")(x).astype(dtype)).astype(x.dtype)
             key = self.make_rng("drop_path") if rates is not None else None
-            return x + drop_path(y.astype(x.dtype), 0.0 if rates is None else rates[0], key)
+            return x + drop_path(y, 0.0 if rates is None else rates[0], key), y
 
-        x = branch(lambda y: mixed(self.mixer, y, index, valid, train, pair_bias), "mixer")
+        x, y = branch(lambda y: mixed(self.mixer, y, index, valid, train, pair_bias), "mixer")
         if self.mlp:
-            x = branch(perceptron(self.mlp), "mlp")
-        return nn.with_logical_constraint(x, ("batch", "tokens", "width"))
+            x, y = branch(perceptron(self.mlp), "mlp")
+        x = nn.with_logical_constraint(x, ("batch", "tokens", "width"))
+        return (x, y) if self.tap else x
 
 
 class MirroredPair(nn.Module):

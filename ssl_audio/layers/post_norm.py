@@ -3,7 +3,6 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.blocks import PreNorm, drop_path, mixed, perceptron
 
 
@@ -15,22 +14,10 @@ class PostNorm(PreNorm):
     Attributes:
       alpha: weight of the residual; DeepNorm (Wang et al. 2022, arXiv:2203.00555): (2 depth)^(1/4),
         with (8 depth)^(-1/4) as gain of values, outputs and perceptrons.
-      tap: report, as the stream after each block, what the perceptron gives before it is added, which is
-        the target of data2vec 2.0. It is for reading a teacher's layers: the stack's own output then
-        means nothing.
+      tap: as of `PreNorm`: what the perceptron gives, the target of data2vec 2.0.
     """
 
     alpha: float = 1.0
-    tap: bool = False
-
-    def start(self, x: Float[Array, "B N D"]):
-        """Return what the layers carry: the residual stream; and the perceptron's output, if tapped."""
-        return (x, jnp.zeros_like(x)) if self.tap else x
-
-    def stream(self, carry, rate=0.0, key=None) -> Float[Array, "B N D"]:
-        """Return what is reported of the carry."""
-        del rate, key
-        return carry[1] if self.tap else carry
 
     @nn.compact
     def __call__(self, carry, index, valid, rates, *, dtype, train: bool, pair_bias=None):

@@ -43,6 +43,7 @@ WORDS = {
     "`accuracy`",
     "codes_in_use": "perplexity of the codes of a batch: how many are in use, as if equally often",
     "cosine": "similarity to the teacher",
+    "distance": "mean absolute difference from the teacher's features",
     "commitment": "distance from the nearest codes",
     "audio_to_text": "share of a batch's clips whose own caption is the most similar; chance is 1 / batch "
     "size",
