@@ -14,13 +14,27 @@ from ssl_audio.config import parse_arg
 from ssl_audio.presets import audio_ntt, runs
 from ssl_audio.train.optim import Optim
 
+# What AudioMosaic changes in a waveform and the device can: see frontend/waves.py.
+WAVES: tuple[dict[str, Any], ...] = (
+    dict(kind="waves:Noise", low=5.0, high=40.0, slope=(-6.0, 0.0), chance=0.5),
+    dict(kind="waves:Gain", low=-12.0, high=12.0, chance=0.5),
+    dict(
+        kind="waves:Filters",
+        members=(
+            dict(kind="waves:HighPass", chance=0.3),
+            dict(kind="waves:LowPass", chance=0.3),
+            dict(kind="waves:BandStop", chance=0.5),
+        ),
+    ),
+)
+
 
 def get_config(arg=""):
-    a = parse_arg(arg, data="synthetic", laptop=False, runlocal=False)
+    a = parse_arg(arg, data="synthetic", waves=False, laptop=False, runlocal=False)
     if a.laptop:
         a.refuse("runlocal", "laptop sets it")
         return runs.short(
-            objective=objective(512, 16, 128, clips=512),
+            objective=objective(512, 16, 128, clips=512, waves=a.waves),
             places=a.data,
             batch=64,
             steps=1000,
@@ -29,7 +43,7 @@ def get_config(arg=""):
         )
     config: Any = runs.pretrain(
         places=a.data,
-        objective=objective(2048, 64, 512, clips=2048),
+        objective=objective(2048, 64, 512, clips=2048, waves=a.waves),
         batch=512,
         steps="100ep",
         optim=Optim(lr=1e-3, weight_decay=1e-2, warmup="5%", schedule="cosine", clip=1.0),
@@ -38,7 +52,7 @@ def get_config(arg=""):
     return runlocal(config) if a.runlocal else config
 
 
-def objective(width, channels, out, *, clips) -> dict[str, Any]:
+def objective(width, channels, out, *, clips, waves) -> dict[str, Any]:
     """Return the objective; `out` is the width of what is compared, `clips` of the views' memory."""
     return audio_ntt.parts(width, channels) | dict(
         kind="crop_contrast",
@@ -47,7 +61,7 @@ def objective(width, channels, out, *, clips) -> dict[str, Any]:
         projector=dict(kind="projectors:Swav", hidden=width, out=out),
         crop=audio_ntt.SAMPLES,
         temperature=0.1,
-        augment=(),
+        augment=WAVES if waves else (),
     )
 
 

@@ -10,6 +10,7 @@ encoder trained and untrained, with two poolings. The same command goes on after
 import argparse
 import json
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -17,28 +18,38 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 POOLS = ("mean", "stats")
 SAMPLES = 15_200  # of a crop of 0.95 s
-NO_CROP = ["views.crop.canvas=(1.0,1.0)", "views.crop.frequency=(1.0,1.0)", "views.crop.time=(1.0,1.0)"]
+NO_CROP = [
+    "views.crop.canvas=(1.0,1.0)",
+    "views.crop.frequency=(1.0,1.0)",
+    "views.crop.time=(1.0,1.0)",
+]
 NO_VIEWS = ["views.mixup.most=0.0", *NO_CROP]
-# name: what is trained on, the argument of the config, overrides of config.objective, others of the config.
-VARIANTS: dict[str, tuple[str, list[str], list[str]]] = {
-    "base": ("esc10", [], []),
-    "same_crop": ("esc10", [], [f"data.entries.audio.samples={SAMPLES}"]),
-    "no_views": ("esc10", NO_VIEWS, []),
-    "no_mixup": ("esc10", ["views.mixup.most=0.0"], []),
-    "no_resize": ("esc10", NO_CROP, []),
-    "long": ("esc10", ["frontend.hop=320", f"crop={2 * SAMPLES}"], []),
-    "with_digits": ("esc10+fsdd", [], []),
-    "with_synthetic": ("esc10+synthetic", [], []),
-    "temperature_0.5": ("esc10", ["temperature=0.5"], []),
-    "temperature_0.05": ("esc10", ["temperature=0.05"], []),
-    "rate_3e-3": ("esc10", [], ["optim.lr=3e-3"]),
-    "rate_3e-4": ("esc10", [], ["optim.lr=3e-4"]),
-    "batch_32": ("esc10", [], ["data.batch_size=32"]),
-    "batch_128": ("esc10", [], ["data.batch_size=128"]),
-    "channels_32": ("esc10", ["encoder.channels=32"], []),
-    "no_dropout": ("esc10", ["encoder.dropout=0.0"], []),
+HALF = ["frontend.hop=320", "frontend.frames=48"]  # half as many frames
+LONG = ["frontend.hop=320", f"crop={2 * SAMPLES}"]  # as many frames of twice the sound
+LOUD = ["places=3"]
+# name: what is trained on, more of the config's argument, overrides of config.objective, others of config.
+VARIANTS: dict[str, tuple[str, str, list[str], list[str]]] = {
+    "base": ("esc10", "", [], []),
+    "half_frames": ("esc10", "", HALF, []),
+    "loud": ("esc10", "", HALF + LOUD, []),
+    "long_loud": ("esc10", "", LONG + LOUD, []),
+    "same_crop": ("esc10", "", HALF, [f"data.entries.audio.samples={SAMPLES}"]),
+    "no_views": ("esc10", "", HALF + LOUD + NO_VIEWS, []),
+    "no_mixup": ("esc10", "", HALF + LOUD + ["views.mixup.most=0.0"], []),
+    "no_resize": ("esc10", "", HALF + LOUD + NO_CROP, []),
+    "waves": ("esc10", ",waves", HALF + LOUD, []),
+    "with_digits": ("esc10+fsdd", "", HALF + LOUD, []),
+    "with_synthetic": ("esc10+synthetic", "", HALF + LOUD, []),
+    "temperature_0.5": ("esc10", "", HALF + LOUD + ["temperature=0.5"], []),
+    "temperature_0.05": ("esc10", "", HALF + LOUD + ["temperature=0.05"], []),
+    "rate_3e-3": ("esc10", "", HALF + LOUD, ["optim.lr=3e-3"]),
+    "rate_3e-4": ("esc10", "", HALF + LOUD, ["optim.lr=3e-4"]),
+    "batch_32": ("esc10", "", HALF + LOUD, ["data.batch_size=32"]),
+    "channels_32": ("esc10", "", HALF + LOUD + ["encoder.channels=32"], []),
+    "no_dropout": ("esc10", "", HALF + LOUD + ["encoder.dropout=0.0"], []),
 }
-COLUMNS = ("run", "steps", "clips/s", "accuracy of the pairs", *(f"`{p}`" for p in POOLS), *(f"untrained `{p}`" for p in POOLS))
+POOLED = [f"{features}, `{pool}`" for features in ("trained", "untrained") for pool in POOLS]
+COLUMNS = ["run", "steps", "clips/s", "pairs found", *POOLED]
 
 
 def main() -> None:
@@ -69,35 +80,48 @@ def main() -> None:
 def prepared(folder: pathlib.Path, out: pathlib.Path) -> str:
     """Decode a folder once, unless it is done; return where."""
     if not (out / "index.json").exists():
-        run(f"prepare --source folder --root {folder.resolve()} --output {out.resolve()} --uncompressed")
+        run(
+            f"prepare --source folder --root {folder.resolve()} --output {out.resolve()} --uncompressed"
+        )
     return str(out.resolve())
 
 
 def row(name: str, shards: dict[str, str], args: argparse.Namespace) -> list[str]:
     """Train and probe a variant unless it is done; return its cells."""
-    data, objective, other = VARIANTS[name]
+    data, more, objective, other = VARIANTS[name]
     work = (args.out / name).resolve()
     if not (work / "trained").exists():
         places = "+".join(shards[part] for part in data.split("+"))
         changes = [f"objective.{change}" for change in objective] + other
         run(
-            f"train --config {ROOT}/configs/cola.py:laptop,data={places} --workdir {work} --config.steps={args.steps} "
-            + " ".join(f"--config.{change}" for change in changes)
+            f"train --config {ROOT}/configs/cola.py:laptop{more},data={places} --workdir {work}"
+            f" --config.steps={args.steps} " + " ".join(f"--config.{change}" for change in changes)
         )
         (work / "trained").touch()
+    # Untrained, runs of one architecture are one encoder: it is probed once.
+    same = [change for change in objective if change.startswith(("frontend", "encoder", "crop"))]
+    untrained = (
+        args.out.resolve() / "untrained" / (re.sub(r"[^\w.]", "_", "_".join(same)) or "base")
+    )
+    untrained.mkdir(parents=True, exist_ok=True)
     found = {}
-    for pool in POOLS:
-        probes = work / "evals" / f"{pool}.jsonl"
-        if not probes.exists():
-            run(
-                f"evaluate --checkpoint {work} --set esc10 --root {args.esc10.resolve()} --pool {pool}"
-                f" --features encoder,random --classifier linear --output {probes}"
-            )
-        for line in lines(probes):
-            if line["fold"] == "mean":
-                found[line["features"], pool] = f"{line['accuracy']:.3f}"
+    for features, folder in (("encoder", work / "evals"), ("random", untrained)):
+        for pool in POOLS:
+            probes = folder / f"{pool}.jsonl"
+            if not probes.exists():
+                run(
+                    f"evaluate --checkpoint {work} --set esc10 --root {args.esc10.resolve()} --pool {pool}"
+                    f" --features {features} --classifier linear --output {probes}"
+                )
+            (mean,) = [line for line in lines(probes) if line["fold"] == "mean"]
+            found[features, pool] = f"{mean['accuracy']:.3f}"
     last = [line for line in lines(work / "metrics.jsonl") if "loss" in line][-1]
-    cells = [f"`{name}`", str(last["step"]), f"{last['clips_per_second']:.0f}", f"{last['accuracy']:.2f}"]
+    cells = [
+        f"`{name}`",
+        str(last["step"]),
+        f"{last['clips_per_second']:.0f}",
+        f"{last['accuracy']:.2f}",
+    ]
     cells += [found[features, pool] for features in ("encoder", "random") for pool in POOLS]
     print("| " + " | ".join(cells) + " |", flush=True)
     return cells

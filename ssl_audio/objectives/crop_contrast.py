@@ -44,8 +44,8 @@ class CropContrast(TwoViews):
     def __post_init__(self):
         if self.crop < 1 or self.temperature <= 0 or self.places < 1:
             raise ValueError(
-                f"CropContrast: crop={self.crop}, temperature={self.temperature}, places={self.places}; wanted "
-                "at least one sample, a temperature above 0 and at least one place."
+                f"CropContrast: crop={self.crop}, temperature={self.temperature}, places={self.places}; "
+                "wanted at least one sample, a temperature above 0 and at least one place."
             )
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
@@ -73,7 +73,10 @@ class CropContrast(TwoViews):
         keys = jax.random.split(view_key, 2)
         specs = [self.view(batch["audio"], batch["length"], k, train) for k in keys]
         memory = extra["views"]
-        pair = [self.views(spec, memory, jax.random.fold_in(k, 1)) for spec, k in zip(specs, keys, strict=True)]
+        pair = [
+            self.views(spec, memory, jax.random.fold_in(k, 1))
+            for spec, k in zip(specs, keys, strict=True)
+        ]
         extra = extra | {"views": self.views.remember(memory, specs[0])}
         _, vector, after = self.encoded(params, jnp.concatenate(pair), key if train else None)
         x: Any
