@@ -81,6 +81,9 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "audiomentations": [
+            "audiomentations>=0.43"
+        ],  # its transforms of waveforms, in the data pipeline
         "av": AV,
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],

@@ -168,6 +168,31 @@ def info_nce(
     return -jnp.sum(share * jax.nn.log_softmax(logits, axis=1), axis=1)
 
 
+def nt_xent(
+    x: Float[Array, "B D"], y: Float[Array, "B D"], temperature: float
+) -> tuple[Float[Array, "B2"], Float[Array, "B2"]]:
+    """Tell each vector's partner in the other view from all others of both views: (loss, accuracy).
+
+    Chen et al. 2020, SimCLR (arXiv:2002.05709), equation 1; the loss of equal vectors is ln(2 B - 1).
+
+    Args:
+      x, y: unit vectors of two views of each clip.
+      temperature: divides the cosines.
+
+    Returns:
+      Of all rows of x, then of all rows of y.
+    """
+    itself = jnp.eye(len(x), dtype=bool)
+    found = []
+    for one, other in ((x, y), (y, x)):
+        same = jnp.where(itself, -jnp.inf, one @ one.T)
+        logits = jnp.concatenate([one @ other.T, same], axis=1) / temperature
+        hit = jnp.argmax(logits, axis=1) == jnp.arange(len(x))
+        found.append((info_nce(logits), hit.astype(jnp.float32)))
+    loss, hit = zip(*found, strict=True)
+    return jnp.concatenate(loss), jnp.concatenate(hit)
+
+
 def weighted_mean(
     values: Float[Array, " B"], weight: Float[Array, " B"] | None = None
 ) -> Float[Array, ""]:

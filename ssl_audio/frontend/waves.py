@@ -329,7 +329,7 @@ def _filtered(audio: Wave, gain: Float[Array, "B F"]) -> Wave:
 
 
 def _size(samples: int) -> int:
-    """Return a number of samples whose transform is fast: an even one of small factors, 1024 more or above."""
+    """Return a number of samples whose transform is fast: even, of small factors, at least 1024 more."""
     size = samples + 1024
     while True:
         size += size % 2

@@ -19,6 +19,25 @@ class Mean(nn.Module):
         return mean_tokens(encoded)
 
 
+class MeanOfAll(nn.Module):
+    """The mean of the special tokens and the valid ones, each counting alike."""
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each.
+
+        Raises:
+          ValueError: the encoder has no special tokens.
+        """
+        special, tokens = encoded.special, encoded.tokens
+        if special is None:
+            raise ValueError("pools:MeanOfAll: this encoder has no special tokens; use pools:Mean.")
+        total, count = jnp.sum(special, axis=1), tokens.x.shape[1]
+        weight = jnp.ones((len(total), count)) if tokens.valid is None else tokens.valid
+        weight = weight.astype(tokens.x.dtype)[..., None]
+        return (total + jnp.sum(weight * tokens.x, 1)) / (special.shape[1] + jnp.sum(weight, 1))
+
+
 class BertPooler(nn.Module):
     """tanh of a dense layer on the first token: the pooler of BERT and RoBERTa."""
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.dense import Linear
-from ssl_audio.layers.norms import BatchNorm, LayerNorm
+from ssl_audio.layers.norms import BatchNorm, BatchOnlyNorm, LayerNorm
 
 
 class OneLayer(nn.Module):
@@ -104,3 +104,27 @@ class BarlowTwins(nn.Module):
             x = Linear(width, bias=False, name=f"linear_{number}")(x)
             x = nn.relu(BatchNorm(name=f"norm_{number}")(x))
         return Linear(self.out, bias=False, name="linear_2")(x)
+
+
+class AudioMosaic(nn.Module):
+    """LayerNorm → Linear → batch norm → ReLU → Linear → batch norm without a shift (arXiv:2605.14231).
+
+    The linear layers have no biases. Statistics are those of the batch, and are not kept: nothing of the
+    projector is used after training.
+
+    Attributes:
+      out: O.
+      hidden: width between.
+    """
+
+    out: int = 128
+    hidden: int = 512
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        x = LayerNorm(1e-6, name="norm")(x)
+        x = Linear(self.hidden, bias=False, name="first")(x)
+        x = nn.relu(BatchOnlyNorm(name="norm_first")(x))
+        x = Linear(self.out, bias=False, name="second")(x)
+        return BatchOnlyNorm(shift=False, name="norm_second")(x)

@@ -139,6 +139,29 @@ class BatchNorm(nn.Module):
         return scaled(self, (x - _last(mean, x)) * _last(jax.lax.rsqrt(var + self.eps), x))
 
 
+class BatchOnlyNorm(nn.Module):
+    """Batch normalisation by the statistics of the batch at hand, always: none are stored.
+
+    For what is thrown away after training; a result depends on its batch mates, in evaluation too.
+
+    Attributes:
+      eps: added to the variance.
+      shift: a bias is learned; without, values are centred on 0.
+    """
+
+    eps: float = 1e-5
+    shift: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        """Normalise every feature over the batch, which may lie on several devices."""
+        x = standard(x, self.eps, axis=0)
+        if self.shift:
+            return scaled(self, x)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        return x * _last(scale, x)
+
+
 class BiasNorm(nn.Module):
     """Divide by the root mean square of the values less a learned bias (Zipformer, arXiv:2310.11230).
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax.linen.dtypes import promote_dtype
 
 from ssl_audio.arrays import Array, Float, Spec
+from ssl_audio.slots import Norm
 from ssl_audio.structs import Tokens
 
 
@@ -24,6 +25,7 @@ class Patchify(nn.Module):
       stride: bins and frames between patches; smaller than `patch`, they overlap.
       dtype: of the product and its result; None: that of the input and the parameters.
       bias: whether one is added.
+      norm: applied to each token after that; None: none.
     """
 
     width: int
@@ -31,6 +33,7 @@ class Patchify(nn.Module):
     stride: tuple[int, int] = (16, 16)
     dtype: Any = None
     bias: bool = True
+    norm: Norm = None
 
     @nn.compact
     def __call__(self, spec: Spec) -> Tokens:
@@ -43,6 +46,7 @@ class Patchify(nn.Module):
         if self.bias:
             bias = self.param("bias", _uniform(size), (self.width,), jnp.float32)
             x = x + bias.astype(x.dtype)[None, None]
+        x = self.norm(x) if self.norm else x
         index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
         return Tokens(x=x, index=index, grid=self.grid(spec.shape[1], spec.shape[2]))
 

@@ -24,7 +24,8 @@ WORDS = {
     "newest checkpoint and the last record before a kill, which is made again",
     "nce": "cross-entropy of telling the true patch (or latent) from the other masked ones, nats; chance is "
     "the logarithm of their number",
-    "accuracy": "share of correct choices: masked patches told from others, codes guessed, classes",
+    "accuracy": "share of correct choices: masked patches told from others, codes guessed, classes, a clip's "
+    "other view found among all",
     "mse": "mean squared error of reconstructed patches, in units of the normalised spectrogram",
     "patch": "the loss of patches",
     "clip": "the loss of whole clips",

@@ -67,3 +67,33 @@ def beats(width=16, inner=8, depth=1, patch=16):
         for name, shape in (linear | {"fc1": (32, width), "fc2": (width, 32)}).items():
             shapes |= {f"{at}.{name}.weight": shape, f"{at}.{name}.bias": shape[:1]}
     return {k: rng.normal(0, 0.3, s).astype(np.float32) for k, s in shapes.items()}
+
+
+def audiomosaic(width=16, rows=2, columns=3, side=16, hidden=8, out=4):
+    """Return one of AudioMosaic: two layers and the projector."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, rows * columns + 1, width),
+        "patch_embed.proj.weight": (width, 1, side, side),
+        "patch_embed.proj.bias": (width,),
+        "projector.0.weight": (hidden, width),
+        "projector.3.weight": (out, hidden),
+    }
+    norms = {"patch_embed.norm": width, "norm_pre": width, "fc_norm": width, "projector.1": hidden}
+    for i in range(2):
+        norms |= {f"blocks.{i}.norm1": width, f"blocks.{i}.norm2": width}
+        for name, many, into in (
+            ("attn.qkv", 3, 1),
+            ("attn.proj", 1, 1),
+            ("mlp.fc1", 2, 1),
+            ("mlp.fc2", 1, 2),
+        ):
+            shapes[f"blocks.{i}.{name}.weight"] = (many * width, into * width)
+            shapes[f"blocks.{i}.{name}.bias"] = (many * width,)
+    for name, size in (norms | {"projector.4": out}).items():
+        shapes |= {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+    for name, size in (("projector.1", hidden), ("projector.4", out)):
+        shapes |= {f"{name}.running_mean": (size,), f"{name}.running_var": (size,)}
+    state = {k: rng.normal(0, 0.2, s).astype(np.float32) for k, s in shapes.items()}
+    return state | {"projector.4.bias": np.zeros(out, np.float32)}

@@ -16,6 +16,8 @@ OTHERS = {
     "masked": ("7",),
     "clones": ("3",),
     "codes": ("9",),
+    "layout": ("released",),
+    "waves": ("none",),
     "stage": ("A", "base"),
     "same": ("0.5",),
     "cross": ("0.5",),
