@@ -69,6 +69,7 @@ OTHERS = {
     "adapt": ("lora", "head"),
     "mixup": ("0.3",),
     "view": ("strong",),
+    "waves": ("true",),
     "labels": ("5", "all"),
     "width": ("4",),
     "seed": ("7",),
