@@ -84,7 +84,7 @@ def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
         objective,
         params,
         options,
-        extra=_extra(path, step, objective),
+        extra=beside(path, step, objective),
         origin=f"{asked if hub.is_address(asked) else path}{which}",
     )
     try:
@@ -159,12 +159,15 @@ def _check_finite(params: Any, where: str) -> None:
         )
 
 
-def _extra(path: pathlib.Path, step: int | str | None, objective: Any) -> Mapping[str, Any]:
-    """Return what predictors need beside parameters, as far as it was saved with them."""
-    if not objective.needs or step is not None:  # only the newest is at hand
-        return {}
+def beside(path: str | os.PathLike, step: int | str | None, objective: Any) -> Mapping[str, Any]:
+    """Return what an objective's predictors need beside parameters, as far as it was saved with them.
+
+    Args:
+      path, step: of the model, as `load` takes them.
+      objective: has `needs`.
+    """
     try:
-        return checkpoint.load_extra(path, objective.needs)
+        return checkpoint.load_extra(path, objective.needs, step)
     except FileNotFoundError as error:
         log.warning("%s", error)
         return {}

@@ -21,6 +21,11 @@ from ssl_audio.storage import written
 log = logging.getLogger(__name__)
 
 
+def silence(samples: int, length: str = "length") -> dict[str, np.ndarray]:
+    """Return a batch of one silent clip of so many samples; `length` names the entry of its length."""
+    return {"audio": np.zeros((1, samples), np.float32), length: np.full(1, samples, np.int32)}
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A trained model with its parameters and config. Interfaces are subclasses with the same constructor.
@@ -116,11 +121,7 @@ class Model:
 
     def blank(self) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip, as long as in training."""
-        samples = written.samples(self.config)
-        return {
-            "audio": np.zeros((1, samples), np.float32),
-            "length": np.full(1, samples, np.int32),
-        }
+        return silence(written.samples(self.config))
 
     def clips(self, waveforms: Any, sample_rate: int | None) -> list[np.ndarray]:
         """Return [B, S] or a list of [S] as clips at `rate` Hz.

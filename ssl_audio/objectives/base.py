@@ -32,6 +32,10 @@ class Phase:
     trains: str = ".*"
     loss: str = "loss"
 
+    def covers(self, name: str) -> bool:
+        """Tell whether it updates the parameter of a path."""
+        return self.trains == ".*" or bool(re.search(self.trains, name))
+
     def part(self, params: Params) -> Params:
         """Return the parameters that it updates, each in its place.
 
@@ -41,7 +45,7 @@ class Phase:
         if self.trains == ".*":
             return params
         named = flatten_dict(params, sep="/")
-        found = {name: x for name, x in named.items() if re.search(self.trains, name)}
+        found = {name: x for name, x in named.items() if self.covers(name)}
         if not found:
             raise ValueError(
                 f"phase {self.name}: '{self.trains}' matches no parameter; there are "

@@ -54,6 +54,8 @@ class Run:
       eval_every: duration between evaluations; 0: at the end only.
       warm_start: name → another run to begin from.
       adapt: freeze the encoder and learn adapters beside it; None: all learns.
+      inference: how the trained model takes clips by default: `pad`, see `Encoder.pad`, and `average`, see
+        `Classifier.average`; {}: as its parts say.
     """
 
     objective: Objective
@@ -69,8 +71,13 @@ class Run:
     eval_every: config.Duration = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
     adapt: Adapter = None
+    inference: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        if unknown := self.inference.keys() - {"pad", "average"}:
+            raise ValueError(
+                f"config.inference: got {', '.join(sorted(unknown))}; wanted pad or average."
+            )
         if self.accumulate < 1:
             raise ValueError(f"config.accumulate: wanted at least 1, got {self.accumulate}")
         if self.adapt and not isinstance(

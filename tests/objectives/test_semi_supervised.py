@@ -477,7 +477,7 @@ def test_any_encoder_that_tagging_takes(batch):
 
 def test_mistakes_are_named(batch):
     with pytest.raises(
-        ValueError, match=r"MeanTeacher: got .* without the teacher's.*without a step"
+        ValueError, match=r"MeanTeacher: got .* without the teacher's.*a step of the run"
     ):
         made("mean_teacher").logits({}, {}, batch)
     objective = made("fix_match")
