@@ -123,9 +123,13 @@ def get_config(arg=""):
     head = dict(kind="classify:LayerMix" if superb else "classify:Classifier", classes=classes)
     head |= dict(pool="stats") if laptop else {}
     objective = parts | dict(kind="tagging", head=head, criterion=task["criterion"], smoothing=0.0)
-    bands = hasattr(build(parts["frontend"], "frontend"), "log_mel")
-    if "mask" in task and bands:
-        freq, time = task["mask"]
+    frontend = build(parts["frontend"], "frontend")
+    bands = hasattr(frontend, "log_mel")
+    if "mask" in task and bands:  # of 128 bins and of frames of 10 ms
+        shares = (frontend.bins / 128, frontend.rate / (100 * frontend.hop))
+        freq, time = (
+            max(1, round(n * share)) for n, share in zip(task["mask"], shares, strict=True)
+        )
         objective["spec_augment"] = dict(kind="augment:SpecAugment", freq=freq, time=time)
     if task.get("noise") and bands:
         objective["noise"] = dict(kind="augment:NoiseRoll")

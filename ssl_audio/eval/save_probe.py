@@ -16,8 +16,7 @@ import numpy as np
 from ssl_audio import config as configs
 from ssl_audio.eval import calibrate
 from ssl_audio.eval.base import Fitted
-from ssl_audio.inference import calibration
-from ssl_audio.inference.calibration import Calibration
+from ssl_audio.inference.calibration import NAME, Calibration
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.window_encoder import WindowEncoder
@@ -143,7 +142,7 @@ def write(
     names: Sequence[str],
     how: Mapping[str, Any],
     about: Mapping[str, Any],
-    honest: Calibration | None = None,
+    calibration: Calibration | None = None,
 ) -> pathlib.Path:
     """Write a head on the features of a model.
 
@@ -154,7 +153,7 @@ def write(
       names: of all classes that `fitted.labels` may number.
       how: options of `objectives.probe.Probe` that say what the head reads.
       about: what is known of it, kept in the config: the data, its accuracy.
-      honest: its calibration; None: none, and that of another probe that was there is removed.
+      calibration: of its logits; None: none, and that of another probe that was there is removed.
     """
     base, params = _base(model, how.get("reads", "encode"))
     chosen = [str(names[label]) for label in fitted.labels]
@@ -167,11 +166,11 @@ def write(
     if "inference" in model.config:
         config["inference"] = model.config["inference"]
     config["probe"] = dict(about) | ({"of": model.origin} if model.origin else {})
-    written_to = exported.write(folder, dict(base=params, **fitted.params), config)
-    (written_to / calibration.NAME).unlink(missing_ok=True)
-    if honest is not None:
-        honest.write(written_to)
-    return written_to
+    made = exported.write(folder, dict(base=params, **fitted.params), config)
+    (made / NAME).unlink(missing_ok=True)
+    if calibration is not None:
+        calibration.write(made)
+    return made
 
 
 def _base(model: Model, reads: str) -> tuple[dict[str, Any], Any]:

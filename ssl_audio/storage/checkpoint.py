@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -303,7 +304,7 @@ def _holds(kind: str, config: Mapping[str, Any]) -> str:
 
 
 def load_extra(
-    path: str | pathlib.Path, names: Sequence[str], step: int | str | None = None
+    path: str | os.PathLike, names: Sequence[str], step: int | str | None = None
 ) -> dict[str, Any]:
     """Load named entries of `extra` as numpy arrays, of the checkpoint that `load_params` takes.
 

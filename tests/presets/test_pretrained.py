@@ -87,7 +87,7 @@ def test_a_warm_start_as_an_override_is_the_same(folder, tmp_path):
         "finetune:task=esc10,root=DATA",
         "semi_supervised:task=esc10,root=DATA",
         "semi_supervised:task=esc10,root=DATA,method=deep_co_training",
-        "events:runlocal",
+        "events:clips=synthetic",
         "ssast:laptop",
     ],
 )
