@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ssl_audio.data import transforms
 from ssl_audio.inference import calibration, predictions
 from ssl_audio.inference.averages import AVERAGES, averaged
 from ssl_audio.inference.calibration import Calibration
@@ -45,8 +46,9 @@ class Classifier(Encoder):
     """A trained classifier, and the encoder in it.
 
     A clip ends as when training was evaluated: it is padded with silence to the length of the training
-    clips. A published model that takes clips of any length is given no padding, as `Encoder` says.
-    Longer clips are covered by windows of that length, half a window apart; see `average`.
+    clips, or said again up to there where short training clips were. A published model that takes clips of any
+    length is given no padding, as `Encoder` says. Longer clips are covered by windows of that length, half a
+    window apart; see `average`.
 
     The same clip gives the same bits, whichever other clips are classified with it.
 
@@ -128,7 +130,7 @@ class Classifier(Encoder):
         Raises:
           ValueError: it says something else.
         """
-        said = self.config.get("inference", {}).get("average", AVERAGES[0])
+        said = self.config.get("inference", {}).get("average") or AVERAGES[0]
         if said not in AVERAGES[:3]:
             raise ValueError(
                 f"config.inference.average: got {said!r}, wanted one of {', '.join(AVERAGES[:3])}."
@@ -285,13 +287,21 @@ class Classifier(Encoder):
         """Yield the pieces of all rows of a clip, and the columns that each is padded to."""
         if spans is None:
             for columns, piece in self._cut(clip, pad, self._heard):
-                yield columns, _Piece(0, 0, piece.samples, piece.audio, True)
+                yield columns, _Piece(0, 0, piece.samples, self._ended(piece, pad), True)
             return
         for row, segment in enumerate(segments(clip, *spans)):
             end = segment.start + len(segment.audio)
             for columns, piece in self._cut(segment.audio, pad, self._heard):
                 stop, final = None if piece.samples is None else end, segment.samples is not None
-                yield columns, _Piece(row, segment.start, stop, piece.audio, final)
+                audio = self._ended(piece, pad)
+                yield columns, _Piece(row, segment.start, stop, audio, final)
+
+    def _ended(self, piece: Window, pad: str) -> np.ndarray:
+        """Return a piece's sound; of a whole clip that training would have said again, as often."""
+        fill = written.entry(self.config, "audio").get("fill", "")
+        if pad != "training" or piece.start or piece.samples is None or "repeat" not in fill:
+            return piece.audio
+        return transforms.fill(piece.audio, self._heard(self._most), fill, lambda: piece.audio)
 
     def _heard(self, columns: int) -> int:
         """Return the samples that the model is given for so many columns."""

@@ -80,15 +80,17 @@ def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
     _check_window(objective, options, str(path))
     objective.prepare()
     which = "" if step is None else f", step {step}"
+    extra = beside(path, step, objective)
+    _check_finite(extra, str(path))
     model = interface(objective)(
         objective,
         params,
         options,
-        extra=beside(path, step, objective),
+        extra=extra,
         origin=f"{asked if hub.is_address(asked) else path}{which}",
     )
     try:
-        wanted = jax.eval_shape(objective.init, jax.random.key(0), model.blank())[0]
+        wanted, state = jax.eval_shape(objective.init, jax.random.key(0), model.blank())
     except FileNotFoundError as error:  # a teacher's: needed to train, not to encode
         log.warning("%s: its parameters cannot be checked: %s", path, error)
         return model.with_files(path, step)
@@ -101,6 +103,7 @@ def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
     except Exception as error:
         raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
     checkpoint.check_shapes(params, wanted, str(path))
+    checkpoint.check_shapes(extra, {name: state[name] for name in extra}, f"{path}, extra")
     return model.with_files(path, step)
 
 

@@ -5,40 +5,13 @@ statistics, which the next pass is given, so the order of passes is the order of
 the end is `Loss.renewed`, and `train/step.py` puts it into the parameters after the update.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ssl_audio.distributed.sharding import path_name
-from ssl_audio.layers.norms import STATISTICS, Stored
-from ssl_audio.objectives.base import replaced
-
-PAIR = ("mean", "var")  # names of a norm's running statistics
-
-
-def held(params: Any, learns: Callable[[Any], bool]) -> Any:
-    """Return parameters in which the running statistics of what does not learn stay as they are.
-
-    Args:
-      params: of an objective.
-      learns: whether the parameter at a path of JAX does.
-    """
-    there = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-
-    def leaf(path, value):
-        parent, _, last = path_name(path).rpartition("/")
-        norm = last in PAIR and there.issuperset(f"{parent}/{name}" for name in PAIR)
-        return Stored(value) if norm and not learns(path) else value
-
-    return jax.tree_util.tree_map_with_path(leaf, params)
-
-
-def moving(params: Any) -> bool:
-    """Tell whether a training pass may move any running statistic."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return any(path_name(path).rpartition("/")[2] == PAIR[0] for path, _ in leaves)
+from ssl_audio.layers.norms import STATISTICS
+from ssl_audio.objectives.base import STORED, replaced
 
 
 def applied(module: Any, params: Any, *args: Any, renew: bool, **how: Any) -> tuple[Any, Any]:
@@ -76,7 +49,7 @@ def kept(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
       before: parameters of a model.
       after: others of the same model.
     """
-    if after.keys() >= {*PAIR}:  # a batch norm's
+    if after.keys() >= {*STORED}:  # a batch norm's
         return {**after, "mean": before["mean"], "var": before["var"]}
     return {
         name: kept(before[name], part) if isinstance(part, Mapping) else part

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.objectives import statistics
-from ssl_audio.objectives.base import Batch, Objective, check_renewed, replaced
+from ssl_audio.objectives.base import Batch, Objective, check_renewed, held, replaced
 from ssl_audio.structs import Loss, TrainState
 
 Metrics = Mapping[str, Any]
@@ -65,10 +64,9 @@ def make_train_step(
 
     def gradients(params, extra, batch, key, phase):
         def total(part, extra, batch, key):
-            whole = statistics.held(phase.replaced(params, part), updated)
+            whole = held(phase.replaced(params, part), updated)
             loss: Loss = getattr(objective, phase.loss)(whole, extra, batch, key, train=True)
-            if statistics.moving(whole):
-                check_renewed(objective, loss)
+            check_renewed(objective, whole, loss)
             return loss.total, loss
 
         grad = jax.grad(total, has_aux=True)

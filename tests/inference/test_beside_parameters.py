@@ -106,12 +106,18 @@ def test_a_shared_folder_and_a_program_have_the_teacher(run, tmp_path):
 
 def test_what_earlier_versions_wrote_without_a_teacher_says_what_it_lacks(run, tmp_path, caplog):
     export.main(["--checkpoint", str(run), "--out", str(tmp_path)])
+    whole = exported.read_arrays(tmp_path / exported.EXTRA)[0]
     (tmp_path / exported.EXTRA).unlink()
     model = ssl_audio.load(tmp_path)
     assert "no teacher beside the parameters" in caplog.text
     assert model.embed(NOISE, 16_000).shape == (model.width,)
     with pytest.raises(ValueError, match="as earlier versions exported them"):
         model.predict("logits", NOISE, 16_000)
+    other = {"teacher/head/linear/dense/kernel": np.zeros((4, 5), np.float32)}
+    for wrong in (other, {name: value * np.nan for name, value in whole.items()}):
+        exported.write_arrays(tmp_path / exported.EXTRA, wrong, {"format": exported.FORMAT})
+        with pytest.raises(ValueError, match="of another model|NaN or infinite"):
+            ssl_audio.load(tmp_path)
     (tmp_path / exported.EXTRA).write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"extra\.safetensors"):
         ssl_audio.load(tmp_path)

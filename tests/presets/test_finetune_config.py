@@ -10,7 +10,7 @@ import soundfile
 from published import CONFIGS, load
 
 from ssl_audio import config
-from ssl_audio.train.run import Run
+from ssl_audio.train.run import Inference, Run
 
 (PATH,) = [path for path in CONFIGS if path.stem == "finetune"]
 FOLDS = {"esc50": 5, "esc10": 5, "emotion": 5, "unseen_speaker_digit": 6, "urbansound8k": 10}
@@ -186,10 +186,10 @@ def test_clips_of_fsd50k_are_tested_whole_and_predicted_alike(pretrained):
     for test in run.evals.values():
         assert (test.hop, test.views, test.average) == (audio.samples // 2, 1, "sigmoid")
     assert audio.crop == "random"
-    assert run.inference == dict(average="sigmoid")
+    assert run.inference == Inference(average="sigmoid")
     (baseline,) = [path for path in CONFIGS if path.stem == "fsd50k"]
     found = config.make(Run, load(baseline, "root=DATA"))
-    assert found.inference == dict(average=found.evals["test"].average)
+    assert found.inference == Inference(average=found.evals["test"].average)
     assert found.evals["test"].windows and "patches" not in found.evals
 
 
