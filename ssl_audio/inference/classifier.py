@@ -46,9 +46,9 @@ class Classifier(Encoder):
     """A trained classifier, and the encoder in it.
 
     A clip ends as when training was evaluated: it is padded with silence to the length of the training
-    clips, or said again up to there where short training clips were. A published model that takes clips of any
-    length is given no padding, as `Encoder` says. Longer clips are covered by windows of that length, half a
-    window apart; see `average`.
+    clips, or said again up to there where short training clips were. A published model that takes clips of
+    any length is given no padding, as `Encoder` says. Longer clips are covered by windows of that length,
+    half a window apart; see `average`.
 
     The same clip gives the same bits, whichever other clips are classified with it.
 
