@@ -13,7 +13,6 @@ from ssl_audio.config import build, parse_arg
 from ssl_audio.data import entries, places
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.presets import runs
-from ssl_audio.storage import written
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
@@ -66,7 +65,7 @@ def get_config(arg=""):
         record=Record(every=50, figures="20%"),
     )  # fmt: skip
     if a.pretrained:
-        config.warm_start = written.warm_start(a.pretrained)
+        runs.begin(config, a.pretrained)
     return runlocal(config) if a.runlocal else config
 
 

@@ -16,7 +16,7 @@ Results:  experiments/finetune/README.md
 import dataclasses
 from typing import Any
 
-from ssl_audio.config import parse_arg
+from ssl_audio.config import build, parse_arg
 from ssl_audio.data import entries
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.layers.lora import Lora
@@ -27,7 +27,8 @@ from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
 
 # Every number of a recipe. `at`: first epoch with a lower rate, epochs between further ones, factor.
-# `views`: of a test clip that is longer than `seconds`.
+# `views`: of a test clip that is longer than `seconds`. `whole`: such a clip is tested from its begin to its
+# end, in windows half a window apart whose probabilities are averaged, and trained on at any place.
 # `train`, `test`, `validation`: options of the set; a number of `folds` gives each in turn to the test.
 TASKS: dict[str, dict[str, Any]] = {
     "esc50": dict(
@@ -52,7 +53,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "fsd50k": dict(
         source=dict(kind="sets.fsd50k"), train=dict(split="train"), test=dict(split="eval"),
         validation=dict(split="val"), classes=200, stats="audioset", seconds=10.0, criterion="sigmoid",
-        batch=24, epochs=50, lr=5e-5, at=(10, 5, 0.5), mask=(48, 192), mixup=0.5, metric="mAP",
+        batch=24, epochs=50, lr=5e-5, at=(10, 5, 0.5), mask=(48, 192), mixup=0.5, metric="mAP", whole=True,
     ),
     "speaker": dict(
         source=dict(kind="sets.voxceleb1"), train=dict(split="train"), test=dict(split="test"),
@@ -116,33 +117,29 @@ def get_config(arg=""):
     if a.task == "audioset20k" and parts["encoder"]["block"]["mixer"]["kind"] == "mamba":
         task |= MAMBA_AUDIOSET20K
     superb, laptop = task.get("superb", False), task.get("laptop", False)
-    stats: dict[str, Any] = dict(STATS[task["stats"]]) if "stats" in task else {}
-    frames = task.get("frames") or stats.get("frames") or round(100 * task["seconds"]) // 8 * 8
-    pretraining = parts["frontend"].get("frames", 0)
-    parts["frontend"] |= stats | dict(frames=frames)
-    if a.stride or not laptop:
-        stride = a.stride or task.get("patches", "10x10")
-        parts["tokenizer"]["stride"] = patch_encoders.shape(stride, "stride")
     rate = parts["frontend"].get("rate", 16_000)  # of the encoder, whatever the data's
+    parts, samples = fitted(a, task, parts, rate)
     classes = task["classes"]
     head = dict(kind="classify:LayerMix" if superb else "classify:Classifier", classes=classes)
     head |= dict(pool="stats") if laptop else {}
     objective = parts | dict(kind="tagging", head=head, criterion=task["criterion"], smoothing=0.0)
-    if laptop and not a.stride and 0 < pretraining < frames:
-        objective["window"] = pretraining // parts["tokenizer"]["stride"][1]
-    if "mask" in task:
-        freq, time = task["mask"]
+    frontend = build(parts["frontend"], "frontend")
+    bands = hasattr(frontend, "log_mel")
+    if "mask" in task and bands:  # of 128 bins and of frames of 10 ms
+        shares = (frontend.bins / 128, frontend.rate / (100 * frontend.hop))
+        freq, time = (
+            max(1, round(n * share)) for n, share in zip(task["mask"], shares, strict=True)
+        )
         objective["spec_augment"] = dict(kind="augment:SpecAugment", freq=freq, time=time)
-    if task.get("noise"):
+    if task.get("noise") and bands:
         objective["noise"] = dict(kind="augment:NoiseRoll")
-    samples = int(rate * task["seconds"])
     data = dict(
         sources={a.task: source(a, task, "train", rate)},
         batch_size=task["batch"],
         entries=dict(
             audio=entries.audio(
                 samples,
-                crop="random" if superb or laptop else "first",
+                crop="random" if superb or laptop or "whole" in task else "first",
                 speed=task.get("speed", 0.0),
                 gain=task.get("gain", 0.0),
             ),
@@ -174,14 +171,42 @@ def get_config(arg=""):
             batch_size=task["batch"],
             views=task.get("views", 1),
         )
+        | (dict(hop=samples // 2, average=task["criterion"]) if "whole" in task else {})
         for part in ("validation", "test")
         if part in task or (part == "test" and "folds" in task)
     }
+    if "whole" in task:
+        with config.unlocked():
+            config.inference = dict(average=task["criterion"])
     config.eval_every = "20%" if laptop else "5%" if superb else "1ep"
     if a.pretrained and not a.scratch:
-        config.warm_start = written.warm_start(a.pretrained)
+        runs.begin(config, a.pretrained)
     adapted(a, config)
     return runlocal(config) if a.runlocal else config
+
+
+def fitted(a, task, parts, rate: int) -> tuple[dict[str, Any], int]:
+    """Return the architecture for the clips of a task, and their samples.
+
+    The recipes' frames, strides and statistics are for patches of Kaldi's filterbank every 10 ms; what else
+    is pretrained keeps its own.
+    """
+    frontend, laptop = parts["frontend"], task.get("laptop", False)
+    hop = build(frontend, "frontend").hop
+    if (parts["tokenizer"]["kind"], frontend["kind"], 100 * hop) != ("patchify", "fbank", rate):
+        a.refuse("stride", "it is for encoders of patches of a filterbank every 10 ms")
+        window = written.trained(a.pretrained).get("window", 0)
+        return own_labels.cut(parts, task["seconds"], window)
+    stats: dict[str, Any] = dict(STATS[task["stats"]]) if "stats" in task else {}
+    frames = task.get("frames") or stats.get("frames") or round(100 * task["seconds"]) // 8 * 8
+    pretraining = frontend.get("frames", 0)
+    frontend |= stats | dict(frames=frames)
+    if a.stride or not laptop:
+        stride = a.stride or task.get("patches", "10x10")
+        parts["tokenizer"]["stride"] = patch_encoders.shape(stride, "stride")
+    if laptop and not a.stride and 0 < pretraining < frames:
+        parts["window"] = pretraining // parts["tokenizer"]["stride"][1]
+    return parts, int(rate * task["seconds"])
 
 
 def adapted(a, config) -> None:
@@ -211,7 +236,7 @@ def own(a):
     by = tuple(filter(None, a.by.split("+")))
     config = own_labels.run(parts, data=a.data, by=by, fold=a.fold, window=window, **given)
     if a.pretrained and not a.scratch:
-        config.warm_start = written.warm_start(a.pretrained)
+        runs.begin(config, a.pretrained)
     adapted(a, config)
     return config
 

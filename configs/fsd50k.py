@@ -95,7 +95,10 @@ def get_config(arg=""):
         )
         for part in tested
     }  # fmt: skip
-    config.evals = evals | dict(patches=evals["test"] | dict(average="none"))
+    evals["test"]["windows"] = True
+    with config.unlocked():
+        config.inference = dict(average=task["criterion"])
+    config.evals = evals
     config.eval_every = 0 if a.laptop else "1ep"
     return runlocal(config) if a.runlocal else config
 

@@ -142,10 +142,10 @@ def get_config(arg=""):
     )
     config.eval_every = "20%"
     if a.pretrained and not a.scratch:
-        start = written.warm_start(a.pretrained)
+        runs.begin(config, a.pretrained)
         if a.method == "deep_co_training":
-            start["second"] = written.warm_start(a.pretrained, into="second/")["encoder"]
-        config.warm_start = start
+            other = written.warm_start(a.pretrained, into="second/")["encoder"]
+            config.warm_start = {**config.warm_start, "second": other}
     return runlocal(config) if a.runlocal else config
 
 

@@ -21,7 +21,9 @@ RATE, BINS, SIZE, HOP = 8000, 32, 256, 64
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", required=True, help="workdir of `ssl-audio train --config codec`")
+    parser.add_argument(
+        "--checkpoint", required=True, help="workdir of `ssl-audio train --config codec`"
+    )
     parser.add_argument("--root", required=True, help="the Free Spoken Digit Dataset")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio import convert, slots, startup
+from ssl_audio import config, convert, slots, startup
 from ssl_audio.convert import families
 from ssl_audio.convert.named import calibration, state_dict
 from ssl_audio.storage import atomic, opened
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(args: argparse.Namespace) -> None:
     import jax
 
+    from ssl_audio.inference.load import beside
     from ssl_audio.storage import exported, hub
     from ssl_audio.storage.checkpoint import load_params
 
@@ -82,6 +83,8 @@ def _run(args: argparse.Namespace) -> None:
             opened.member(options, "objective", dict, "config.json"), "kind", str, "objective"
         )
     where, out = hub.local(args.checkpoint).expanduser(), pathlib.Path(args.out)
+    objective = config.build(options["objective"], "objectives")
+    extra = beside(args.checkpoint, args.step, objective)
     kept = exported.read_unused(where)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     family = args.to if args.to not in SHARED else None
@@ -91,12 +94,12 @@ def _run(args: argparse.Namespace) -> None:
 
         left = hub_folder.write(
             out, where, params, options, step=args.step, licence=args.licence or card.UNKNOWN,
-            family=args.as_family, unused=kept,
+            family=args.as_family, extra=extra, unused=kept,
         )  # fmt: skip
         for field in left:
             print(f"left out of {out}/config.json, a place of this machine: {field}")
     else:
-        exported.write(out, params, options, unused=kept)
+        exported.write(out, params, options, extra=extra, unused=kept)
         calibration(where, out, args.step)
     print(f"{out}: {count:,} parameters, {options['objective']['kind']}")
     if state is not None:

@@ -31,6 +31,7 @@ def write(
     step: int | str | None = None,
     licence: str = card.UNKNOWN,
     family: str | None = None,
+    extra: Mapping[str, Any] | None = None,
     unused: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, str]:
     """Write the folder of a model.
@@ -42,6 +43,7 @@ def write(
       step: which checkpoint was taken.
       licence: of the model, as its author says.
       family: whose names to write for transformers, too; None: none.
+      extra: what the model's predictors need beside parameters.
       unused: arrays of a foreign checkpoint that the model does without.
 
     Returns:
@@ -58,7 +60,7 @@ def write(
         shared["data"]["entries"]["label"]["names"] = list(found)
     words = shared.get("data", {}).get("entries", {}).get("text", {}).get("words")
     file = written.entry(config, "text").get("words", {}).get("file")
-    exported.write(out, params, shared, unused=unused)
+    exported.write(out, params, shared, extra=extra, unused=unused)
     if file and not str(file).startswith("package:"):
         _copy(pathlib.Path(file).expanduser(), out / WORDS)
         words["file"] = WORDS

@@ -174,7 +174,8 @@ class Whisper(Reference):
         hidden = self.model.encoder(inputs.input_features).last_hidden_state.numpy()
         found = []
         for states, clip in zip(hidden, clips, strict=True):
-            tokens = -(-(1 + (len(clip) - self.extractor.n_fft) // self.extractor.hop_length) // 2)
+            # Of frames centred every hop the published code drops the last, where there is no sound left.
+            tokens = -(-(len(clip) // self.extractor.hop_length) // 2)
             frames = states[:tokens]
             found.append((frames, frames.mean(0)))
         return found

@@ -1,7 +1,8 @@
 """A model as StableHLO, from waveform to features: `export --to stablehlo`, through jax.export.
 
 DIR/stablehlo/ holds programs for one clip and for a batch of any size, on CPU and CUDA, how to call them,
-and load.py, which needs JAX and safetensors alone. The parameters stay in DIR/model.safetensors.
+and load.py, which needs JAX and safetensors alone. The parameters stay in DIR/model.safetensors, and what a
+model needs beside them, as a teacher, in DIR/extra.safetensors.
 """
 
 import json
@@ -47,6 +48,8 @@ def load(folder=HERE):
     folder = pathlib.Path(folder)
     about = json.loads((folder / "about.json").read_text())
     params = load_file(folder.parent / "model.safetensors")
+    if (beside := folder.parent / "extra.safetensors").exists():
+        params |= {f"extra/{name}": value for name, value in load_file(beside).items()}
     programs = {}
 
     def program(name):
@@ -165,7 +168,8 @@ outputs = run(audio)  # float32 [B, {about["samples"]}] in [-1, 1]: {seconds:g} 
 
 {outputs}
 `one.bin` takes one clip, `batch.bin` any number of them; both take the arrays of `../model.safetensors` by
-name. Convert audio to float32 and resample it before. Longer clips: cut them. Shorter ones: export again with
-`--seconds`, for silence at the end is heard. A JAX that is older than the one above may refuse `batch.bin`;
-load.py then runs `one.bin` clip by clip.
+name, and those of `../extra.safetensors`, if there is one, as "extra/NAME". Convert audio to float32 and
+resample it before. Longer clips: cut them. Shorter ones: export again with `--seconds`, for silence at the
+end is heard. A JAX that is older than the one above may refuse `batch.bin`; load.py then runs `one.bin` clip
+by clip.
 """

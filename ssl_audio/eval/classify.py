@@ -21,12 +21,12 @@ from ssl_audio.data.reading import examples
 from ssl_audio.data.source import by_names, multi_hot
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.eval import inputs, metrics
+from ssl_audio.inference.averages import AVERAGES, averaged
 from ssl_audio.inference.windows import apart, spread
 from ssl_audio.slots import AnySource
 from ssl_audio.storage import atomic, opened
 from ssl_audio.structs import TrainState
 
-AVERAGES = ("logits", "softmax", "sigmoid", "none")
 FILLS = ("zeros", "repeat", "repeatpad")  # those that take no other clip
 
 
@@ -79,6 +79,7 @@ class Classify:
         `data.transforms.fill`.
       average: what is averaged over a clip's windows: "logits", or the probabilities "softmax" (classes
         exclude each other) or "sigmoid"; see `averaged`. "none": every window counts as a clip.
+      windows: score the windows, too, each as a clip: the names of those scores begin with "windows/".
       max_bad_share: of clips that cannot be read.
     """
 
@@ -90,6 +91,7 @@ class Classify:
     hop: int = 0
     fill: str = "zeros"
     average: str = "logits"
+    windows: bool = False
     max_bad_share: float = 0.01
 
     def __post_init__(self):
@@ -121,8 +123,11 @@ class Classify:
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the scores of a training state."""
-        found = self.predict(objective, state.params, state.extra, mesh)
-        return scores(found.logits, found.labels, multilabel=self.source.info.multilabel)
+        ways = (self.average, "none") if self.windows else (self.average,)
+        found = self._predict(objective, state.params, state.extra, mesh, ways)
+        several = self.source.info.multilabel
+        of = [scores(each.logits, each.labels, multilabel=several) for each in found]
+        return of[0] | {f"windows/{name}": value for each in of[1:] for name, value in each.items()}
 
     def predict(
         self, objective: Any, params: Any, extra: Any, mesh: jax.sharding.Mesh
@@ -132,11 +137,22 @@ class Classify:
         Raises:
           ValueError: an objective without "logits", a clip without a label, too many unreadable.
         """
+        return self._predict(objective, params, extra, mesh, (self.average,))[0]
+
+    def _predict(
+        self,
+        objective: Any,
+        params: Any,
+        extra: Any,
+        mesh: jax.sharding.Mesh,
+        ways: Sequence[str],
+    ) -> list[Predictions]:
+        """Return the predictions for each way to average windows, of one pass over the clips."""
         self._check_objective(objective)
         sharding.check_batch(self.batch_size, mesh)
         program = _program(objective, mesh)
         waiting: dict[int, list[np.ndarray]] = {}  # of clips whose last window is still to come
-        done: dict[int, np.ndarray] = {}
+        done: dict[int, list[np.ndarray]] = {}
         with contextlib.closing(self._batches()) as batches:
             for batch in batches:
                 found, of = jax.device_get(program(params, extra, sharding.put_batch(batch, mesh)))
@@ -145,16 +161,19 @@ class Classify:
                         waiting.setdefault(int(i), []).append(logits)
                         if len(waiting[int(i)]) == windows:
                             logits = np.stack(waiting.pop(int(i)))
-                            done[int(i)] = averaged(logits, self.average)
+                            done[int(i)] = [averaged(logits, way) for way in ways]
                 if not of["more"].any():
                     break
         numbers = sorted(done)
-        metas = [self.source.meta(i) for i in numbers for _ in done[i]]
-        return Predictions(
-            ids=np.array([meta["id"] for meta in metas]),
-            logits=np.concatenate([done[i] for i in numbers]),
-            labels=np.stack([self._label(meta) for meta in metas]),
-        )
+        metas = {i: self.source.meta(i) for i in numbers}
+        return [
+            Predictions(
+                ids=np.array([metas[i]["id"] for i in numbers for _ in done[i][way]]),
+                logits=np.concatenate([done[i][way] for i in numbers]),
+                labels=np.stack([self._label(metas[i]) for i in numbers for _ in done[i][way]]),
+            )
+            for way in range(len(ways))
+        ]
 
     def _check_objective(self, objective: Any) -> None:
         if "logits" not in objective.predictors():
@@ -219,26 +238,6 @@ def _program(objective: Any, mesh: jax.sharding.Mesh) -> Any:
         return logits(params, extra, batch), of
 
     return jax.jit(program, out_shardings=sharding.replicated(mesh))
-
-
-def averaged(logits: np.ndarray, average: str) -> np.ndarray:
-    """Return the logits [1, C] of a clip, float64, given those of its windows [n, C].
-
-    Of probabilities those logits are returned whose "softmax" or "sigmoid" is their mean. They are computed
-    from logarithms, so that probabilities near 0 and 1 stay finite and keep their order. "none": as given.
-    """
-    from scipy import special
-
-    logsumexp: Any = special.logsumexp
-    x = np.asarray(logits, np.float64)
-    if average == "none":
-        return x
-    if average == "logits":
-        return x.mean(axis=0, keepdims=True)
-    if average == "softmax":
-        return logsumexp(special.log_softmax(x, axis=1), axis=0, keepdims=True) - np.log(len(x))
-    yes, no = (logsumexp(special.log_expit(sign * x), axis=0, keepdims=True) for sign in (1, -1))
-    return yes - no
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, *, multilabel: bool) -> dict[str, float]:

@@ -202,7 +202,10 @@ def evaluate(
                     names = source.info.labels or tuple(map(str, range(int(y.max()) + 1)))
                     if several:
                         how["criterion"] = "sigmoid"
-                    save_probe.write(save, of, fitted, names, how, mean | about)
+                    scale = save_probe.calibrated(
+                        kept, x[:, number], y, train, split.groups, best, view
+                    )
+                    save_probe.write(save, of, fitted, names, how, mean | about, scale)
     return records
 
 

@@ -59,19 +59,15 @@ def _fold(options: Any, workdir: pathlib.Path, done: pathlib.Path) -> dict[str, 
     if not isinstance(test, classify.Classify):
         raise ValueError("config.evals.test: wanted kind='classify', to score the fold with.")
     needs = getattr(run.objective, "needs", ())
-    if needs and run.checkpoint.best:
-        raise ValueError(
-            f"config.checkpoint.best: {type(run.objective).__name__} predicts with {', '.join(needs)}, which "
-            "is not kept with the best parameters; wanted '', which scores the last step."
-        )
     train(options, workdir)
     total = config.duration(run.steps, total=0, epoch=run.data.epoch_steps)
     if checkpoint.steps(workdir)[-1] < total:
         return None
     result: dict[str, Any] = {}
     for which in ("last", "best") if run.checkpoint.best else ("last",):
-        params, _ = checkpoint.load_params(workdir, "best" if which == "best" else None)
-        extra = checkpoint.load_extra(workdir, needs)
+        step = "best" if which == "best" else None
+        params, _ = checkpoint.load_params(workdir, step)
+        extra = checkpoint.load_extra(workdir, needs, step)
         found = test.predict(run.objective, params, extra, run.sharding.mesh())
         result[which] = classify.scores(
             found.logits, found.labels, multilabel=test.source.info.multilabel

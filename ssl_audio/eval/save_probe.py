@@ -3,22 +3,32 @@
 Called by `evaluate --save` and by the few-shot loop.
 """
 
+import logging
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio import config as configs
+from ssl_audio.eval import calibrate
 from ssl_audio.eval.base import Fitted
+from ssl_audio.inference.calibration import NAME, Calibration
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.window_encoder import WindowEncoder
 from ssl_audio.objectives.base import Encoding
+from ssl_audio.objectives.probe import encoded, standardised
 from ssl_audio.storage import atomic, exported, written
 
 PARTS = ("frontend", "tokenizer", "encoder")
 KEPT = ("audio", "text")  # entries of batches that say what the encoder takes
+ROWS = 64  # of features that a head is given at a time
+
+log = logging.getLogger(__name__)
 
 
 def check(
@@ -71,6 +81,60 @@ def reading(encoder: Encoder, view: str, layer: int, pool: str, x: np.ndarray) -
     return how
 
 
+def calibrated(
+    classifier: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    train: np.ndarray,
+    groups: np.ndarray,
+    best: int,
+    view: str,
+) -> Calibration | None:
+    """Return a calibration fitted to what heads say of training clips that they have not learned from.
+
+    Each group of clips is left out in turn. None, with a warning: there are too few clips.
+
+    Args:
+      classifier: has `fit`.
+      x: features of one layer [n, …].
+      y: labels [n], or multi-hot [n, C].
+      train: clips to learn from [n].
+      groups: of clips that are left out together [n].
+      best: number of the classifier's choice.
+      view: of the features, see `objectives.probe.Probe`.
+    """
+    several = y.ndim == 2
+    labels = np.arange(y.shape[1]) if several else np.unique(y[train])
+    logits, truth = [], []
+    for group in np.unique(groups[train]):
+        held, rest = train & (groups == group), train & (groups != group)
+        whole = rest.any() if several else np.array_equal(np.unique(y[rest]), labels)
+        if whole:  # else there would be a head of fewer classes
+            fitted = classifier.fit(x, y, rest, best)
+            logits.append(_logits(fitted, x[held], view))
+            truth.append(y[held] if several else y[held][:, None] == labels[None])
+    try:
+        if not logits:
+            raise ValueError("calibration: without one group of clips or another a class has none.")
+        return calibrate.fit(np.concatenate(logits), np.concatenate(truth), several)
+    except ValueError as error:
+        log.warning("the probe is not calibrated: %s", error)
+        return None
+
+
+def _logits(fitted: Fitted, x: np.ndarray, view: str) -> np.ndarray:
+    """Return what a head says of features [n, …]: [n, C]."""
+    head: Any = configs.build(dict(fitted.head), "heads")
+    read = fitted.params["centre"], fitted.params["gain"]
+
+    @jax.jit
+    def decide(rows: Any) -> Any:
+        seen = encoded(standardised(rows, *map(jnp.asarray, read)), view)
+        return head.apply({"params": fitted.params["head"]}, seen)
+
+    return np.concatenate([decide(x[i : i + ROWS]) for i in range(0, len(x), ROWS)])
+
+
 def write(
     folder: str | os.PathLike,
     model: Model,
@@ -78,6 +142,7 @@ def write(
     names: Sequence[str],
     how: Mapping[str, Any],
     about: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> pathlib.Path:
     """Write a head on the features of a model.
 
@@ -88,6 +153,7 @@ def write(
       names: of all classes that `fitted.labels` may number.
       how: options of `objectives.probe.Probe` that say what the head reads.
       about: what is known of it, kept in the config: the data, its accuracy.
+      calibration: of its logits; None: none, and that of another probe that was there is removed.
     """
     base, params = _base(model, how.get("reads", "encode"))
     chosen = [str(names[label]) for label in fitted.labels]
@@ -100,7 +166,11 @@ def write(
     if "inference" in model.config:
         config["inference"] = model.config["inference"]
     config["probe"] = dict(about) | ({"of": model.origin} if model.origin else {})
-    return exported.write(folder, dict(base=params, **fitted.params), config)
+    made = exported.write(folder, dict(base=params, **fitted.params), config)
+    (made / NAME).unlink(missing_ok=True)
+    if calibration is not None:
+        calibration.write(made)
+    return made
 
 
 def _base(model: Model, reads: str) -> tuple[dict[str, Any], Any]:

@@ -62,6 +62,16 @@ def counted(frontend: Frontend, spec: Spec, length: Int[Array, "B"]) -> Int[Arra
     return jnp.sum(frontend.valid(length, spec.shape[1]), axis=1)
 
 
+def sounding(frontend: Any, samples: int) -> int:
+    """Return the frames of so much sound: as many as windows fit into it.
+
+    Where frame t is centred on sample t * hop it stands for the samples from there to the next, so there are
+    as many frames as hops fit.
+    """
+    size = frontend.window if frontend.centre else min(frontend.window, frontend.hop)
+    return 1 + (samples - size) // frontend.hop
+
+
 def framed(audio: Wave, frames: int, window: int, hop: int) -> Float[Array, "B T W"]:
     """Return overlapping frames, put together from slices one hop long: far faster than a gather."""
     parts = -(-window // hop)

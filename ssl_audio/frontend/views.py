@@ -112,11 +112,12 @@ class Occlusion(View):
 class SpeedPerturbation(View):
     """Play a clip at another speed, by the nearest sample; the pitch changes too.
 
-    A clip that becomes longer is cut to what it was, at a random place; one that becomes shorter begins at a
-    random place, with zeros before and after it.
+    Its sound alone is stretched. What becomes longer grows into the padding, and is cut at a random place if
+    it is longer than the audio; what becomes shorter begins at a random place of where it was, with zeros
+    before and after it.
 
     Attributes:
-      low, high: the factor on the length, uniform; the padding of a clip is stretched like its sound.
+      low, high: the factor on the length, uniform.
       chance: share of the clips that are changed.
     """
 
@@ -134,17 +135,16 @@ class SpeedPerturbation(View):
         acts, speed, place = jax.random.split(key, 3)
         factor = jax.random.uniform(speed, (batch,), minval=self.low, maxval=self.high)
         factor = jnp.where(jax.random.bernoulli(acts, self.chance, (batch,)), factor, 1.0)
-        size = jnp.floor(samples * factor).astype(jnp.int32)
+        size = jnp.maximum(jnp.floor(length * factor), 1).astype(jnp.int32)
         # Where the result begins in the stretched sound; below 0: zeros come first.
-        least, most = jnp.minimum(size - samples, 0), jnp.maximum(size - samples, 0)
+        least, most = jnp.minimum(size - length, 0), jnp.maximum(size - samples, 0)
         start = jax.random.randint(place, (batch,), least, most + 1)
         at = jnp.arange(samples)[None] + start[:, None]
         source = jnp.round(at / factor[:, None]).astype(jnp.int32)
-        source = jnp.clip(source, 0, samples - 1)
+        source = jnp.clip(source, 0, jnp.maximum(length - 1, 0)[:, None])
         inside = (at >= 0) & (at < size[:, None])
         heard = jnp.where(inside, jnp.take_along_axis(audio, source, axis=1), 0)
-        end = jnp.ceil(length * factor).astype(jnp.int32) - start
-        return heard, jnp.clip(end, 1, samples).astype(length.dtype)
+        return heard, jnp.clip(size - start, 1, samples).astype(length.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_audio.inference import windows
 from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.model import silence
 from ssl_audio.inference.pooling import SPECIAL, Collector, Whole
 from ssl_audio.storage import written
 
@@ -63,11 +64,7 @@ class BagEncoder(Encoder):
 
     def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip; `columns` has no say."""
-        samples = written.samples(self.config)
-        return {
-            "audio": np.zeros((1, samples), np.float32),
-            "length": np.full(1, samples, np.int32),
-        }
+        return silence(written.samples(self.config))
 
     def readout(self, layer: int, pool: str) -> tuple[int, int, str]:
         """Return as `Encoder.readout`; there are no special tokens."""

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ssl_audio.data import transforms
 from ssl_audio.inference import calibration, predictions
+from ssl_audio.inference.averages import AVERAGES, averaged
 from ssl_audio.inference.calibration import Calibration
 from ssl_audio.inference.encoder import Encoder
-from ssl_audio.inference.model import check_finite
+from ssl_audio.inference.model import check_finite, silence
 from ssl_audio.inference.pooling import PADS
 from ssl_audio.inference.predictions import Row
 from ssl_audio.inference.windows import Clip, Window, batches, but_little, cover
@@ -44,8 +46,9 @@ class Classifier(Encoder):
     """A trained classifier, and the encoder in it.
 
     A clip ends as when training was evaluated: it is padded with silence to the length of the training
-    clips. A published model that takes clips of any length is given no padding, as `Encoder` says.
-    Longer clips are covered by windows of that length, half a window apart, whose logits are averaged.
+    clips, or said again up to there where short training clips were. A published model that takes clips of
+    any length is given no padding, as `Encoder` says. Longer clips are covered by windows of that length,
+    half a window apart; see `average`.
 
     The same clip gives the same bits, whichever other clips are classified with it.
 
@@ -99,7 +102,9 @@ class Classifier(Encoder):
           ValueError: the model's logits are not one row per clip.
         """
         logits = self.objective.predictors()["logits"]
-        shape = jax.eval_shape(logits, self.params, self.extra, self._silence(self._most)).shape
+        shape = jax.eval_shape(
+            logits, self.params, self.extra, silence(self._heard(self._most))
+        ).shape
         if len(shape) != 2:
             raise ValueError(f"{self._name}: logits: got {list(shape)}, wanted [clips, classes].")
         return shape[1]
@@ -107,12 +112,30 @@ class Classifier(Encoder):
     @property
     def fill(self) -> str:
         """How a clip's end is treated by default when it is classified: see `Encoder.pad`."""
+        if "steps" in self.config:  # a run, whose evaluators filled clips up
+            return "training"
         if said := self.config.get("inference", {}).get("pad"):
             return said
-        if "steps" in self.config or self.objective.frontend.frames is not None:
+        if self.objective.frontend.frames is not None:
             return "training"
         # The pooling of a CNN drops what does not fill a column of its last map.
         return "none" if self._merged > 1 else self.pad
+
+    @property
+    def average(self) -> str:
+        """What is averaged over the windows of a clip: "logits", or the probabilities "softmax" or "sigmoid".
+
+        As `config.inference.average` says, which a config sets whose evaluator averages probabilities.
+
+        Raises:
+          ValueError: it says something else.
+        """
+        said = self.config.get("inference", {}).get("average") or AVERAGES[0]
+        if said not in AVERAGES[:3]:
+            raise ValueError(
+                f"config.inference.average: got {said!r}, wanted one of {', '.join(AVERAGES[:3])}."
+            )
+        return said
 
     def scores(
         self,
@@ -227,7 +250,7 @@ class Classifier(Encoder):
         for columns, group in batches(clips, cut, self._windows_per_call):
             found = self._logits(columns, [piece.audio for _, piece in group])
             for (number, piece), logits in zip(group, found, strict=False):
-                rows = waiting.setdefault(number, _Rows())
+                rows = waiting.setdefault(number, _Rows(self.average))
                 for start, end, mean, last in rows.add(piece, logits):
                     if last:
                         del waiting[number]
@@ -264,13 +287,21 @@ class Classifier(Encoder):
         """Yield the pieces of all rows of a clip, and the columns that each is padded to."""
         if spans is None:
             for columns, piece in self._cut(clip, pad, self._heard):
-                yield columns, _Piece(0, 0, piece.samples, piece.audio, True)
+                yield columns, _Piece(0, 0, piece.samples, self._ended(piece, pad), True)
             return
         for row, segment in enumerate(segments(clip, *spans)):
             end = segment.start + len(segment.audio)
             for columns, piece in self._cut(segment.audio, pad, self._heard):
                 stop, final = None if piece.samples is None else end, segment.samples is not None
-                yield columns, _Piece(row, segment.start, stop, piece.audio, final)
+                audio = self._ended(piece, pad)
+                yield columns, _Piece(row, segment.start, stop, audio, final)
+
+    def _ended(self, piece: Window, pad: str) -> np.ndarray:
+        """Return a piece's sound; of a whole clip that training would have said again, as often."""
+        fill = written.entry(self.config, "audio").get("fill", "")
+        if pad != "training" or piece.start or piece.samples is None or "repeat" not in fill:
+            return piece.audio
+        return transforms.fill(piece.audio, self._heard(self._most), fill, lambda: piece.audio)
 
     def _heard(self, columns: int) -> int:
         """Return the samples that the model is given for so many columns."""
@@ -280,13 +311,6 @@ class Classifier(Encoder):
         trained = written.samples(self.config)
         fixed = self.objective.frontend.frames is not None
         return max(trained, self._samples(columns)) if fixed else trained
-
-    def _silence(self, columns: int) -> dict[str, np.ndarray]:
-        samples = self._heard(columns)
-        return {
-            "audio": np.zeros((1, samples), np.float32),
-            "length": np.full(1, samples, np.int32),
-        }
 
     def _logits(self, columns: int, group: list[np.ndarray]) -> np.ndarray:
         """Return [batch size, C] of pieces of that many columns."""
@@ -327,19 +351,18 @@ class _Piece(NamedTuple):
 class _Rows:
     """Averages the pieces of one clip's rows, and hands complete rows on in order."""
 
-    def __init__(self):
-        self._next = 0
-        self._sums: dict[int, tuple[np.ndarray, int]] = {}
+    def __init__(self, average: str):
+        self._next, self._average = 0, average
+        self._pieces: dict[int, list[np.ndarray]] = {}
         self._done: dict[int, tuple[int, int, np.ndarray, bool]] = {}
 
     def add(self, piece: _Piece, logits: np.ndarray) -> Iterator[tuple[int, int, np.ndarray, bool]]:
-        """Take a piece's logits [C]; yield (first sample, last, mean logits, is it the last row)."""
-        total, count = self._sums.pop(piece.row, (np.zeros(len(logits)), 0))
-        total, count = total + logits, count + 1
+        """Take a piece's logits [C]; yield (first sample, last, those of a row, is it the last row)."""
+        pieces = self._pieces.setdefault(piece.row, [])
+        pieces.append(logits)
         if piece.end is None:
-            self._sums[piece.row] = total, count
             return
-        mean = (total / count).astype(np.float32)
+        mean = averaged(np.stack(self._pieces.pop(piece.row)), self._average)[0].astype(np.float32)
         self._done[piece.row] = piece.start, piece.end, mean, piece.final
         while self._next in self._done:
             yield self._done.pop(self._next)

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import logging
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +76,7 @@ def fit(
         )
     x = np.stack([found[k][0] for k in range(len(read))])
     labels, cosines = clustered(whitened(x, whiten), clusters, iterations, seed)
+    used(labels, clusters, "clips")
     return Clusters(np.array(read), labels, cosines)
 
 
@@ -103,12 +105,32 @@ def clustered(
     The best of ten starts of k-means++, each of so many iterations at most; the same seed gives the same.
     """
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     starts: Any = 10
-    made: Any = KMeans(clusters, n_init=starts, max_iter=iterations, random_state=seed).fit(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `used` says it
+        made: Any = KMeans(clusters, n_init=starts, max_iter=iterations, random_state=seed).fit(x)
     centres = made.cluster_centers_[made.labels_]
     lengths = np.linalg.norm(centres, axis=1) * np.linalg.norm(x, axis=1)
     return made.labels_, np.sum(centres * x, 1) / np.maximum(lengths, 1e-12)
+
+
+def used(labels: np.ndarray, asked: int, what: str) -> int:
+    """Return how many clusters have a member; warn where they are fewer than asked for.
+
+    Args:
+      labels: cluster of each vector, [n].
+      asked: number of clusters.
+      what: the vectors are of.
+    """
+    found = len(np.unique(labels))
+    if found < asked:
+        log.warning(
+            "kmeans: %d of %d clusters are empty: the %s have no more than about %d different vectors; ask "
+            "for fewer clusters", asked - found, asked, what, found,
+        )  # fmt: skip
+    return found
 
 
 def table(source: Any, found: Clusters) -> str:

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio.frontend.base import sounding
 from ssl_audio.heads.readout import FINAL, MEAN_OF_SPECIALS, columns_of
 from ssl_audio.inference import inputs
-from ssl_audio.inference.model import Model, check_finite
+from ssl_audio.inference.model import Model, check_finite, silence
 from ssl_audio.inference.pooling import (
     PADS,
     SPECIAL,
@@ -292,9 +293,7 @@ class Encoder(Model):
 
     def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip of this many patch columns (default: a training clip's)."""
-        samples = self._samples(columns or self._most)
-        audio, length = np.zeros((1, samples), np.float32), np.full(1, samples, np.int32)
-        return {"audio": audio, "length": length}
+        return silence(self._samples(columns or self._most))
 
     def _span(self, columns: int) -> int:
         """Return the frames that so many columns cover."""
@@ -319,13 +318,14 @@ class Encoder(Model):
 
     def _columns(self, samples: int, pad: str | None = None) -> int:
         """Return the columns of so much audio; the last one may be part padding."""
-        frontend, (size, step) = self.objective.frontend, self._column
-        pad = pad or self.pad
-        frames = 1 + (samples - frontend.window) // frontend.hop
+        (size, step), frontend = self._column, self.objective.frontend
+        pad, frames = pad or self.pad, sounding(frontend, samples)
         if pad == "none":
             return 1 + max(0, (frames - size) // step)
         columns = 1 + max(0, -(-(frames - size) // step))
-        if frames <= self._frames:  # a training clip may end in less than a column, too
+        # A training clip may end in less than a column, too, or some frames after those that are taken.
+        left = sounding(frontend, trained := written.samples(self.config)) - self._frames
+        if frames <= self._frames or (samples <= trained and left < step):
             columns = min(columns, self._most)
         return max(columns, self._most) if pad == "training" else columns
 

@@ -178,8 +178,10 @@ def _clips(args: argparse.Namespace) -> None:
     how = dict(layer=args.layer, pool=pool, whiten=whiten, seed=args.seed)
     found = clip_clusters.fit(encoder, source, codes, **how)
     atomic.write(out, clip_clusters.table(source, found))
-    sizes = np.bincount(found.labels)
-    print(f"{out}: {len(found.labels)} clips in {codes} clusters of {sizes.min()} to {sizes.max()}")
+    sizes = np.unique(found.labels, return_counts=True)[1]
+    print(
+        f"{out}: {len(found.labels)} clips in {len(sizes)} clusters of {sizes.min()} to {sizes.max()}"
+    )
     own = [source.meta(int(i)).get("label") for i in found.numbers]
     if own and all(isinstance(label, int) for label in own):
         said = clip_clusters.agreement(found.labels, own).items()

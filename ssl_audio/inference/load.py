@@ -81,15 +81,17 @@ def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
     _check_window(objective, options, str(path))
     objective.prepare()
     which = "" if step is None else f", step {step}"
+    extra = beside(path, step, objective)
+    _check_finite(extra, str(path))
     model = interface(objective)(
         objective,
         params,
         options,
-        extra=_extra(path, step, objective),
+        extra=extra,
         origin=f"{asked if hub.is_address(asked) else path}{which}",
     )
     try:
-        wanted = jax.eval_shape(objective.init, jax.random.key(0), model.blank())[0]
+        wanted, state = jax.eval_shape(objective.init, jax.random.key(0), model.blank())
     except FileNotFoundError as error:  # a teacher's: needed to train, not to encode
         log.warning("%s: its parameters cannot be checked: %s", path, error)
         return model.with_files(path, step)
@@ -102,6 +104,7 @@ def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
     except Exception as error:
         raise ValueError(f"{where}: {opened.short(error)}{config.culprit(error)}") from error
     checkpoint.check_shapes(params, wanted, str(path))
+    checkpoint.check_shapes(extra, {name: state[name] for name in extra}, f"{path}, extra")
     return model.with_files(path, step)
 
 
@@ -160,12 +163,15 @@ def _check_finite(params: Any, where: str) -> None:
         )
 
 
-def _extra(path: pathlib.Path, step: int | str | None, objective: Any) -> Mapping[str, Any]:
-    """Return what predictors need beside parameters, as far as it was saved with them."""
-    if not objective.needs or step is not None:  # only the newest is at hand
-        return {}
+def beside(path: str | os.PathLike, step: int | str | None, objective: Any) -> Mapping[str, Any]:
+    """Return what an objective's predictors need beside parameters, as far as it was saved with them.
+
+    Args:
+      path, step: of the model, as `load` takes them.
+      objective: has `needs`.
+    """
     try:
-        return checkpoint.load_extra(path, objective.needs)
+        return checkpoint.load_extra(path, objective.needs, step)
     except FileNotFoundError as error:
         log.warning("%s", error)
         return {}

@@ -21,6 +21,12 @@ from ssl_audio.storage import written
 log = logging.getLogger(__name__)
 
 
+def silence(samples: int, length: str = "length", channels: int = 1) -> dict[str, np.ndarray]:
+    """Return a batch of one silent clip of so many samples; `length` names the entry of its length."""
+    audio = np.zeros((1, samples, channels)[: 2 + (channels > 1)], np.float32)
+    return {"audio": audio, length: np.full(1, samples, np.int32)}
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A trained model with its parameters and config. Interfaces are subclasses with the same constructor.
@@ -116,12 +122,8 @@ class Model:
 
     def blank(self) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip, as long as in training, with the objective's `channels`."""
-        samples = written.samples(self.config)
         channels = getattr(self.objective, "channels", 1)
-        return {
-            "audio": np.zeros((1, samples, channels)[: 2 + (channels > 1)], np.float32),
-            "length": np.full(1, samples, np.int32),
-        }
+        return silence(written.samples(self.config), channels=channels)
 
     def clips(self, waveforms: Any, sample_rate: int | None) -> list[np.ndarray]:
         """Return [B, S] or a list of [S] as clips at `rate` Hz.

@@ -23,7 +23,8 @@ class Program:
 
     Attributes:
       run: (params, audio float32 [B, S] in [-1, 1]) → outputs by name, float32.
-      params: path → array, as in the model.safetensors of an exported folder.
+      params: path → array, as in the model.safetensors of an exported folder; what the model needs beside
+        them under extra/, as in its extra.safetensors.
       samples: S.
       rate: of the waveforms, Hz.
       outputs: name → what it is, with its axes.
@@ -101,11 +102,12 @@ def program(model: Any, seconds: float | None = None) -> Program:
         times = model.times(columns)
     else:
         raise ValueError(f"{model!r}: has no predictor encode, logits or embed_audio.")
-    leaves, tree = jax.tree_util.tree_flatten_with_path(model.params)
-    names = [path_name(path) for path, _ in leaves]
+    leaves, tree = jax.tree_util.tree_flatten_with_path((model.params, {"extra": model.extra}))
+    names = [path_name(path[1:]) for path, _ in leaves]
 
     def run(params: Mapping[str, Any], audio: Any) -> dict[str, Any]:
-        found = function(jax.tree.unflatten(tree, [params[name] for name in names]), audio)
+        own, beside = jax.tree.unflatten(tree, [params[name] for name in names])
+        found = function(own, beside["extra"], audio)
         return {name: value.astype(jnp.float32) for name, value in found.items()}
 
     params = {name: np.asarray(value) for name, (_, value) in zip(names, leaves, strict=True)}
@@ -113,9 +115,9 @@ def program(model: Any, seconds: float | None = None) -> Program:
 
 
 def _named(predictor: Any, name: str, samples: int, length: str = "length") -> Any:
-    def run(params, audio):
+    def run(params, extra, audio):
         count = jnp.full(audio.shape[:1], samples, jnp.int32)
-        return {name: predictor(params, {}, {"audio": audio, length: count})}
+        return {name: predictor(params, extra, {"audio": audio, length: count})}
 
     return run
 
@@ -127,10 +129,10 @@ def _features(encoder: Any, samples: int) -> tuple[Any, int]:
     encode = encoder._sized(columns).predictors()["encode"]
     rows = encoder.rows
 
-    def run(params, audio):
+    def run(params, extra, audio):
         audio = jnp.pad(audio[:, :size], ((0, 0), (0, max(0, size - samples))))
         length = jnp.full(audio.shape[:1], min(samples, size), jnp.int32)
-        frames = frame_tokens(encode(params, {}, {"audio": audio, "length": length}))
+        frames = frame_tokens(encode(params, extra, {"audio": audio, "length": length}))
         tokens = frames.reshape(*frames.shape[:2], rows, frames.shape[2] // rows)
         return {"vector": jnp.mean(tokens, axis=(1, 2)), "frames": frames}
 

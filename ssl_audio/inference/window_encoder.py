@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_audio.inference import windows
 from ssl_audio.inference.encoder import FINAL, Encoder
+from ssl_audio.inference.model import silence
 from ssl_audio.inference.pooling import SPECIAL, Collector, Whole
 from ssl_audio.storage import written
 
@@ -60,8 +61,7 @@ class WindowEncoder(Encoder):
 
     def blank(self, columns: int | None = None) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip; `columns` has no say."""
-        length = np.full(1, self._size, np.int32)
-        return {"audio": np.zeros((1, self._size), np.float32), self.tower.length: length}
+        return silence(self._size, self.tower.length)
 
     def stream(
         self,

@@ -1,15 +1,23 @@
 """Normalisation layers. They compute, and return, float32 whatever comes in."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from ssl_audio.arrays import Array, Bool, Float
 from ssl_audio.slots import Norm
 
 STATISTICS = "statistics"  # the collection in which a training pass collects running statistics
+
+
+@struct.dataclass
+class Stored:
+    """A running statistic in the place of its array, that training passes read and do not collect."""
+
+    value: Any
 
 
 class LayerNorm(nn.Module):
@@ -93,9 +101,7 @@ class FrozenBatchNorm(nn.Module):
         x, shape = x.astype(jnp.float32), x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        mean = self.param("mean", nn.initializers.zeros, shape, jnp.float32)
-        var = self.param("var", nn.initializers.ones, shape, jnp.float32)
-        mean, var = jax.lax.stop_gradient((mean, var))
+        mean, var, _ = _statistics(self, shape)
         return (x - _last(mean, x)) * _last(scale * jax.lax.rsqrt(var + self.eps), x) + _last(
             bias, x
         )
@@ -106,8 +112,8 @@ class BatchNorm(nn.Module):
 
     `mean` and `var` are parameters without a gradient, those of `FrozenBatchNorm`, so a trained model is
     saved, loaded and converted as any other. Statistics are the batch's where a training pass collects
-    them (`objectives/statistics.py`, which also says what becomes of them), else the stored ones. In a
-    training pass an example's result depends on its batch mates.
+    them (`objectives/statistics.py`, which also says what becomes of them), else the stored ones, as where
+    they are frozen. In a training pass an example's result depends on its batch mates.
 
     Attributes:
       eps: added to the variance.
@@ -124,10 +130,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Normalise every feature of the last axis."""
         x, shape = x.astype(jnp.float32), x.shape[-1:]
-        mean = self.param("mean", nn.initializers.zeros, shape, jnp.float32)
-        var = self.param("var", nn.initializers.ones, shape, jnp.float32)
-        mean, var = jax.lax.stop_gradient((mean, var))
-        if self.is_mutable_collection(STATISTICS) and not self.is_initializing():
+        mean, var, moves = _statistics(self, shape)
+        if moves and self.is_mutable_collection(STATISTICS) and not self.is_initializing():
             axes = tuple(range(x.ndim - 1))
             count = x.size // x.shape[-1]
             own = jnp.mean(x, axes), jnp.var(x, axes)
@@ -186,6 +190,16 @@ def swoosh_l(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
 def swoosh_r(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """Return log(1 + e^(x - 1)) - 0.08 x - 0.313261687: 0 at 0 (Zipformer: after convolutions)."""
     return jax.nn.softplus(x - 1) - 0.08 * x - 0.313261687
+
+
+def _statistics(module, shape):
+    """Return a module's running mean and variance, without a gradient, and whether training moves them."""
+    mean = module.param("mean", nn.initializers.zeros, shape, jnp.float32)
+    var = module.param("var", nn.initializers.ones, shape, jnp.float32)
+    moves = not isinstance(mean, Stored)
+    if not moves:
+        mean, var = mean.value, var.value
+    return *jax.lax.stop_gradient((mean, var)), moves
 
 
 def _latest(before, now):

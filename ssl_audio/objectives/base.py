@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssl_audio.frontend.base import counted
+from ssl_audio.layers.norms import Stored
 from ssl_audio.slots import AnyFrontend, AnyObjective, Backbone, Tokenizer
 from ssl_audio.structs import Encoded, Loss, Tokens
 
@@ -16,6 +18,7 @@ Params = Any
 Extra = Any
 Batch = Mapping[str, Any]
 Predictor = Callable[[Params, Extra, Batch], Any]
+STORED = ("mean", "var")  # names of a norm's running statistics, which are parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Phase:
     trains: str = ".*"
     loss: str = "loss"
 
+    def covers(self, name: str) -> bool:
+        """Tell whether it updates the parameter of a path."""
+        return self.trains == ".*" or bool(re.search(self.trains, name))
+
     def part(self, params: Params) -> Params:
         """Return the parameters that it updates, each in its place.
 
@@ -41,7 +48,7 @@ class Phase:
         if self.trains == ".*":
             return params
         named = flatten_dict(params, sep="/")
-        found = {name: x for name, x in named.items() if re.search(self.trains, name)}
+        found = {name: x for name, x in named.items() if self.covers(name)}
         if not found:
             raise ValueError(
                 f"phase {self.name}: '{self.trains}' matches no parameter; there are "
@@ -100,9 +107,38 @@ class Objective(abc.ABC):
         return {}
 
 
-def check_renewed(objective: Objective, loss: Loss) -> None:
-    """Raise ValueError if a loss leaves the running statistics of its objective's parts as they were."""
-    if loss.renewed is None and collects_statistics(objective):
+def held(params: Params, learns: Callable[[Any], bool]) -> Params:
+    """Return parameters in which the running statistics of what does not learn stay as they are.
+
+    Args:
+      params: of an objective.
+      learns: whether the parameter at a path of JAX does.
+    """
+    there = {_named(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+
+    def leaf(path, value):
+        parent, _, last = _named(path).rpartition("/")
+        norm = last in STORED and there.issuperset(f"{parent}/{name}" for name in STORED)
+        return Stored(value) if norm and not learns(path) else value
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def _named(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def check_renewed(objective: Objective, params: Params, loss: Loss) -> None:
+    """Raise ValueError if a loss leaves the running statistics of its objective's parts as they were.
+
+    Args:
+      objective: whose loss it is.
+      params: that the loss was given; see `held`.
+      loss: what it returned.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    moving = any(_named(path).rpartition("/")[2] == STORED[0] for path, _ in leaves)
+    if loss.renewed is None and moving and collects_statistics(objective):
         raise ValueError(
             f"config.objective: {type(objective).__name__} does not renew running statistics, so those of "
             "its norms:BatchNorm would stay 0 and 1; wanted another norm, as norms:LayerNorm, or an "

@@ -61,12 +61,13 @@ class MeanTeacher(PseudoLabels):
         """Return the teacher's class logits.
 
         Raises:
-          ValueError: what was loaded has no teacher, as an exported folder or the best step.
+          ValueError: what was loaded has no teacher, as what earlier versions exported or kept as the best.
         """
         if not extra.keys() >= {*self.needs}:
             raise ValueError(
-                "MeanTeacher: got parameters without the teacher's, whose the logits are; wanted the newest "
-                "checkpoint of a run: load its workdir, without a step, and not an exported folder."
+                "MeanTeacher: got parameters without the teacher's, whose the logits are, as earlier "
+                "versions exported them and kept the best; wanted a step of the run, or a folder exported "
+                "from it now."
             )
         return super().logits(extra["teacher"], extra, batch)
 

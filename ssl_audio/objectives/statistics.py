@@ -11,7 +11,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssl_audio.layers.norms import STATISTICS
-from ssl_audio.objectives.base import replaced
+from ssl_audio.objectives.base import STORED, replaced
 
 
 def applied(module: Any, params: Any, *args: Any, renew: bool, **how: Any) -> tuple[Any, Any]:
@@ -49,7 +49,7 @@ def kept(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
       before: parameters of a model.
       after: others of the same model.
     """
-    if {"mean", "var"} <= after.keys():  # a batch norm's
+    if after.keys() >= {*STORED}:  # a batch norm's
         return {**after, "mean": before["mean"], "var": before["var"]}
     return {
         name: kept(before[name], part) if isinstance(part, Mapping) else part

@@ -195,6 +195,17 @@ def to_fine_tune(path: str) -> dict[str, Any]:
     return parts
 
 
+def begin(config: Any, path: str) -> None:
+    """Let a run begin from the encoder of another, and its model end clips as that one does."""
+    from ssl_audio.storage import written
+
+    with config.unlocked():
+        config.warm_start = written.warm_start(path)
+        pad = written.read(path).get("inference", {}).get("pad")
+        if pad:
+            config.inference = dict(config.get("inference", {}), pad=pad)
+
+
 def crop(frontend: Mapping[str, Any], frames: int) -> int:
     """Return the number of samples that give this number of frames."""
     built = build(dict(frontend), "frontend")
@@ -315,7 +326,7 @@ def from_pretrained(config: Any, a: Any) -> Any:
             for source in config.data.sources.values():
                 if source.kind != "shards":
                     source.rate = rates[1]
-        config.warm_start = written.warm_start(a.pretrained)
+    begin(config, a.pretrained)
     return config
 
 

@@ -8,9 +8,10 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -55,10 +56,18 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of a workdir."""
+    """The checkpoints of a workdir.
+
+    `beside`: the entries of `extra` that are kept with the best parameters, see `Objective.needs`.
+    """
 
     def __init__(
-        self, workdir: str | pathlib.Path, keep: int = 2, keep_every: int = 0, best: str = ""
+        self,
+        workdir: str | pathlib.Path,
+        keep: int = 2,
+        keep_every: int = 0,
+        best: str = "",
+        beside: Sequence[str] = (),
     ):
         import orbax.checkpoint as ocp  # half a second: those who read plain folders do without
 
@@ -67,7 +76,7 @@ class Checkpoints:
 
         def sealing(folder: pathlib.Path) -> Any:
             # The callback comes when all files of a checkpoint are there, before it takes its name.
-            return ocp.AsyncOptions(post_finalization_callback=lambda: _seal(folder))
+            return ocp.AsyncOptions(post_finalization_callback=lambda: sealed.seal_new(folder))
 
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -78,7 +87,7 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(folder, options=options)
         self.name, self.sign = best.removeprefix("-"), -1.0 if best.startswith("-") else 1.0
-        self.best = None
+        self.best, self.beside = None, tuple(beside)
         if best:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=1,
@@ -110,6 +119,8 @@ class Checkpoints:
     def save_best(self, state: TrainState, results: Mapping[str, float]) -> None:
         """Keep the parameters (their average, if there is one) when they score best so far.
 
+        With them goes what predictors need of `extra`.
+
         Raises:
           ValueError: no result has the name that was asked for.
         """
@@ -125,8 +136,14 @@ class Checkpoints:
             log.warning("step %d: %s is %s, %s", state.step, self.name, results[self.name], why)
             return
         params = merged.filled(links.averaged(state.opt_state), state.params)
-        with items.writing(self.workdir, sum(x.nbytes for x in jax.tree.leaves(params))):
-            args = self._ocp.args.Composite(params=self._ocp.args.StandardSave(params))
+        kept = {"params": params, "extra": {name: state.extra[name] for name in self.beside}}
+        saved = {
+            name: self._ocp.args.StandardSave(item)
+            for name, item in kept.items()
+            if jax.tree.leaves(item)
+        }
+        with items.writing(self.workdir, sum(x.nbytes for x in jax.tree.leaves(kept))):
+            args = self._ocp.args.Composite(**saved)
             self.best.save(int(state.step), args=args, metrics={"score": score, "of": self.name})
 
     def _score(self, found: Mapping[str, Any]) -> float:
@@ -153,7 +170,7 @@ class Checkpoints:
         for step in reversed(steps(self.workdir)):
             folder = self.workdir / "checkpoints" / str(step)
             # One process reads it all, and all do the same.
-            reason = processes.from_lead(lambda step=step: damage(self.workdir, step))
+            reason = processes.from_lead(lambda folder=folder: sealed.damage(folder))
             try:
                 if reason:
                     raise Damaged(reason)
@@ -241,21 +258,6 @@ def meta(path: pathlib.Path, step: int | None = None) -> dict[str, Any]:
     return {}
 
 
-def _seal(checkpoints: pathlib.Path) -> None:
-    """Seal the checkpoint that is being written; one is at a time."""
-    for folder in checkpoints.glob("*.orbax-checkpoint-tmp*"):
-        sealed.seal(folder)
-
-
-def damage(path: pathlib.Path, step: int) -> str:
-    """Return what is wrong with a workdir's checkpoint as far as its files tell, or nothing."""
-    try:
-        sealed.check(path / "checkpoints" / str(step))
-    except Damaged as error:
-        return str(error)
-    return ""
-
-
 def load_params(
     path: str | pathlib.Path, step: int | str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -283,52 +285,56 @@ def load_params(
         raise FileNotFoundError(f"{place / kind}: no checkpoint yet.{hint}")
     if step not in (None, "best") and step not in found:
         raise FileNotFoundError(f"{place}: no checkpoint of step {step}; there are {found}.")
+
+    def read(folder: pathlib.Path) -> dict[str, Any]:
+        check_format(folder)
+        sealed.check(folder, (_holds(kind, config),))
+        mean = _holds(kind, config) == "optimizer"
+        return merged.average(folder) if mean else items.load(folder / "params")
+
+    params = items.newest(place / kind, found, step, read)
+    return merged.ordinary(params, config)
+
+
+def _holds(kind: str, config: Mapping[str, Any]) -> str:
+    """Return the item whose parameters are loaded: the optimizer's, where it keeps a mean of them."""
     optim = config.get("optim", {})
-    mean = kind == "checkpoints" and bool(optim.get("average") or optim.get("average_every"))
-    if isinstance(step, int):
-        return merged.ordinary(_load(place / kind / str(step), mean=mean), config)
-    for newest in reversed(found):
-        try:
-            params = _load(place / kind / str(newest), mean=mean)
-        except Damaged as error:
-            log.warning("%s", error)
-            continue
-        if newest != found[-1]:
-            log.warning("%s: taking step %d, the newest that is whole.", path, newest)
-        return merged.ordinary(params, config)
-    raise ValueError(f"{place / kind}: none of the checkpoints is whole: {found}.")
+    mean = kind == "checkpoints" and (optim.get("average") or optim.get("average_every"))
+    return "optimizer" if mean else "params"
 
 
-def _load(folder: pathlib.Path, *, mean: bool) -> dict[str, Any]:
-    """Return the parameters of a checkpoint, or the mean of them that the optimizer keeps.
+def load_extra(
+    path: str | os.PathLike, names: Sequence[str], step: int | str | None = None
+) -> dict[str, Any]:
+    """Load named entries of `extra` as numpy arrays, of the checkpoint that `load_params` takes.
+
+    Args:
+      path: the workdir, or a plain folder, or hf://OWNER/NAME.
+      names: of the entries, as `Objective.needs` lists them.
+      step: see `load_params`.
 
     Raises:
-      Damaged: it is.
+      FileNotFoundError: there is no checkpoint, or it has no such entry, as those of the best step that
+        earlier versions wrote.
+      ValueError: the checkpoint of a step that was asked for is damaged.
     """
-    item = "optimizer" if mean else "params"
-    check_format(folder)
-    sealed.check(folder, (item,))
-    return merged.average(folder) if mean else items.load(folder / item)
+    if not names:
+        return {}
+    place = hub.local(path).resolve()
+    if exported.is_plain(place):
+        extra = exported.read_extra(place)
+    else:
+        config = written.read(place)
+        kind, found = chosen(place, step, config)
 
+        def read(folder: pathlib.Path) -> dict[str, Any]:
+            sealed.check(folder, (_holds(kind, config), "extra"))
+            return items.load(folder / "extra") if (folder / "extra").is_dir() else {}
 
-def load_extra(path: str | pathlib.Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """Load named entries of `extra` from a workdir's newest checkpoint, as numpy arrays.
-
-    Raises:
-      FileNotFoundError: there is no checkpoint, or it has no such entry.
-    """
-    path = pathlib.Path(path).resolve()
-    extra: dict[str, Any] = {}
-    for step in reversed(steps(path) if names else []):
-        folder = path / "checkpoints" / str(step)
-        try:
-            sealed.check(folder, ("extra",))
-            extra = items.load(folder / "extra") if (folder / "extra").is_dir() else {}
-            break
-        except Damaged as error:
-            log.warning("%s", error)
+        extra = items.newest(place / kind, found, step, read) if found else {}
     if missing := [name for name in names if name not in extra]:
-        raise FileNotFoundError(f"{path}: no checkpoint with {', '.join(missing)} beside params.")
+        where = place if step is None else f"{place}, step {step}"
+        raise FileNotFoundError(f"{where}: no {', '.join(missing)} beside the parameters.")
     return {name: extra[name] for name in names}
 
 

@@ -16,6 +16,7 @@ from ssl_audio.distributed.sharding import path_name
 from ssl_audio.storage import atomic, opened, written
 
 PARAMS = "model.safetensors"
+EXTRA = "extra.safetensors"  # what predictors need beside parameters, as a teacher's
 UNUSED = "unused.safetensors"  # arrays of a foreign checkpoint that the model does without
 FORMAT = "ssl_audio"
 
@@ -30,9 +31,16 @@ def write(
     params: Any,
     config: Mapping[str, Any],
     *,
+    extra: Any = None,
     unused: Mapping[str, np.ndarray] | None = None,
 ) -> pathlib.Path:
     """Write a model; arrays are named by their paths, as "encoder/layers/mixer/qkv/kernel".
+
+    Args:
+      path: the folder.
+      params, config: of the model.
+      extra: what its predictors need beside the parameters: `Objective.needs`.
+      unused: arrays of a foreign checkpoint that the model does without.
 
     Raises:
       ValueError: the folder is the workdir of a run.
@@ -41,8 +49,7 @@ def write(
     if (path / "checkpoints").exists():
         raise ValueError(f"{path}: the workdir of a training run; write to another folder.")
     path.mkdir(parents=True, exist_ok=True)
-    named = {path_name(p): v for p, v in jax.tree_util.tree_leaves_with_path(params)}
-    for name, arrays in ((PARAMS, named), (UNUSED, unused or {})):
+    for name, arrays in ((PARAMS, _named(params)), (EXTRA, _named(extra)), (UNUSED, unused or {})):
         (path / name).unlink(missing_ok=True)
         if arrays:
             write_arrays(path / name, arrays, {"format": FORMAT})
@@ -59,25 +66,44 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     path = pathlib.Path(path)
     config = written.read(path)
-    arrays, about = read_arrays(path / PARAMS)
+    return _tree(path / PARAMS), config
+
+
+def read_extra(path: str | os.PathLike) -> dict[str, Any]:
+    """Return what predictors need beside the parameters, as numpy arrays; {}: the folder has nothing such.
+
+    Raises:
+      ValueError: the file is damaged, or not ours.
+    """
+    file = pathlib.Path(path) / EXTRA
+    return _tree(file) if file.is_file() else {}
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    return {path_name(p): v for p, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _tree(file: pathlib.Path) -> dict[str, Any]:
+    """Return the arrays of a file of ours, each in its place."""
+    arrays, about = read_arrays(file)
     if about.get("format") != FORMAT:
         raise ValueError(
-            f"{path / PARAMS}: not written by ssl_audio. For a model of another library: "
-            f"ssl-audio convert --from FAMILY --checkpoint {path} --out DIR"
+            f"{file}: not written by ssl_audio. For a model of another library: "
+            f"ssl-audio convert --from FAMILY --checkpoint {file.parent} --out DIR"
         )
-    params: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for name, value in arrays.items():
         *parents, last = name.split("/")
-        place = params
+        place = tree
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 break
         if not isinstance(place, dict) or last in place:
             got = f"an array {name!r} beside one that is named as a part of its path"
-            raise opened.error(path / PARAMS, got, "arrays named by the paths of a tree")
+            raise opened.error(file, got, "arrays named by the paths of a tree")
         place[last] = value
-    return params, config
+    return tree
 
 
 def read_unused(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ SCHEME = "hf://"
 ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^\s@]+))?/?")
 FORM = "hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
 CONFIG, PARAMS = "config.json", "model.safetensors"
-MORE = ("calibration.json", "tokenizer.json")  # taken where they are there
+MORE = ("calibration.json", "tokenizer.json", "extra.safetensors")  # taken where they are there
 WEIGHTS = (PARAMS, "pytorch_model.bin")  # of other libraries, whole or in shards
 EXTRACTORS = ("preprocessor_config.json", "processor_config.json", "sentence_bert_config.json")
 

@@ -8,7 +8,7 @@ import math
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,8 @@ import numpy as np
 
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.storage import sealed
+
+log = logging.getLogger(__name__)
 
 FULL = ("No space left", "RESOURCE_EXHAUSTED", "Disk quota exceeded")  # in messages of a full disk
 
@@ -126,6 +128,38 @@ def load(folder: pathlib.Path) -> Any:
         args = ocp.args.PyTreeRestore(restore_args=jax.tree.map(lambda _: numpy, _metadata(folder)))
         found = checkpointer.restore(folder, args=args)
     return found
+
+
+def newest(
+    folder: pathlib.Path,
+    found: Sequence[int],
+    step: int | str | None,
+    read: Callable[[pathlib.Path], Any],
+) -> Any:
+    """Return what `read` gives of a step's checkpoint, or of the newest that is whole.
+
+    Args:
+      folder: of the checkpoints.
+      found: the steps there, in order.
+      step: a number: that one and no other.
+      read: reads a checkpoint; raises Damaged where it is.
+
+    Raises:
+      Damaged: that of the step is.
+      ValueError: all are.
+    """
+    if isinstance(step, int):
+        return read(folder / str(step))
+    for number in reversed(found):
+        try:
+            result = read(folder / str(number))
+        except sealed.Damaged as error:
+            log.warning("%s", error)
+            continue
+        if number != found[-1]:
+            log.warning("%s: taking step %d, the newest that is whole.", folder.parent, number)
+        return result
+    raise ValueError(f"{folder}: none of the checkpoints is whole: {[*found]}.")
 
 
 def check_shapes(found: Any, wanted: Any, where: str) -> None:

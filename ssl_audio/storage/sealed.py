@@ -30,6 +30,21 @@ def seal(folder: pathlib.Path) -> None:
     atomic.write(folder / SEAL, json.dumps(files))
 
 
+def seal_new(checkpoints: pathlib.Path) -> None:
+    """Seal the checkpoint that is being written into a folder of them; one is at a time."""
+    for folder in checkpoints.glob("*.orbax-checkpoint-tmp*"):
+        seal(folder)
+
+
+def damage(folder: pathlib.Path) -> str:
+    """Return what is wrong with a checkpoint as far as its files tell, or nothing."""
+    try:
+        check(folder)
+    except Damaged as error:
+        return str(error)
+    return ""
+
+
 def is_sealed(folder: pathlib.Path) -> bool:
     """Tell whether the files of a checkpoint were noted; earlier versions did not."""
     return (folder / SEAL).exists()

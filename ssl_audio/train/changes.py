@@ -20,7 +20,7 @@ import numpy as np
 from ssl_audio import config
 from ssl_audio.data.clips import Clips
 from ssl_audio.distributed import processes
-from ssl_audio.storage import atomic, checkpoint, written
+from ssl_audio.storage import atomic, checkpoint, sealed, written
 from ssl_audio.storage.lock import Lock
 from ssl_audio.train.run import Run
 from ssl_audio.versions import versions
@@ -71,7 +71,8 @@ def opened(
     with contextlib.ExitStack() as stack:
         processes.from_lead(lambda: str(stack.enter_context(lock)))
         later = [step for step in checkpoint.steps(workdir) if step > total]
-        while later and processes.from_lead(lambda: checkpoint.damage(workdir, later[-1])):
+        folder = workdir / "checkpoints"
+        while later and processes.from_lead(lambda: sealed.damage(folder / str(later[-1]))):
             later.pop()  # it is named, and passed over, when the run goes on
         if later:
             raise ValueError(

@@ -73,6 +73,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
             run.checkpoint.keep,
             every(run.checkpoint.keep_every),
             run.checkpoint.best,
+            run.objective.needs,
         )
         state = checkpoints.resume(wanted, first)
         if state is None:

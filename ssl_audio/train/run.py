@@ -38,6 +38,19 @@ class WarmStart:
 
 
 @dataclasses.dataclass(frozen=True)
+class Inference:
+    """How the trained model takes clips by default; "": as its parts say.
+
+    Attributes:
+      pad: how a clip ends, see `Encoder.pad`.
+      average: what is averaged over a clip's windows, see `Classifier.average`.
+    """
+
+    pad: str = ""
+    average: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """A training run: every leaf of a config is a field of this or of something below it.
 
@@ -54,6 +67,7 @@ class Run:
       eval_every: duration between evaluations; 0: at the end only.
       warm_start: name → another run to begin from.
       adapt: freeze the encoder and learn adapters beside it; None: all learns.
+      inference: how the trained model takes clips; nothing is trained by it.
     """
 
     objective: Objective
@@ -69,6 +83,7 @@ class Run:
     eval_every: config.Duration = "20%"
     warm_start: dict[str, WarmStart] = dataclasses.field(default_factory=dict)
     adapt: Adapter = None
+    inference: Inference = Inference()
 
     def __post_init__(self):
         if self.accumulate < 1:

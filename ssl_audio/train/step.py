@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_audio.objectives.base import Batch, Objective, check_renewed, replaced
+from ssl_audio.distributed.sharding import path_name
+from ssl_audio.objectives.base import Batch, Objective, check_renewed, held, replaced
 from ssl_audio.structs import Loss, TrainState
 
 Metrics = Mapping[str, Any]
@@ -41,7 +42,8 @@ def make_train_step(
       objective: supplies loss, phases and refresh.
       txs: phase name → optax transformation.
       accumulate: split the batch in so many parts and average their gradients.
-      learns: whether the parameter at a path is updated; others do not count in "gradient_norm".
+      learns: whether the parameter at a path is updated; others do not count in "gradient_norm". Running
+        statistics of what does not learn are used in training as in evaluation, and stay as they are.
 
     A step whose loss or gradients are not finite leaves the state as it was, but for the count, and
     reports metric "finite" 0.
@@ -56,11 +58,15 @@ def make_train_step(
             "other, so accumulation would change its loss; use more devices or a smaller batch."
         )
 
+    def updated(path):
+        name = path_name(path)
+        return learns(path) and any(phase.covers(name) for phase in objective.phases)
+
     def gradients(params, extra, batch, key, phase):
         def total(part, extra, batch, key):
-            whole = phase.replaced(params, part)
+            whole = held(phase.replaced(params, part), updated)
             loss: Loss = getattr(objective, phase.loss)(whole, extra, batch, key, train=True)
-            check_renewed(objective, loss)
+            check_renewed(objective, whole, loss)
             return loss.total, loss
 
         grad = jax.grad(total, has_aux=True)

@@ -114,6 +114,7 @@ def test_parts_of_the_sound(tmp_path, caplog):
         ("eval.csv", "fname", "file", r"eval.csv, line 1: no column 'fname'"),
         ("vocabulary.csv", "11,Tap", "12,Tap", r"line 12: number: got 12, and 11 classes before"),
         ("vocabulary.csv", "11,Tap", "11,Bark", "class Bark twice"),
+        ("vocabulary.csv", "/m/07qcpgn", "/m/02dgv", "/m/02dgv for Door and for Tap"),
         ("vocabulary.csv", "0,Animal", "number,name,mid\n0,Animal", "line 1: number: got 'number'"),
     ],
 )

@@ -1,5 +1,6 @@
 """The protocol of FSD50K: patches of a second, half apart, whose probabilities are averaged per clip."""
 
+import dataclasses
 import itertools
 
 import flax.linen as nn
@@ -13,6 +14,8 @@ from scipy.special import expit, softmax
 from ssl_audio import config
 from ssl_audio.distributed import sharding
 from ssl_audio.eval import classify, metrics
+from ssl_audio.inference import classifier
+from ssl_audio.inference.averages import averaged
 from ssl_audio.inference.windows import apart
 from ssl_audio.structs import TrainState
 
@@ -104,6 +107,40 @@ def test_batches_do_not_matter_and_patches_can_count_by_themselves(clips):
     assert list(alone.ids) == [f"{name}.wav" for name, n in WINDOWS.items() for _ in range(n)]
     np.testing.assert_allclose(alone.logits, np.concatenate(by_hand(found.source)), atol=1e-5)
     assert alone.labels.shape == (16, 3)
+
+
+def test_windows_are_scored_beside_clips_in_one_pass(clips, monkeypatch):
+    found = evaluator(clips, average="sigmoid", windows=True)
+    reads = []
+    windows = type(found)._windows
+    monkeypatch.setattr(
+        type(found), "_windows", lambda self, rows: reads.append(rows) or windows(self, rows)
+    )
+    state = TrainState(np.int32(0), {"scale": np.float32(3)}, {}, {}, jax.random.key(0))
+    mesh = sharding.Sharding().mesh()
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
+        both = found.run(Levels(), state, mesh)
+        assert len(reads) == 1
+        apart = evaluator(clips, average="none").run(Levels(), state, mesh)
+        whole = evaluator(clips, average="sigmoid").run(Levels(), state, mesh)
+    assert both == whole | {f"windows/{name}": value for name, value in apart.items()}
+    assert both["mAP"] != both["windows/mAP"]
+
+
+def test_a_classifier_averages_as_its_evaluation_does():
+    """Of a long clip `predict` gives what the evaluator gives of windows at the same places."""
+    logits = np.random.default_rng(0).normal(0, 4, (3, 5)).astype(np.float32)
+    for average in ("logits", "softmax", "sigmoid"):
+        rows = classifier._Rows(average)
+        pieces = [classifier._Piece(0, 0, end, logits[0], True) for end in (None, None, 9)]
+        got = [row for p, x in zip(pieces, logits, strict=True) for row in rows.add(p, x)]
+        assert [row[:2] for row in got] == [(0, 9)] and got[0][3]
+        np.testing.assert_allclose(got[0][2], averaged(logits, average)[0], atol=1e-6)
+    model = classifier.Classifier(Levels(), {}, dict(inference=dict(average="sigmoid")))
+    assert model.average == "sigmoid"
+    assert dataclasses.replace(model, config={}).average == "logits"
+    with pytest.raises(ValueError, match="config.inference.average: got 'none', wanted one of"):
+        _ = dataclasses.replace(model, config=dict(inference=dict(average="none"))).average
 
 
 def test_fsd50k_is_scored(tmp_path):

@@ -13,11 +13,13 @@ import soundfile
 import ssl_audio
 from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.eval import base, evaluate, features, save_probe
+from ssl_audio.eval.calibrate import quality
 from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.learner import Learner
 from ssl_audio.eval.probe import Probe
 from ssl_audio.eval.trained import classifiers
 from ssl_audio.inference import probe as probing
+from ssl_audio.inference.calibration import Calibration
 from ssl_audio.inference.probe import ProbeClassifier, filled
 
 RATE = 16_000
@@ -237,3 +239,37 @@ def test_a_saved_probe_of_a_tower_without_patches(tmp_path):
     words = ssl_audio.load(tmp_path / "words")
     scores = np.concatenate([words.scores(clip, model.rate).values for clip in clips])
     np.testing.assert_allclose(scores, learner.scores(), atol=1e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_calibration_is_fitted_to_clips_that_were_left_out(several, tmp_path, encoder):
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.arange(120) % 3)
+    x = np.eye(3)[y] + rng.normal(0, 1.2, (120, 3))
+    x = np.concatenate([x, rng.normal(size=(120, 40))], axis=1).astype(np.float32)
+    train, groups = np.arange(120) < 90, np.arange(120) % 5
+    truth = np.eye(3, dtype=np.float32)[y]
+    label = truth if several else y
+    classifier = Probe(choices=(1e4,))  # as sure as can be
+    found = save_probe.calibrated(classifier, x, label, train, groups, 0, "pooled")
+    assert found is not None and found.clips == 90 and found.scale < 0.9
+    fitted = classifier.fit(x, label, train, 0)
+    logits = save_probe._logits(fitted, x[~train], "pooled")
+    before, after = (quality(z, truth[~train], several) for z in (logits, found(logits)))
+    assert after["log loss"] < before["log loss"]
+    # A class that one group alone has is in no head that is trained without it.
+    lone = np.where(groups == 0, 0, 1 + np.arange(120) % 2)
+    assert save_probe.calibrated(classifier, x, lone, train, groups, 0, "pooled").clips == 72
+    assert (
+        save_probe.calibrated(classifier, x, label, train & (groups < 1), groups, 0, "pooled")
+        is None
+    )
+
+    how = dict(view="pooled", layer=-1)
+    x, linear = learned(encoder, "linear", how | dict(pool="mean"))
+    fitted = linear.fit(x, LABELS, np.ones(SIZE, bool), 0)
+    names = SOURCE.info.labels
+    save_probe.write(tmp_path, encoder, fitted, names, how, {}, Calibration(0.5))
+    assert ssl_audio.load(tmp_path).calibration == Calibration(0.5)
+    save_probe.write(tmp_path, encoder, fitted, names, how, {})
+    assert ssl_audio.load(tmp_path).calibration is None

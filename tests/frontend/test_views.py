@@ -37,8 +37,7 @@ def test_occlusion_hides_one_span_of_a_uniform_share():
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, 0.5), (1.75, 1.75), (0.25, 1.75)])
 def test_speed_perturbation_picks_the_nearest_sample_and_places_it_at_random(low, high):
-    half = jnp.full(BATCH, SAMPLES // 2)
-    heard, length = jax.jit(SpeedPerturbation(low, high).waves)(RAMP, half, jax.random.key(1))
+    heard, length = jax.jit(SpeedPerturbation(low, high).waves)(RAMP, WHOLE, jax.random.key(1))
     heard, length = np.asarray(heard), np.asarray(length)
     begins, factors = [], []
     for clip, end in zip(heard, length, strict=True):
@@ -48,15 +47,34 @@ def test_speed_perturbation_picks_the_nearest_sample_and_places_it_at_random(low
         begins.append(there[0] if len(there) < SAMPLES else clip[0])
         factors.append(factor)
         assert low - 0.05 <= factor <= high + 0.05
-        # The padding that followed the first half still follows it, wherever that is now.
-        last = np.flatnonzero((clip > 0) & (clip <= SAMPLES // 2))
-        assert end == pytest.approx(last[-1] + 1 if len(last) else 1, abs=3)
+        assert end == there[-1] + 1
     assert len(set(begins)) > 50
     if low == 0.5 == high:
         assert (np.count_nonzero(heard, axis=1) == SAMPLES // 2).all()
         assert min(begins) < 5 and max(begins) > SAMPLES // 2 - 5
     if low < high:
         assert np.mean(factors) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5, 3.0])
+def test_speed_perturbation_stretches_the_sound_and_not_the_padding(factor):
+    size = SAMPLES // 2
+    half = jnp.where(jnp.arange(SAMPLES)[None] < size, RAMP, 0)
+    lengths = jnp.full(BATCH, size)
+    view = SpeedPerturbation(factor, factor)
+    heard, length = jax.jit(view.waves)(half, lengths, jax.random.key(1))
+    heard, length = np.asarray(heard), np.asarray(length)
+    begins = {np.flatnonzero(clip)[0] for clip in heard}
+    for clip, end in zip(heard, length, strict=True):
+        there = np.flatnonzero(clip)
+        assert len(there) == min(round(factor * size), SAMPLES) and end == there[-1] + 1
+        assert np.array_equal(there, np.arange(there[0], end))
+    if factor == 0.5:  # somewhere in what was sound before
+        assert min(begins) == 0 and max(begins) == size // 2 and len(begins) > 50
+    else:
+        assert begins == {0}
+    if factor <= 1.5:  # all that was heard before is heard now
+        assert (heard.max(1) >= size - 1).all()
 
 
 def test_cut_out_fills_one_rectangle_with_the_given_value():

@@ -177,3 +177,29 @@ def test_a_calibration_lies_beside_the_config(classifier, folder):
 def test_options_that_mean_nothing_are_refused(classifier, given, message):
     with pytest.raises(ValueError, match=message):
         classifier.scores(noise(5000), RATE, **given)
+
+
+def test_probabilities_are_averaged_where_the_evaluation_did_so():
+    found = make("sigmoid", inference=dict(average="sigmoid"))
+    audio = noise(40_000)
+    at = [window.start for _, window in found._cut(audio, "training")]
+    pieces = [found.scores(audio[start : start + 10_480], RATE).values[0] for start in at]
+    whole = found.scores(audio, RATE).values[0]
+    np.testing.assert_allclose(whole, np.mean(pieces, axis=0), rtol=1e-4)
+    other = dataclasses.replace(found, config={**found.config, "inference": {}})
+    assert np.abs(other.scores(audio, RATE).values[0] - whole).max() > 1e-5
+
+
+def test_a_short_clip_is_said_again_where_the_training_did_so():
+    found, short = make(), noise(3000)
+    audio = {**found.config["data"]["entries"]["audio"], "fill": "repeat"}
+    entries = {**found.config["data"]["entries"], "audio": audio}
+    data = {**found.config["data"], "entries": entries}
+    again = dataclasses.replace(found, config={**found.config, "data": data})
+    whole = found.scores(np.tile(short, 4)[:10_480], RATE).values
+    assert np.array_equal(again.scores(short, RATE).values, whole)
+    assert not np.array_equal(found.scores(short, RATE).values, whole)
+    rows = again.scores(np.tile(short, 2), RATE, window=3000 / RATE).values
+    np.testing.assert_allclose(rows, np.concatenate([whole, whole]), atol=1e-6)
+    columns = again.scores(short, RATE, pad="columns").values
+    assert np.array_equal(columns, found.scores(short, RATE, pad="columns").values)

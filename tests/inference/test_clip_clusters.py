@@ -12,7 +12,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from ssl_audio import config
 from ssl_audio.data.source import Folder
 from ssl_audio.inference import kmeans
-from ssl_audio.inference.clip_clusters import Clusters, agreement, clustered, table, whitened
+from ssl_audio.inference.clip_clusters import Clusters, agreement, clustered, table, used, whitened
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,15 @@ def test_the_table_is_sorted_and_is_read_as_labels(sounds, tmp_path):
     heard, row = read[0], rows[0]
     assert heard["id"] == row["id"] == source.meta(1)["id"]
     np.testing.assert_array_equal(heard["audio"], source[1]["audio"])
+
+
+def test_fewer_clusters_than_were_asked_for_are_told(x, caplog):
+    few = np.repeat(x[:3], 5, axis=0)
+    labels, _ = clustered(few, 7)
+    assert used(labels, 7, "clips") == 3
+    assert "4 of 7 clusters are empty: the clips have no more than about 3" in caplog.text
+    caplog.clear()
+    assert used(clustered(few, 3)[0], 3, "clips") == 3 and not caplog.text
 
 
 def test_clips_that_are_no_files_cannot_be_named():

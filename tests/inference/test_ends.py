@@ -141,3 +141,64 @@ def test_what_is_not_there_is_refused():
         speech().embed(clip, RATE, pool="special")
     with pytest.raises(ValueError, match="pool: got 'sum'"):
         encoder.embed(clip, RATE, pool="sum")
+
+
+@pytest.mark.parametrize(
+    ("samples", "columns"),
+    [(80_000, 250), (80_016, 250), (80_159, 250), (80_160, 251), (160, 1), (30, 1), (240_000, 750)],
+)
+def test_frames_centred_every_hop_are_as_many_as_hops(samples, columns):
+    """Of 5 s that are 500 hops, 250 columns of two frames: the window takes none away."""
+    config = centred()
+    encoder = Encoder(build(config["objective"], "objectives"), {}, config)
+    assert encoder._columns(samples) == columns
+    assert encoder._columns(samples, "none") == max(1, samples // 160 // 2)
+    assert len(list(encoder._cut(np.zeros(samples, np.float32)))) == (1 if columns < 501 else 2)
+
+
+def test_a_training_clip_is_one_window_though_more_frames_are_centred_in_it():
+    config = centred(frames=999)  # of the 1,000 that its 10 s give
+    encoder = Encoder(build(config["objective"], "objectives"), {}, config)
+    assert encoder._most == encoder._columns(160_000) == 499
+    assert len(list(encoder._cut(np.zeros(160_000, np.float32)))) == 1
+
+
+def test_what_training_cut_off_is_heard():
+    config = centred(frames=98)  # of the 1,000
+    encoder = Encoder(build(config["objective"], "objectives"), {}, config)
+    assert encoder._columns(16_000) == 50 and encoder._columns(160_000) == 500
+
+
+def test_the_end_of_a_clip_is_heard_by_the_last_column():
+    config = centred(seconds=1)
+    empty = Encoder(build(config["objective"], "objectives"), {}, config)
+    encoder = dataclasses.replace(empty, params=encoders.drawn(empty.objective, empty.blank()))
+    clip = noise(24_000)
+    changed = clip.copy()
+    changed[-100:] = 0.5
+    (one, times), (other, _) = (encoder.frames(c, RATE) for c in (clip, changed))
+    assert len(one) == len(times) == 75 and times[-1] == 1485.0
+    moved = np.abs(one - other).max(axis=1) > 1e-3
+    assert moved[-1] and not moved[:20].any()
+
+
+def centred(frames=None, seconds=10):
+    """Return the config of an encoder of columns of two centred frames."""
+    block = dict(kind="blocks:PreNorm", mixer=dict(kind="attention", heads=2), mlp=2.0)
+    return dict(
+        objective=dict(
+            kind="features",
+            frontend=dict(
+                kind="mel", rate=RATE, hop=160, window=400, bins=16, high=0.0, frames=frames
+            ),
+            tokenizer=dict(kind="patchify", width=16, patch=(16, 2), stride=(16, 2)),
+            encoder=dict(
+                kind="stack",
+                width=16,
+                depth=1,
+                block=block,
+                positions=dict(kind="positions:Learned", grid=(1, 50)),
+            ),
+        ),
+        data=dict(entries=dict(audio=dict(samples=seconds * RATE))),
+    )

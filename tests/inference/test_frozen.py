@@ -61,7 +61,7 @@ def test_what_predictors_need_beside_parameters_is_loaded(tmp_path):
     found = checkpoint.load_extra(tmp_path, ("book",))
     assert found.keys() == {"book"} and found["book"].shape == (2, 3)
     assert checkpoint.load_extra(tmp_path, ()) == {}
-    with pytest.raises(FileNotFoundError, match="no checkpoint with codes beside params"):
+    with pytest.raises(FileNotFoundError, match="no codes beside the parameters"):
         checkpoint.load_extra(tmp_path, ("book", "codes"))
     with pytest.raises(FileNotFoundError, match="no config.json"):
         Frozen(str(tmp_path / "nowhere")).predictors()

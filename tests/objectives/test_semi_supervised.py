@@ -1,13 +1,18 @@
 """Semi-supervised learning: each method's loss by hand, the order of its passes, and what it must not do."""
 
 import dataclasses
+import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ssl_audio import config, losses
+from ssl_audio.distributed import sharding
+from ssl_audio.distributed.sharding import Sharding
 from ssl_audio.frontend.views import View
 from ssl_audio.inference.classifier import Classifier
 from ssl_audio.inference.load import interface
@@ -477,7 +482,7 @@ def test_any_encoder_that_tagging_takes(batch):
 
 def test_mistakes_are_named(batch):
     with pytest.raises(
-        ValueError, match=r"MeanTeacher: got .* without the teacher's.*without a step"
+        ValueError, match=r"MeanTeacher: got .* without the teacher's.*a step of the run"
     ):
         made("mean_teacher").logits({}, {}, batch)
     objective = made("fix_match")
@@ -506,3 +511,28 @@ def test_mistakes_are_named(batch):
     ):
         with pytest.raises(ValueError, match=f"{option}.*wanted"):
             made(kind, **{option: value})
+
+
+@pytest.mark.multi
+@pytest.mark.parametrize("kind", ["mix_match", "mean_teacher"])
+def test_statistics_are_of_the_whole_batch_on_any_devices(batch, kind):
+    """Parameters, running statistics and `extra` after a step are those of one device."""
+    objective = made(kind)
+    whole = {name: jnp.concatenate([value, value]) for name, value in batch.items()}
+    whole = {name: value for name, value in whole.items() if not name.startswith("second_")}
+    txs = Optim(lr=1e-2).make(objective.phases, 10, 1)
+    first = functools.partial(init_state, objective, txs)
+    want = jax.jit(make_train_step(objective, txs))(first(KEY, whole), whole)[0]
+    for shape in (dict(data=8), dict(data=2, fsdp=4)):
+        how = Sharding(**shape, max_replicated=1.0)
+        mesh = how.mesh()
+        with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):
+            layout = how.infer(jax.eval_shape(first, KEY, whole), mesh)
+            split = jax.device_put(whole, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+            state = jax.jit(first, out_shardings=layout)(KEY, split)
+            step = jax.jit(make_train_step(objective, txs), out_shardings=(layout, None))
+            got = step(state, split)[0]
+        got, expected = (jax.device_get((s.params, s.extra)) for s in (got, want))
+        moved = got[0]["encoder"]["block0_conv0_norm"]["mean"]
+        assert moved.any()
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)

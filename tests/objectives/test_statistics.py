@@ -1,14 +1,18 @@
 """Batch normalisation with running statistics: in a module, over several passes, in a step, in a run."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_audio import config
+from ssl_audio import config, losses
+from ssl_audio.layers.lora import Lora
 from ssl_audio.layers.norms import BatchNorm
 from ssl_audio.objectives import statistics
+from ssl_audio.objectives.adapted import Adapted
 from ssl_audio.objectives.base import collects_statistics
 from ssl_audio.structs import Loss
 from ssl_audio.train.optim import Optim
@@ -134,3 +138,34 @@ def test_an_objective_that_leaves_statistics_as_they_were_is_refused_and_a_teach
     quantizer = dict(kind="multi_codebook", books=1, codes=4, width=8)
     codes = dict(kind="fit_codes", teacher=dict(kind="features", **parts), quantizer=quantizer)
     assert not collects_statistics(config.build(codes, "objectives"))
+
+
+@pytest.mark.parametrize("how", ["adapt", "rates"])
+def test_those_of_what_is_frozen_are_used_and_stay(rng, how):
+    bins = dict(kind="bins", norm=dict(kind="norms:BatchNorm"))
+    objective: Any = config.build(TAGGING | dict(tokenizer=bins), "objectives")
+    optim = Optim(lr=0.1, rates={"^encoder/": 0.0} if how == "rates" else {})
+    if how == "adapt":
+        objective = Adapted(objective, Lora(rank=0, freeze="^encoder/"))
+    batch = {
+        "audio": jnp.asarray(rng.standard_normal((8, 6000)), jnp.float32),
+        "length": jnp.full(8, 6000),
+        "label": jnp.eye(3)[jnp.arange(8) % 3],
+    }
+    txs = optim.make(objective.phases, 10, 1)
+    state = init_state(objective, txs, jax.random.key(0), batch)
+    params = dict(state.params)
+    params["encoder"] = jax.tree.map(lambda x: x + 0.25, params["encoder"])
+    state = state.replace(params=params)
+    step = jax.jit(make_train_step(objective, txs, learns=optim.learns))
+    after, metrics = step(state, batch)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), state.params, after.params)
+    assert all(jax.tree.leaves(same["encoder"]))
+    assert not any(jax.tree.leaves(same["tokenizer"]))  # of what learns they move
+    # The encoder makes of tokens in training what it makes of them in evaluation.
+    spec = objective.frontend(batch["audio"], batch["length"])
+    tokens, _ = statistics.applied(objective.tokenizer, params["tokenizer"], spec, renew=True)
+    encoded: Any = objective.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
+    logits = objective.head.apply({"params": params["head"]}, encoded)
+    wanted = jnp.mean(losses.softmax_cross_entropy(logits, batch["label"]))
+    np.testing.assert_allclose(metrics["loss"][0], wanted, rtol=1e-5)

@@ -3,13 +3,14 @@
 import json
 
 import encoders
+import jax
 import numpy as np
 import pytest
 import soundfile
 from published import CONFIGS, load
 
 from ssl_audio import config
-from ssl_audio.train.run import Run
+from ssl_audio.train.run import Inference, Run
 
 (PATH,) = [path for path in CONFIGS if path.stem == "finetune"]
 FOLDS = {"esc50": 5, "esc10": 5, "emotion": 5, "unseen_speaker_digit": 6, "urbansound8k": 10}
@@ -175,3 +176,57 @@ def test_data_that_leaves_nothing_for_validation_is_told(tmp_path, caplog):
             made = load(PATH, argument + more)
         assert list(made.evals) == parts
         assert caplog.text.count("no clip is left for validation") == told
+
+
+def test_clips_of_fsd50k_are_tested_whole_and_predicted_alike(pretrained):
+    folder, _ = pretrained
+    made = load(PATH, f"task=fsd50k,root=DATA,pretrained={folder}")
+    run = config.make(Run, made)
+    audio = run.data.entries["audio"]
+    for test in run.evals.values():
+        assert (test.hop, test.views, test.average) == (audio.samples // 2, 1, "sigmoid")
+    assert audio.crop == "random"
+    assert run.inference == Inference(average="sigmoid")
+    (baseline,) = [path for path in CONFIGS if path.stem == "fsd50k"]
+    found = config.make(Run, load(baseline, "root=DATA"))
+    assert found.inference == Inference(average=found.evals["test"].average)
+    assert found.evals["test"].windows and "patches" not in found.evals
+
+
+@pytest.mark.parametrize("task", ["esc10", "esc50", "fsd50k", "speech_commands"])
+@pytest.mark.parametrize("tokens", ["bins", "patches"])
+def test_what_has_no_patches_of_a_filterbank_every_10_ms_keeps_its_own(task, tokens, tmp_path):
+    mel = dict(kind="mel", rate=22_050, bins=16, window=1470, hop=735, high=0.0)
+    norm = dict(kind="norms:BatchNorm")
+    cnn = dict(kind="cnn", channels=(4,), convolutions=1, norm=norm)
+    parts = dict(frontend=mel, tokenizer=dict(kind="bins", norm=norm), encoder=cnn)
+    if tokens == "patches":
+        made = encoders.options(patch=(16, 2), frames=30)["objective"]
+        parts = dict(frontend=mel | dict(frames=30), encoder=made["encoder"])
+        parts["tokenizer"] = made["tokenizer"]
+    entries = dict(audio=dict(kind="entries:Audio", samples=22_050))
+    options = dict(objective=dict(kind="features", **parts), data=dict(entries=entries))
+    (tmp_path / "config.json").write_text(json.dumps(options))
+    run = config.make(Run, load(PATH, f"task={task},root=DATA,pretrained={tmp_path}"))
+    seconds = dict(esc10=5.12, esc50=5.0, fsd50k=10.0, speech_commands=1.0)[task]
+    samples, frontend = run.data.entries["audio"].samples, run.objective.frontend
+    assert abs(samples / 22_050 - seconds) < 0.15  # not three times as long, mostly padding
+    assert frontend.count(samples) * 735 / 22_050 == pytest.approx(seconds, abs=0.15)
+    if augment := run.objective.spec_augment:
+        freq = dict(esc50=24, fsd50k=48, speech_commands=48)[task]
+        assert augment.freq == freq // 8 and augment.time < frontend.count(samples)
+    assert (frontend.mean, frontend.std, frontend.hop) == (0.0, 1.0, 735)
+    spec = {
+        "audio": ((2, samples), np.float32),
+        "length": ((2,), np.int32),
+        "label": ((2, run.data.entries["label"].classes), np.float32),
+    }
+    batch = {name: jax.ShapeDtypeStruct(*of) for name, of in spec.items()}
+    params, extra = jax.eval_shape(run.objective.init, jax.random.key(0), batch)
+
+    def loss(params, batch):
+        return run.objective.loss(params, extra, batch, jax.random.key(0), train=True).total
+
+    assert jax.eval_shape(loss, params, batch).shape == ()
+    with pytest.raises(ValueError, match="stride"):
+        load(PATH, f"task={task},root=DATA,pretrained={tmp_path},stride=8x8")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ssl_audio import config, config_files
+from ssl_audio.inference.load import interface
 from ssl_audio.storage.exported import write
 from ssl_audio.structs import TrainState
-from ssl_audio.train.run import Run, warm_started
+from ssl_audio.train.run import Inference, Run, warm_started
 
 # ml_collections opens a config's file in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -78,3 +79,28 @@ def test_a_warm_start_as_an_override_is_the_same(folder, tmp_path):
     other = config_files.load("ssast:laptop", [override, "--config.warm_start.mine.into=audio/"])
     assert other.objective.encoder.width == 192
     assert json.loads(json.dumps(config.plain(other)))["warm_start"]["mine"]["into"] == "audio/"
+
+
+@pytest.mark.parametrize(
+    "config_of",
+    [
+        "finetune:task=esc10,root=DATA",
+        "semi_supervised:task=esc10,root=DATA",
+        "semi_supervised:task=esc10,root=DATA,method=deep_co_training",
+        "events:clips=synthetic",
+        "ssast:laptop",
+    ],
+)
+def test_a_model_ends_clips_as_the_one_that_it_begins_from(config_of, tmp_path):
+    """As Whisper's, which hears silence after a clip and leaves its features out."""
+    made = encoders.encoder()
+    folder = write(tmp_path, made.params, made.config | dict(inference=dict(pad="silence")))
+    found = config_files.load(f"{config_of},pretrained={folder}")
+    assert config.plain(found.inference) == dict(pad="silence")
+    run = config.make(Run, found)
+    assert run.warm_start["encoder"].path == str(folder)
+    options = json.loads(json.dumps(config.plain(found)))
+    model = interface(run.objective)(run.objective, {}, options)
+    assert model.pad == "silence"
+    assert getattr(model, "fill", "training") == "training"  # as its evaluators fill clips
+    assert run.inference == Inference(pad="silence")

@@ -130,6 +130,7 @@ class Fsd50k(Files):
             for name, mid in _vocabulary(path).items():
                 if both.setdefault(name, mid) != mid:
                     raise opened.error(path, f"{name} is {mid}", f"{both[name]}, as in the other")
+        _check_identifiers(both, raw)  # a class may have another name in the other table
         return dict(sorted(both.items()))
 
     def _implied(self, need: bool) -> tuple[hierarchy.Numbers, ...] | None:
@@ -231,4 +232,16 @@ def _vocabulary(path: pathlib.Path) -> dict[str, str]:
             n for n, c in collections.Counter(row["name"] for row in rows).items() if c > 1
         )
         raise opened.error(path, f"class {twice} twice", "each once")
+    _check_identifiers(found, path)
     return found
+
+
+def _check_identifiers(mids: Mapping[str, str], where: pathlib.Path) -> None:
+    """Refuse two classes of one identifier: the ontology would tell of one of them alone."""
+    names: dict[str, str] = {}
+    for name, mid in mids.items():
+        if mid in names:
+            raise opened.error(
+                where, f"{mid} for {names[mid]} and for {name}", "each class its own"
+            )
+        names[mid] = name

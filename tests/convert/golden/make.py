@@ -72,7 +72,7 @@ def outputs(name, model, extractor, clip):
         return {"vector": model.get_audio_features(**inputs).pooler_output[0]}
     if name == "whisper":  # the frames of the silence that follows a clip do not count
         frames = model.encoder(inputs["input_features"]).last_hidden_state[0]
-        frames = frames[: -(-(1 + (len(clip) - extractor.n_fft) // extractor.hop_length) // 2)]
+        frames = frames[: -(-(len(clip) // extractor.hop_length) // 2)]
         return {"frames": frames, "vector": frames.mean(0)}
     found = model(**inputs)
     frames = found.last_hidden_state[0]
