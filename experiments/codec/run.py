@@ -20,6 +20,7 @@ RATE, BINS, SIZE, HOP = 8000, 32, 256, 64
 
 
 def main():
+    """Measure a codec."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--checkpoint", required=True, help="workdir of `ssl-audio train --config codec`"
