@@ -33,15 +33,17 @@ def main() -> None:
     samples = model.config["data"]["entries"]["audio"]["samples"]
     batch = heard(args.esc10, args.fold, args.clips, samples, model.rate)
 
-    def numbers(key, train):
-        found = model.objective.loss(model.params, {}, batch, key, train=train)
+    def numbers(params, batch, key, train):
+        found = model.objective.loss(params, {}, batch, key, train=train)
         total, weight = found.metrics["accuracy"]
         return found.total, total / weight
 
-    compiled = jax.jit(numbers, static_argnums=1)
+    compiled = jax.jit(numbers, static_argnums=3)
     for train, words in ((False, "masks alone"), (True, "masks and changed waves")):
         keys = jax.random.split(jax.random.key(0), args.draws)
-        loss, accuracy = np.mean([compiled(key, train) for key in keys], axis=0)
+        loss, accuracy = np.mean(
+            [compiled(model.params, batch, key, train) for key in keys], axis=0
+        )
         count = len(batch["audio"])
         print(f"{words}: loss {loss:.3f}, partner nearest of {2 * count - 1}: {accuracy:.3f}")
 
