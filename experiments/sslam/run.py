@@ -118,11 +118,10 @@ def by_fold(work: pathlib.Path, args: argparse.Namespace) -> list[float]:
 
 
 def mixed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the sum of two clips at equal power, at the level of the first one's mean with the other's."""
-    size = min(len(one), len(other))
-    power = [float(np.sqrt(np.mean(x[:size] ** 2))) + 1e-6 for x in (one, other)]
-    level = float(np.sqrt(power[0] * power[1]))
-    total = level * (one[:size] / power[0] + other[:size] / power[1])
+    """Return 5 s of two clips at equal power, each repeated to that length, at the mean of their levels."""
+    both = [np.resize(x, 5 * RATE) for x in (one, other)]
+    power = [float(np.sqrt(np.mean(x**2))) + 1e-6 for x in both]
+    total = float(np.sqrt(power[0] * power[1])) * (both[0] / power[0] + both[1] / power[1])
     return (total / max(1.0, float(np.abs(total).max()))).astype(np.float32)
 
 

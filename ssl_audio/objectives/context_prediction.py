@@ -158,8 +158,9 @@ class ContextPrediction(Encoding):
         encoded = jax.lax.stop_gradient(encoded)
         if not layers:
             return losses.standardised(encoded.tokens.x)
-        where = None if tokens.valid is None else tokens.valid[None, ..., None]
-        last = encoded.layers[-self.top :]
+        last, where = encoded.layers[-self.top :], None
+        if tokens.valid is not None:
+            where = jnp.broadcast_to(tokens.valid[None, ..., None], (*last.shape[:3], 1))
         return jnp.mean(standard(last, 1e-5, axis=2, where=where), axis=0)
 
     def errors(
