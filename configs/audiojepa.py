@@ -67,7 +67,7 @@ def objective(size, frontend, width, depth, heads, following) -> dict[str, Any]:
     return parts | dict(
         kind="context_prediction",
         decoder=dict(
-            kind="predictors:SetPredictor",
+            kind="set_predictor",
             trunk=dict(
                 kind="stack",
                 width=width,

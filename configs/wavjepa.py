@@ -77,7 +77,7 @@ def objective(size, columns) -> dict[str, Any]:
         tokenizer=tokenizer,
         encoder=encoder | dict(block=block, first_norm=None, final_norm=speech.NORM),
         decoder=dict(
-            kind="predictors:SetPredictor",
+            kind="set_predictor",
             trunk=dict(
                 kind="stack",
                 width=width,

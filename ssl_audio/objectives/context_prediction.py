@@ -30,7 +30,7 @@ class ContextPrediction(Encoding):
       frontend: what the tokenizer takes.
       tokenizer: its features → tokens.
       encoder: any backbone that masks keys; what is no context is hidden from it by a mask.
-      decoder: the predictor, see `heads.predictors`.
+      decoder: the predictor, see `heads.set_predictor`.
       masking: draws the context and the sets of targets.
       top: layers of the teacher that are averaged, counted from the last, each normalised over the tokens of
         the clip; 0: its output instead, each token standardised over its channels.
@@ -158,8 +158,9 @@ class ContextPrediction(Encoding):
         encoded = jax.lax.stop_gradient(encoded)
         if not layers:
             return losses.standardised(encoded.tokens.x)
-        where = None if tokens.valid is None else tokens.valid[None, ..., None]
-        last = encoded.layers[-self.top :]
+        last, where = encoded.layers[-self.top :], None
+        if tokens.valid is not None:
+            where = jnp.broadcast_to(tokens.valid[None, ..., None], (*last.shape[:3], 1))
         return jnp.mean(standard(last, 1e-5, axis=2, where=where), axis=0)
 
     def errors(

@@ -105,8 +105,9 @@ class LatentPrediction(Encoding):
     def heard(self, batch: Batch, key: Array | None = None) -> Float[Array, "B T F"]:
         """Return the log-mel of a batch; with a key, of what the augmentations make of it."""
         audio = batch["audio"]
-        for number, change in enumerate(() if key is None else self.augment):
-            audio = change(audio, batch["length"], jax.random.fold_in(key, number))
+        if key is not None:
+            for number, change in enumerate(self.augment):
+                audio = change(audio, batch["length"], jax.random.fold_in(key, number))
         return self.frontend(audio, batch["length"])
 
     def gaps(self, key: Array, count: int, grid: tuple[int, int]) -> Float[Array, "M N D"] | None:

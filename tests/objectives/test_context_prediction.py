@@ -24,7 +24,7 @@ def objective(**parts):
             frontend=dict(kind="fbank", bins=16, frames=96),
             tokenizer=dict(kind="patchify", width=WIDTH, patch=(8, 8), stride=(8, 8)),
             encoder=trunk | dict(width=WIDTH, depth=2, positions=positions),
-            decoder=dict(kind="predictors:SetPredictor", trunk=trunk, positions=positions),
+            decoder=dict(kind="set_predictor", trunk=trunk, positions=positions),
             masking=dict(kind="contexts:SpanSets", length=2, sets=2),
         )
         | parts,
@@ -196,10 +196,10 @@ def test_padding_is_no_target_and_changes_nothing():
         ),
         masking=dict(kind="contexts:SpanSets", length=3, sets=2),
         encoder=dict(
-            kind="stack", width=WIDTH, depth=1, remat="none", final_norm=None,
+            kind="stack", width=WIDTH, depth=2, remat="none", final_norm=None,
             block=dict(kind="post_norm", mixer=dict(kind="attention", heads=2), mlp=2.0),
         ),
-        top=1,
+        top=2,
     )  # fmt: skip
     audio = jnp.asarray(np.random.default_rng(0).normal(0, 0.1, (2, 640)), jnp.float32)
     length = jnp.asarray([640, 300], jnp.int32)
