@@ -102,7 +102,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             vector = built.visible(params, view[:, 0], shown)
             pair.append(built.projected(params, vector))
             found |= {f"f_{number}": vector, f"z_{number}": pair[-1]}
-        loss, hit = losses.nt_xent(*pair, temperature)
+        loss, hit = losses.nt_xent(pair[0], pair[1], temperature)
         return found | {"loss": jnp.mean(loss), "acc": jnp.mean(hit)}
 
     def encoding(params, spec):

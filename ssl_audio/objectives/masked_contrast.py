@@ -83,7 +83,7 @@ class MaskedContrast(Encoding):
             vector = self.visible(params, spec, shown, drop_key if train else None)
             vectors.append(vector)
             pair.append(self.projected(params, vector))
-        loss, hit = losses.nt_xent(*pair, self.temperature)
+        loss, hit = losses.nt_xent(pair[0], pair[1], self.temperature)
         weight = float(len(batch["audio"]))
         found = {"accuracy": jnp.mean(hit), "spread": losses.spread(jnp.concatenate(vectors))}
         metrics = {name: (weight * value, weight) for name, value in found.items()}

@@ -1,6 +1,7 @@
 """AudioMosaic's weights: the way there and back, and outputs against the published formulas in NumPy."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from convert.states import audiomosaic as state_dict
 from ssl_audio.convert import audiomosaic, from_state_dict
 
 WIDTH, HEADS, ROWS, COLUMNS, SIDE = 16, 2, 2, 3, 16
-OPTIONS = dict(heads=HEADS, bins=ROWS * SIDE)
+OPTIONS: dict[str, Any] = dict(heads=HEADS, bins=ROWS * SIDE)
 
 
 def norm(x, state, name):

@@ -3,6 +3,7 @@
 import random
 import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_without_changes_it_is_the_plain_entry():
 
 @pytest.mark.parametrize("threads", [0, 4])
 def test_a_run_that_goes_on_hears_the_same_to_the_bit(threads):
-    made = Pipeline(
+    made: Any = Pipeline(
         sources={"synthetic": Synthetic(size=12, seconds=0.5, rate=RATE)},
         batch_size=4,
         rate=RATE,
@@ -132,6 +133,9 @@ class Fake:
                 raise ValueError("gain must not be negative")
             self.p, self.gain = p, gain
 
+        def made(self, x) -> Any:
+            return x
+
         def __call__(self, samples, sample_rate):
             del sample_rate
             return self.made(samples * np.float32(self.gain))
@@ -160,12 +164,17 @@ def library(monkeypatch):
     monkeypatch.setitem(sys.modules, "audiomentations", fake)
 
 
+def seed(number):
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002
+
+
 def test_a_transform_of_audiomentations_can_be_repeated_and_leaves_the_generators_alone(library):
     change = Audiomentations("Noisy", {"gain": 0.5})
-    random.seed(1), np.random.seed(1)  # noqa: NPY002
+    seed(1)
     first = change(TONE, RATE, rng(3))
     after = random.random(), np.random.random()  # noqa: NPY002
-    random.seed(1), np.random.seed(1)  # noqa: NPY002
+    seed(1)
     assert after == (random.random(), np.random.random())  # noqa: NPY002
     assert np.array_equal(change(TONE, RATE, rng(3)), first)
     assert not np.array_equal(change(TONE, RATE, rng(4)), first)

@@ -1,6 +1,8 @@
 """AudioMosaic: what each view keeps, what the loss is, what it must not see, what its projector forgets."""
 
+import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +201,8 @@ def test_views_may_come_with_the_batch_and_waves_change_them_in_training_only(ba
 def test_the_projector_knows_its_batch_only_and_ends_without_a_shift():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 16)), jnp.float32)
     projector = AudioMosaic(out=4, hidden=6)
-    out, variables = projector.init_with_output(jax.random.key(0), x)
+    made: Any = projector.init_with_output(jax.random.key(0), x)
+    out, variables = made
     assert variables.keys() == {"params"}
     shapes = jax.tree.map(np.shape, variables["params"])
     assert shapes == {
@@ -210,8 +213,10 @@ def test_the_projector_knows_its_batch_only_and_ends_without_a_shift():
         "norm_second": {"scale": (4,)},
     }
     assert np.allclose(np.mean(out, 0), 0, atol=1e-6)
-    assert np.allclose(projector.apply(variables, 3 * x + 5), out, atol=1e-4)  # LayerNorm first
-    assert not np.allclose(projector.apply(variables, x[:4]), out[:4], atol=1e-2)
+    moved: Any = projector.apply(variables, 3 * x + 5)
+    assert np.allclose(moved, out, atol=1e-4)  # LayerNorm first
+    few: Any = projector.apply(variables, x[:4])
+    assert not np.allclose(few, out[:4], atol=1e-2)
 
 
 def test_the_pool_counts_special_and_valid_tokens_alike():
@@ -219,15 +224,19 @@ def test_the_pool_counts_special_and_valid_tokens_alike():
     x, special = (jnp.asarray(rng.normal(size=(2, n, 3)), jnp.float32) for n in (4, 2))
     index = jnp.zeros((2, 4), jnp.int32)
     tokens = Tokens(x=x, index=index, grid=(1, 4))
-    found = MeanOfAll().apply({}, Encoded(tokens=tokens, special=special))
+
+    def pooled(pool, encoded) -> Any:
+        return pool.apply({}, encoded)
+
+    found = pooled(MeanOfAll(), Encoded(tokens=tokens, special=special))
     assert np.allclose(found, np.concatenate([special, x], 1).mean(1), atol=1e-6)
     valid = jnp.asarray([[True, True, False, False], [True] * 4])
-    few = Encoded(tokens=tokens.replace(valid=valid), special=special)
+    few = Encoded(tokens=dataclasses.replace(tokens, valid=valid), special=special)
     wanted = np.concatenate([special[0], x[0, :2]]).mean(0)
-    assert np.allclose(MeanOfAll().apply({}, few)[0], wanted, atol=1e-6)
+    assert np.allclose(pooled(MeanOfAll(), few)[0], wanted, atol=1e-6)
     with pytest.raises(ValueError, match="no special tokens; use pools:Mean"):
-        MeanOfAll().apply({}, Encoded(tokens=tokens))
-    assert np.allclose(Mean().apply({}, few)[0], x[0, :2].mean(0), atol=1e-6)
+        pooled(MeanOfAll(), Encoded(tokens=tokens))
+    assert np.allclose(pooled(Mean(), few)[0], x[0, :2].mean(0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
