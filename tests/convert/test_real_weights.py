@@ -64,7 +64,7 @@ def whisper(tmp_path_factory):
 
 
 def test_whisper_gives_what_ctranslate2_makes_of_the_same_file(whisper):
-    """Recorded by golden/make_real.py: ctranslate2 4.8.5 in float32, features of transformers 5.24; each tenth frame."""
+    """Recorded by golden/make_real.py with ctranslate2 4.8.5 in float32 and transformers 5.24."""
     wanted = np.load(GOLDEN / "whisper_tiny_en.npz")
     frames, times = whisper.frames(sound(), 16_000)
     assert (whisper.width, whisper.num_layers, whisper.pad) == (384, 4, "silence")
@@ -92,7 +92,7 @@ def tagger(request, tmp_path_factory):
 
 
 def test_musicnn_gives_what_tensorflow_makes_of_the_same_file(tagger):
-    """Recorded by golden/make_real.py: the graph beside each checkpoint in tensorflow 2.21, on librosa 0.11's log-mel."""
+    """Recorded by golden/make_real.py: the graph beside each checkpoint, in tensorflow 2.21."""
     name, model = tagger
     with np.load(GOLDEN / "musicnn.npz") as file:
         wanted = {n.partition("/")[2]: file[n] for n in file.files if n.startswith(name)}
