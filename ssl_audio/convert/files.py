@@ -41,6 +41,20 @@ PACKAGES: dict[str, tuple[str, dict[str, str]]] = {
             LITE0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         },
     ),
+    "musicnn/MTT_musicnn": (
+        "MTT_musicnn",
+        {
+            ".index": "da2d7bb670b2b31e9bc441bb1bd75eca31b5b061f963cc1f9630c1aff3238f57",
+            ".data-00000-of-00001": "041f3935e981a65cea739842d30c188d3a7d2adf4410955c8668eb3de4a5acab",
+        },
+    ),
+    "musicnn/MSD_musicnn": (
+        "MSD_musicnn",
+        {
+            ".index": "87f3e0f3550c8d3bafc840374003e5c8af5eeb5ecf6add61af09a7822d3282c8",
+            ".data-00000-of-00001": "8579734ee6388f799ed0def4bbd0d1fdcbeaf213ef2a9dc860917bd76a303de6",
+        },
+    ),
     "musicnn/MTT_vgg": (
         "MTT_vgg",
         {

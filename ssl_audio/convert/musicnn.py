@@ -1,4 +1,4 @@
-"""The VGG-like music taggers of the Python package musicnn (Pons and Serra 2019, arXiv:1909.06654).
+"""The music taggers of the Python package musicnn (Pons and Serra 2019, arXiv:1909.06654), and its VGGs.
 
 Their checkpoints are TensorFlow's: a folder, or `package:musicnn/MTT_vgg` where the package is installed.
 """
@@ -16,9 +16,13 @@ from ssl_audio.convert.base import Converted, State, build, need, plain_names
 from ssl_audio.convert.options import Options
 from ssl_audio.data.entries import clips
 
-EPS = 1e-3  # TensorFlow's
+FROZEN = dict(kind="norms:FrozenBatchNorm", eps=1e-3)  # TensorFlow's default
 FRAMES = 187  # 3 s
 NORM = "batch_normalization"
+VGG = "1CNN/kernel"  # a name that only they have
+# Of musicnn, in the order of the checkpoint.
+CONVOLUTIONS = ("timbral0", "timbral1", "temporal0", "temporal1", "temporal2")
+CONVOLUTIONS += ("over_time0", "over_time1", "over_time2")
 UNUSED = re.compile(r"/Adam(_1)?$|^beta[12]_power$")  # the optimiser's
 # What they heard, under the names of their config's `audio_rep`.
 HEARD: Mapping[str, Any] = MappingProxyType(
@@ -44,7 +48,7 @@ POOLS: Mapping[str, Any] = MappingProxyType({"mtt": (WINDOWS, STRIDES), "msd": (
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
-    """Convert a VGG-like tagger; the optimiser's arrays are kept for the way back.
+    """Convert a tagger, musicnn or VGG; the optimiser's arrays are kept for the way back.
 
     Options: n_frames (187, 3 s); audio_rep, a table, of which `identifier` ("mtt", the default, or "msd")
     tells the names of the classes and the windows of the maxima, and the other entries must be those that the
@@ -56,7 +60,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     rounds E to half, which is 1e-3 at most, and infinite where 10000 E is above 65504. Ends of clips are
     mirrored, as by librosa before 0.10, with which the models were trained.
 
-    `forward(x=[B, T, F])` takes that log-mel, and gives logits, tags and pool1 to pool5 [B, t, f, D].
+    `forward(x=[B, T, F])` takes that log-mel, and gives logits and tags; of a VGG pool1 to pool5
+    [B, t, f, D], of musicnn frontend, cnn1, cnn2 and cnn3 [B, T, D].
 
     Raises:
       ValueError: see `ssl_audio.convert.from_state_dict`.
@@ -65,21 +70,21 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     kept = {name: value for name, value in state.items() if UNUSED.search(name)}
     state = {name: value for name, value in state.items() if name not in kept}
     asked = Options(options)
-    kernels = need(state, *(f"{n + 1}CNN/kernel" for n in range(len(WINDOWS))))
-    (tags,) = need(state, "dense/bias")
-    classes = asked.found("num_classes_dataset", len(tags), f"dense/bias {tags.shape}")
+    vgg = VGG in state
+    last = "dense" if vgg else "dense_1"
+    (tags,) = need(state, f"{last}/bias")
+    classes = asked.found("num_classes_dataset", len(tags), f"{last}/bias {tags.shape}")
     heard = dict(asked.get("audio_rep") or {})
     for name, wanted in HEARD.items():
         if (got := heard.get(name, wanted)) != wanted:
             raise ValueError(
                 f"option audio_rep: {name} is {got!r}: only {wanted!r} can be converted."
             )
-    data_name = heard.get("identifier", "mtt")
+    data_name = heard.get("identifier", "mtt").partition("_")[0]  # "mtt_float16"
     if data_name not in POOLS:
         raise ValueError(
             f"option audio_rep: identifier is {data_name!r}: wanted {' or '.join(POOLS)}."
         )
-    windows, strides = POOLS[data_name]
     asked.only("pre_processing", "logC")
     frames = asked.get("n_frames", FRAMES)
     asked.finish()
@@ -92,15 +97,12 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             high=rate / 2, added=1e-4, mean=-40.0, std=10.0, frames=frames,
         ),
         tokenizer=dict(kind="bins", norm=None),
-        encoder=dict(
-            kind="vgg",
-            channels=tuple(kernel.shape[3] for kernel in kernels),
-            windows=windows,
-            strides=strides,
-            norm=dict(kind="norms:FrozenBatchNorm", eps=EPS),
-            dropout=0.25,
+        encoder=_vgg(state, data_name) if vgg else _musicnn(state),
+        head=dict(
+            kind="classify:Pooled",
+            classes=classes,
+            pool=dict(kind="pools:Flat") if vgg else _penultimate(state),
         ),
-        head=dict(kind="classify:Pooled", classes=classes, pool=dict(kind="pools:Flat")),
         criterion="sigmoid",
     )  # fmt: skip
     data = clips(-(-frames * hop // 1000) * 1000, rate=rate)
@@ -113,7 +115,11 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     def outputs(params, x):
         tokens = built.tokenizer.apply({}, x)
         encoded: Any = built.encoder.apply({"params": params["encoder"]}, tokens, layers=True)
-        maps = {f"pool{i + 1}": x.swapaxes(1, 2) for i, x in enumerate(encoded.layers)}
+        names = "frontend cnn1 cnn2 cnn3".split()
+        if vgg:
+            names = [f"pool{i + 1}" for i in range(len(WINDOWS))]
+        found = dict(zip(names, encoded.layers, strict=True))
+        maps = {n: x.swapaxes(1, 2) if vgg else x for n, x in found.items()}
         logits = built.head.apply({"params": params["head"]}, encoded)
         return maps | {"logits": logits, "tags": jax.nn.sigmoid(logits)}
 
@@ -123,17 +129,79 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
 def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return parameters of ours under the names of the checkpoint."""
     del config
-    head = params["head"]["linear"]
-    state = {"dense/kernel": head["kernel"], "dense/bias": head["bias"]}
-    for name, part in params["encoder"].items():
-        block = re.match(r"block(\d+)_", name)
-        number = int(block[1]) + 1 if block else 0
-        if name.endswith("_norm"):
-            state |= _norm(f"{NORM}_{number}" if block else NORM, part)
-        else:  # theirs has time before frequency
-            state[f"{number}CNN/kernel"] = part["kernel"].transpose(1, 0, 2, 3)
-            state[f"{number}CNN/bias"] = part["bias"]
-    return state
+    encoder, head = params["encoder"], params["head"]
+    state = _norm(NORM, encoder["input_norm"])
+    if "pool" not in head:
+        for i in range(len(WINDOWS)):
+            conv, norm = encoder[f"block{i}_conv"], encoder[f"block{i}_norm"]
+            state |= _conv(f"{i + 1}CNN", conv) | _norm(f"{NORM}_{i + 1}", norm)
+        return state | _dense("dense", head["linear"])
+    for i, name in enumerate(CONVOLUTIONS):
+        state |= _conv(f"conv2d_{i}" if i else "conv2d", encoder[name])
+        state |= _norm(f"{NORM}_{i + 1}", encoder[f"{name}_norm"])
+    pool, count = head["pool"], len(CONVOLUTIONS)
+    flat = {name: _alternating(value) for name, value in pool["norm0"].items()}
+    dense = pool["dense"] | dict(kernel=_alternating(pool["dense"]["kernel"]))
+    state |= _norm(f"{NORM}_{count + 1}", flat) | _norm(f"{NORM}_{count + 2}", pool["norm1"])
+    return state | _dense("dense", dense) | _dense("dense_1", head["linear"])
+
+
+def _vgg(state: State, data_name: str) -> dict[str, Any]:
+    """Return the config of the encoder."""
+    kernels = need(state, *(f"{n + 1}CNN/kernel" for n in range(len(WINDOWS))))
+    windows, strides = POOLS[data_name]
+    return dict(
+        kind="vgg",
+        channels=tuple(kernel.shape[3] for kernel in kernels),
+        windows=windows,
+        strides=strides,
+        norm=FROZEN,
+        dropout=0.25,
+    )
+
+
+def _musicnn(state: State) -> dict[str, Any]:
+    """Return the config of the encoder, whose numbers of convolutions are those of the package."""
+    names = ["conv2d", *(f"conv2d_{i}" for i in range(1, len(CONVOLUTIONS)))]
+    shapes = [kernel.shape for kernel in need(state, *(f"{name}/kernel" for name in names))]
+    of = {
+        kind: [s for n, s in zip(CONVOLUTIONS, shapes, strict=True) if n.startswith(kind)]
+        for kind in ("timbral", "temporal", "over_time")
+    }
+    return dict(
+        kind="musicnn",
+        timbral=tuple(shape[1] for shape in of["timbral"]),
+        temporal=tuple(shape[0] for shape in of["temporal"]),
+        timbral_channels=of["timbral"][0][3],
+        temporal_channels=of["temporal"][0][3],
+        channels=of["over_time"][0][3],
+        depth=len(of["over_time"]),
+        norm=FROZEN,
+    )
+
+
+def _penultimate(state: State) -> dict[str, Any]:
+    """Return the config of what makes a clip's vector."""
+    (bias,) = need(state, "dense/bias")
+    pool = dict(kind="pools:MeanAndMax")
+    return dict(kind="pools:Penultimate", pool=pool, width=len(bias), norm=FROZEN)
+
+
+def _alternating(value: np.ndarray) -> np.ndarray:
+    """Return the features of means, then of maxima, as theirs: a maximum and a mean by turns."""
+    mean, most = np.split(value, 2)
+    return np.stack([most, mean], axis=1).reshape(value.shape)
+
+
+def _conv(name: str, params: Any) -> dict[str, np.ndarray]:
+    """Return a convolution; theirs has time before frequency, and one over time is of a single band."""
+    kernel = params["kernel"]
+    kernel = kernel[:, :, None] if kernel.ndim == 3 else kernel.transpose(1, 0, 2, 3)
+    return {f"{name}/kernel": kernel, f"{name}/bias": params["bias"]}
+
+
+def _dense(name: str, params: Any) -> dict[str, np.ndarray]:
+    return {f"{name}/kernel": params["kernel"], f"{name}/bias": params["bias"]}
 
 
 def _norm(name: str, params: Any) -> dict[str, np.ndarray]:

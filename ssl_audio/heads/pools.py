@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Float
 from ssl_audio.heads.readout import mean_tokens, over_frequency, special_tokens
 from ssl_audio.layers.dense import INIT, XAVIER
+from ssl_audio.layers.norms import BatchNorm
 from ssl_audio.layers.pooling import greatest
+from ssl_audio.slots import Norm, Pool
 from ssl_audio.structs import Encoded
 
 
@@ -119,6 +121,29 @@ class MeanAndMax(nn.Module):
     def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
         """Return one vector each; padding counts in the maximum."""
         return jnp.concatenate([mean_tokens(encoded), greatest(encoded.tokens.x)], axis=-1)
+
+
+class Penultimate(nn.Module):
+    """A norm, a dense layer, its ReLU and a norm on another pool's vector (musicnn, arXiv:1711.02520).
+
+    The published dropout of one half around the layer is left out.
+
+    Attributes:
+      pool: of this file.
+      width: D'.
+      norm: template.
+    """
+
+    pool: Pool
+    width: int
+    norm: Norm = BatchNorm()
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        x = self.norm.copy(name="norm0")(self.pool(encoded))
+        x = nn.relu(nn.Dense(self.width, kernel_init=XAVIER, name="dense")(x))
+        return self.norm.copy(name="norm1")(x)
 
 
 class Columns(nn.Module):

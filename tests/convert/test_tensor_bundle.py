@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ssl_audio
-from ssl_audio.convert import command, export, from_state_dict, tensor_bundle
+from ssl_audio.convert import command, export, from_state_dict, musicnn, tensor_bundle
 from ssl_audio.convert.files import read
 
 CODES = {dtype: code for code, dtype in tensor_bundle.TYPES.items()}
@@ -176,6 +176,43 @@ def vgg(rng, channels=4, classes=3):
             state[f"{block}CNN/kernel"] = normal(3, 3, before, channels)
             state[f"{block}CNN/bias"] = normal(channels)
     return state | {"dense/bias/Adam": np.ones(classes, "f4"), "beta1_power": np.ones((), "f4")}
+
+
+def test_musicnns_own_network_there_and_back():
+    """A maximum and a mean take turns in the vector of the checkpoint's clips."""
+    rng = np.random.default_rng(0)
+    shapes = {"conv2d/kernel": (7, 38, 1, 3), "conv2d_1/kernel": (7, 67, 1, 3)}
+    shapes |= {f"conv2d_{2 + i}/kernel": (4 >> i, 1, 1, 2) for i in range(3)}
+    shapes |= {f"conv2d_{5 + i}/kernel": (7, 2 if i else 12, 1, 2) for i in range(3)}
+    shapes |= {"dense/kernel": (36, 5), "dense_1/kernel": (5, 3)}
+    state = {
+        name: 0.1 * rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()
+    }
+    state |= {
+        name.replace("kernel", "bias"): rng.standard_normal(shape[-1], dtype=np.float32)
+        for name, shape in shapes.items()
+    }
+    for i, width in enumerate((1, 3, 3, 2, 2, 2, 2, 2, 2, 36, 5)):
+        at = f"batch_normalization_{i}" if i else "batch_normalization"
+        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            state[f"{at}/{name}"] = rng.uniform(1, 2, width).astype(np.float32)
+    model = from_state_dict("musicnn", state)
+    back = musicnn.to_state_dict(model.params, model.config)
+    assert back.keys() == state.keys()
+    assert all(np.array_equal(back[name], value) for name, value in state.items())
+    found = model.forward(x=rng.uniform(0, 3, (2, 187, 96)).astype(np.float32))
+    tokens = np.concatenate([found[n] for n in ("frontend", "cnn1", "cnn2", "cnn3")], axis=-1)
+    assert tokens.shape == (2, 187, 18)
+
+    def normal(x, i):
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        gamma, beta, mean, var = (state[f"batch_normalization_{i}/{name}"] for name in names)
+        return (x - mean) / np.sqrt(var + 1e-3) * gamma + beta
+
+    x = np.stack([tokens.max(1), tokens.mean(1)], axis=-1).reshape(2, 36)
+    x = np.maximum(normal(x, 9) @ state["dense/kernel"] + state["dense/bias"], 0)
+    wanted = normal(x, 10) @ state["dense_1/kernel"] + state["dense_1/bias"]
+    np.testing.assert_allclose(found["logits"], wanted, atol=1e-4)
 
 
 def test_musicnn_there_and_back_and_in_use(tmp_path, capsys):
