@@ -45,7 +45,7 @@ def test_there_and_back_and_use(tmp_path):
     state = random_state()
     assert len([name for name in state if name.startswith("_blocks.15.")]) == 15
     model = from_state_dict("efficientnet", state, image_size=32)
-    back = efficientnet.to_state_dict(model.params, model.config) | model.unused
+    back = efficientnet.to_state_dict(model.params, model.config) | dict(model.unused)
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[name], value) for name, value in state.items())
     exported.write(tmp_path / "m", model.params, model.config, unused=model.unused)
