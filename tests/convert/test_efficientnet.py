@@ -20,7 +20,7 @@ def random_state():
     from ssl_audio import config
 
     tower = dict(
-        kind="towers:Tower", tokenizer=dict(kind="images:Pixels"), encoder=dict(kind="efficientnet"),
+        kind="towers:Tower", tokenizer=dict(kind="pixels:Pixels"), encoder=dict(kind="efficientnet"),
         pool=dict(kind="pools:Mean"),
     )  # fmt: skip
     built = config.build(dict(kind="contrastive", towers=dict(image=tower), edges=()), "objectives")

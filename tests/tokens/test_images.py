@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_audio.tokens.images import ImagePatches, Pixels, sound_kernel, sound_positions
 from ssl_audio.tokens.patchify import patches
+from ssl_audio.tokens.pixels import ImagePatches, Pixels, sound_kernel, sound_positions
 from ssl_audio.tokens.positions import stretched
 from ssl_audio.tokens.vectors import Vectors
 
