@@ -9,6 +9,7 @@ import argparse
 import csv
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,7 @@ TEST = 5  # takes of each speaker and digit that are tested, as FSDD's authors d
 
 def main() -> None:
     """Write pictures and tables."""
-    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("--fsdd", required=True, type=pathlib.Path, help="FSDD's recordings")
     made.add_argument("--out", required=True, type=pathlib.Path)
     made.add_argument("--seed", type=int, default=0)
@@ -33,7 +34,7 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     pictures = args.out.absolute() / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    digits = load_digits()
+    digits: Any = load_digits()
     order = rng.permutation(len(digits.target))
     by_digit: dict[int, list[str]] = {n: [] for n in range(10)}
     pivot, test = [], []

@@ -75,7 +75,7 @@ def get_config(arg=""):
 
 def main() -> None:
     """Compute features, train every stage of every seed, print recalls."""
-    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name in ("stamps", "out", "whisper", "lite0", "minilm"):
         made.add_argument(f"--{name}", required=True, type=pathlib.Path)
     made.add_argument("--seeds", default="0")

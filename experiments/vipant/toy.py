@@ -21,7 +21,7 @@ from ssl_audio.inference import mining
 
 def main() -> None:
     """Train the pivot, sounds, the control and the fine-tuned model of each seed, then print."""
-    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("--fsdd", required=True, type=pathlib.Path)
     made.add_argument("--out", required=True, type=pathlib.Path)
     made.add_argument("--seeds", default="0")
@@ -78,8 +78,8 @@ def _pictures(pivot: pathlib.Path, data: pathlib.Path) -> float:
     source = Pictures(str(data / "pictures_test.csv"))
     vectors = model.embed_image([clip.path for clip in source.clips])
     names = model.embed_labels(NAMES, TEMPLATES)
-    labels = [source.info.labels[clip.label] for clip in source.clips]
-    own = np.array([NAMES.index(label) for label in labels])
+    labels = [clip.label for clip in source.clips if isinstance(clip.label, int)]
+    own = np.array([NAMES.index(source.info.labels[label]) for label in labels])
     return float(np.mean(ranks(vectors @ names.T, own) < 1))
 
 

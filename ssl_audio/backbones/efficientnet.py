@@ -1,6 +1,6 @@
 """EfficientNet-Lite (Tan and Le 2019, arXiv:1905.11946, without squeeze-and-excitation and with ReLU6).
 
-By default Lite0 as published, for pictures of 224 x 224; behind `images:Pixels`, with `pools:Mean`.
+By default Lite0 as published, for pictures of 224 x 224; behind `pixels:Pixels`, with `pools:Mean`.
 """
 
 import flax.linen as nn

@@ -25,7 +25,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.presets import clip
-from ssl_audio.tokens.images import sound_kernel, sound_positions
+from ssl_audio.tokens.pixels import sound_kernel, sound_positions
 
 # Our part → its name in a layer, by who wrote the file.
 LAYERS = {
@@ -207,7 +207,7 @@ def with_sound(
       params: of all towers.
       frontend: waveform → log-mel, as a config.
       patch, stride: of the log-mel, mel bins and frames.
-      channels: see `tokens.images.sound_kernel`.
+      channels: see `tokens.pixels.sound_kernel`.
     """
     image, weights = config["objective"]["towers"]["image"], params["image"]
     tower = clip.sound(dict(image), dict(frontend), patch, stride)

@@ -50,7 +50,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     asked.finish()
     tower = dict(
         kind="towers:Tower",
-        tokenizer=dict(kind="images:Pixels"),
+        tokenizer=dict(kind="pixels:Pixels"),
         encoder=dict(kind="efficientnet"),
         pool=dict(kind="pools:Mean"),
         projector=None,

@@ -4,9 +4,8 @@ A source's example holds the picture itself, or a column of the user's table nam
 """
 
 import functools
-import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +84,7 @@ class Image(Entry):
         left, top = (n // 2 if rng is None else int(rng.integers(n + 1)) for n in spare)
         values = np.asarray(opened, np.float32).reshape(sides[1], sides[0], self.channels) / 255
         values = values[top : top + self.size, left : left + self.size]
-        return (values - np.float32(self.mean)) / np.float32(self.std)
+        return (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
 
 def _opened(picture: Any, mode: str) -> Any:
@@ -176,11 +175,3 @@ def _pattern(number: int, size: int) -> np.ndarray:
     coarse = np.random.default_rng((0, number)).uniform(0, 255, (4, 4, 3))
     places = np.arange(size) * 4 // size
     return coarse[places][:, places]
-
-
-def files(paths: Sequence[str | os.PathLike] | str | os.PathLike) -> list[Any]:
-    """Return one or several pictures as a list."""
-    one = isinstance(paths, (str, os.PathLike)) or (
-        isinstance(paths, np.ndarray) and paths.ndim < 4
-    )
-    return [paths] if one else list(paths)

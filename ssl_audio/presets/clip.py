@@ -41,7 +41,7 @@ def vit(
     norm = dict(kind="norms:LayerNorm", eps=eps)
     return dict(
         kind="towers:Tower",
-        tokenizer=dict(kind="images:ImagePatches", width=width, patch=patch),
+        tokenizer=dict(kind="pixels:ImagePatches", width=width, patch=patch),
         encoder=dict(
             kind="stack",
             width=width,
@@ -128,7 +128,7 @@ def _block(
         kind="blocks:PreNorm",
         mixer=dict(kind="attention", heads=heads, **mixer),
         norm=norm,
-        mlp=dict(kind="clip:QuickMlp", ratio=ratio) if quick else ratio,
+        mlp=dict(kind="quick_mlp:QuickMlp", ratio=ratio) if quick else ratio,
     )
 
 

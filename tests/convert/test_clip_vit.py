@@ -1,6 +1,7 @@
 """CLIP under both namings, there and back, and the tower of sound made of that of pictures."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,9 @@ from ssl_audio import config as configs
 from ssl_audio.convert import clip, command, export, from_state_dict
 
 WIDTH, PATCH, GRID, OUT = 16, 8, 3, 12
-HEADS = dict(vision_config=dict(num_attention_heads=2), text_config=dict(num_attention_heads=2))
+HEADS: dict[str, Any] = dict(
+    vision_config=dict(num_attention_heads=2), text_config=dict(num_attention_heads=2)
+)
 
 
 def openai(seed=0):
@@ -43,7 +46,7 @@ def openai(seed=0):
 
 
 def test_openai_there_and_back_and_use(tmp_path, capsys):
-    state = openai()
+    state: Any = openai()
     np.savez(tmp_path / "clip.npz", **state)
     out, back = str(tmp_path / "ours"), str(tmp_path / "back")
     given = [f"{name}={json.dumps(value)}" for name, value in HEADS.items()]
@@ -95,7 +98,9 @@ def test_one_tower_by_itself_has_its_own_config():
     theirs = clip.to_state_dict(whole.params, dict(reference=dict(names="transformers")))
     prefix = "vision_model."
     bare = {k.removeprefix(prefix): v for k, v in theirs.items() if k.startswith(prefix)}
-    options = dict(hidden_size=WIDTH, num_attention_heads=2, hidden_act="quick_gelu", image_size=24)
+    options: Any = dict(
+        hidden_size=WIDTH, num_attention_heads=2, hidden_act="quick_gelu", image_size=24
+    )
     model = from_state_dict("clip", bare, **options)
     assert list(model.config["objective"]["towers"]) == ["image"]
     back = clip.to_state_dict(model.params, model.config)
@@ -104,7 +109,7 @@ def test_one_tower_by_itself_has_its_own_config():
 
 
 def test_sound_begins_with_the_weights_of_pictures():
-    options = dict(sound=True, bins=32, frames=64, patch=(8, 8), stride=(8, 4), **HEADS)
+    options: Any = dict(sound=True, bins=32, frames=64, patch=(8, 8), stride=(8, 4), **HEADS)
     model = from_state_dict("clip", openai(), **options)
     image, audio = model.params["image"], model.params["audio"]
     for name in ("layers", "final_norm", "first_norm", "special"):
@@ -128,7 +133,7 @@ def test_what_cannot_be_converted_is_named():
     resnet = {"visual.attnpool.positional_embedding": np.zeros((50, 8), np.float32)}
     with pytest.raises(ValueError, match="vision transformer"):
         from_state_dict("clip", state | resnet, **HEADS)
-    preprocessor = dict(preprocessor=dict(image_mean=[0.5] * 3, image_std=[0.5] * 3, size=24))
+    preprocessor: Any = dict(preprocessor=dict(image_mean=[0.5] * 3, image_std=[0.5] * 3, size=24))
     told = from_state_dict("clip", state, **HEADS, **preprocessor)
     assert told.config["data"]["entries"]["image"]["mean"] == (0.5,) * 3
     with pytest.raises(ValueError, match="do_normalize"):

@@ -20,7 +20,7 @@ def random_state():
     from ssl_audio import config
 
     tower = dict(
-        kind="towers:Tower", tokenizer=dict(kind="images:Pixels"), encoder=dict(kind="efficientnet"),
+        kind="towers:Tower", tokenizer=dict(kind="pixels:Pixels"), encoder=dict(kind="efficientnet"),
         pool=dict(kind="pools:Mean"),
     )  # fmt: skip
     built = config.build(dict(kind="contrastive", towers=dict(image=tower), edges=()), "objectives")
@@ -45,7 +45,7 @@ def test_there_and_back_and_use(tmp_path):
     state = random_state()
     assert len([name for name in state if name.startswith("_blocks.15.")]) == 15
     model = from_state_dict("efficientnet", state, image_size=32)
-    back = efficientnet.to_state_dict(model.params, model.config) | model.unused
+    back = efficientnet.to_state_dict(model.params, model.config) | dict(model.unused)
     assert back.keys() == state.keys()
     assert all(np.array_equal(back[name], value) for name, value in state.items())
     exported.write(tmp_path / "m", model.params, model.config, unused=model.unused)

@@ -37,7 +37,7 @@ def torch(monkeypatch):
 
     _rebuild_tensor_v2.__module__ = "torch._utils"
     _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
-    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    vars(utils)["_rebuild_tensor_v2"] = _rebuild_tensor_v2
     for name in ("FloatStorage", "LongStorage", "FancyStorage"):
         setattr(whole, name, type(name, (), {"__module__": "torch", "__qualname__": name}))
     monkeypatch.setitem(sys.modules, "torch", whole)
@@ -73,7 +73,7 @@ def test_names_and_arrays_come_back(tmp_path, torch):
         turned=Tensor(floats, 0, (2, 3), (1, 2)),
         number=Tensor(longs, 0, (), ()),
     )
-    state._metadata = collections.OrderedDict()  # as modules leave it there
+    vars(state)["_metadata"] = collections.OrderedDict()  # as modules leave it there
     write(tmp_path / "x.pth", torch, state, [floats, longs])
     assert torch_file.is_file(tmp_path / "x.pth")
     found = torch_file.read(tmp_path / "x.pth")

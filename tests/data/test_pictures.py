@@ -1,6 +1,7 @@
 """Pictures in batches: files beside sound, tables of pictures alone, synthetic ones."""
 
 import csv
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.source import Manifest
 from ssl_audio.data.synthetic import Synthetic
 
-GREY = dict(channels=1, mean=(0.0,), std=(1.0,))
+GREY: dict[str, Any] = dict(channels=1, mean=(0.0,), std=(1.0,))
 
 
 def picture(path, colour, size=(8, 8)):
@@ -106,8 +107,9 @@ def test_a_missing_column_and_a_missing_folder_are_named(tmp_path):
 
 
 def test_options_that_mean_nothing_are_refused():
-    for wrong in (dict(size=0), dict(size=2, channels=2), dict(size=2, pick="last"),
-                  dict(size=2, mean=(0.5,)), dict(size=2, std=(0.0, 1.0, 1.0))):  # fmt: skip
+    cases: Any = (dict(size=0), dict(size=2, channels=2), dict(size=2, pick="last"),
+                  dict(size=2, mean=(0.5,)), dict(size=2, std=(0.0, 1.0, 1.0)),)  # fmt: skip
+    for wrong in cases:
         with pytest.raises(ValueError, match="wanted"):
             Image(**wrong)
 

@@ -1,22 +1,26 @@
 """Pictures as tokens, and image weights brought to spectrograms."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_audio.tokens.images import ImagePatches, Pixels, sound_kernel, sound_positions
 from ssl_audio.tokens.patchify import patches
+from ssl_audio.tokens.pixels import ImagePatches, Pixels, sound_kernel, sound_positions
 from ssl_audio.tokens.positions import stretched
 from ssl_audio.tokens.vectors import Vectors
 
+pixels: Any = Pixels()
+vectors: Any = Vectors()
 RNG = np.random.default_rng(0)
 
 
 def test_patches_are_a_strided_convolution():
     image = jnp.asarray(RNG.normal(size=(2, 9, 13, 3)), jnp.float32)
-    module = ImagePatches(width=5, patch=4, bias=True)
-    params = module.init(jax.random.key(0), image)
+    module: Any = ImagePatches(width=5, patch=4, bias=True)
+    params: Any = module.init(jax.random.key(0), image)
     tokens = module.apply(params, image)
     kernel = params["params"]["kernel"]
     wanted = jax.lax.conv_general_dilated(
@@ -30,15 +34,15 @@ def test_patches_are_a_strided_convolution():
 
 def test_pixels_are_tokens_row_by_row():
     image = jnp.asarray(RNG.normal(size=(1, 2, 3, 3)), jnp.float32)
-    tokens = Pixels().apply({}, image)
+    tokens = pixels.apply({}, image)
     assert tokens.grid == (2, 3) and np.array_equal(tokens.x[0, 4], image[0, 1, 1])
 
 
 def test_vectors_are_tokens_and_keep_their_padding():
-    one = Vectors().apply({}, jnp.ones((2, 3)))
+    one = vectors.apply({}, jnp.ones((2, 3)))
     assert one.x.shape == (2, 1, 3) and one.valid is None
     valid = jnp.array([[True, True, False, False]] * 2)
-    assert Vectors().apply({}, jnp.ones((2, 4, 3)), valid).valid is valid
+    assert vectors.apply({}, jnp.ones((2, 4, 3)), valid).valid is valid
 
 
 def test_a_table_on_its_own_grid_is_the_same_and_a_constant_stays():
@@ -63,8 +67,8 @@ def test_sound_as_a_picture_gives_what_the_picture_gives(channels, shown):
     """A spectrogram, its time as rows, through the picture's kernel and through ours."""
     spec = jnp.asarray(RNG.normal(size=(1, 8, 4)), jnp.float32)  # 8 frames, 4 bins
     image = jnp.repeat(spec[..., None], 3, axis=-1) * shown
-    module = ImagePatches(width=6, patch=4)
-    params = module.init(jax.random.key(1), image)
+    module: Any = ImagePatches(width=6, patch=4)
+    params: Any = module.init(jax.random.key(1), image)
     wanted = module.apply(params, image).x
     kernel = sound_kernel(params["params"]["kernel"], (4, 4), channels)
     got = patches(spec, (4, 4), (4, 4)) @ kernel

@@ -38,7 +38,7 @@ class ImagePatches(nn.Module):
         rows, columns = height // self.patch, breadth // self.patch
         if not rows or not columns:
             raise ValueError(
-                f"images: a picture of {height} x {breadth} pixels is smaller than a patch of {self.patch}."
+                f"pixels: a picture of {height} x {breadth} pixels is smaller than a patch of {self.patch}."
             )
         cut = image[:, : rows * self.patch, : columns * self.patch]
         cut = cut.reshape(batch, rows, self.patch, columns, self.patch, channels)
