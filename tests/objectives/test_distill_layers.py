@@ -93,11 +93,13 @@ def test_the_faster_ones_frames_are_averaged_and_both_are_as_long(mine):
         for fewer in {max(1, count // 2), -(-count // 2)}:
             slow = rng.normal(size=(2, fewer, 3)).astype(np.float32)
             given = (fast, slow) if mine == 1 else (slow, fast)
-            found = made.together("other", *map(jnp.asarray, given))
-            assert found[0].shape == found[1].shape == (2, fewer, 3)
-            want = np.stack([fast[:, 2 * i : 2 * i + 2].mean(1) for i in range(fewer)], axis=1)
-            np.testing.assert_allclose(found[mine - 1], want, atol=1e-6)
-            np.testing.assert_array_equal(found[2 - mine], slow)
+            shapes = jax.eval_shape(functools.partial(made.together, "other"), *given)
+            assert shapes[0].shape == shapes[1].shape == (2, fewer, 3)
+            if count in (1, 8, 9):
+                found = made.together("other", *map(jnp.asarray, given))
+                want = np.stack([fast[:, 2 * i : 2 * i + 2].mean(1) for i in range(fewer)], axis=1)
+                np.testing.assert_allclose(found[mine - 1], want, atol=1e-6)
+                np.testing.assert_array_equal(found[2 - mine], slow)
 
 
 def test_rates_that_do_not_fit_are_refused():
