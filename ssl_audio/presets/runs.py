@@ -197,10 +197,8 @@ def to_fine_tune(path: str) -> dict[str, Any]:
 
 def crop(frontend: Mapping[str, Any], frames: int) -> int:
     """Return the number of samples that give this number of frames."""
-    built = dataclasses.replace(build(dict(frontend), "frontend"), frames=None)
-    samples = built.window + built.hop * (frames - 1)
-    # Frames that are centred reach beyond the ends, and there are more of them.
-    return samples - built.hop * (built.count(samples) - frames)
+    built = build(dict(frontend), "frontend")
+    return built.window + built.hop * (frames - 1)
 
 
 def pretrain(
