@@ -68,6 +68,7 @@ def fresh(a):
         return runs.short(
             objective=made,
             places=a.data,
+            samples=heard(made["frontend"]),
             batch=16,
             steps=400,
             optim=optimizer(lr=1e-3, warmup="10%"),
@@ -82,12 +83,20 @@ def fresh(a):
     if a.runlocal:
         a.refuse("size clones", "runlocal sets it")
         config = runs.runlocal(config)
+        config.data.entries.audio.samples = heard(config.objective.frontend)
         config.objective.clones = 2
         if a.decoder == "conv":
             config.objective.decoder.update(width=48, layers=2, groups=4)
         else:
             config.objective.decoder.trunk.width = 48  # a multiple of its heads
     return config
+
+
+def heard(frontend) -> int:
+    """Return the samples of a crop; frames of this mel are centred, the first on the first sample."""
+    if frontend["kind"] == "mel":
+        return frontend["hop"] * (frontend["frames"] - 1)
+    return runs.crop(frontend, frontend["frames"])
 
 
 def objective(a, size, frontend, clones, layers, following) -> dict[str, Any]:

@@ -24,6 +24,7 @@ SYSTEMS = {
     "birdmae": "mae",
     "asit": "self_distill",
     "eat": "latent_prediction",
+    "bat": "latent_prediction",
     "openbeats": "token_predict",
     "spear": "token_predict",
     "hubert": "token_predict",

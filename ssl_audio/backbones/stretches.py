@@ -49,9 +49,11 @@ def join(encoded: Encoded, like: Tokens) -> Encoded:
         x = jnp.moveaxis(x, -4, -3).reshape(*x.shape[:-4], rows, -1, x.shape[-1])
         return x[..., :total, :].reshape(*x.shape[:-3], rows * total, x.shape[-1])
 
-    special = encoded.special
+    special, specials = encoded.special, encoded.specials
     if special is not None:
         special = special.reshape(clips, -1, *special.shape[1:]).mean(1)
+    if specials is not None:
+        specials = specials.reshape(len(specials), clips, -1, *specials.shape[2:]).mean(2)
     layers = None if encoded.layers is None else whole(encoded.layers)
     tokens = dataclasses.replace(like, x=whole(encoded.tokens.x))
-    return Encoded(tokens=tokens, special=special, layers=layers)
+    return Encoded(tokens=tokens, special=special, layers=layers, specials=specials)

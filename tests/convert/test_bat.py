@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import ssl_audio
 from ssl_audio.convert import bat, command, from_state_dict
 
 WIDTH, HEADS, DEPTH, ROWS, COLUMNS, PATCH = 32, 2, 2, 2, 4, 16
-OPTIONS = dict(n_mels=ROWS * PATCH, target_length=COLUMNS * PATCH, heads=HEADS)
+OPTIONS: Any = dict(n_mels=ROWS * PATCH, target_length=COLUMNS * PATCH, heads=HEADS)
 
 
 def state(prefix=bat.RELEASED):

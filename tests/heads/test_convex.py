@@ -1,6 +1,7 @@
 """BAT's probe: by hand, without special tokens, padding, what starts how."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,10 @@ from ssl_audio.heads.probes import Convex
 from ssl_audio.structs import Encoded, Tokens
 
 LAYERS, WIDTH = 3, 8
-HEAD = Convex(4, prototypes=5)
+HEAD: Any = Convex(4, prototypes=5)
 
 
-def encoded(valid=None, specials=True):
+def encoded(valid=None, specials=True) -> Any:
     x = jax.random.normal(jax.random.key(0), (LAYERS, 2, 6, WIDTH))
     special = jax.random.normal(jax.random.key(1), (LAYERS, 2, 1, WIDTH)) if specials else None
     index = jnp.broadcast_to(jnp.arange(6)[None], (2, 6))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +147,8 @@ def test_student_and_teacher_hear_the_same_changed_wave(started):
 
 
 def test_options_that_do_not_exist_are_refused():
-    for change in (dict(target="layer"), dict(scale="sum"), dict(clones=0)):
+    wrong: Any = (dict(target="layer"), dict(scale="sum"), dict(clones=0))
+    for change in wrong:
         with pytest.raises(ValueError, match=next(iter(change))):
             objective(**change)
     for arg in ("decoder=mlp", "mel=stft", "target=x"):

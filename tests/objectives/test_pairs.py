@@ -12,8 +12,8 @@ from ssl_audio.train.step import init_state, make_train_step
 
 MAMBA = ("ssamba", "ssamba_rms")
 # Each method's own encoder runs in tests/golden and tests/entry, those of SSAST and SSAMBA too.
-PAIRS = [(m, e) for m in ("asit", "audiomae", "eat", "m2d", "passt") for e in MAMBA]
-PAIRS += [("eat", "vit"), ("clap", "cnn14")]
+PAIRS = [(m, e) for m in ("asit", "audiomae", "bat", "eat", "m2d", "passt") for e in MAMBA]
+PAIRS += [("bat", "eat"), ("eat", "vit"), ("clap", "cnn14")]
 
 
 # Objectives whose configs have one encoder: its attention is replaced, a bias on pairs left out.

@@ -10,7 +10,7 @@ from ssl_audio import config, config_files
 OTHERS = {
     "size": ("tiny", "small", "large"),
     "encoder": ("ssamba", "eat", "cnn14"),
-    "decoder": ("global",),
+    "decoder": ("global", "conv"),
     "masking": ("structured",),
     "patch": ("128x2",),
     "masked": ("7",),
@@ -19,6 +19,8 @@ OTHERS = {
     "codes": ("9",),
     "layout": ("released",),
     "waves": ("none", "true"),
+    "target": ("mlp",),
+    "mel": ("kaldi",),
     "stage": ("A", "base"),
     "same": ("0.5",),
     "cross": ("0.5",),

@@ -50,7 +50,7 @@ def test_data_parallelism_exchanges_gradients_only(name):
 @pytest.mark.multi
 @pytest.mark.parametrize(
     "name",
-    "audiojepa audiomae dasheng data2vec eat hubert m2d openbeats passt slap wav2vec2 wavjepa".split(),
+    "audiojepa audiomae bat dasheng data2vec eat hubert m2d openbeats passt slap wav2vec2 wavjepa".split(),
 )
 def test_clips_stay_where_they_are(name):
     """Masks, gathers, grouped convolutions: nothing of a clip is needed on another device."""
