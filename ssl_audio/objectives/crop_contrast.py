@@ -69,21 +69,17 @@ class CropContrast(TwoViews):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean over all crops of the cross-entropy with the clip's other crop."""
-        view_key, key = jax.random.split(key)
-        keys = jax.random.split(view_key, 2)
-        specs = [self.view(batch["audio"], batch["length"], k, train) for k in keys]
+        key, *keys = jax.random.split(key, 5)
+        specs = [self.view(batch["audio"], batch["length"], k, train) for k in keys[:2]]
         memory = extra["views"]
-        pair = [
-            self.views(spec, memory, jax.random.fold_in(k, 1))
-            for spec, k in zip(specs, keys, strict=True)
-        ]
+        pair = [self.views(spec, memory, k) for spec, k in zip(specs, keys[2:], strict=True)]
         extra = extra | {"views": self.views.remember(memory, specs[0])}
         _, vector, after = self.encoded(params, jnp.concatenate(pair), key if train else None)
         x: Any
         x, after["projector"] = statistics.applied(
             self.projector, params["projector"], vector, renew=train
         )
-        loss, hit = paired_nce(losses.unit(x), self.temperature)
+        loss, hit = losses.nt_xent(*jnp.split(losses.unit(x), 2), self.temperature)
         weight = float(len(batch["audio"]))
         found = {"accuracy": jnp.mean(hit), "spread": losses.spread(vector)}
         metrics = {name: (weight * value, weight) for name, value in found.items()}
@@ -110,20 +106,3 @@ def cropped(
         loudest = jnp.argmax(jnp.stack(energy, axis=1), axis=1)
         start = jnp.take_along_axis(start, loudest[:, None], axis=1)
     return take(audio, start[:, 0]), jnp.minimum(length, size)
-
-
-def paired_nce(
-    z: Float[Array, "B D"], temperature: float
-) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Tell each vector's partner from all others: (loss, accuracy) of each (SimCLR, equation 1).
-
-    Args:
-      z: unit vectors; the partner of one in the first half is at the same place of the second.
-      temperature: divides the cosines.
-    """
-    count = len(z)
-    scores = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, z @ z.T / temperature)
-    # The partner's column of each row comes to the diagonal, as `info_nce` has it.
-    scores = jnp.roll(scores, count // 2, axis=1)
-    hit = (jnp.argmax(scores, axis=1) == jnp.arange(count)).astype(jnp.float32)
-    return losses.info_nce(scores), hit
