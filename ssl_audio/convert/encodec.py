@@ -178,10 +178,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         vectors: Any = built.vectors(params, heard).tokens.x
         (codes, _), quantizer = encoded[0], {"params": params["quantizer"]}
         decoder = {"params": params["decoder"]}
+        begun: Any = stem.apply({"params": params["tokenizer"]["first"]}, heard)
         return found | {
-            "encoder_layer0": stem.apply({"params": params["tokenizer"]["first"]}, heard).swapaxes(
-                1, 2
-            ),
+            "encoder_layer0": jnp.swapaxes(begun, 1, 2),
             "encoder_embeddings": vectors.swapaxes(1, 2),
             "quantized_embeddings": built.quantizer.apply(
                 quantizer, codes, method="vectors"

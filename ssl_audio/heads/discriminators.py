@@ -29,12 +29,12 @@ class _Conv(nn.Module):
         """Return the output; zeros on all sides keep the size."""
         shape = *self.size, x.shape[-1], self.channels
         kernel, bias = weights(self, shape, int(np.prod(shape[:3])), (0, 1, 2))
-        pads = [((k - 1) * d // 2,) * 2 for k, d in zip(self.size, self.dilation, strict=True)]
+        ends = [(k - 1) * d // 2 for k, d in zip(self.size, self.dilation, strict=True)]
         x = jax.lax.conv_general_dilated(
             x,
             kernel,
             self.stride,
-            pads,
+            [(end, end) for end in ends],
             rhs_dilation=self.dilation,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )

@@ -94,9 +94,10 @@ class Codec(Encoding):
         decoder = self.decoder.init(keys[3], vectors)
         made = {"tokenizer": tokenizer, "encoder": encoder, "quantizer": quantizer}
         made["decoder"] = decoder
+        shape = self.quantizer.books, self.quantizer.codes, self.quantizer.width
         extra: dict[str, Any] = {
-            "count": jnp.zeros(quantizer["params"]["book"].shape[:2]),
-            "total": jnp.zeros_like(quantizer["params"]["book"]),
+            "count": jnp.zeros(shape[:2]),
+            "total": jnp.zeros(shape),
             "started": jnp.zeros((), bool),
             "norms": {name: jnp.zeros(2) for name in self._weights},
         }
@@ -180,7 +181,8 @@ class Codec(Encoding):
         if self.discriminator is None:
             return found
         judge = {"params": jax.lax.stop_gradient(params["discriminator"])}
-        return found | judged(lambda some: self.discriminator.apply(judge, some), x)
+        found |= judged(lambda some: self.discriminator.apply(judge, some), x)
+        return found
 
     def samples(self, batch: Batch) -> tuple[Float[Array, "B S C"], Float[Array, " B"]]:
         """Return sound [B, S, channels], and what it was divided by."""

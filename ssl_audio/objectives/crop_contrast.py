@@ -79,7 +79,8 @@ class CropContrast(TwoViews):
         x, after["projector"] = statistics.applied(
             self.projector, params["projector"], vector, renew=train
         )
-        loss, hit = losses.nt_xent(*jnp.split(losses.unit(x), 2), self.temperature)
+        first, second = jnp.split(losses.unit(x), 2)
+        loss, hit = losses.nt_xent(first, second, self.temperature)
         weight = float(len(batch["audio"]))
         found = {"accuracy": jnp.mean(hit), "spread": losses.spread(vector)}
         metrics = {name: (weight * value, weight) for name, value in found.items()}
