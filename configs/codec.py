@@ -23,24 +23,24 @@ def get_config(arg=""):
     if a.laptop:
         a.refuse("runlocal", "laptop is a run of its own")
     if a.laptop or a.runlocal:
+        small = a.runlocal
         made = objective(
             rate=8000,
-            strides=(2, 4, 4, 5),
-            channels=8,
-            width=32,
-            books=4,
-            codes=64,
+            strides=(4, 5) if small else (2, 4, 4, 5),
+            channels=4 if small else 8,
+            width=8 if small else 32,
+            books=2 if small else 4,
+            codes=16 if small else 64,
             recurrent=1,
-            windows=(64, 128, 256, 512),
+            windows=(64, 256) if small else (64, 128, 256, 512),
             bins=32,
-            judged=(256, 128) if a.adversarial else (),
-            filters=8,
+            judged=((128,) if small else (256, 128)) if a.adversarial else (),
+            filters=4 if small else 8,
         )
-        places = a.data
         config: Any = runs.short(
-            objective=made, places=places, samples=8000, batch=16, steps=2000, optim=OPTIM
+            objective=made, places=a.data, samples=8000, batch=16, steps=2000, optim=OPTIM
         )
-        return runs.few_steps(config, 8000) if a.runlocal else config
+        return runs.few_steps(config, 2000) if small else config
     config = runs.pretrain(
         places=a.data,
         objective=objective(

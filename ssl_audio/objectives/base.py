@@ -21,17 +21,20 @@ Predictor = Callable[[Params, Extra, Batch], Any]
 STORED = ("mean", "var")  # names of a norm's running statistics, which are parameters
 
 
+MAIN = "main"
+
+
 @dataclasses.dataclass(frozen=True)
 class Phase:
     """One optimizer update within a step; adversarial codecs have two.
 
     Attributes:
-      name: of its optimizer state and metrics.
+      name: of its optimizer state, and before its metrics; MAIN: those are the run's own.
       trains: regex over "/"-joined parameter paths that it updates.
       loss: the method of the objective that gives what it descends, called as `Objective.loss` is.
     """
 
-    name: str = "main"
+    name: str = MAIN
     trains: str = ".*"
     loss: str = "loss"
 

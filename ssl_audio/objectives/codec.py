@@ -73,7 +73,7 @@ class Codec(Encoding):
             raise ValueError(
                 f"codec: step {self.step}: wanted 1 to chunk={self.chunk}, or sound between chunks is lost."
             )
-        phases = (Phase("codec", LEARNED),)
+        phases = (Phase(trains=LEARNED),)
         if self.discriminator is not None:
             phases = (Phase("discriminator", "^discriminator/", "discriminate"), *phases)
         object.__setattr__(self, "phases", phases)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_audio.distributed.sharding import path_name
-from ssl_audio.objectives.base import Batch, Objective, check_renewed, held, replaced
+from ssl_audio.objectives.base import MAIN, Batch, Objective, check_renewed, held, replaced
 from ssl_audio.structs import Loss, TrainState
 
 Metrics = Mapping[str, Any]
@@ -109,7 +109,8 @@ def make_train_step(
             )
             params = phase.replaced(params, optax.apply_updates(part, updates))
             params = params if loss.renewed is None else replaced(params, loss.renewed)
-            prefix = "" if len(objective.phases) == 1 else f"{phase.name}/"
+            alone = len(objective.phases) == 1 or phase.name == MAIN
+            prefix = "" if alone else f"{phase.name}/"
             report |= {prefix + name: value for name, value in loss.metrics.items()}
             report[f"{prefix}loss"] = (loss.total, 1.0)
             named = jax.tree_util.tree_leaves_with_path(grads)
