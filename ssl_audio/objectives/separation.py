@@ -67,7 +67,7 @@ class Separation(Objective):
         error = jnp.mean(jnp.abs(found - target), axis=tuple(range(1, target.ndim)))
         gain = distortion(found, target) - distortion(mixture, target)
         rows = float(len(target))
-        metrics = {"error": (jnp.sum(error), rows), "gain": (jnp.sum(gain), rows)}
+        metrics = {"wave": (jnp.sum(error), rows), "gain": (jnp.sum(gain), rows)}
         renewed = statistics.renewed(params, dict(params) | {"model": after})
         return Loss(total=jnp.mean(error), metrics=metrics, extra=extra, renewed=renewed)
 

@@ -38,13 +38,22 @@ WORDS = {
     "target_deviation": "standard deviation of the teacher's latents over a batch; near 0 is a collapse",
     "predicted_deviation": "standard deviation of the predicted latents over a batch; near 0 is a collapse",
     "target_deviation_in_clip": "the same within each clip",
-    "entropy": "cross-entropy of the codes of masked frames, nats",
+    "entropy": "cross-entropy of the codes of masked frames, or of those to come, nats",
     "majority": "share of the most frequent code: what always guessing it would get right; compare with "
     "`accuracy`",
     "codes_in_use": "perplexity of the codes of a batch: how many are in use, as if equally often",
     "cosine": "similarity to the teacher",
     "distance": "mean absolute difference from the teacher's features",
     "commitment": "distance from the nearest codes",
+    "wave": "mean absolute error of the samples",
+    "mel": "mean absolute difference of magnitudes, and squared one of their logarithms, over log-mels",
+    "adversarial": "minus the discriminator's mean score of decoded sound",
+    "matching": "mean absolute difference of the discriminator's inner layers",
+    "real": "by how much the discriminator's scores of recorded sound fall short of 1",
+    "fake": "by how much its scores of decoded sound exceed -1",
+    "velocity": "mean squared error of the velocity of noised latents",
+    "preferred": "share of the pairs whose winner the model prefers more than the frozen one does",
+    "gain": "by how much the signal-to-distortion ratio exceeds that of the mixture, dB",
     "audio_to_text": "share of a batch's clips whose own caption is the most similar; chance is 1 / batch "
     "size",
     "text_to_audio": "share of a batch's captions whose own clip is the most similar; chance is 1 / batch "
