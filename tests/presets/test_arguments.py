@@ -19,6 +19,7 @@ OTHERS = {
     "codes": ("9",),
     "layout": ("released",),
     "waves": ("none", "true"),
+    "adversarial": ("false",),
     "target": ("mlp",),
     "mel": ("kaldi",),
     "stage": ("A", "base"),
