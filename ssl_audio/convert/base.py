@@ -134,11 +134,14 @@ def build(
       write: our parameters → state dict.
       state: reference name → array.
       unused: prefixes of names that need no place.
-      blank: a batch of one to find the parameters' shapes with; None: a silent clip.
+      blank: a batch of one to find the parameters' shapes with; None: a silent clip. A config without
+        data gets its shapes as `inputs`, for `load` to check parameters.
 
     Raises:
       ValueError: see `fill`.
     """
+    if blank and "data" not in config:
+        config["inputs"] = {n: [list(x.shape), np.dtype(x.dtype).name] for n, x in blank.items()}
     objective, params, _, left = build_pair(config, write, state, {}, unused=unused, blank=blank)
     return objective, params, left
 

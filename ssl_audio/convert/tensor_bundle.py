@@ -117,9 +117,13 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = _Bytes(content[-FOOTER:-8])
     for _ in _block(content, *_handle(footer)):  # said about the table: nothing that is needed
         pass
-    count, last = 0, None
+    count, last, left = 0, None, len(content)
     for _, handle in _block(content, *_handle(footer)):
-        for key, value in _block(content, *_handle(_Bytes(handle))):
+        start, size = _handle(_Bytes(handle))
+        left -= size + TRAILER
+        if left < 0:  # an index that names one long block over and over would take forever
+            raise _Damaged("its blocks overlap")
+        for key, value in _block(content, start, size):
             if last is not None and key <= last:
                 raise _Damaged("its names are out of order")
             count, last = count + 1, key
@@ -218,6 +222,8 @@ def _place(entry: bytes) -> dict[str, Any]:
             shape += [_side(part) for part in _fields(value)]
     if len(shape) > SIDES:
         raise _Damaged(f"an array of {len(shape)} axes")
+    if math.prod(side or 1 for side in shape) >= 2**48:  # an empty array of long sides, too
+        raise _Damaged(f"an array {tuple(shape)}")
     return dict(type=kind, shape=tuple(shape), shard=shard, start=start, size=size)
 
 

@@ -8,7 +8,8 @@ import math
 import os
 import pathlib
 import pickle
-from typing import Any, BinaryIO, NamedTuple
+import struct
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ssl_audio.storage import opened
 # How such a file begins: the pickle of its magic number.
 BEGIN = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 WANTED = "a state dict of plain tensors"
+TIMES = 16  # the most that tensors which share storages may be of the file's bytes
 STORAGES = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
     "LongStorage": np.int64, "IntStorage": np.int32, "ShortStorage": np.int16, "CharStorage": np.int8,
@@ -53,22 +55,27 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the file is damaged, or holds anything else; nothing in it is run.
     """
-    with opened.reading(path, WANTED, pickle.UnpicklingError, OSError), open(path, "rb") as file:
-        (
-            _load(file),
-            _load(file),
-            _load(file),
-        )  # magic number, version, sizes of the writer's numbers
-        tensors, storages = _load(file), {}
+    with (
+        opened.reading(path, WANTED, pickle.UnpicklingError, OSError, struct.error),
+        open(path, "rb") as file,
+    ):
+        for _ in ("magic number", "version", "sizes of the writer's numbers"):
+            _load(file)
+        tensors, storages, total = _load(file), {}, 0
         if not isinstance(tensors, dict) or not tensors:
             raise _Refused(f"{type(tensors).__name__} in place of a state dict")
         for name, tensor in tensors.items():
-            if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+            if not isinstance(tensor, _Tensor):
                 raise _Refused(f"{opened.short(name)}: no tensor under a name")
             storages[tensor.storage.key] = tensor.storage
+            total += math.prod(tensor.shape) * np.dtype(tensor.storage.dtype).itemsize
         keys = _load(file)
-        if not isinstance(keys, list) or sorted(keys) != sorted(storages):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise _Refused("no list of storages")
+        if sorted(keys) != sorted(storages):
             raise _Refused("its storages are not those of its tensors")
+        if total > TIMES * (size := os.fstat(file.fileno()).st_size):
+            raise _Refused(f"{total} bytes of tensors in a file of {size}")
         arrays = {key: _raw(file, storages[key]) for key in keys}
         return {name: _array(tensor, arrays) for name, tensor in tensors.items()}
 
@@ -101,13 +108,28 @@ def _array(tensor: _Tensor, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(whole[offset:], shape, steps, writeable=False).copy()
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes dictionaries and descriptions of tensors, and nothing else."""
+# What the pickle of a state dict is written in; of the rest, some opcodes run code or take memory at will.
+OPCODES = (
+    pickle.PROTO, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.REDUCE, pickle.BUILD, pickle.BINPERSID,
+    pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET, pickle.BINUNICODE,
+    pickle.SHORT_BINSTRING, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT,
+    pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1,
+    pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT,
+    pickle.SETITEM, pickle.SETITEMS,
+)  # fmt: skip
+_PYTHON: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Unpickler(_PYTHON):
+    """Makes dictionaries and descriptions of tensors, and nothing else.
+
+    Python's, not C's: that one makes room for as many objects as a file says it has.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what a name in the file may stand for."""
         if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
+            return _ordered
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuilt
         if module == "torch" and name in STORAGES:
@@ -119,7 +141,51 @@ class _Unpickler(pickle.Unpickler):
         kind, dtype, key, _, size, view = pid
         if kind != "storage" or view is not None or not isinstance(key, str):
             raise _Refused("a storage that is part of another")
-        return _Storage(key, dtype, int(size))
+        if not isinstance(dtype, type) or not isinstance(size, int):
+            raise _Refused("a storage of no type or size")
+        return _Storage(key, dtype, size)
+
+    def load_reduce(self) -> None:
+        """Make a dictionary or describe a tensor; a type of numbers is not called."""
+        given = self.stack.pop()
+        if self.stack[-1] not in (_ordered, _rebuilt):
+            raise _Refused("it calls what is no function")
+        self.stack[-1] = self.stack[-1](*given)
+
+    def load_build(self) -> None:
+        """Leave out what is noted about a dictionary: the versions of modules."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], collections.OrderedDict):
+            raise _Refused("it changes what is no dictionary")
+
+    def load_setitem(self) -> None:
+        """Put one value under its name."""
+        value, name = self.stack.pop(), self.stack.pop()
+        self.stack[-1][_name(name)] = value
+
+    def load_setitems(self) -> None:
+        """Put values under their names."""
+        items = self.pop_mark()
+        for name, value in zip(items[::2], items[1::2], strict=True):
+            self.stack[-1][_name(name)] = value
+
+    dispatch: ClassVar = {code[0]: _PYTHON.dispatch[code[0]] for code in OPCODES} | {
+        pickle.REDUCE[0]: load_reduce,
+        pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+    }
+
+
+def _name(given: Any) -> str:
+    """Return a key that is text; the hash of tuples within tuples can take forever."""
+    if not isinstance(given, str):
+        raise _Refused(f"{type(given).__name__} in place of a name")
+    return given
+
+
+def _ordered(pairs: Any = ()) -> dict[str, Any]:
+    return collections.OrderedDict((_name(name), value) for name, value in pairs)
 
 
 def _rebuilt(storage: Any, offset: Any, shape: Any, stride: Any, *more: Any) -> _Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.source import Example
 
 
@@ -24,7 +25,9 @@ def chosen(
       rng: source of randomness.
 
     Raises:
-      ValueError: there is no such column, or nothing in it.
+      DecodeError: there is no such column, or nothing in it; the clip is skipped as one whose sound cannot be
+        read, and a run stops where too many are.
+      ValueError: no folder that a path is relative to.
     """
     found = every(example, column, root)
     if pick == "random" and len(found) > 1:
@@ -42,7 +45,7 @@ def every(example: Example, column: str, root: str) -> list[Any]:
         found = [one.strip() for one in found.split(";") if one.strip()]
     if found is None or (isinstance(found, (list, tuple)) and not found):
         there = ", ".join(example.get("columns") or {}) or "none"
-        raise ValueError(
+        raise DecodeError(
             f"clip {example.get('id')}: nothing in column '{column}'; its table's further columns: {there}"
         )
     several = list(found) if isinstance(found, (list, tuple)) else [found]

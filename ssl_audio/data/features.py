@@ -64,11 +64,24 @@ class Features(Entry):
         assert rows is not None
         if not self.frames:
             number = int(rng.integers(len(rows))) if self.pick == "random" else len(rows) // 2
-            return {self.array: np.array(rows[number], np.float32)}
+            return {self.array: self._finite(np.array(rows[number], np.float32), example)}
         found = np.zeros((self.frames, self.width), np.float32)
         count = min(self.frames, len(rows))
-        found[:count] = rows[:count]
+        found[:count] = self._finite(np.array(rows[:count], np.float32), example)
         return {self.array: found, f"{self.array}_length": np.int32(count)}
+
+    def _finite(self, found: np.ndarray, example: Example) -> np.ndarray:
+        """Return features as they are.
+
+        Raises:
+          DecodeError: NaN or infinite values among them, which would spoil a whole run.
+        """
+        if not np.isfinite(found).all():
+            column = self.column or self.array
+            raise DecodeError(
+                f"clip {example.get('id')}: column '{column}': NaN or infinite values"
+            )
+        return found
 
     def _rows(self, found: Any, column: str) -> np.ndarray | None:
         """Return features as [rows, width]; None: there is a file to be read.

@@ -78,6 +78,12 @@ class Image(Entry):
         opened = _opened(picture, CHANNELS[self.channels])
         scale = self.size / min(opened.size)
         sides = [max(self.size, round(side * scale)) for side in opened.size]
+        if sides[0] * sides[1] > MOST:
+            name = picture if isinstance(picture, (str, pathlib.Path)) else "a picture"
+            raise DecodeError(
+                f"{name}: {opened.size[0]} x {opened.size[1]} pixels, scaled to {sides[0]} x {sides[1]}; "
+                f"wanted at most {MOST}"
+            )
         if tuple(sides) != opened.size:
             opened = opened.resize((sides[0], sides[1]), resample=3)  # bicubic
         spare = [side - self.size for side in sides]
@@ -107,6 +113,10 @@ def _opened(picture: Any, mode: str) -> Any:
                 raise DecodeError(
                     f"{path}: {found.width} x {found.height} pixels; wanted at most {MOST}"
                 )
+            if found.mode.startswith("I;16"):  # Pillow makes all above 255 white
+                return pillow.fromarray((np.asarray(found) >> 8).astype(np.uint8)).convert(mode)
+            if found.mode[0] in "IF":
+                raise DecodeError(f"{path}: pixels of 32 bits; wanted 8 or 16")
             if found.mode in ("RGBA", "LA", "PA") or "transparency" in found.info:
                 clear = found.convert("RGBA")
                 found = pillow.alpha_composite(pillow.new("RGBA", clear.size, "white"), clear)

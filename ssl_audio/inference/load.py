@@ -138,7 +138,12 @@ def _check_window(objective: Any, options: Mapping[str, Any], where: str) -> Non
     Such models hear whole clips. Those with a fixed number of frames, and runs, have the window they have.
     """
     frontend, samples = getattr(objective, "frontend", None), written.entry(options, "audio")
-    fixed = "steps" in options or getattr(frontend, "frames", None) is not None
+    # Classes with an interface of their own came later; some hear chunks that are this short.
+    fixed = (
+        "steps" in options
+        or type(objective).interface
+        or getattr(frontend, "frames", None) is not None
+    )
     rate, samples = getattr(frontend, "rate", None), samples.get("samples")
     if not fixed and rate and samples and samples < rate:
         log.warning(

@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from ssl_audio.data.decode import fault, rate_fault, resample
 from ssl_audio.data.pipeline import Pipeline
-from ssl_audio.storage import written
+from ssl_audio.storage import opened, written
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class Model:
     @property
     def rate(self) -> int:
         """Sampling rate the model works at, Hz: its frontend's, or that of the training data."""
-        frontend = getattr(self.objective, "frontend", None)
+        made = self.objective
+        frontend = getattr(made, "frontend", None) or getattr(made, "spectrum", None)
         data = self.config.get("data", {})
         return getattr(frontend, "rate", None) or data.get("rate", Pipeline.rate)
 
@@ -113,6 +115,11 @@ class Model:
         self.check_offers(name)
         if waveform is None:
             return self._ask(name, dict(entries))
+        if (channels := getattr(self.objective, "channels", 1)) > 1:
+            raise ValueError(
+                f"predict: {self._name} hears {channels} channels, and a waveform here is mono; give "
+                f"audio=[S, {channels}] at {self.rate} Hz and length=S by name, without a waveform."
+            )
         single = not isinstance(waveform, (list, tuple)) and np.ndim(waveform) == 1
         found = [
             self._ask(name, {"audio": clip, "length": np.int32(len(clip)), **entries})
@@ -120,9 +127,17 @@ class Model:
         ]
         return found[0] if single else found
 
-    def blank(self) -> dict[str, np.ndarray]:
-        """Return a batch of one silent clip, as long as in training, with the objective's `channels`."""
+    def blank(self) -> dict[str, Any]:
+        """Return a batch of one silent clip, as long as in training, with the objective's `channels`.
+
+        Of a model of other things than clips: the shapes that `convert` wrote; else nothing.
+        """
         channels = getattr(self.objective, "channels", 1)
+        if "samples" not in written.entry(self.config, "audio"):
+            return {
+                name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(kind))
+                for name, (shape, kind) in self.config.get("inputs", {}).items()
+            }
         return silence(written.samples(self.config), channels=channels)
 
     def clips(self, waveforms: Any, sample_rate: int | None) -> list[np.ndarray]:
@@ -210,6 +225,12 @@ class Model:
             raise ValueError(
                 f"predict: {name!r} needs {error}, which is neither in the batch ({', '.join(batch)}) nor "
                 "was saved; pass further entries by name."
+            ) from error
+        except (FlaxError, TypeError) as error:
+            shapes = ", ".join(f"{n} {np.shape(x)}" for n, x in example.items())
+            raise ValueError(
+                f"predict: {name!r}: the parameters do not fit entries of these shapes: {shapes}. "
+                f"{opened.short(error)}"
             ) from error
 
         def alone(x: Any, small: Any, large: Any) -> np.ndarray:

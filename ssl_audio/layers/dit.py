@@ -46,10 +46,10 @@ class DitBlock(nn.Module):
         """Return the stream after the layer."""
         width = x.shape[-1]
         size = width // self.heads
-        if width % self.heads or condition.shape[-1] % size:
+        if width % self.heads or size < TURNED or condition.shape[-1] % size:
             raise ValueError(
                 f"DitBlock: {self.heads} heads, width {width}, condition {condition.shape[-1]}: wanted "
-                "heads that divide the width, and a condition that is a multiple of a head."
+                f"heads of {TURNED} or more that divide the width, and a condition that is a multiple of one."
             )
 
         def dense(name: str, to: int, *, last: bool = False, bias: bool = False) -> Any:

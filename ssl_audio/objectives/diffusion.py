@@ -94,7 +94,8 @@ class Diffusion(Objective):
             return found
         free: Any = self.model.apply(weights, x, time, jnp.zeros_like(condition), globally)
         scale = batch["guidance"][:, None, None]
-        return guided(found, free, scale, batch.get("rescale", jnp.zeros(len(x)))[:, None, None])
+        rescale = batch["rescale"][:, None, None] if "rescale" in batch else 0.0
+        return guided(found, free, scale, rescale)
 
 
 def heard(batch: Batch) -> Float[Array, "B M C"]:

@@ -56,8 +56,8 @@ class Straight(Schedule):
 def guided(
     conditional: Float[Array, "B N E"],
     free: Float[Array, "B N E"],
-    scale: float,
-    rescale: float = 0.0,
+    scale: float | Array,
+    rescale: float | Array = 0.0,
 ) -> Float[Array, "B N E"]:
     """Return free + scale (conditional - free): classifier-free guidance (Ho & Salimans, arXiv:2207.12598).
 
@@ -69,7 +69,7 @@ def guided(
         al. 2023, arXiv:2305.08891, section 3.4).
     """
     found = free + scale * (conditional - free)
-    if not rescale:
+    if isinstance(rescale, (int, float)) and not rescale:
         return found
     ratio = jnp.std(conditional, -1, ddof=1, keepdims=True)
     ratio = ratio / jnp.std(found, -1, ddof=1, keepdims=True)

@@ -117,6 +117,8 @@ WRONG = {
     "outside the files of arrays": entry(np.zeros(3, np.float32), 2**40),
     "type 99": entry(np.zeros(3, np.float32), 0, kind=99),
     "in slices": entry(np.zeros(3, np.float32), 0, more=field(7, b"")),
+    "an array .4611686018427387904, 4, 0.": field(1, 1)
+    + field(2, b"".join(field(2, field(1, side)) for side in (2**62, 4, 0))),
     "of 17 axes": entry(np.zeros((1,) * 17, np.float32), 0),
     "more than 64 bits": b"\x08" + b"\xff" * 20,
     "a field of kind 3": b"\x0b",
@@ -147,6 +149,27 @@ def test_an_index_that_is_cut_or_changed_is_refused(tmp_path):
     index.write_bytes(whole + b"\0" * tensor_bundle.LARGEST)
     with pytest.raises(ValueError, match="wanted at most"):
         read(index)
+
+
+def test_an_index_that_names_one_block_over_and_over_is_refused(tmp_path, monkeypatch):
+    """Each time its checksum is computed anew; a block without names puts none out of order."""
+    long = struct.pack("<I", 0) * 1000 + struct.pack("<I", 1000) + b"\0"
+    long += struct.pack("<I", tensor_bundle._checksum(long))
+    handle = number(0) + number(len(long) - 5)
+    found, ends = long, []
+    for content in (block([]), block([(b"%06d" % i, handle) for i in range(1000)])):
+        ends.append(number(len(found)) + number(len(content) - 5))
+        found += content
+    index = tmp_path / "a.index"
+    end = b"".join(ends).ljust(40, b"\0") + struct.pack("<Q", tensor_bundle.MAGIC)
+    index.write_bytes(found + end)
+    summed, checksum = [], tensor_bundle._checksum
+    monkeypatch.setattr(
+        tensor_bundle, "_checksum", lambda content: summed.append(len(content)) or checksum(content)
+    )
+    with pytest.raises(ValueError, match="a.index: damaged .its blocks overlap"):
+        read(index)
+    assert sum(summed) < 3 * len(found)
 
 
 def test_names_that_would_take_much_memory_are_refused(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import collections
 import os
 import pickle
 import sys
+import tracemalloc
 import types
 
 import numpy as np
@@ -105,3 +106,44 @@ def test_what_no_state_dict_holds_is_refused(tmp_path, torch):
         write(tmp_path / f"{name}.pth", torch, content, storages, count)
         with pytest.raises(ValueError, match=rf"{name}\.pth: .*wanted a state dict"):
             torch_file.read(tmp_path / f"{name}.pth")
+
+
+DEEP = (
+    b"N" + b"\x85q\x00" + b"h\x00\x86q\x00" * 60
+)  # a pair of a pair of …: 2 ** 60 to hash or to compare
+HOSTILE = {
+    "hash": b"}" + DEEP + b"Ns.",
+    "hash_of_many": b"}(" + DEEP + b"Nu.",
+    "room": b"}r\xff\xff\xff\x0f.",  # C's unpickler takes 4 GiB for what it is to remember
+    "called": b"ctorch\nFloatStorage\nU\x011\x85R.",
+    "changed": b"ctorch._utils\n_rebuild_tensor_v2\nN}U\x0c__defaults__)s\x86b.",
+    "text": b"I1\n.",
+    "set": b"\x8f(" + b"K\x01\x90.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_pickle_that_would_run_hang_or_fill_memory_is_refused(tmp_path, name):
+    path = tmp_path / f"{name}.pth"
+    begin = [pickle.dumps(part, protocol=2) for part in (MAGIC, 1001, {})]
+    path.write_bytes(b"".join([*begin, b"\x80\x02" + HOSTILE[name], pickle.dumps([], protocol=2)]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"{name}\.pth: .*wanted a state dict"):
+            torch_file.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert torch_file._rebuilt.__defaults__ is None
+
+
+def test_many_names_of_one_storage_fill_no_memory(tmp_path, torch):
+    floats = Storage("7", "FloatStorage", np.zeros(10**5, np.float32))
+    for count, fits in ((10, True), (30, False)):
+        state = {f"a{i}": Tensor(floats, 0, (10**5,), (1,)) for i in range(count)}
+        write(tmp_path / "x.pth", torch, state, [floats])
+        if fits:
+            assert len(torch_file.read(tmp_path / "x.pth")) == count
+        else:
+            with pytest.raises(ValueError, match=r"x\.pth: .*12000000 bytes of tensors in a file"):
+                torch_file.read(tmp_path / "x.pth")

@@ -117,3 +117,15 @@ def test_triplets_that_there_are_none_of():
         next(Pipeline(dict(a=alone), 1, entries, threads=0).batches())
     with pytest.raises(ValueError, match="wanted one of"):
         Triplet(Audio(10), by="taste")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(tmp_path, value):
+    rows = np.ones((3, 2), np.float32)
+    rows[1, 0] = value
+    np.save(tmp_path / "x.npy", rows)
+    example = {"id": "a", "root": str(tmp_path), "columns": {"features": "x.npy"}}
+    for frames in (0, 3):
+        entry = Features(width=2, frames=frames, pick="middle")
+        with pytest.raises(DecodeError, match="clip a: column 'features': NaN or infinite"):
+            entry.draw(example, np.random.default_rng(0))

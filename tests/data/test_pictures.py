@@ -134,3 +134,29 @@ def test_synthetic_pictures_tell_labels_apart():
     same = (label[:, None] == label[None]) & ~np.eye(24, dtype=bool)
     assert far[same].max() < far[label[:, None] != label[None]].min()
     assert np.array_equal(source[3]["image"], source[3]["image"])
+
+
+def test_a_thin_picture_is_not_made_huge(tmp_path):
+    """Scaled to its shorter side, few bytes of a file would fill the memory."""
+    pillow.new("L", (40_000, 1)).save(tmp_path / "thin.png")
+    with pytest.raises(DecodeError, match=r"thin\.png: 40000 x 1 pixels, scaled to 2560000 x 64"):
+        Image(size=64).prepared(str(tmp_path / "thin.png"))
+
+
+def test_pixels_of_16_bits_are_scaled_and_of_32_refused(tmp_path):
+    """Pillow itself makes everything above 255 white."""
+    values = np.full((8, 8), 2**15, np.uint16)
+    pillow.fromarray(values).save(tmp_path / "16.png")
+    for options in (GREY, dict(mean=(0.0,) * 3, std=(1.0,) * 3)):
+        found = Image(size=4, **options).prepared(str(tmp_path / "16.png"))
+        np.testing.assert_allclose(found, 128 / 255)
+    pillow.fromarray(values.astype(np.float32)).save(tmp_path / "32.tiff")
+    with pytest.raises(DecodeError, match=r"32\.tiff: pixels of 32 bits; wanted 8 or 16"):
+        Image(size=4).prepared(str(tmp_path / "32.tiff"))
+
+
+def test_one_row_without_a_picture_is_skipped_and_told(tmp_path, caplog):
+    names = [picture(tmp_path / f"{n}.png", "red") for n in range(3)]
+    _, found = batch(manifest(tmp_path, [names[0], "", names[1], names[2]]), **GREY)
+    assert np.asarray(found["image"]).shape == (4, 4, 4, 1)
+    assert "nothing in column 'image'" in caplog.text
