@@ -27,8 +27,8 @@ from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
 
 # Every number of a recipe. `at`: first epoch with a lower rate, epochs between further ones, factor.
-# `views`: of a test clip that is longer than `seconds`. `whole`: such a clip is tested from its begin to its
-# end, in windows half a window apart whose probabilities are averaged, and trained on at any place.
+# `whole`: a test clip that is longer than `seconds` is tested from its begin to its end, in windows half a
+# window apart whose probabilities are averaged, and trained on at any place.
 # `train`, `test`, `validation`: options of the set; a number of `folds` gives each in turn to the test.
 TASKS: dict[str, dict[str, Any]] = {
     "esc50": dict(
@@ -119,6 +119,8 @@ def get_config(arg=""):
     superb, laptop = task.get("superb", False), task.get("laptop", False)
     rate = parts["frontend"].get("rate", 16_000)  # of the encoder, whatever the data's
     parts, samples = fitted(a, task, parts, rate)
+    # More than one: of an encoder that takes less than the task's clips, which hears all of them in turn.
+    views = own_labels.views(task["seconds"], samples, rate)
     classes = task["classes"]
     head = dict(kind="classify:LayerMix" if superb else "classify:Classifier", classes=classes)
     head |= dict(pool="stats") if laptop else {}
@@ -139,7 +141,7 @@ def get_config(arg=""):
         entries=dict(
             audio=entries.audio(
                 samples,
-                crop="random" if superb or laptop or "whole" in task else "first",
+                crop="random" if superb or laptop or "whole" in task or views > 1 else "first",
                 speed=task.get("speed", 0.0),
                 gain=task.get("gain", 0.0),
             ),
@@ -169,7 +171,7 @@ def get_config(arg=""):
             samples=samples,
             classes=classes,
             batch_size=task["batch"],
-            views=task.get("views", 1),
+            views=1 if "whole" in task else views,
         )
         | (dict(hop=samples // 2, average=task["criterion"]) if "whole" in task else {})
         for part in ("validation", "test")

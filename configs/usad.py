@@ -59,9 +59,12 @@ def get_config(arg=""):
         optim = Optim(lr=RATES[size], b2=0.98, warmup=8000, schedule="linear", clip=1.0)
         config = runs.pretrain(places=where, objective=made, batch=80, steps=400_000, optim=optim)
         config.data.entries.audio.crop = "random"
+    if a.runlocal:
+        config = runs.few_steps(config, runs.crop(made["frontend"], frames))
     if any(given.values()):
+        config.data.sources = places.sources(where)  # all, also where `few_steps` made one of them
         config.data.entries.domain = dict(kind="entries:Domain", sources=numbers(a.data, given))
-    return runs.few_steps(config, runs.crop(made["frontend"], frames)) if a.runlocal else config
+    return config
 
 
 def numbers(unknown, given) -> dict[str, int]:

@@ -4,7 +4,7 @@ A picture, a video or a second view is one more class like these, here or in a p
 """
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,10 @@ class Entry(abc.ABC):
         """Raise ValueError if `mix` would."""
         if type(self).mix is Entry.mix:
             self.mix({}, {}, 1.0)
+
+    def check_sources(self, names: Collection[str]) -> None:
+        """Raise ValueError if this entry is of other sources than those of these names."""
+        del names
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,13 @@ class Domain(Entry):
 
     def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
         return {"domain": ((), np.dtype(np.int32))}
+
+    def check_sources(self, names: Collection[str]) -> None:  # noqa: D102
+        if unknown := sorted(self.sources.keys() - set(names)):
+            raise ValueError(
+                f"entries: Domain: sources.{unknown[0]}: no source has this name, so its number would be "
+                f"given to no clip; wanted some of {', '.join(sorted(names))}."
+            )
 
     def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
         del rng

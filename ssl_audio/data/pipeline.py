@@ -79,6 +79,7 @@ class Pipeline:
                 if array in given:
                     raise ValueError(f"entries: {name} and {given[array]} both give '{array}'.")
                 given[array] = name
+            entry.check_sources(self._names)
             if self.mixup:
                 entry.check_mix()
             if self.compose and not entry.of_several:

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from collections.abc import Collection
 from typing import Any
 
 from ssl_audio.data.listing import EXTENSIONS
@@ -46,8 +47,16 @@ def sources(where: str, rate: int = 16_000) -> dict[str, Any]:
     """Return a named source per place in "PLACE+PLACE…"; see `source`."""
     found: dict[str, Any] = {}
     for place in where.split("+"):
-        known = name(place)
-        found[f"{known}_{len(found)}" if known in found else known] = source(place, rate)
+        found[another(place, found)] = source(place, rate)
+    return found
+
+
+def another(where: str, names: Collection[str]) -> str:
+    """Return the name of a place, numbered where others have it already."""
+    known, number = name(where), len(names)
+    found = known
+    while found in names:
+        found, number = f"{known}_{number}", number + 1
     return found
 
 

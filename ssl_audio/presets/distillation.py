@@ -46,8 +46,7 @@ def named(folders: str) -> dict[str, str]:
     """Return the folders of "FOLDER+FOLDER…" by the names that they have as places."""
     found: dict[str, str] = {}
     for folder in filter(None, folders.split("+")):
-        name = places.name(folder)
-        found[f"{name}_{len(found)}" if name in found else name] = folder
+        found[places.another(folder, found)] = folder
     return found
 
 

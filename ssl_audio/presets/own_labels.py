@@ -123,7 +123,7 @@ def run(
             samples=samples,
             classes=len(names),
             batch_size=batch,
-            views=min(5, math.ceil(float(np.median(usual)) * rate / samples - 0.05)) or 1,
+            views=min(5 * views(length, samples, rate), views(np.median(usual), samples, rate)),
             max_bad_share=max_bad_share,
         )
         for part in ("validation", "test")
@@ -172,6 +172,11 @@ def cut(parts: dict[str, Any], seconds: float, window: int) -> tuple[dict[str, A
         window = pretraining // stride
     objective: dict[str, Any] = made
     return objective | (dict(window=window) if window else {}), runs.crop(frontend, frames)
+
+
+def views(seconds: float, samples: int, rate: int) -> int:
+    """Return how many windows of so many samples cover so many seconds, but for a twentieth of one."""
+    return max(1, math.ceil(float(seconds) * rate / samples - 0.05))
 
 
 def durations(source: Any) -> np.ndarray:

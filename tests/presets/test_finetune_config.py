@@ -230,3 +230,40 @@ def test_what_has_no_patches_of_a_filterbank_every_10_ms_keeps_its_own(task, tok
     assert jax.eval_shape(loss, params, batch).shape == ()
     with pytest.raises(ValueError, match="stride"):
         load(PATH, f"task={task},root=DATA,pretrained={tmp_path},stride=8x8")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Return a workdir of an encoder of 96 frames, 1.014 s."""
+    folder = tmp_path_factory.mktemp("short")
+    (cola,) = [path for path in CONFIGS if path.stem == "cola"]
+    (folder / "config.json").write_text(json.dumps(config.plain(load(cola, "laptop"))))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("task", "views"), [("esc10", 5), ("esc50", 5), ("speech_commands", 1), ("birdset", 5)]
+)
+def test_an_encoder_of_short_clips_hears_all_of_a_longer_clip(task, views, short):
+    made = load(PATH, f"task={task},root=DATA,pretrained={short}")
+    heard = made.data.entries.audio
+    assert heard.samples == 16_224 and made.evals.test.samples == 16_224
+    assert made.evals.test.views == views
+    if views > 1:
+        assert heard.crop == "random"
+    config.make(Run, made)
+
+
+def test_an_encoder_of_short_clips_is_tested_on_whole_clips_where_windows_lie_apart(short):
+    made = load(PATH, f"task=fsd50k,root=DATA,pretrained={short}")
+    assert made.evals.test.views == 1 and made.evals.test.hop == 16_224 // 2
+    config.make(Run, made)
+
+
+def test_an_encoder_of_short_clips_hears_all_of_ones_own_longer_clips(short, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for n in range(5):
+            soundfile.write(tmp_path / name / f"{n}.wav", np.ones(8 * 16_000) / 2, 16_000)
+    made = load(PATH, f"data={tmp_path},pretrained={short}")
+    assert made.evals.validation.samples == 16_224 and made.evals.validation.views == 8
