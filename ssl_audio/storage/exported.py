@@ -38,7 +38,8 @@ def write(
 
     Args:
       path: the folder.
-      params, config: of the model.
+      params: of the model.
+      config: of the model.
       extra: what its predictors need beside the parameters: `Objective.needs`.
       unused: arrays of a foreign checkpoint that the model does without.
 
