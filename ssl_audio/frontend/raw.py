@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Bool, Int, Spec, Wave
+from ssl_audio.arrays import Array, Bool, Float, Int, Spec, Wave
 from ssl_audio.frontend.base import before
 
 
@@ -48,6 +48,13 @@ class Raw:
             square = jnp.sum(jnp.where(inside, (audio - mean) ** 2, 0), 1, keepdims=True) / count
             audio = (audio - mean) * jax.lax.rsqrt(square + 1e-7)
         return jnp.where(inside, audio, 0)[:, :, None]
+
+    def channels(
+        self, audio: Float[Array, "B S *C"], length: Int[Array, "B"] | None = None
+    ) -> Float[Array, "B T C"]:
+        """Return the samples of mono sound [B, S], or of each of several channels [B, S, C]."""
+        some = [audio] if audio.ndim == 2 else [audio[..., c] for c in range(audio.shape[-1])]
+        return jnp.concatenate([self(one, length) for one in some], -1)
 
     def count(self, samples: int) -> int:
         """Return T for a batch that is `samples` long."""

@@ -4,6 +4,7 @@ Called by objectives when training, inside `jit`, before the frontend. What chan
 in `data/altered.py`, for it is done on the host.
 """
 
+import abc
 import dataclasses
 import math
 from typing import Any
@@ -188,7 +189,7 @@ class Noise:
 
 
 @dataclasses.dataclass(frozen=True)
-class Band:
+class Band(abc.ABC):
     """A filter of random edges whose gain is that of a Butterworth filter, for `Filters`.
 
     Edges are uniform on the mel scale; the slope outside them is a whole multiple of 6 dB per octave.
@@ -224,11 +225,11 @@ class Band:
         gain = jax.lax.rsqrt(1 + jnp.minimum(ratio, 1e4) ** (2 * order))
         return jnp.where(jax.random.bernoulli(acts, self.chance, (batch, 1)), gain, 1)
 
+    @abc.abstractmethod
     def ratio(
         self, frequency: Float[Array, "1 F"], edge: Float[Array, "B 1"], key: PRNGKeyArray
     ) -> Float[Array, "B F"]:
         """Return a frequency over the cut-off as seen from the band that passes: 1 at the edge."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

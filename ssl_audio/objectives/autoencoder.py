@@ -55,9 +55,7 @@ class Autoencoder(Encoding):
 
     def samples(self, batch: Batch) -> Float[Array, "B S C"]:
         """Return sound [B, S, channels]."""
-        audio = batch["audio"]
-        some = [audio] if audio.ndim == 2 else [audio[..., c] for c in range(audio.shape[-1])]
-        return jnp.concatenate([self.frontend(one, batch.get("length")) for one in some], -1)
+        return self.frontend.channels(batch["audio"], batch.get("length"))
 
     def latents(self, params: Params, batch: Batch) -> tuple[Array, Array]:
         """Return mean and deviation [B, N, D] of the latent vectors."""

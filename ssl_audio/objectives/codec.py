@@ -169,9 +169,9 @@ class Codec(Encoding):
 
     @property
     def _weights(self) -> dict[str, float]:
-        judged = self.discriminator is not None
-        some = ["wave"] + ["mel"] * bool(self.spectra) + ["adversarial", "matching"] * judged
-        return {name: getattr(self, name) for name in some}
+        names = ["wave"] + ["mel"] * bool(self.spectra)
+        names += [] if self.discriminator is None else ["adversarial", "matching"]
+        return {name: getattr(self, name) for name in names}
 
     def _losses(self, params: Params, x: Array) -> Losses:
         """Return the losses of decoded sound [B, S, C]."""
@@ -186,9 +186,7 @@ class Codec(Encoding):
 
     def samples(self, batch: Batch) -> tuple[Float[Array, "B S C"], Float[Array, " B"]]:
         """Return sound [B, S, channels], and what it was divided by."""
-        audio = batch["audio"]
-        some = [audio] if audio.ndim == 2 else [audio[..., c] for c in range(audio.shape[-1])]
-        x = jnp.concatenate([self.frontend(one, batch.get("length")) for one in some], -1)
+        x = self.frontend.channels(batch["audio"], batch.get("length"))
         if not self.normalise:
             return x, jnp.ones(len(x))
         scale = jnp.sqrt(jnp.mean(jnp.mean(x, -1) ** 2, -1)) + 1e-8

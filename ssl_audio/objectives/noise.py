@@ -43,16 +43,6 @@ class Cosine(Schedule):
         return jnp.cos(angle), jnp.sin(angle)
 
 
-@dataclasses.dataclass(frozen=True)
-class Straight(Schedule):
-    """α = 1 - t, σ = t, scaled so that α² + σ² = 1: the mixtures of rectified flow (arXiv:2209.03003)."""
-
-    def shares(self, time: Float[Array, "..."]) -> tuple[Array, Array]:
-        """Return α and σ."""
-        length = jnp.sqrt((1 - time) ** 2 + time**2)
-        return (1 - time) / length, time / length
-
-
 def guided(
     conditional: Float[Array, "B N E"],
     free: Float[Array, "B N E"],

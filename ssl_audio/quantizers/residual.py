@@ -29,9 +29,9 @@ class Residual(nn.Module):
         shape = self.books, self.codes, self.width
         self.book = self.param("book", nn.initializers.normal(1.0), shape, jnp.float32)
 
-    def __call__(self, x: Float[Array, "B N D"], count: int | None = None) -> Int[Array, "B N Q"]:
-        """Return the codes of the first `count` books; None: of all."""
-        return encode(x, self.book[:count])
+    def __call__(self, x: Float[Array, "B N D"]) -> Int[Array, "B N Q"]:
+        """Return the codes of all books; those of the first ones do not depend on the others."""
+        return encode(x, self.book)
 
     def vectors(self, codes: Int[Array, "B N Q"]) -> Float[Array, "B N D"]:
         """Return what codes of the first books stand for."""
