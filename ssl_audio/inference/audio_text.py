@@ -167,11 +167,13 @@ class AudioTextModel(Model):
           pictures: paths, or arrays uint8 [Y, X, 3].
 
         Raises:
-          ValueError: there is no tower of pictures; one cannot be read.
+          ValueError: no pictures; there is no tower of them; one cannot be read.
         """
         self._tower("image")
         entry = configs.build(written.entry(self.config, "image"), "data")
         single = not isinstance(pictures, (list, tuple))
+        if not single and not pictures:
+            raise ValueError("pictures: wanted one or a list of at least one, got an empty list.")
         some = [entry.prepared(one) for one in ([pictures] if single else pictures)]
         found = np.concatenate([self._embed("image", {"image": one[None]}) for one in some])
         return found[0] if single else found

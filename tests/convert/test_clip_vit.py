@@ -72,6 +72,8 @@ def test_openai_there_and_back_and_use(tmp_path, capsys):
     one = model.embed_image(white)
     assert one.shape == (OUT,) and np.isclose(np.linalg.norm(one), 1, atol=1e-5)
     assert np.allclose(model.embed_image([white, white])[1], one, atol=1e-6)
+    with pytest.raises(ValueError, match="pictures: .* got an empty list"):
+        model.embed_image([])
     heard = model.embed_audio(np.sin(np.arange(8000) / 9.0), 16_000)
     assert heard.shape == (OUT,)
 
