@@ -55,7 +55,7 @@ class Maeb:
         try:
             from mteb.models import ModelMeta
         except ImportError:
-            raise RuntimeError("MAEB needs mteb: pip install 'mteb[audio]'.") from None
+            raise RuntimeError("MAEB needs mteb: pip install 'ssl_audio[maeb]'.") from None
         self.model, self.layer, self.pool, self.shared = model, layer, pool, shared
         self.mteb_model_meta = ModelMeta.create_empty(
             dict(

@@ -416,5 +416,5 @@ class Moments(Protocol):
         return Case({"moments": x}, {"moments": y}, dict(y=y, split=split, units=clips))
 
     def score(self, case: Case, seed: int) -> Outcome:  # noqa: D102
-        probe = Probe(choices=(1.0, 30.0))
+        probe = dataclasses.replace(Probe(), choices=(1.0, 30.0))
         return probed(probe, case.vectors["moments"], **case.truth, seed=seed)

@@ -67,6 +67,8 @@ class Task:
         return {Order: "order", Choice: "questions", Robust: "health", Moments: "detection"}
 
 
+PAIRS: Mapping[str, Any] = dict(size=100)
+SCENES: Mapping[str, Any] = dict(size=60, seconds=5.0, longest=2.0, gaps=(0.1, 1.0))
 ESC = "github.com/karolpiczak/ESC-50 (CC BY-NC; the ten classes of ESC-10 CC BY)"
 HERE = "computed, nothing to download"
 AS_TABLE = "; a folder of classes, or a table of path and label"
@@ -211,9 +213,7 @@ def source(name: str, root: str | None, rate: int, folds: Sequence[int] = ()) ->
     data = SETS[name]
     if data.of:
         base = source(data.of, root, rate, folds)
-        if data.group == "order":
-            return derived.Pairs(base, size=100)
-        return Scenes(base, size=60, seconds=5.0, longest=2.0, gaps=(0.1, 1.0))
+        return derived.Pairs(base, **PAIRS) if data.group == "order" else Scenes(base, **SCENES)
     options: dict[str, Any] = dict(data.options)
     if not data.folders:
         options |= dict(rate=rate)

@@ -1,4 +1,4 @@
-"""Any run that `ssl_audio.load` takes as an encoder of X-ARES, or of XARES-LLM (extra `hear`: torch).
+"""Any run that `ssl_audio.load` takes as an encoder of X-ARES, or of XARES-LLM (extra `xares`).
 
 Their runners take a Python file with one name that ends in "Encoder":
 
@@ -44,7 +44,7 @@ def encoder(
     try:
         import torch
     except ImportError:
-        raise RuntimeError("X-ARES needs torch: pip install 'ssl_audio[hear]'.") from None
+        raise RuntimeError("X-ARES needs torch: pip install 'ssl_audio[xares]'.") from None
     name = name or named(run)
     if not name.isidentifier() or not name.endswith("Encoder"):
         raise ValueError(f"name: got {name!r}, wanted one that ends in 'Encoder'.")
