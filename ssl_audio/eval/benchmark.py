@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> list[Record]:
                 task=task.name, seed=args.seed, most=args.most,
                 folds=[] if task.protocol.learns else list(asked),
             )  # fmt: skip
-            if (key := _key(record)) not in known or "value" not in known[key]:
+            if not {"value", "not_offered"} & set(known.get(key := _key(record), ())):
                 control = name if name in CONTROLS and not about["step"] else ""
                 record |= run(
                     task, listening(), args.root, seed=args.seed, most=args.most, folds=asked,

@@ -95,7 +95,7 @@ def figure(records: Sequence[Record], path: pathlib.Path) -> None:
     axis.set(
         xlim=(min(0.0, *(r["low"] for r in scored)) - 0.02, 1.02), xlabel="score, 1 is perfect"
     )
-    axis.invert_yaxis()
+    axis.set_ylim(len(tasks) - 0.5, -0.5)
     drawn.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=110)

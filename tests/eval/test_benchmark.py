@@ -84,7 +84,7 @@ def silent(root):
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_perfect_random_and_constant_vectors_score_one_chance_and_chance(name, root, monkeypatch):
-    monkeypatch.setattr(tasks, "SCENES", tasks.SCENES | dict(size=18, seconds=2.0))
+    monkeypatch.setattr(tasks, "SCENES", {**tasks.SCENES, "size": 18, "seconds": 2.0})
     monkeypatch.setattr(protocols, "QUERIES", 60)
     monkeypatch.setattr(protocols, "Probe", functools.partial(Probe, choices=(1.0, 50.0)))
     task = tasks.TASKS[name]

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from typing import Any
 
 import encoders
 import numpy as np
@@ -62,6 +63,8 @@ def test_a_name_of_another_form_and_a_missing_package_are_refused(monkeypatch):
 class Inputs(list):
     """Batches as a `DataLoader` of mteb gives them."""
 
+    collate_fn: Any = list
+
     def __init__(self, rows, size=2):
         self.dataset = types.SimpleNamespace(features=dict.fromkeys(rows[0]))
         self.rows, self.size = rows, size
@@ -74,7 +77,7 @@ class Inputs(list):
 @pytest.fixture
 def mteb(monkeypatch):
     """Stand in for the package: `ModelMeta.create_empty` keeps what it is given."""
-    made = types.ModuleType("mteb.models")
+    made: Any = types.ModuleType("mteb.models")
     made.ModelMeta = types.SimpleNamespace(
         create_empty=lambda values: types.SimpleNamespace(**values)
     )
