@@ -22,9 +22,9 @@ from ssl_audio.eval.protocols import (
     Moments,
     Nearest,
     Protocol,
-    Robust,
     Same,
 )
+from ssl_audio.eval.robustness import Robust
 from ssl_audio.eval.word_protocols import Captions, Choice, Order, Words
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json")

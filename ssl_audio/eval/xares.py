@@ -1,9 +1,6 @@
 """Any run that `ssl_audio.load` takes as an encoder of X-ARES, or of XARES-LLM (extra `xares`).
 
-Their runners take a Python file with one name that ends in "Encoder":
-
-    from ssl_audio.eval.xares import encoder
-    RunEncoder = encoder("runs/ssamba")
+Their runners take a Python file with one name that ends in "Encoder", as RunEncoder = encoder("runs/ssamba").
 """
 
 import pathlib

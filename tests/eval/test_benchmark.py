@@ -21,6 +21,7 @@ from ssl_audio.eval import (
     benchmark_table,
     protocols,
     retrieval,
+    robustness,
     tasks,
     word_protocols,
 )
@@ -198,7 +199,7 @@ def test_chance_of_uneven_classes_is_that_of_the_most_frequent_training_class():
 
 def test_health_of_even_and_of_collapsed_vectors():
     x = np.random.default_rng(0).normal(size=(400, 16))
-    even, flat = protocols.health(x), protocols.health(np.outer(x[:, 0], np.ones(16)))
+    even, flat = robustness.health(x), robustness.health(np.outer(x[:, 0], np.ones(16)))
     assert even["effective_rank"] > 15 and flat["effective_rank"] == pytest.approx(1, abs=1e-6)
     assert even["uniformity"] < -3 and flat["uniformity"] > -1
 
