@@ -98,6 +98,8 @@ setup(
         "onnx": ONNX,
         "stablehlo": STABLEHLO,
         "hear": ["torch"],  # HEAR's tools only know torch and TensorFlow models
+        "maeb": ["mteb>=2.8"],  # MAEB, its tasks of sound
+        "xares": ["torch", "xares"],  # X-ARES
         "hoplite": ["perch-hoplite>=1.0"],  # search export --to perch-hoplite
         "pandas": ["pandas"],  # DataFrames in and out of embed and predict in Python
         "parquet": PARQUET,

@@ -30,6 +30,10 @@ VERBS = {
     "kmeans": ("inference.kmeans", "codes to predict, by k-means (HuBERT)"),
     "events": ("eval.events", "onsets and offsets of what is heard: tables, Raven, Audacity"),
     "evaluate": ("eval.evaluate", "linear probe and kNN of frozen features"),
+    "benchmark": (
+        "eval.benchmark",
+        "every task whose data are there, of several models, as one table",
+    ),
     "zero-shot": ("eval.audio_text", "labels in words, retrieval and order: audio-text models"),
     "report": ("eval.report", "a run, or several side by side, as one HTML page"),
     "convert": ("convert.command", "published weights of another library to ours"),

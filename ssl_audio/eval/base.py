@@ -203,11 +203,19 @@ class Nested:
 
     def scores(self) -> Iterator[Score]:
         """Yield the score of each outer fold, layer and option chosen within its training clips."""
-        for name, test in self._split.tests.items():
-            layer, best = self.choose(~test)
-            found = self._predict(self._classifier, layer, ~test)[best, test]
+        for name, found, layer, best in self.predictions():
+            test = self._split.tests[name]
             scores = self._scored(found, self._y[test])
             yield Score(name, scores, int(test.sum()), layer, self._classifier.choices[best])
+
+    def predictions(self) -> Iterator[tuple[str, np.ndarray, int, int]]:
+        """Yield of each outer fold its name, labels [n] or logits [n, C] of its test clips, and two choices.
+
+        Those are the numbers of the layer and of the option, chosen within the fold's training clips.
+        """
+        for name, test in self._split.tests.items():
+            layer, best = self.choose(~test)
+            yield name, self._predict(self._classifier, layer, ~test)[best, test], layer, best
 
     def choose(self, train: np.ndarray) -> tuple[int, int]:
         """Return the numbers of the layer and of the choice that do best within the clips `train` [n]."""

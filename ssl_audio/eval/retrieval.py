@@ -22,6 +22,17 @@ def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return higher + (same - 1) / 2
 
 
+def recall(scores: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Return how surely the relevant column [n] of each row of scores [n, m] is among the k best.
+
+    Columns with the same score stand in random order, and the result [n] is the mean over these orders: 1 and
+    0 where there are no such columns. All scores equal give k / m, which is chance.
+    """
+    own = np.take_along_axis(scores, relevant[:, None], axis=1)
+    higher, same = (scores > own).sum(axis=1), (scores == own).sum(axis=1)
+    return np.clip((k - higher) / same, 0.0, 1.0)
+
+
 def retrieval(audio: np.ndarray, text: np.ndarray, per_clip: int = 1) -> dict[str, float]:
     """Return recalls, mAP@10 and median rank in both directions.
 

@@ -1,0 +1,114 @@
+"""The table and the figure of `ssl-audio benchmark`, from its records."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssl_audio.storage import atomic
+
+Record = Mapping[str, Any]
+
+
+def text(records: Sequence[Record]) -> str:
+    """Return a page in Markdown: scores, means, what is missing, what failed, how it was asked."""
+    names = list(dict.fromkeys(r["name"] for r in records))
+    scored = [r for r in records if "value" in r]
+    rows = {(r["task"], r["name"]): r for r in records}
+    head = ["task", "group", "metric", "chance", "n", *names]
+    lines = [head, ["---"] * len(head)]
+    for task in dict.fromkeys(r["task"] for r in scored):
+        first = next(r for r in scored if r["task"] == task)
+        lines.append([
+            f"`{task}`", first["group"], first["metric"], f"{first['chance']:.3f}",
+            str(first["count"]), *(_cell(rows.get((task, name))) for name in names),
+        ])  # fmt: skip
+    means = mean_above_chance(records)
+    if means and len(names) > 0:
+        count = next(iter(means.values()))[1]
+        said = [f"{means[name][0]:.3f}" if name in means else "" for name in names]
+        lines.append([f"mean over {count} tasks that all have", "", "above chance", "0", "", *said])
+    parts = [_markdown(lines)] if scored else ["No task was scored."]
+    seeds = ", ".join(sorted({str(r["seed"]) for r in records}))
+    most = sorted({r["most"] for r in records if r["most"]})
+    limit = f", at most {', '.join(map(str, most))} clips of each set" if most else ""
+    parts.append(
+        f"In brackets 95 % confidence; seed {seeds}{limit}. "
+        "Above chance: (score - chance) / (1 - chance). -: the model does not offer what is asked."
+    )
+    asked = {r["task"]: r["how"] for r in scored if r["how"]}
+    if asked:
+        parts.append("\n".join(f"* `{task}`: {how}" for task, how in asked.items()))
+    for key, title in (("absent", "Data that are not there"), ("failed", "Not scored")):
+        found: dict[str, list[str]] = {}
+        for r in records:
+            if key in r and r["task"] not in found.get(r[key], ()):
+                found.setdefault(r[key], []).append(r["task"])
+        if found:
+            told = (
+                f"* {', '.join(f'`{t}`' for t in tasks)}: {why}" for why, tasks in found.items()
+            )
+            parts.append(f"{title}:\n\n" + "\n".join(told))
+    return "\n\n".join(parts) + "\n"
+
+
+def mean_above_chance(records: Sequence[Record]) -> dict[str, tuple[float, int]]:
+    """Return of each model the mean of (score - chance) / (1 - chance) over the tasks that all have."""
+    names = list(dict.fromkeys(r["name"] for r in records))
+    by: dict[str, dict[str, float]] = {}
+    for r in records:
+        if "value" in r:
+            above = (r["value"] - r["chance"]) / (1 - r["chance"])
+            by.setdefault(r["task"], {})[r["name"]] = above
+    shared = [found for found in by.values() if len(found) == len(names)]
+    if not shared:
+        return {}
+    return {n: (sum(found[n] for found in shared) / len(shared), len(shared)) for n in names}
+
+
+def figure(records: Sequence[Record], path: pathlib.Path) -> None:
+    """Draw every score with its interval, and chance, a row for each task."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    scored = [r for r in records if "value" in r]
+    tasks = list(dict.fromkeys(r["task"] for r in scored))
+    names = list(dict.fromkeys(r["name"] for r in scored))
+    drawn = Figure(figsize=(8, 1.2 + 0.32 * len(tasks)), layout="constrained")
+    axis = drawn.subplots()
+    for row in range(0, len(tasks), 2):
+        axis.axhspan(row - 0.5, row + 0.5, color="0.95", zorder=0)
+    for number, name in enumerate(names):
+        own = [r for r in scored if r["name"] == name]
+        spread = 0.6 * ((number + 0.5) / len(names) - 0.5)
+        y = [tasks.index(r["task"]) + spread for r in own]
+        x = [r["value"] for r in own]
+        low = [max(0.0, r["value"] - r["low"]) for r in own]
+        high = [max(0.0, r["high"] - r["value"]) for r in own]
+        axis.errorbar(x, y, xerr=(low, high), fmt="o", ms=3.5, lw=1, label=name)
+    chance = {r["task"]: r["chance"] for r in scored}
+    axis.scatter(
+        [chance[t] for t in tasks], range(len(tasks)), marker="|", s=120, color="black",
+        label="chance", zorder=3,
+    )  # fmt: skip
+    axis.set_yticks(range(len(tasks)), tasks)
+    axis.set(
+        xlim=(min(0.0, *(r["low"] for r in scored)) - 0.02, 1.02), xlabel="score, 1 is perfect"
+    )
+    axis.set_ylim(len(tasks) - 0.5, -0.5)
+    drawn.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=110)
+    atomic.write(path, buffer.getvalue())
+
+
+def _cell(record: Record | None) -> str:
+    if record is None or "not_offered" in record:
+        return "-"
+    if "value" not in record:
+        return ""
+    return f"{record['value']:.3f} ({record['low']:.2f} to {record['high']:.2f})"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,191 @@
+"""What a benchmark's tasks ask of a model: vectors of clips, of words, and of moments within clips.
+
+`Listener` asks a trained model, once for each source. `Deaf` answers without one and reads no sound: its
+vectors are replaced by those of a control.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ssl_audio.data.banks import Bank
+from ssl_audio.data.reading import examples
+from ssl_audio.data.source import Source
+from ssl_audio.storage import written
+
+if TYPE_CHECKING:
+    from ssl_audio.inference.model import Model
+
+# Numbers [n] of the clips that could be read, and their vectors.
+Vectors = tuple[np.ndarray, np.ndarray]
+
+
+class Listening(Protocol):
+    """What hears a source and reads words."""
+
+    @property
+    def rate(self) -> int:
+        """Return the sampling rate that sources should have, Hz."""
+        ...
+
+    def lacks(self, needs: Sequence[str]) -> str:
+        """Return what of "clips", "moments" and "words" is asked for and not offered; "": nothing."""
+        ...
+
+    def clips(self, source: Source) -> Vectors:
+        """Return a vector [n, D] of each clip."""
+        ...
+
+    def shared(self, source: Source) -> Vectors:
+        """Return a unit vector [n, D] of each clip in the space of words."""
+        ...
+
+    def moments(self, source: Source, spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the clip's number, the moment's number and the vector of each stretch of `spacing` s."""
+        ...
+
+    def words(self, texts: Sequence[str]) -> np.ndarray:
+        """Return unit vectors [n, D] of texts."""
+        ...
+
+    def labels(
+        self, names: Sequence[str], templates: Sequence[str], bank: Bank | None
+    ) -> np.ndarray:
+        """Return a unit vector [C, D] of each label; see `AudioTextModel.embed_labels`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Listener:
+    """A trained model, frozen.
+
+    Attributes:
+      model: of `ssl_audio.load`.
+      layer, pool: see `Encoder.embed`.
+      max_bad_share: of clips that cannot be read.
+    """
+
+    model: Model
+    layer: int = -1
+    pool: str = "mean"
+    max_bad_share: float = 0.01
+    known: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rate(self) -> int:
+        """Of the encoder, Hz."""
+        return self.model.encoder.rate
+
+    def lacks(self, needs: Sequence[str]) -> str:  # noqa: D102
+        from ssl_audio.inference.window_encoder import WindowEncoder
+
+        offered = set(self.model.objective.predictors())
+        if "words" in needs and not {"embed_audio", "embed_text"} <= offered:
+            return "no words: not a model of sound and text"
+        if "moments" in needs and isinstance(self.model.encoder, WindowEncoder):
+            return "no features along time: one vector for each window"
+        return ""
+
+    def clips(self, source: Source) -> Vectors:  # noqa: D102
+        return self._once(("clips", source), lambda: self._pooled(source))
+
+    def shared(self, source: Source) -> Vectors:  # noqa: D102
+        return self._once(("shared", source), lambda: self._joint(source))
+
+    def moments(  # noqa: D102
+        self, source: Source, spacing: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        from tqdm import tqdm
+
+        clips, numbers, found = [], [], []
+        read: Any = examples(source, max_bad_share=self.max_bad_share)
+        for i, example in tqdm(read, total=len(source), desc="moments", dynamic_ncols=True):
+            audio, rate = np.asarray(example["audio"]), example["rate"]
+            features, times = self.model.encoder.frames(audio, rate, layer=self.layer)
+            count = max(1, round(len(audio) / rate / spacing))
+            at = np.minimum((times / 1000 / spacing).astype(int), count - 1)
+            for k in range(count):
+                # A stretch without a column of its own has that which is nearest.
+                middle = (k + 0.5) * spacing * 1000
+                own = np.flatnonzero(at == k)
+                own = own if len(own) else np.argmin(np.abs(times - middle), keepdims=True)
+                found.append(features[own].mean(axis=0))
+            clips += [i] * count
+            numbers += range(count)
+        return np.array(clips), np.array(numbers), np.stack(found)
+
+    def words(self, texts: Sequence[str]) -> np.ndarray:  # noqa: D102
+        model: Any = self.model
+        return model.embed_text(list(texts))
+
+    def labels(  # noqa: D102
+        self, names: Sequence[str], templates: Sequence[str], bank: Bank | None
+    ) -> np.ndarray:
+        model: Any = self.model
+        return model.embed_labels(names, templates, bank)
+
+    def _once(self, key: Hashable, make: Any) -> Any:
+        if key not in self.known:
+            self.known[key] = make()
+        return self.known[key]
+
+    def _pooled(self, source: Source) -> Vectors:
+        from ssl_audio.eval import features
+
+        extract = features.encoded(self.model.encoder, [self.layer], self.pool)
+        options: Any = dict(desc=source.info.name, max_bad_share=self.max_bad_share)
+        numbers, x = features.matrix(source, extract, **options)
+        return numbers, x[:, 0]
+
+    def _joint(self, source: Source) -> Vectors:
+        from ssl_audio.eval.zero_shot import ZeroShot
+
+        model: Any = self.model
+        fill = written.entry(model.config, "audio").get("fill", "zeros")
+        samples = written.samples(model.config)
+        shared: Any = dict(fill=fill, max_bad_share=self.max_bad_share)
+        return ZeroShot(source, samples, model.text, **shared).vectors(model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Deaf:
+    """No model: a vector of one zero for everything, whatever it sounds like."""
+
+    rate: int = 16_000  # Hz
+
+    def lacks(self, needs: Sequence[str]) -> str:  # noqa: D102
+        del needs
+        return ""
+
+    def clips(self, source: Source) -> Vectors:  # noqa: D102
+        return np.arange(len(source)), np.zeros((len(source), 1), np.float32)
+
+    shared = clips
+
+    def moments(  # noqa: D102
+        self, source: Source, spacing: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        counts = [max(1, round(_seconds(source, i) / spacing)) for i in range(len(source))]
+        clips = np.repeat(np.arange(len(source)), counts)
+        moments = np.concatenate([np.arange(count) for count in counts])
+        return clips, moments, np.zeros((len(clips), 1), np.float32)
+
+    def words(self, texts: Sequence[str]) -> np.ndarray:  # noqa: D102
+        return np.zeros((len(texts), 1), np.float32)
+
+    def labels(  # noqa: D102
+        self, names: Sequence[str], templates: Sequence[str], bank: Bank | None
+    ) -> np.ndarray:
+        del templates, bank
+        return self.words(names)
+
+
+@functools.lru_cache(100_000)
+def _seconds(source: Any, i: int) -> float:
+    example = source[i]
+    return len(example["audio"]) / example["rate"]
