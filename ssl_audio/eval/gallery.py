@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio.data.captions import with_names
 from ssl_audio.data.entries import Entry
 from ssl_audio.data.reading import examples
 from ssl_audio.distributed import sharding
@@ -134,8 +135,7 @@ class Gallery:
 
     def _row(self, example: Any, number: int) -> dict[str, Any]:
         given = {
-            **example,
-            "names": (),
+            **with_names(example, self.source.info.labels),
             "source": 0,
             "source_name": "",
             "number": number,

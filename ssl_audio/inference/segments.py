@@ -94,11 +94,12 @@ class Segments:
         Raises:
           ValueError: as there; the vectors are of an encoder of sound, which takes a sound alone.
         """
-        given = {name: value for name, value in asked.items() if value is not None and value != {}}
-        if given.keys() <= {"audio", "sample_rate"}:
+        nothing = [n for n, v in asked.items() if v is None or (isinstance(v, Mapping) and not v)]
+        given = asked.keys() - nothing
+        if given == {"audio", "sample_rate"}:
             return self.sound(asked["audio"], asked["sample_rate"])
         if self.pool is not None or not hasattr(self.model, "embed_query"):
-            named = next(n for n in given if n not in ("audio", "sample_rate"))
+            named = ", ".join(sorted(given - {"audio", "sample_rate"}))
             raise ValueError(
                 f"query by {named}: these vectors are of sound, and asked with a sound."
             )

@@ -8,7 +8,9 @@ from ssl_audio.data import entries
 from ssl_audio.data import text as texts
 from ssl_audio.data.tables import read
 from ssl_audio.presets import audio_text, runs
+from ssl_audio.storage import written
 from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.storage.written import is_run
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
 
@@ -53,6 +55,8 @@ def sizes(a: Any) -> Sizes:
         a.refuse("data test encoder size width frames", "runlocal is on synthetic sounds")
     if not (a.laptop or a.runlocal):
         a.refuse("test", "it is for laptop")
+        if is_run(a.encoder):
+            a.refuse("size", "the encoder is a run's, and has its size")
         audio: dict[str, Any] = audio_text.published_sound(
             a.encoder, a.size, rate=48_000, hop=480, high=14_000.0
         )
@@ -63,6 +67,8 @@ def sizes(a: Any) -> Sizes:
             audio | dict(frozen=True), text, words, 256, 2, 4, 256, SECONDS * rate, rate, a.width, a.frames
         )  # fmt: skip
     a.refuse("encoder size", "laptop and runlocal have a small one")
+    if a.data == "synthetic":
+        a.refuse("width frames", "synthetic videos have theirs")
     known: tuple[str, ...] = ()
     if a.data != "synthetic":
         rows = [row.get("text") or "" for row in read(pathlib.Path(a.data).expanduser())]
@@ -152,9 +158,7 @@ def run(
         checkpoint=Checkpoint(every="50%", keep=1),
         record=Record(every=20, figures="0"),
     )
-    if not small and a.encoder != "htsat":
-        from ssl_audio.storage import written
-
+    if not small and is_run(a.encoder):
         config.warm_start = written.warm_start(a.encoder, into="audio/")
     if a.test:
         tested = dict(parts) | dict(audio=entries.audio(made.samples, crop="first"))
