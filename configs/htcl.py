@@ -5,8 +5,8 @@ Run:      ssl-audio train --config htcl:data=SONGS.csv --workdir runs/semantic
               --workdir runs/htcl
 Laptop:   as above with laptop, and test=FILE (clips with labels for words, and a column `taste`)
 Try:      ssl-audio train --config htcl:runlocal --workdir runs/try
-Data:     SONGS.csv: path and the columns of `columns`, or text; TRIPLETS.csv: also positive and negative
-          (files, several with ";"); default: synthetic sounds
+Data:     SONGS.csv: path and the columns of `columns`, or text; TRIPLETS.csv: also user, positive and
+          negative (files, several with ";"); default: synthetic sounds
 Options:  mu=0.2: weight of the words' loss in the second stage; keep=0: of the distance to the first stage's
           vectors; columns=title|artist|genre: joined to a text; columns=text: its own
 Results:  experiments/htcl/README.md
@@ -117,8 +117,14 @@ def small_run(a):
         captions,
         samples=CLIP,
         batch=64,
-        optim=Optim(lr=1e-3, weight_decay=0.01, warmup="10%", schedule="cosine", clip=1.0),
-        steps="500" if a.stage == "semantic" else "300",
+        optim=Optim(
+            lr=1e-3 if a.stage == "semantic" else 5e-4,
+            weight_decay=0.01,
+            warmup="10%",
+            schedule="cosine",
+            clip=1.0,
+        ),
+        steps="500" if a.stage == "semantic" else "200",
     )
     if a.test:
         source = audio_text.captioned(a.test, 16_000)
@@ -220,8 +226,11 @@ def _run(a, towers, captions, *, samples, batch, optim, steps):
     if a.stage == "preference":
         edges = (("audio", "audio_positive", 1.0),)
         edges += (("audio", "text", a.mu),) if a.mu else ()
-        more["audio-audio_positive"] = dict(kind="pair_losses:InfoNce", positives="pairs")
+        more["audio-audio_positive"] = dict(
+            kind="pair_losses:InfoNce", positives="pairs", group="user"
+        )
         by = "labels" if a.data == "synthetic" else "columns"
+        parts["user"] = dict(kind="entries:Group", column="user")
         parts["triplet"] = dict(kind="triplet", audio=audio, by=by, negatives=1)
     warm: dict[str, Any] = {}
     if a.model:

@@ -36,7 +36,7 @@ def get_config(arg=""):
     )
     text = made.text | dict(projector=dict(kind="projectors:OneLayer", out=inner))
     query: dict[str, Any] = dict(
-        kind="fusion:Fused",
+        kind="query_tower:Fused",
         towers=dict(video=video, text=text),
         encoder=video_music.transformer(inner, depth=made.depth, heads=made.heads),
         pool=dict(kind="pools:Mean"),

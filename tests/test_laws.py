@@ -33,7 +33,7 @@ LIFTED = {"scan", "remat", "checkpoint", "vmap", "jit", "while_loop", "cond", "m
 SYSTEMS = {"ssast", "ssamba"}
 # Their keys are names.
 FREE = ("sources", "entries", "evals", "rates", "weights", "targets", "heads", "towers", "beside")
-FREE += ("teachers", "pairs", "domains")
+FREE += ("teachers", "pairs", "domains", "branches", "compare", "dropout")
 
 
 @functools.cache

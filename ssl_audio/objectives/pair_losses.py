@@ -64,27 +64,45 @@ class InfoNce(PairLoss):
     Attributes:
       positives: what is right for an example: "pairs" its own pair; "labels" all with the same label, or
         in the share of labels in common (needs an entry of labels); "texts" all with the same words.
+      group: entry of the batch [B], as a listener's number: what others of the same group have is neither
+        right nor wrong, and further negatives are those of the own group only; "": everything counts.
     """
 
     positives: str = "pairs"
+    group: str = ""
 
     def __post_init__(self):
         if self.positives not in POSITIVES:
             raise ValueError(f"positives '{self.positives}': wanted one of {', '.join(POSITIVES)}.")
 
     def __call__(self, x, y, scales, batch, *, bias=0.0, further=(None, None)):  # noqa: D102
-        positive = right_pairs(self.positives, batch)
-        ahead = self._rows(x, y, scales[0], positive, bias, further[1])
-        return ahead, self._rows(y, x, scales[1], positive, bias, further[0])
+        positive, same = right_pairs(self.positives, batch), None
+        if self.group:
+            if self.group not in batch:
+                raise ValueError(f"group '{self.group}': the batch has no such entry.")
+            same = batch[self.group][:, None] == batch[self.group][None]
+            bias = bias + jnp.where(same & ~jnp.eye(len(x), dtype=bool), -1e9, 0.0)
+        ahead = self._rows(x, y, scales[0], positive, bias, further[1], same)
+        return ahead, self._rows(y, x, scales[1], positive, bias, further[0], same)
 
     def _rows(
-        self, x: Array, y: Array, scale: Any, right: Array | None, bias: Any, further: Further
+        self,
+        x: Array,
+        y: Array,
+        scale: Any,
+        right: Array | None,
+        bias: Any,
+        further: Further,
+        same: Array | None,
     ) -> Rows:
         logits = scale * x @ y.T + bias
         if further is not None:
             far, there = further
+            seen = there[None]
+            if same is not None:
+                seen = seen & jnp.repeat(same, len(far) // len(x), axis=1)
             # Finite, since rows of several positives multiply it by 0.
-            column = jnp.where(there[None], scale * x @ far.T, -1e9)
+            column = jnp.where(seen, scale * x @ far.T, -1e9)
             logits = jnp.concatenate([logits, column], axis=1)
             right = None if right is None else jnp.pad(right, ((0, 0), (0, len(far))))
         logits = nn.with_logical_constraint(logits, ("batch", None))

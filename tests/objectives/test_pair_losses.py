@@ -13,8 +13,8 @@ from ssl_audio.distributed.sharding import Sharding
 from ssl_audio.heads.pools import Mean
 from ssl_audio.heads.projectors import Branches, OneLayer
 from ssl_audio.objectives.contrastive import Contrastive
-from ssl_audio.objectives.fusion import Fused
 from ssl_audio.objectives.pair_losses import InfoNce, Near, SupCon
+from ssl_audio.objectives.query_tower import Fused
 from ssl_audio.objectives.towers import Tower
 from ssl_audio.structs import Encoded
 from ssl_audio.tokens.vectors import Projected, Vectors
@@ -143,6 +143,27 @@ def test_triplets_lie_beside_the_positive_and_not_beside_words():
     words = (nce(2 * anchor @ video.T) + nce(2 * video @ anchor.T)) / 2
     got = total(objective, params, batch)
     assert float(got) == pytest.approx((taste + 0.2 * words) / 1.2, rel=1e-5)
+
+
+def test_what_others_of_a_group_have_is_neither_right_nor_wrong():
+    """A listener's other clips are no negatives, and the rejected clips are the own listener's."""
+    x, y, far = unit(1), unit(2), unit(3, 2 * B, D)
+    user = jnp.asarray([7, 7, 1, 2, 2, 2, 3, 4], jnp.int32)
+    there = jnp.asarray([True, False] * B)
+    made = InfoNce(group="user")
+    ahead, back = made(x, y, (3.0, 3.0), {"user": user}, further=(None, (far, there)))
+    for i in range(B):
+        columns = [j for j in range(B) if j == i or user[j] != user[i]]
+        scores = [3 * float(x[i] @ y[j]) for j in columns]
+        rejected = [2 * j for j in range(B) if user[j] == user[i]]
+        scores += [3 * float(x[i] @ far[k]) for k in rejected]
+        want = np.log(np.sum(np.exp(scores))) - 3 * float(x[i] @ y[i])
+        assert float(ahead.loss[i]) == pytest.approx(want, rel=1e-5)
+        scores = [3 * float(y[i] @ x[j]) for j in columns]
+        want = np.log(np.sum(np.exp(scores))) - 3 * float(x[i] @ y[i])
+        assert float(back.loss[i]) == pytest.approx(want, rel=1e-5)
+    with pytest.raises(ValueError, match="group 'user': the batch has no such entry"):
+        made(x, y, (3.0, 3.0), {})
 
 
 def branched():
