@@ -23,8 +23,10 @@ def takes(objective: Any) -> dict[str, Any]:
 
 def fused(objective: Any, name: str) -> str:
     """Return the name of the tower that merges this modality with others; "": it has one of its own."""
-    inner = (n for n, t in objective.towers.items() if name in getattr(t, "towers", ()))
-    return "" if name in objective.towers else next(inner, "")
+    if name in objective.towers:
+        return ""
+    inner = {n: getattr(t, "towers", {}) for n, t in objective.towers.items()}
+    return next((n for n, towers in inner.items() if name in towers), "")
 
 
 def vector(
