@@ -35,6 +35,7 @@ VERBS = {
         "every task whose data are there, of several models, as one table",
     ),
     "zero-shot": ("eval.audio_text", "labels in words, retrieval and order: audio-text models"),
+    "gallery": ("eval.gallery_verb", "clips by video, words or both: recall, rank, precision"),
     "report": ("eval.report", "a run, or several side by side, as one HTML page"),
     "convert": ("convert.command", "published weights of another library to ours"),
     "export": ("convert.export", "a run as config.json and safetensors"),

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.arrays import Array, Bool, Float, Int
 
 
 def patch_nce(
@@ -166,6 +166,33 @@ def info_nce(
         return jax.nn.logsumexp(logits, axis=1) - right
     share = positive / jnp.maximum(jnp.sum(positive, 1, keepdims=True), 1e-6)
     return -jnp.sum(share * jax.nn.log_softmax(logits, axis=1), axis=1)
+
+
+def sup_con(
+    logits: Float[Array, "B K"],
+    positive: Float[Array, "B K"],
+    itself: Bool[Array, "B K"] | None = None,
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, " B"]]:
+    """Supervised contrastive loss (Khosla et al. 2020, arXiv:2004.11362, equation 2).
+
+    Args:
+      logits: scaled similarities of each row's example to all others.
+      positive: above 0 where a column has a label in common; each of those counts alike.
+      itself: columns that are the row's own example; they are nowhere in the sum. None: there are none.
+
+    Returns:
+      Minus the mean log probability of the positives, whether the most similar is one of them, and whether
+      there are any; where there are none, 0, 0 and 0.
+    """
+    if itself is not None:
+        # Finite, since their weight of 0 multiplies it.
+        logits = jnp.where(itself, -1e9, logits)
+        positive = jnp.where(itself, 0, positive)
+    right = (positive > 0).astype(logits.dtype)
+    count = jnp.sum(right, axis=1)
+    best = jnp.argmax(logits, axis=1)
+    hits = jnp.take_along_axis(right, best[:, None], axis=1)[:, 0]
+    return info_nce(logits, right), hits, (count > 0).astype(logits.dtype)
 
 
 def nt_xent(

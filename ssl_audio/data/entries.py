@@ -4,6 +4,7 @@ A picture, a video or a second view is one more class like these, here or in a p
 """
 
 import abc
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -248,6 +249,31 @@ class ClipNumber(Entry):
     def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
         del rng
         return {"clip": np.int32(example["number"])}
+
+
+@dataclass(frozen=True)
+class Group(Entry):
+    """`ARRAY` int32: the same number for clips with the same text in a column, as a listener's name.
+
+    The number is the text's CRC-32, the same on every machine; an empty cell has one that is the clip's own.
+
+    Attributes:
+      column: of the source's table.
+      array: name of the array in the batch; "": `column`.
+    """
+
+    column: str
+    array: str = ""
+
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
+        return {self.array or self.column: ((), np.dtype(np.int32))}
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
+        del rng
+        cell = (example.get("columns") or {}).get(self.column)
+        name = str(cell if cell not in (None, "") else example["id"])
+        number = np.uint32(zlib.crc32(name.encode())).astype(np.int32)
+        return {self.array or self.column: number}
 
 
 def audio(

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +17,10 @@ import numpy as np
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Joint, Params
+from ssl_audio.objectives.pair_losses import InfoNce
+from ssl_audio.objectives.towers import branch_names
 from ssl_audio.slots import AnyObjective
 from ssl_audio.structs import Loss
-
-POSITIVES = ("pairs", "labels", "texts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,9 @@ class Contrastive(Joint):
     """Tell which examples of two modalities belong together, in both directions.
 
     A batch's entry `weight` [B] weighs its examples' rows; `NAME_negative` [B, J, ...], with its lengths,
-    are further examples of a modality that nobody belongs to (length 0: there is none).
+    are further examples of a modality that nobody belongs to (length 0: there is none). `NAME_positive`
+    [B, ...] may stand in an edge as a modality: the same tower hears it; the negatives then lie beside it.
+    A tower with `projectors:Branches` has a modality NAME/BRANCH for each.
 
     Attributes:
       towers: modality (an entry of the batch) → `Tower`.
@@ -52,9 +53,9 @@ class Contrastive(Joint):
       temperature: first value; similarities are divided by it, and it is learned.
       max_scale: most that similarities are multiplied by (CLIP: 100); the least is 1.
       per_direction: learn one temperature for each direction of an edge.
-      positives: what is right for an example: "pairs" its own pair; "labels" all with the same label, or
-        in the share of labels in common (needs an entry of labels); "texts" all with the same words.
-      reversal: also compare with the examples' reversals in time.
+      positives: see `pair_losses.InfoNce`, which compares where `compare` names nothing else.
+      reversal: also compare with the examples' reversals in time; an example's own pair is right then.
+      compare: "FIRST-SECOND", an edge → its function of `pair_losses.py`.
     """
 
     towers: dict[str, AnyObjective]
@@ -64,18 +65,31 @@ class Contrastive(Joint):
     per_direction: bool = False
     positives: str = "pairs"
     reversal: Reversal | None = None
+    compare: dict[str, AnyObjective] = dataclasses.field(default_factory=dict)
 
     couples_examples = True
 
     def __post_init__(self):
-        if self.positives not in POSITIVES:
-            raise ValueError(f"positives '{self.positives}': wanted one of {', '.join(POSITIVES)}.")
+        InfoNce(self.positives)
         if not 0 < self.temperature <= 1 <= self.max_scale:
             raise ValueError(
                 f"temperature {self.temperature}, max_scale {self.max_scale}: wanted 0 < temperature "
                 "<= 1 <= max_scale."
             )
         self.check_edges()
+        there = [f"{first}-{second}" for first, second, _ in self.edges]
+        if unknown := sorted(self.compare.keys() - set(there)):
+            raise ValueError(
+                f"compare: got {unknown[0]!r}; wanted an edge as 'FIRST-SECOND', of "
+                f"{', '.join(there)}."
+            )
+
+    def modalities(self) -> list[str]:
+        """Return what edges may name."""
+        parts = [(name, branch_names(tower)) for name, tower in self._sorted]
+        found = [f"{name}/{b}" for name, some in parts for b in some]
+        found += [name for name, some in parts if not some]
+        return found + [f"{name}_positive" for name, some in parts if not some]
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
         """Return fresh parameters; there is no other state."""
@@ -116,46 +130,54 @@ class Contrastive(Joint):
         `apart`: modality → further negatives [K, D], and which of them there are [K].
         """
         scales = jnp.exp(losses.bounded(scale, 0.0, math.log(self.max_scale)))
-        positive = self._positive(batch)
-        rows = float(len(next(iter(z.values()))))
-        bias, weight = 0.0, batch.get("weight")
+        rows = len(next(iter(z.values())))
+        bias, weight, usual = 0.0, batch.get("weight"), InfoNce(self.positives)
         if self.reversal:
-            half = int(rows) // 2
+            half, usual = rows // 2, InfoNce()
             bias = losses.reversal_bias(half, self.reversal.same, self.reversal.cross)
             own = jnp.ones(half) if weight is None else weight
             weight = jnp.concatenate([own, self.reversal.beta * own])
         total, metrics, shares = jnp.zeros((), jnp.float32), {}, 0.0
         for number, (first, second, share) in enumerate(self.edges):
-            value = jnp.zeros((), jnp.float32)
-            pairs = ((first, second, scales[number, 0]), (second, first, scales[number, -1]))
-            for name, other, s in pairs:
-                logits, right = s * z[name] @ z[other].T + bias, positive
-                if other in apart:
-                    far, there = apart[other]
-                    # Finite, since rows of several positives multiply it by 0.
-                    further = jnp.where(there[None], s * z[name] @ far.T, -1e9)
-                    logits = jnp.concatenate([logits, further], axis=1)
-                    right = None if right is None else jnp.pad(right, ((0, 0), (0, len(far))))
-                logits = nn.with_logical_constraint(logits, ("batch", None))
-                value += losses.weighted_mean(losses.info_nce(logits, right), weight) / 2
-                best = jnp.argmax(logits, axis=1)
-                hits = best == jnp.arange(len(best))
-                if right is not None:
-                    hits = jnp.take_along_axis(right, best[:, None], axis=1)[:, 0] > 0
-                metrics[f"{name}_to_{other}"] = (jnp.sum(hits.astype(jnp.float32)), rows)
-            total, shares = total + share * value, shares + share
+            compared = self.compare.get(f"{first}-{second}", usual)(
+                z[first],
+                z[second],
+                (scales[number, 0], scales[number, -1]),
+                batch,
+                bias=bias,
+                further=(apart.get(first), apart.get(second)),
+            )
+            for found, name in zip(
+                compared, (f"{first}_to_{second}", f"{second}_to_{first}"), strict=True
+            ):
+                counted = weight
+                if found.counted is not None:
+                    counted = found.counted * (1.0 if weight is None else weight)
+                total += share * losses.weighted_mean(found.loss, counted) / 2
+                known = float(rows) if found.counted is None else jnp.sum(found.counted)
+                metrics[name.replace("/", "_")] = (jnp.sum(found.hits), known)
+            shares = shares + share
         metrics["scale"] = (scales[0, 0], 1.0)
         return Loss(total=total / shares, metrics=metrics, extra=extra)
 
     def embeddings(
         self, params: Params, batch: Batch, key: Array | None = None
     ) -> dict[str, Float[Array, "B D"]]:
-        """Return the unit vectors of all modalities of a batch."""
+        """Return the unit vectors of all modalities of a batch, as edges name them."""
         keys = [None] * len(self.towers) if key is None else jax.random.split(key, len(self.towers))
-        return {
-            name: losses.unit(tower(params[name], batch, name, tower_key))
-            for (name, tower), tower_key in zip(self._sorted, keys, strict=True)
-        }
+        found = {}
+        for (name, tower), tower_key in zip(self._sorted, keys, strict=True):
+            z = losses.unit(tower(params[name], batch, name, tower_key))
+            branches = branch_names(tower)
+            found |= {f"{name}/{b}": z[:, i] for i, b in enumerate(branches)} or {name: z}
+            if f"{name}_positive" in self._compared:
+                other = {
+                    name: batch[f"{name}_positive"],
+                    tower.length: batch[f"{tower.length}_positive"],
+                }
+                again = None if tower_key is None else jax.random.fold_in(tower_key, 1)
+                found[f"{name}_positive"] = losses.unit(tower(params[name], other, name, again))
+        return found
 
     def _negatives(
         self, params: Params, batch: Batch, key: Array | None
@@ -168,12 +190,19 @@ class Contrastive(Joint):
                 there = few[tower.length] > 0
                 # Attention over nothing would be NaN, and so its gradient.
                 few[tower.length] = jnp.maximum(few[tower.length], 1)
-                found[name] = losses.unit(tower(params[name], few, name, key)), there
+                positive = f"{name}_positive"
+                beside = positive if positive in self._compared else name
+                found[beside] = losses.unit(tower(params[name], few, name, key)), there
         return found
 
+    @property
+    def _compared(self) -> set[str]:
+        return {name for first, second, _ in self.edges for name in (first, second)}
+
     def embed(self, name: str, params: Params, batch: Batch) -> Array:
-        """Return unit vectors of a modality."""
-        return losses.unit(self.towers[name](params[name], batch, name))
+        """Return unit vectors of a modality; of a tower with branches, theirs one after the other."""
+        z = losses.unit(self.towers[name](params[name], batch, name))
+        return z if z.ndim == 2 else z.reshape(len(z), -1) / math.sqrt(z.shape[1])
 
     def scale(self, params: Params, name: str, other: str) -> float | None:
         """Return what the loss multiplied similarities by to find `other` for `name`.
@@ -185,15 +214,3 @@ class Contrastive(Joint):
                 learned = params["logit_scale"][number][0 if name == first else -1]
                 return float(np.exp(np.clip(learned, 0, np.log(self.max_scale))))
         return None
-
-    def _positive(self, batch: Batch) -> Array | None:
-        """Return the weights of right pairs [B, B], or None: the diagonal."""
-        if self.positives == "pairs" or self.reversal:
-            return None
-        entry = "label" if self.positives == "labels" else "text"
-        if entry not in batch:
-            raise ValueError(f"positives '{self.positives}': the batch has no '{entry}'.")
-        if entry == "label":
-            return batch["label"] @ batch["label"].T
-        same = batch["text"][:, None] == batch["text"][None]
-        return jnp.all(same, axis=-1).astype(jnp.float32)

@@ -32,6 +32,7 @@ class Tower:
       spec_augment: hides a band and a stretch of the log-mel in training.
       length: name of the batch's entry that tells how much of each example is not padding.
       frozen: only the projector learns.
+      entry: of the batch that is encoded; "": that of the tower's name.
     """
 
     tokenizer: Tokenizer
@@ -42,6 +43,7 @@ class Tower:
     spec_augment: SpecAugment | None = None
     length: str = "length"
     frozen: bool = False
+    entry: str = ""
 
     def init(self, key: Array, batch: Mapping[str, Any], name: str) -> dict[str, Any]:
         """Return fresh parameters for the entry `name` of batches shaped like `batch`."""
@@ -59,12 +61,13 @@ class Tower:
 
     def __call__(
         self, params: Mapping[str, Any], batch: Mapping[str, Any], name: str, key: Any = None
-    ) -> Float[Array, "B D"]:
+    ) -> Float[Array, "B *K D"]:
         """Return one vector per example; a key means training, and feeds augmentation and drop-path."""
         return self.project(params, self.pooled(params, self.encode(params, batch, name, key)))
 
     def inputs(self, batch: Mapping[str, Any], name: str, key: Any = None) -> tuple[Any, ...]:
         """Return what the tokenizer takes."""
+        name = self.entry or name
         length = batch.get(self.length)
         if self.frontend is None:
             ids = batch[name]
@@ -103,11 +106,16 @@ class Tower:
             variables = jax.lax.stop_gradient(variables)
         return self.pool.apply(variables, encoded)
 
-    def project(self, params: Mapping[str, Any], x: Float[Array, "B D"]) -> Float[Array, "B O"]:
-        """Return the vectors in the common space, not normalised."""
+    def project(self, params: Mapping[str, Any], x: Float[Array, "B D"]) -> Float[Array, "B *K O"]:
+        """Return the vectors in the common space, not normalised; K branches, where it has them."""
         if self.projector is None:
             return x
         return self.projector.apply(_variables(params, "projector"), x)
+
+
+def branch_names(tower: Any) -> list[str]:
+    """Return the names of a tower's branches in the order of its vectors; none: it has one vector."""
+    return sorted(getattr(getattr(tower, "projector", None), "branches", ()))
 
 
 def _variables(params: Mapping[str, Any], part: str) -> dict[str, Any]:

@@ -79,6 +79,12 @@ OTHERS = {
     "alpha": ("8.0",),
     "clusters": ("7",),
     "draw": ("3",),
+    "columns": ("title",),
+    "mu": ("0.4",),
+    "keep": ("0.5",),
+    "dropout": ("0.25",),
+    "classes": ("7",),
+    "frames": ("9",),
 }
 # What a config must be given to be one at all.
 NEEDED = dict.fromkeys(("finetune", "fsd50k", "passt", "semi_supervised"), "root=DIR")
