@@ -212,13 +212,17 @@ class Joint(Objective):
     towers: dict[str, AnyObjective]
     edges: tuple
 
+    def modalities(self) -> list[str]:
+        """Return what edges may name."""
+        return list(self.towers)
+
     def check_edges(self) -> None:
         """Raise ValueError for an edge that is not (modality, modality, weight)."""
         for edge in self.edges:
-            if len(edge) != 3 or not {edge[0], edge[1]} <= self.towers.keys():
+            if len(edge) != 3 or not {edge[0], edge[1]} <= set(self.modalities()):
                 raise ValueError(
                     f"edges: got {edge!r}; wanted (modality, modality, weight), of the modalities "
-                    f"{', '.join(self.towers)}."
+                    f"{', '.join(self.modalities())}."
                 )
 
     @abc.abstractmethod
