@@ -189,7 +189,10 @@ def _blank(towers: Mapping[str, Any]) -> dict[str, np.ndarray]:
         part = tower["tokenizer"]
         part = part.get("tokenizer", part)
         if name == "audio":
-            blank |= {"audio": np.zeros((1, part["size"]), np.float32), "length": np.ones(1, np.int32)}
+            blank |= {
+                "audio": np.zeros((1, part["size"]), np.float32),
+                "length": np.ones(1, np.int32),
+            }
         elif name == "video":
             shape = (1, *part["patch"], 3)
             blank |= {"video": np.zeros(shape, np.float32), "video_length": np.ones(1, np.int32)}
@@ -225,7 +228,9 @@ def _separate(name: str, own: Any) -> dict[str, np.ndarray]:
             state |= _dense(f"{here}/feed_forward/mlp/wi", layer["mlp"]["up"])
             state |= _dense(f"{here}/feed_forward/mlp/wo", layer["mlp"]["down"])
         return state
-    state = _patches(name, f"{at}/{'wave' if name == 'audio' else 'voxel'}_to_patch", own["tokenizer"])
+    state = _patches(
+        name, f"{at}/{'wave' if name == 'audio' else 'voxel'}_to_patch", own["tokenizer"]
+    )
     state |= _places(f"{at}/pos_embedding_lookup", encoder["positions"])
     state[f"{at}/agg_token_embd"] = encoder["special"][0]
     return state | _transformer(f"{at}/tx", encoder)
@@ -301,5 +306,3 @@ def _norm(at: str, own: Any) -> dict[str, np.ndarray]:
 
 def _batch_norm(at: str, own: Any) -> dict[str, np.ndarray]:
     return _norm(at, own) | {f"{at}/moving_mean": own["mean"], f"{at}/moving_variance": own["var"]}
-
-

@@ -6,7 +6,7 @@ Called by `text.py`, once for every draw of a clip.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,6 +56,45 @@ class Own:
                 "text.captions=dict(kind='captions:Templates')."
             )
         return texts if isinstance(texts, str) else texts[int(rng.integers(len(texts)))]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What further columns of the clip's table say, joined: title, artist, genre … (HTCL, arXiv:2505.23298).
+
+    Attributes:
+      columns: in this order; empty cells are left out.
+      form: of each; "{column}" and "{value}" are filled in.
+      between: put between them.
+    """
+
+    columns: tuple[str, ...]
+    form: str = "{value}"
+    between: str = ", "
+
+    def __post_init__(self):
+        if not self.columns or "{value}" not in self.form:
+            raise ValueError(
+                f"Metadata: wanted columns, and a form with {{value}}; got {self.columns}, {self.form!r}."
+            )
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> str:
+        """Return a caption; ValueError if all of the clip's cells are empty."""
+        del rng
+        cells = {**(example.get("columns") or {}), "label": listed(example.get("names") or ())}
+        said = [
+            self.form.replace("{column}", name.replace("_", " ")).replace(
+                "{value}", _plain(cells[name])
+            )
+            for name in self.columns
+            if _plain(cells.get(name))
+        ]
+        if not said:
+            raise ValueError(
+                f"clip {example['id']}: nothing in {', '.join(self.columns)}; its table's further columns: "
+                f"{', '.join(example.get('columns') or {}) or 'none'}"
+            )
+        return self.between.join(said)
 
 
 @dataclass(frozen=True)
@@ -142,6 +181,12 @@ class Shuffled:
         """Return a caption."""
         name = self.names[int(rng.integers(len(self.names)))]
         return self.captions({**example, "names": (name,)}, rng)
+
+
+def _plain(cell: Any) -> str:
+    """Return a cell of a table as text; several values with commas."""
+    several = cell if isinstance(cell, (list, tuple)) else [] if cell is None else [cell]
+    return ", ".join(" ".join(str(one).split()) for one in several if str(one).strip())
 
 
 def with_names(example: Example, labels: Sequence[str]) -> Example:

@@ -6,14 +6,14 @@ For frozen encoders whose passes are dear: frames of a video, sentences, another
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ssl_audio.data.beside_files import chosen
 from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.entries import Arrays, Entry, Shape
-from ssl_audio.data.source import Example
+from ssl_audio.data.source import Example, SourceInfo
+from ssl_audio.slots import AnySource
 
 
 @dataclass(frozen=True)
@@ -58,43 +58,43 @@ class Features(Entry):
 
     def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
         column = self.column or self.array
-        rows = self._rows(_given(example, column), column)
-        if rows is None:
-            rows = self._rows(read(chosen(example, column, self.root, self.pick, rng)), column)
-        assert rows is not None
-        if not self.frames:
-            number = int(rng.integers(len(rows))) if self.pick == "random" else len(rows) // 2
-            return {self.array: self._finite(np.array(rows[number], np.float32), example)}
-        found = np.zeros((self.frames, self.width), np.float32)
-        count = min(self.frames, len(rows))
-        found[:count] = self._finite(np.array(rows[:count], np.float32), example)
-        return {self.array: found, f"{self.array}_length": np.int32(count)}
-
-    def _finite(self, found: np.ndarray, example: Example) -> np.ndarray:
-        """Return features as they are.
-
-        Raises:
-          DecodeError: NaN or infinite values among them, which would spoil a whole run.
-        """
-        if not np.isfinite(found).all():
-            column = self.column or self.array
-            raise DecodeError(
-                f"clip {example.get('id')}: column '{column}': NaN or infinite values"
-            )
-        return found
-
-    def _rows(self, found: Any, column: str) -> np.ndarray | None:
-        """Return features as [rows, width]; None: there is a file to be read.
-
-        Raises:
-          DecodeError: they have another shape.
-        """
+        found = _given(example, column)
         if found is None:
-            return None
+            found = read(chosen(example, column, self.root, self.pick, rng))
+        what = f"clip {example.get('id')}: column '{column}'"
+        return self.prepared(found, rng if self.pick == "random" else None, what)
+
+    def prepared(
+        self, found: np.ndarray, rng: np.random.Generator | None = None, what: str = "features"
+    ) -> Arrays:
+        """Return features [width] or [rows, width] as the entry gives them.
+
+        Args:
+          found: features.
+          rng: draws the vector, where there is to be one; None: the middle one.
+          what: they are, for errors.
+
+        Raises:
+          DecodeError: another shape; NaN or infinite values, which would spoil a whole run.
+        """
+        rows = self._rows(np.asarray(found), what)
+        if not self.frames:
+            number = len(rows) // 2 if rng is None else int(rng.integers(len(rows)))
+            arrays = {self.array: np.array(rows[number], np.float32)}
+        else:
+            padded = np.zeros((self.frames, self.width), np.float32)
+            count = min(self.frames, len(rows))
+            padded[:count] = rows[:count]
+            arrays = {self.array: padded, f"{self.array}_length": np.int32(count)}
+        if not np.isfinite(arrays[self.array]).all():
+            raise DecodeError(f"{what}: NaN or infinite values")
+        return arrays
+
+    def _rows(self, found: np.ndarray, what: str) -> np.ndarray:
         rows = found[None] if found.ndim == 1 else found
         if rows.ndim != 2 or rows.shape[1] != self.width or not len(rows):
             raise DecodeError(
-                f"column '{column}': features {found.shape}; wanted [{self.width}] or [rows, {self.width}]"
+                f"{what}: shape {found.shape}; wanted [{self.width}] or [rows, {self.width}]"
             )
         return rows
 
@@ -134,3 +134,39 @@ def _mapped(path: str) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise DecodeError(f"{path}: wanted one array of numbers (.npy)")
     return array
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Another source, and beside each of its clips synthetic features of its label: tests need no download.
+
+    Attributes:
+      source: of the clips.
+      array: name of the features in an example.
+      frames, width: their shape.
+    """
+
+    source: AnySource
+    array: str
+    frames: int
+    width: int
+
+    @property
+    def info(self) -> SourceInfo:
+        """Return what the other source is."""
+        return self.source.info
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def meta(self, i: int) -> Example:
+        """Return all of example `i` but its sound and features."""
+        return self.source.meta(i)
+
+    def __getitem__(self, i: int) -> Example:
+        found = self.source[i]
+        label = found.get("label") or 0
+        number = label[0] if isinstance(label, tuple) else label
+        mean = np.random.default_rng((2, number)).normal(size=self.width)
+        noise = np.random.default_rng((3, i)).normal(0, 0.5, (self.frames, self.width))
+        return {**found, self.array: (mean + noise).astype(np.float32)}

@@ -1,12 +1,15 @@
 """From a tower's vector to the space that towers share."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.dense import Linear
 from ssl_audio.layers.norms import BatchNorm, BatchOnlyNorm, LayerNorm
+from ssl_audio.slots import Projector
 
 
 class OneLayer(nn.Module):
@@ -152,6 +155,21 @@ class ReluNorm(nn.Module):
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
         """Project."""
         return BatchNorm(name="norm")(Linear(self.out, bias=False, name="linear")(nn.relu(x)))
+
+
+class Branches(nn.Module):
+    """Several projections of one vector, for spaces that are learned by different losses.
+
+    Attributes:
+      branches: name → projector; their vectors are equally long.
+    """
+
+    branches: Mapping[str, Projector]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B K O"]:
+        """Project by each branch, in the order of their names."""
+        return jnp.stack([m.copy(name=n)(x) for n, m in sorted(self.branches.items())], axis=1)
 
 
 class AudioMosaic(nn.Module):

@@ -17,7 +17,7 @@ from ssl_audio import config as configs
 from ssl_audio.data.banks import Bank
 from ssl_audio.data.decode import decode
 from ssl_audio.data.text import Text
-from ssl_audio.inference import windows
+from ssl_audio.inference import queries, windows
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.window_encoder import WindowEncoder
@@ -100,7 +100,7 @@ class AudioTextModel(Model):
         """Return a batch of one silent clip, an empty text and zeros for any other modality."""
         batch: dict[str, np.ndarray] = {}
         words = written.entry(self.config, "text").get("length", 2)
-        for name, tower in self.objective.towers.items():
+        for name, tower in queries.takes(self.objective).items():
             other = written.entry(self.config, name)
             if name != "audio" and other and "words" not in other:
                 spec = configs.build(other, "data").spec()
@@ -175,6 +175,48 @@ class AudioTextModel(Model):
         some = [entry.prepared(one) for one in ([pictures] if single else pictures)]
         found = np.concatenate([self._embed("image", {"image": one[None]}) for one in some])
         return found[0] if single else found
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The modalities that it can be asked with, for `embed_query`."""
+        return tuple(queries.takes(self.objective))
+
+    def embed_query(
+        self,
+        *,
+        text: str | None = None,
+        audio: Any = None,
+        sample_rate: int | None = None,
+        image: Any = None,
+        features: Mapping[str, Any] = queries.NOTHING,
+        weights: Mapping[str, float] = queries.NOTHING,
+        alpha: float | None = None,
+    ) -> np.ndarray:
+        """Return the unit vector [D] of one query of several modalities.
+
+        Those that a tower merges go through it together, with what is missing left empty; the vectors of
+        others are added up by their weights, and normalised.
+
+        Args:
+          text: words.
+          audio: a clip [S], with its `sample_rate`, Hz.
+          image: as `embed_image` takes it.
+          features: modality → features [width] or [rows, width], as the entry of its name has them.
+          weights: modality → how much it counts; default: 1.
+          alpha: of a model with the branches `pair` and `class`: the share of the class, 0 to 1; compare
+            with vectors of `embed_audio`. None: both alike.
+
+        Raises:
+          ValueError: nothing to ask with, or the model cannot be asked with it; as the other methods.
+        """
+        return queries.vector(
+            self, text=text, audio=audio, sample_rate=sample_rate, image=image, features=features,
+            weights=weights, alpha=alpha,
+        )  # fmt: skip
+
+    def embed_batch(self, name: str, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the unit vectors [B, D] of a tower, of the entries that it takes."""
+        return self._embed(name, batch)
 
     def embed_labels(
         self,

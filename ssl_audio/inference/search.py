@@ -1,8 +1,8 @@
 """Search sounds by words or by sound: ssl-audio search index --checkpoint RUN --index DIR FOLDER…
 
 Again: only what is new or changed. Then ssl-audio search query --index DIR "rain on a roof" (--audio FILE:
-what sounds like it), search remove --index DIR PATH… (--gone: files that are no more), search export
---index DIR --to perch-hoplite OUT (or embedding-atlas).
+what sounds like it; --image, --features; several are one query), search remove --index DIR PATH… (--gone:
+files that are no more), search export --index DIR --to perch-hoplite OUT (or embedding-atlas).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_audio import startup
 from ssl_audio.data.decode import decode, printable
+from ssl_audio.data.features import read
 from ssl_audio.inference import approximate, search_export
 from ssl_audio.inference.index import Hit, Index
 from ssl_audio.inference.pooling import POOLS, SPECIAL
@@ -73,6 +74,27 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--audio", metavar="FILE", help="find sounds like this file")
     ask.add_argument("--start", type=float, metavar="S", help="of the file, from this second")
     ask.add_argument("--end", type=float, metavar="S", help="to this second")
+    ask.add_argument("--image", metavar="FILE", help="find what sounds as this picture looks")
+    ask.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy[#ROW]",
+        help="of another modality of the model, as video=clip.npy; may be repeated",
+    )
+    ask.add_argument(
+        "--weight",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="how much text, audio, image … count in a query of several; default: 1 each",
+    )
+    ask.add_argument(
+        "--alpha",
+        type=float,
+        metavar="SHARE",
+        help="of models trained with classes beside pairs (control_mvr): 0, the very clip, to 1, its class",
+    )
     ask.add_argument("--top", type=int, default=10, help="files to show")
     ask.add_argument(
         "--exact", action="store_true", help="compare with all, however many there are"
@@ -110,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
         index, files = remove(args.index, args.places, args.gone)
         print(f"{args.index}: {files} files removed, {len(index)} segments left")
         return index
-    if (args.text is None) == (args.audio is None):
-        parser().error("query: give words, or --audio FILE")
+    if args.text is None and args.audio is None and args.image is None and not args.features:
+        parser().error("query: give words, --audio FILE, --image FILE or --features NAME=FILE")
     if args.audio is None and (args.start, args.end) != (None, None):
         parser().error("--start and --end are of --audio FILE")
     if args.top < 1:
@@ -129,17 +151,37 @@ def query(args: argparse.Namespace) -> list[Hit]:
     if args.csv:
         atomic.check(place(args.csv))
     model = open_model(index, args.trust, args.checkpoint)
-    if args.text is not None:
-        vector = model.text(args.text)
-    else:
-        start, end = args.start or 0.0, args.end
-        audio = part_of(args.audio, model.rate, start, end)
-        vector = model.sound(audio, model.rate)
+    asked: dict[str, Any] = dict(text=args.text, image=args.image, alpha=args.alpha)
+    if args.audio is not None:
+        audio = part_of(args.audio, model.rate, args.start or 0.0, args.end)
+        asked |= dict(audio=audio, sample_rate=model.rate)
+    asked["features"] = {name: read(file) for name, file in _named(args.features, "--features")}
+    asked["weights"] = {name: _number(n) for name, n in _named(args.weight, "--weight")}
+    vector = model.query(**asked)
     hits = index.query(vector, args.top, exact=args.exact)
     print(table(hits))
     if args.csv:
         write_csv(hits, args.csv)
     return hits
+
+
+def _named(given: Sequence[str], option: str) -> list[tuple[str, str]]:
+    """Return NAME=VALUE arguments as pairs."""
+    pairs = [one.partition("=") for one in given]
+    if wrong := [
+        one
+        for one, (name, sign, value) in zip(given, pairs, strict=True)
+        if not (name and sign and value)
+    ]:
+        raise ValueError(f"{option}: got {wrong[0]!r}, wanted NAME=VALUE, as video=clip.npy.")
+    return [(name, value) for name, _, value in pairs]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--weight: got {text!r}, wanted a number, as text=0.5.") from None
 
 
 def part_of(path: str, rate: int, start: float, end: float | None) -> Any:

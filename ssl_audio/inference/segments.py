@@ -42,7 +42,12 @@ class Segments:
     @property
     def words(self) -> bool:
         """Whether texts have vectors of the same space."""
-        return self.pool is None and "embed_text" in self.model.offers
+        return "text" in self.takes
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Modalities that a query may have."""
+        return getattr(self.model, "takes", ("audio",)) if self.pool is None else ("audio",)
 
     @property
     def rate(self) -> int:
@@ -81,7 +86,23 @@ class Segments:
         """
         if not self.words:
             raise ValueError(no_words(f"{self.model!r}", self.pool))
-        return self.model.embed_text(text)
+        return self.query(text=text)
+
+    def query(self, **asked: Any) -> np.ndarray:
+        """Return the unit vector [D] of one query of several modalities; see `AudioTextModel.embed_query`.
+
+        Raises:
+          ValueError: as there; the vectors are of an encoder of sound, which takes a sound alone.
+        """
+        given = {name: value for name, value in asked.items() if value is not None and value != {}}
+        if given.keys() <= {"audio", "sample_rate"}:
+            return self.sound(asked["audio"], asked["sample_rate"])
+        if self.pool is not None or not hasattr(self.model, "embed_query"):
+            named = next(n for n in given if n not in ("audio", "sample_rate"))
+            raise ValueError(
+                f"query by {named}: these vectors are of sound, and asked with a sound."
+            )
+        return self.model.embed_query(**asked)
 
     @property
     def _source(self) -> Any:

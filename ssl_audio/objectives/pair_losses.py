@@ -111,10 +111,11 @@ class SupCon(PairLoss):
     def __call__(self, x, y, scales, batch, *, bias=0.0, further=(None, None)):  # noqa: D102
         if further != (None, None) or not (isinstance(bias, float) and bias == 0):
             raise ValueError("pair_losses:SupCon takes no further negatives and no reversals.")
-        same = right_pairs("labels", batch)
+        same: Any = right_pairs("labels", batch)
         found = []
         for one, other in ((x, y), (y, x)):
-            logits, right, self_pair = scales[0] * one @ other.T, same, None
+            right, self_pair = same, None
+            logits = scales[0] * one @ other.T
             if self.within:
                 logits = jnp.concatenate([logits, scales[0] * one @ one.T], axis=1)
                 itself = jnp.eye(len(one), dtype=bool)

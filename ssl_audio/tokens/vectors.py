@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float
+from ssl_audio.layers.dense import Linear
 from ssl_audio.structs import Tokens
 
 
@@ -19,3 +20,20 @@ class Vectors(nn.Module):
             x, valid = x[:, None], None
         index = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
         return Tokens(x=x, index=index, grid=(1, x.shape[1]), valid=valid)
+
+
+class Projected(nn.Module):
+    """A sequence of vectors through one linear layer, to an encoder's width.
+
+    Attributes:
+      width: D.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B *N D"], valid: Bool[Array, "B N"] | None = None
+    ) -> Tokens:
+        """Return tokens as `Vectors` does."""
+        return Vectors()(Linear(self.width, name="linear")(x), valid)
