@@ -5,7 +5,7 @@ Shared:   ssl-audio train --config vatt:data=VIDEOS.csv,shared --workdir runs/va
 Laptop:   ssl-audio train --config vatt:laptop,data=sounds.jsonl --workdir runs/vatt-digits
 Try:      ssl-audio train --config vatt:runlocal --workdir runs/try
 Data:     a manifest: path (of videos with sound), text (what is said around that moment, one or several; may
-          be empty), start, end; default: synthetic sounds and pictures;
+          be empty), start, end; a folder of VATT's TFRecords; default: synthetic sounds and pictures;
           laptop: path of sounds, video (pictures or a folder of them), text: experiments/vatt/digits.py
 Options:  audio=, video=small|base|medium|large (VATT-MBS: audio=base,video=medium); shared: one
           Transformer (medium) for all; drop=0.5: share of tokens that DropToken leaves out
@@ -69,7 +69,7 @@ def published(a):
         a,
         towers,
         dict(
-            audio=_seen(a, CLIP, frames=32, fps=10.0, picture=picture),
+            audio=_seen(a, CLIP, crop="random", frames=32, fps=10.0, picture=picture),
             text=_candidates(a, words, length=16, count=4),
         ),
         rate=RATE,
@@ -113,16 +113,14 @@ def laptop(a):
     for tower in towers.values():
         tower["encoder"]["remat"] = "none"
     picture = dict(kind="pictures:Image", size=8, channels=1, mean=(0.5,), std=(0.5,))
-    seen = _seen(a, SMALL_CLIP, frames=4, fps=6.25, picture=picture, listed=6.25)
-    if a.data == "synthetic":
-        seen |= dict(column="image", listed=1.0)
-    else:
-        seen |= dict(column="video")
+    seen = _seen(
+        a, SMALL_CLIP, crop="first", speed=0.1, gain=6.0, frames=4, fps=6.25, picture=picture
+    )
     return _run(
         a,
         towers,
         dict(
-            audio=seen | dict(crop="first", speed=0.1, gain=6.0),
+            audio=seen,
             text=_candidates(a, words, length=8, count=2),
         ),
         rate=SMALL_RATE,
@@ -178,11 +176,20 @@ def _run(a, towers, parts, *, rate, batch, optim, steps):
 def _source(data: str, rate: int) -> dict[str, Any]:
     if data == "synthetic":
         return dict(kind="pictures:Drawn", source=dict(kind="synthetic", rate=rate), size=16)
+    if pathlib.Path(data).expanduser().is_dir():
+        return dict(kind="sequence_examples:SequenceExamples", root=data, rate=rate)
     return audio_text.captioned(data, rate)
 
 
 def _seen(a, samples: int, **more: Any) -> dict[str, Any]:
-    return dict(kind="video:AudioVideo", samples=samples, crop="random", fill="zeros", **more)
+    column: dict[str, Any] = {}
+    if a.data == "synthetic":
+        column = dict(column="image", listed=1.0)
+    elif a.laptop:
+        column = dict(column="video", listed=more["fps"])
+    elif pathlib.Path(a.data).expanduser().is_dir():
+        column = dict(column="video", listed=10.0)
+    return dict(kind="video:AudioVideo", samples=samples, fill="zeros", **more, **column)
 
 
 def _candidates(a, words: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checkpoints of VATT (Akbari et al. 2021, arXiv:2104.11178), as google-research/vatt trains them in TensorFlow.
+"""Checkpoints of VATT (Akbari et al. 2021, arXiv:2104.11178), as its authors train them in TensorFlow.
 
 Read without TensorFlow (`tensor_bundle.py`): towers with Transformers of their own, or the shared one.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf
 
-from ssl_audio.convert.base import Converted, State, build, count, need, unstacked
+from ssl_audio.convert.base import Converted, State, build, need, unstacked
 from ssl_audio.convert.options import Options
 from ssl_audio.presets import vatt
 
@@ -28,7 +28,7 @@ PLACES = (
 NAMES: Mapping[str, str] = MappingProxyType({"audio": "aud", "video": "vid", "text": "txt"})
 AXES = ("vertical", "horizontal", "temporal")
 RATE = 48_000
-HEAD = 64  # width of a head of attention
+SCALE = "logit_scale"  # which is fixed there, and in no checkpoint
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
@@ -48,9 +48,8 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         need(state, *(_first(name, False) for name in NAMES))
     towers = {name: _tower(name, state, asked, shared) for name in given}
     headed = "head/vid_to_hid/kernel" in state and given == list(NAMES)
-    for name, tower in towers.items():
-        tower["projector"] = tower["projector"] if headed else None
-        del name
+    if not headed:
+        towers = {name: tower | dict(projector=None) for name, tower in towers.items()}
     asked.finish()
     agg = {}
     if "text" in towers and not shared:
@@ -73,7 +72,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     built, params, left = build(
         config,
         lambda p: to_state_dict(p, config),
-        state | ({"scale": np.full((2, 1), -np.log(0.07), np.float32)} if headed else {}),
+        state | ({SCALE: np.full((2, 1), -np.log(0.07), np.float32)} if headed else {}),
         unused=("aud/mask_", "vid/mask_", "aud/post", "vid/post", "head/"),
         blank=_blank(towers),
     )
@@ -121,7 +120,7 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     state: dict[str, np.ndarray] = {}
     for name, own in params.items():
         if name == "logit_scale":
-            state["scale"] = own
+            state[SCALE] = own
             continue
         state |= _unified(name, own) if shared else _separate(name, own)
         if "projector" in own:
@@ -149,8 +148,9 @@ def _tower(name: str, state: State, asked: Options, shared: bool) -> dict[str, A
     (hidden,) = need(state, f"{layers}0/feed_forward/mlp/wi/kernel")
     width = hidden.shape[0]
     option = "num_heads_text" if name == "text" and not shared else "num_heads"
-    heads = asked.get(option, width // HEAD)
-    size = (count(state, layers), width, hidden.shape[1], heads)
+    heads = asked.heads(option, width)
+    depth = len({n[len(layers) :].partition("/")[0] for n in state if n.startswith(layers)})
+    size = (depth, width, hidden.shape[1], heads)
     post = state[f"all/post_proj/{name}/kernel"].shape[1] if shared else 0
     fine, coarse = (
         state[at].shape[-1] if at in state else 1

@@ -16,6 +16,7 @@ from ssl_audio.data.beside_files import every
 from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.entries import Arrays, Audio, Shape
 from ssl_audio.data.pictures import MOST, Image
+from ssl_audio.data.sequence_examples import decoded
 from ssl_audio.data.source import Example
 
 INSTALL = "install ssl_audio[video]"
@@ -114,7 +115,8 @@ class AudioVideo(Audio):
                 return
         for time in times:
             number = int(time * self.listed + SAME)
-            yield some[number] if number < len(some) else None
+            shown = some[number] if number < len(some) else None
+            yield decoded(shown) if isinstance(shown, bytes) else shown
 
 
 def frames_at(path: pathlib.Path, times: Sequence[float] | np.ndarray) -> Iterator[Any]:

@@ -50,8 +50,9 @@ class VoxelPatches(nn.Module):
         cut = cut.reshape(batch, frames, t, rows, y, columns, x, channels)
         flat = cut.transpose(0, 3, 5, 1, 2, 4, 6, 7).reshape(batch, rows * columns * frames, -1)
         init = nn.initializers.lecun_normal()
-        kernel = self.param("kernel", init, (flat.shape[-1], self.width), jnp.float32)
-        found = flat @ kernel
+        shape = (*self.patch, channels, self.width)
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        found = flat @ kernel.reshape(-1, self.width)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
             found = found + bias[None, None]

@@ -68,7 +68,7 @@ def test_where_only_padding_is_left_it_counts():
 def test_nothing_is_dropped_outside_training(model):
     made, params, _ = model
     tower = made.towers["audio"]
-    given = batch()
+    given = jax.tree.map(jnp.asarray, batch())
     seen = tower.encode(params["audio"], given, "audio")
     assert seen.tokens.x.shape[1] == 20
     train = tower.encode(params["audio"], given, "audio", jax.random.key(1))
