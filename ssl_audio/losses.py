@@ -244,23 +244,27 @@ def reversal_bias(batch: int, same: float, cross: float) -> Float[Array, "K K"]:
 def joint_nce(
     x: Float[Array, "B D"],
     y: Float[Array, "B M D"],
-    temperature: float,
-    valid: Float[Array, " B"] | None = None,
+    temperature: float | Float[Array, ""],
+    valid: Float[Array, "B *M"] | None = None,
 ) -> Float[Array, " B"]:
     """One softmax over both directions, with M positives per row (MIL-NCE, arXiv:1912.06430).
 
     As in VATT (arXiv:2104.11178, section 3.4): the denominator of row i holds x_i against all y and all x
     against y_i, so that its positives are in it twice. M = 1 is the NCE of two modalities. Rows whose y is
-    not `valid` are nobody's negatives; leave their own loss out with `weighted_mean`.
+    not `valid` are nobody's negatives, and neither are single candidates that are not (`valid` [B, M]); leave
+    out the loss of rows without any with `weighted_mean`: it means nothing, but is finite.
     """
     scores = jnp.einsum("id,jmd->ijm", x, y) / temperature
     right = jnp.diagonal(scores, axis1=0, axis2=1).T  # [B, M]
-    ahead = scores
+    ahead, back = scores, jnp.moveaxis(scores, 1, 0)
     if valid is not None:
-        ahead = jnp.where(valid[None, :, None] > 0, scores, -jnp.inf)
-    ahead, back = ahead.reshape(len(x), -1), jnp.moveaxis(scores, 1, 0).reshape(len(x), -1)
-    both = jax.nn.logsumexp(jnp.concatenate([ahead, back], axis=1), axis=1)
-    return both - jax.nn.logsumexp(right, axis=1)
+        there = jnp.broadcast_to(valid.reshape(len(y), -1) > 0, right.shape)
+        ahead = jnp.where(there[None], scores, -jnp.inf)
+        usable = there | ~jnp.any(there, axis=1, keepdims=True)
+        right = jnp.where(usable, right, -jnp.inf)
+        back = jnp.where(usable[:, None], back, -jnp.inf)
+    both = jnp.concatenate([ahead.reshape(len(x), -1), back.reshape(len(x), -1)], axis=1)
+    return jax.nn.logsumexp(both, axis=1) - jax.nn.logsumexp(right, axis=1)
 
 
 def cosine_distance(x: Float[Array, "B D"], y: Float[Array, "B D"]) -> Float[Array, " B"]:

@@ -67,6 +67,7 @@ AnySource = Annotated[
             "sets",
             "tfds",
             "pictures",
+            "sequence_examples",
         ),
     ),
 ]

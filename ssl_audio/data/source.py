@@ -121,15 +121,13 @@ class Files(abc.ABC):
     def __getitem__(self, i: int) -> Example:
         clip = self.clips[i]
         audio = decode(*self._excerpt(clip), channels=self.channels)
-        return {"audio": audio, "root": self.clips.root, **self.meta(i)}
+        return {"audio": audio, **self._place(clip), **self.meta(i)}
 
     def open(self, i: int) -> Example:
         """Return example `i`; sound longer than a minute as `LongAudio`, decoded where it is looked at."""
-        return {
-            "audio": read(*self._excerpt(self.clips[i]), channels=self.channels),
-            "root": self.clips.root,
-            **self.meta(i),
-        }
+        clip = self.clips[i]
+        audio = read(*self._excerpt(clip), channels=self.channels)
+        return {"audio": audio, **self._place(clip), **self.meta(i)}
 
     def coded_labels(self) -> Coded:
         """Return the number of each clip's label [N], and the labels that they number; None: none."""
@@ -138,6 +136,10 @@ class Files(abc.ABC):
     def digest(self) -> str:
         """Return what differs between collections, wherever they lie."""
         return Clips.of(self.clips).digest(self.rate)
+
+    def _place(self, clip: Clip) -> dict[str, Any]:
+        """Return where the sound lies, for what is read beside it."""
+        return {"root": self.clips.root, "path": clip.path, "start": clip.start}
 
     def _excerpt(self, clip: Clip) -> tuple[str, int, float, float | None]:
         return clip.path, self.rate, clip.start, clip.end

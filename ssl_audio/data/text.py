@@ -198,6 +198,42 @@ class Text(Entry):
         return row, np.int32(len(found))
 
 
+@dataclass(frozen=True)
+class Candidates(Text):
+    """`text` int32 [M, W] and `text_length` int32 [M]: several texts, of which at least one fits the clip.
+
+    What is said shortly before and after a moment of a video (MIL-NCE, arXiv:1912.06430). A clip with more
+    captions than M gets some of them in their order; length 0: there is none, and a clip may have no text at
+    all. With other `captions` than the clip's own, they give the only text.
+
+    Attributes:
+      count: M.
+    """
+
+    count: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.count < 1 or self.negatives:
+            raise ValueError("text:Candidates: wanted count of 1 or more, and no negatives.")
+
+    def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
+        shapes = {"text": (self.count, self.length), "text_length": (self.count,)}
+        return {name: (shape, np.dtype(np.int32)) for name, shape in shapes.items()}
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
+        own = self.captions == Own()
+        given = (example.get("text") or ()) if own else self.captions(example, rng)
+        some = [text for text in ((given,) if isinstance(given, str) else given) if text.strip()]
+        if len(some) > self.count:
+            some = [some[i] for i in sorted(rng.permutation(len(some))[: self.count])]
+        rows = np.full((self.count, self.length), self.words.pad, np.int32)
+        lengths = np.zeros(self.count, np.int32)
+        for j, text in enumerate(some):
+            rows[j], lengths[j] = self._padded(text)
+        return {"text": rows, "text_length": lengths}
+
+
 def split(text: str) -> list[str]:
     """Return the words and signs of a text, lower case, without accents."""
     plain = unicodedata.normalize("NFKD", text.lower())

@@ -146,6 +146,24 @@ class Penultimate(nn.Module):
         return self.norm.copy(name="norm1")(x)
 
 
+class DenseGelu(nn.Module):
+    """One layer with GELU on another pool's vector (VATT's shared Transformer, arXiv:2104.11178).
+
+    Attributes:
+      pool: of this file.
+      width: D'.
+    """
+
+    pool: Pool
+    width: int
+
+    @nn.compact
+    def __call__(self, encoded: Encoded) -> Float[Array, "B D"]:
+        """Return one vector each."""
+        x = nn.Dense(self.width, kernel_init=XAVIER, name="dense")(self.pool(encoded))
+        return nn.gelu(x, approximate=False)
+
+
 class Columns(nn.Module):
     """The mean of each frequency row over time, side by side: D' = rows * D."""
 

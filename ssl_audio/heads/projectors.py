@@ -1,6 +1,7 @@
 """From a tower's vector to the space that towers share."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -114,6 +115,46 @@ class BarlowTwins(nn.Module):
             x = Linear(width, bias=False, name=f"linear_{number}")(x)
             x = nn.relu(BatchNorm(name=f"norm_{number}")(x))
         return Linear(self.out, bias=False, name="linear_2")(x)
+
+
+class FineToCoarse(nn.Module):
+    """A vector of a fine space, and of it one of a coarse space (FAC of VATT, arXiv:2104.11178, section 3.3).
+
+    Linear → batch norm → ReLU → Linear → batch norm; then ReLU → Linear → batch norm. The linear layers have
+    no biases. Video meets sound in the fine space and text in the coarse one.
+
+    Attributes:
+      fine, coarse: widths of the spaces.
+    """
+
+    fine: int = 512
+    coarse: int = 256
+
+    branches: ClassVar[tuple[str, ...]] = ("coarse", "fine")
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> dict[str, Float[Array, "B O"]]:
+        """Return the vectors by name."""
+        x = BatchNorm(name="norm_0")(Linear(self.fine, bias=False, name="first")(x))
+        x = Linear(self.fine, bias=False, name="second")(nn.relu(x))
+        fine = BatchNorm(name="norm_1")(x)
+        x = Linear(self.coarse, bias=False, name="third")(nn.relu(fine))
+        return {"coarse": BatchNorm(name="norm_2")(x), "fine": fine}
+
+
+class ReluNorm(nn.Module):
+    """ReLU → Linear without bias → batch norm: VATT's head of one space for all (arXiv:2104.11178).
+
+    Attributes:
+      out: O.
+    """
+
+    out: int = 512
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+        """Project."""
+        return BatchNorm(name="norm")(Linear(self.out, bias=False, name="linear")(nn.relu(x)))
 
 
 class Branches(nn.Module):

@@ -102,7 +102,14 @@ class AudioTextModel(Model):
         words = written.entry(self.config, "text").get("length", 2)
         for name, tower in queries.takes(self.objective).items():
             other = written.entry(self.config, name)
-            if name != "audio" and other and "words" not in other:
+            if name not in ("audio", "text") and not other:  # sound and picture in one entry
+                other = written.entry(self.config, "audio")
+                given = configs.build(other, "data").spec() if other else {}
+                there = {key: given[key] for key in (name, tower.length) if key in given}
+                batch |= {key: np.zeros((1, *shape), kind) for key, (shape, kind) in there.items()}
+                if name in there:
+                    continue
+            elif name != "audio" and other and "words" not in other:
                 spec = configs.build(other, "data").spec()
                 batch |= {key: np.zeros((1, *shape), kind) for key, (shape, kind) in spec.items()}
                 continue

@@ -61,6 +61,7 @@ class PreNorm(nn.Module):
     Attributes:
       mixer, norm: templates.
       mlp: template, or the ratio of an `Mlp`.
+      second_norm: of the perceptron's input; None: `norm` for both.
       tap: report, as the stream after each block, what its last branch gives before it is added: the
         perceptron, or where there is none the mixer. It is for reading layers as targets: the stack's own
         output then means nothing.
@@ -70,6 +71,7 @@ class PreNorm(nn.Module):
     norm: Norm = LayerNorm()
     mlp: Layer = 4.0
     tap: bool = False
+    second_norm: Norm = None
 
     layers = 1
 
@@ -92,7 +94,8 @@ class PreNorm(nn.Module):
         x = carry[0] if self.tap else carry
 
         def branch(inner, name):
-            y = inner(self.norm.copy(name=f"norm_{name}")(x).astype(dtype)).astype(x.dtype)
+            norm = self.second_norm if name == "mlp" and self.second_norm else self.norm
+            y = inner(norm.copy(name=f"norm_{name}")(x).astype(dtype)).astype(x.dtype)
             key = self.make_rng("drop_path") if rates is not None else None
             return x + drop_path(y, 0.0 if rates is None else rates[0], key), y
 

@@ -9,7 +9,7 @@ from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.layers.attention import BLOCK, attend, known
 from ssl_audio.layers.dense import INIT
 
-ACTIVATIONS = ("relu", "gated-gelu")
+ACTIVATIONS = ("relu", "gated-gelu", "gelu")
 
 
 class T5Attention(nn.Module):
@@ -61,11 +61,11 @@ class T5Attention(nn.Module):
 
 
 class T5Mlp(nn.Module):
-    """Two-layer perceptron without biases: ReLU (T5), or GELU of one half times the other (T5 1.1, Flan).
+    """Two-layer perceptron without biases: ReLU (T5), GELU (VATT), or GELU times another half (T5 1.1, Flan).
 
     Attributes:
       hidden: width between.
-      activation: "relu" or "gated-gelu", whose GELU is the tanh approximation.
+      activation: "relu"; "gated-gelu", whose GELU is the tanh approximation; "gelu", exact (VATT).
     """
 
     hidden: int
@@ -86,6 +86,8 @@ class T5Mlp(nn.Module):
         hidden = dense(self.hidden, "up")(x)
         if self.activation == ACTIVATIONS[0]:
             hidden = nn.relu(hidden)
+        elif self.activation == ACTIVATIONS[2]:
+            hidden = nn.gelu(hidden, approximate=False)
         else:
             hidden = nn.gelu(hidden, approximate=True) * dense(self.hidden, "gate")(x)
         return dense(x.shape[-1], "down")(hidden)

@@ -6,6 +6,7 @@ on the global batch: every example is compared with all others, whatever device 
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
-from ssl_audio.objectives.base import Batch, Extra, Joint, Params
+from ssl_audio.objectives.base import Batch, Extra, Joint, Params, replaced
 from ssl_audio.objectives.pair_losses import InfoNce
+from ssl_audio.objectives.statistics import renewed
 from ssl_audio.objectives.towers import branch_names
 from ssl_audio.slots import AnyObjective
 from ssl_audio.structs import Loss
@@ -45,7 +48,9 @@ class Contrastive(Joint):
     A batch's entry `weight` [B] weighs its examples' rows; `NAME_negative` [B, J, ...], with its lengths,
     are further examples of a modality that nobody belongs to (length 0: there is none). `NAME_positive`
     [B, ...] may stand in an edge as a modality: the same tower hears it; the negatives then lie beside it.
-    A tower with `projectors:Branches` has a modality NAME/BRANCH for each.
+    A tower with `projectors:Branches` has a modality NAME/BRANCH for each. Where the lengths of a
+    modality are [B, M], each example has M candidates of it, whose vectors are [B, M, D]: see
+    `pair_losses.OneSoftmax`.
 
     Attributes:
       towers: modality (an entry of the batch) → `Tower`.
@@ -56,6 +61,8 @@ class Contrastive(Joint):
       positives: see `pair_losses.InfoNce`, which compares where `compare` names nothing else.
       reversal: also compare with the examples' reversals in time; an example's own pair is right then.
       compare: "FIRST-SECOND", an edge → its function of `pair_losses.py`.
+      shared: regex of paths in a tower's parameters: one and the same for all towers (a Transformer for all
+        modalities), held by the first of them by name. "": none are.
     """
 
     towers: dict[str, AnyObjective]
@@ -66,6 +73,7 @@ class Contrastive(Joint):
     positives: str = "pairs"
     reversal: Reversal | None = None
     compare: dict[str, AnyObjective] = dataclasses.field(default_factory=dict)
+    shared: str = ""
 
     couples_examples = True
 
@@ -95,9 +103,11 @@ class Contrastive(Joint):
         """Return fresh parameters; there is no other state."""
         keys = jax.random.split(key, len(self.towers))
         params: dict[str, Any] = {
-            name: tower.init(tower_key, batch, name)
+            name: tower.init(tower_key, _each(tower, batch, name)[0], name)
             for (name, tower), tower_key in zip(self._sorted, keys, strict=True)
         }
+        if self.shared:
+            params = self._tied(params)
         if self.edges:
             scales = (len(self.edges), 2 if self.per_direction else 1)
             params["logit_scale"] = jnp.full(scales, -math.log(self.temperature), jnp.float32)
@@ -107,15 +117,17 @@ class Contrastive(Joint):
         """Return the weighted mean of the edges' losses."""
         if not self.edges:
             raise ValueError("objective 'contrastive' without edges has no loss; give it edges.")
-        z = self.embeddings(params, batch, key if train else None)
+        z, after = self._embedded(params, batch, key if train else None)
         if self.reversal:
             turned = {
                 k: batch.get(f"{k}_reversed", v) for k, v in batch.items() if "_reversed" not in k
             }
-            back = self.embeddings(params, turned, jax.random.fold_in(key, 1) if train else None)
+            again = jax.random.fold_in(key, 1) if train else None
+            back, after = self._embedded(after, turned, again)
             z = {name: jnp.concatenate([z[name], back[name]]) for name in z}
         apart = self._negatives(params, batch, jax.random.fold_in(key, 2) if train else None)
-        return self.loss_of(params["logit_scale"], z, batch, extra, apart)
+        found = self.loss_of(params["logit_scale"], z, batch, extra, apart)
+        return found.replace(renewed=renewed(params, after))
 
     def loss_of(
         self,
@@ -164,20 +176,85 @@ class Contrastive(Joint):
         self, params: Params, batch: Batch, key: Array | None = None
     ) -> dict[str, Float[Array, "B D"]]:
         """Return the unit vectors of all modalities of a batch, as edges name them."""
+        return self._embedded(params, batch, key)[0]
+
+    def _embedded(
+        self, params: Params, batch: Batch, key: Array | None
+    ) -> tuple[dict[str, Array], Params]:
+        """Return the unit vectors, and the parameters with renewed running statistics."""
         keys = [None] * len(self.towers) if key is None else jax.random.split(key, len(self.towers))
         found = {}
         for (name, tower), tower_key in zip(self._sorted, keys, strict=True):
-            z = losses.unit(tower(params[name], batch, name, tower_key))
+            z, params = self._vectors(name, params, batch, tower_key)
             branches = branch_names(tower)
-            found |= {f"{name}/{b}": z[:, i] for i, b in enumerate(branches)} or {name: z}
+            found |= {f"{name}/{b}": z[b] for b in branches} or {name: z}
             if f"{name}_positive" in self._compared:
                 other = {
                     name: batch[f"{name}_positive"],
                     tower.length: batch[f"{tower.length}_positive"],
                 }
                 again = None if tower_key is None else jax.random.fold_in(tower_key, 1)
-                found[f"{name}_positive"] = losses.unit(tower(params[name], other, name, again))
-        return found
+                found[f"{name}_positive"], params = self._vectors(name, params, other, again)
+        return found, params
+
+    def _vectors(
+        self, name: str, params: Params, batch: Batch, key: Array | None
+    ) -> tuple[Any, Params]:
+        """Return a tower's unit vectors, of branches by name, and parameters with renewed statistics."""
+        tower, own = self.towers[name], self.parameters(params, name)
+        batch, rows = _each(tower, batch, name)
+        if hasattr(tower, "renewing"):
+            z, after = tower.renewing(own, batch, name, key)
+            params = params if after is own else self._kept(params, name, after)
+        else:
+            z = tower(own, batch, name, key)
+        branches = branch_names(tower)
+        if branches and not isinstance(z, Mapping):
+            z = {b: z[:, i] for i, b in enumerate(branches)}
+        z = jax.tree.map(losses.unit, z)
+        return jax.tree.map(lambda x: x.reshape(*rows, -1), z) if rows else z, params
+
+    def parameters(self, params: Params, name: str) -> Params:
+        """Return all parameters of a tower, those that it shares among them."""
+        first = self._sorted[0][0]
+        if not self.shared or name == first:
+            return params[name]
+        return replaced(params[name], self._matching(params[first])[0])
+
+    def _kept(self, params: Params, name: str, after: Params) -> Params:
+        """Return parameters with other values of a tower's."""
+        first = self._sorted[0][0]
+        if not self.shared or name == first:
+            return {**params, name: after}
+        common, own = self._matching(after)
+        return {**params, first: replaced(params[first], common), name: own}
+
+    def _matching(self, params: Params) -> tuple[Params, Params]:
+        """Return the parameters of a tower that all share, and its own."""
+        named = flatten_dict(params, sep="/")
+        there = {path: bool(re.search(self.shared, path)) for path in named}
+        return tuple(
+            unflatten_dict({p: x for p, x in named.items() if there[p] == which}, sep="/")
+            for which in (True, False)
+        )
+
+    def _tied(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return fresh parameters of all towers without what the first one holds for the others.
+
+        Raises:
+          ValueError: nothing matches, or the towers differ in it.
+        """
+        parts = {name: self._matching(own) for name, own in params.items()}
+        first = self._sorted[0][0]
+        shapes = {name: jax.tree.map(jnp.shape, common) for name, (common, _) in parts.items()}
+        for name, found in shapes.items():
+            if not found or found != shapes[first]:
+                raise ValueError(
+                    f"shared '{self.shared}': the parameters of towers.{name} that match are "
+                    f"{', '.join(flatten_dict(found, sep='/')) or 'none'}; wanted some, of the same names "
+                    f"and shapes as those of towers.{first}."
+                )
+        return {name: params[name] if name == first else own for name, (_, own) in parts.items()}
 
     def _negatives(
         self, params: Params, batch: Batch, key: Array | None
@@ -192,7 +269,10 @@ class Contrastive(Joint):
                 few[tower.length] = jnp.maximum(few[tower.length], 1)
                 positive = f"{name}_positive"
                 beside = positive if positive in self._compared else name
-                found[beside] = losses.unit(tower(params[name], few, name, key)), there
+                found[beside] = (
+                    losses.unit(tower(self.parameters(params, name), few, name, key)),
+                    there,
+                )
         return found
 
     @property
@@ -201,8 +281,11 @@ class Contrastive(Joint):
 
     def embed(self, name: str, params: Params, batch: Batch) -> Array:
         """Return unit vectors of a modality; of a tower with branches, theirs one after the other."""
-        z = losses.unit(self.towers[name](params[name], batch, name))
-        return z if z.ndim == 2 else z.reshape(len(z), -1) / math.sqrt(z.shape[1])
+        z, _ = self._vectors(name, params, batch, None)
+        if isinstance(z, Mapping):
+            parts = [z[branch] for branch in branch_names(self.towers[name])]
+            return jnp.concatenate(parts, axis=-1) / math.sqrt(len(parts))
+        return z
 
     def scale(self, params: Params, name: str, other: str) -> float | None:
         """Return what the loss multiplied similarities by to find `other` for `name`.
@@ -214,3 +297,14 @@ class Contrastive(Joint):
                 learned = params["logit_scale"][number][0 if name == first else -1]
                 return float(np.exp(np.clip(learned, 0, np.log(self.max_scale))))
         return None
+
+
+def _each(tower: Any, batch: Batch, name: str) -> tuple[Batch, tuple[int, ...]]:
+    """Return a batch with the candidates of a modality as examples, and how they lay: (B, M), or ()."""
+    lengths = batch.get(tower.length)
+    if lengths is None or lengths.ndim < 2:
+        return batch, ()
+    entries = (name, getattr(tower, "entry", ""), tower.length)
+    flat = {k: x.reshape(-1, *x.shape[2:]) for k, x in batch.items() if k in entries}
+    # Attention over nothing would be NaN, and so its gradient.
+    return {**flat, tower.length: jnp.maximum(flat[tower.length], 1)}, lengths.shape

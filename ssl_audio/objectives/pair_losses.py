@@ -145,6 +145,41 @@ class SupCon(PairLoss):
 
 
 @dataclasses.dataclass(frozen=True)
+class OneSoftmax(PairLoss):
+    """One softmax over both directions, with one or more candidates y (VATT, arXiv:2104.11178, section 3.4).
+
+    y is [B, D], or [B, M, D] for the candidates of MIL-NCE (arXiv:1912.06430), of which at least one fits.
+    Both directions have the same loss. Their factor is the first one's.
+
+    Attributes:
+      there: entry of the batch, [B] or [B, M]: above 0 where there is a y; the rows of examples without any
+        do not count, and what is missing is nobody's negative. "": all are there.
+    """
+
+    there: str = ""
+
+    def __call__(self, x, y, scales, batch, *, bias=0.0, further=(None, None)):  # noqa: D102
+        if further != (None, None) or not (isinstance(bias, float) and bias == 0):
+            raise ValueError("pair_losses:OneSoftmax takes no further negatives and no reversals.")
+        y = y[:, None] if y.ndim == 2 else y
+        valid = jnp.ones(y.shape[:2])
+        if self.there:
+            given = (batch[self.there] > 0).astype(jnp.float32)
+            valid = jnp.broadcast_to(given[:, None] if given.ndim == 1 else given, y.shape[:2])
+        counted = jnp.max(valid, axis=1)
+        loss = losses.joint_nce(x, y, 1 / scales[0], valid)
+        scores = jnp.einsum("id,jmd->ijm", x, y)
+        scores = jnp.max(jnp.where(valid[None] > 0, scores, -2.0), axis=2)
+        scores = nn.with_logical_constraint(scores, ("batch", None))
+        right = jnp.arange(len(x))
+        found = []
+        for axis in (1, 0):
+            hits = (jnp.argmax(scores, axis=axis) == right).astype(jnp.float32)
+            found.append(Rows(loss, hits * counted, counted))
+        return found[0], found[1]
+
+
+@dataclasses.dataclass(frozen=True)
 class Near(PairLoss):
     """The distance 1 - cos of each pair, without negatives: what is learned stays near what was.
 

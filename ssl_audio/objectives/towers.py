@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.augment import SpecAugment
 from ssl_audio.frontend.base import Frontend, before, counted
-from ssl_audio.slots import Backbone, Pool, Projector, Tokenizer
+from ssl_audio.objectives.statistics import applied
+from ssl_audio.slots import Backbone, Masking, Pool, Projector, Tokenizer
 from ssl_audio.structs import Encoded
+from ssl_audio.tokens.masking import dropped
 
 PARTS = ("tokenizer", "encoder", "pool", "projector")  # those with parameters, in order
 
@@ -33,6 +35,7 @@ class Tower:
       length: name of the batch's entry that tells how much of each example is not padding.
       frozen: only the projector learns.
       entry: of the batch that is encoded; "": that of the tower's name.
+      drop: in training only the tokens that this policy does not hide are encoded (VATT's DropToken).
     """
 
     tokenizer: Tokenizer
@@ -44,6 +47,7 @@ class Tower:
     length: str = "length"
     frozen: bool = False
     entry: str = ""
+    drop: Masking = None
 
     def init(self, key: Array, batch: Mapping[str, Any], name: str) -> dict[str, Any]:
         """Return fresh parameters for the entry `name` of batches shaped like `batch`."""
@@ -63,7 +67,19 @@ class Tower:
         self, params: Mapping[str, Any], batch: Mapping[str, Any], name: str, key: Any = None
     ) -> Float[Array, "B *K D"]:
         """Return one vector per example; a key means training, and feeds augmentation and drop-path."""
-        return self.project(params, self.pooled(params, self.encode(params, batch, name, key)))
+        return self.renewing(params, batch, name, key)[0]
+
+    def renewing(
+        self, params: Mapping[str, Any], batch: Mapping[str, Any], name: str, key: Any = None
+    ) -> tuple[Any, Any]:
+        """Return what `__call__` does, and the parameters with renewed running statistics."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        encoded, params = self._encoded(params, self.inputs(batch, name, keys[0]), keys[1])
+        learns = key is not None
+        x, params = self._part("pool", params, encoded, renew=learns and not self.frozen)
+        if self.projector is None:
+            return x, params
+        return self._part("projector", params, x, renew=learns)
 
     def inputs(self, batch: Mapping[str, Any], name: str, key: Any = None) -> tuple[Any, ...]:
         """Return what the tokenizer takes."""
@@ -92,31 +108,40 @@ class Tower:
 
     def encode_inputs(self, params: Mapping[str, Any], *inputs: Any, key: Any = None) -> Encoded:
         """Return the encoder's tokens of what the tokenizer takes."""
+        return self._encoded(params, inputs, key)[0]
+
+    def _encoded(self, params: Any, inputs: tuple[Any, ...], key: Any) -> tuple[Encoded, Any]:
         if self.frozen:
-            params, key = jax.lax.stop_gradient(params), None
-        tokens = self.tokenizer.apply(_variables(params, "tokenizer"), *inputs)
+            key = None
+        renew = key is not None
+        tokens, params = self._part("tokenizer", params, *inputs, renew=renew)
+        if self.drop is not None and key is not None:
+            hidden = self.drop(jax.random.fold_in(key, 1), len(tokens.x), tokens.grid)
+            tokens = dropped(tokens, hidden)
         rngs = None if key is None else {"drop_path": key}
-        variables = _variables(params, "encoder")
-        return self.encoder.apply(variables, tokens, train=key is not None, rngs=rngs)
+        return self._part("encoder", params, tokens, renew=renew, train=key is not None, rngs=rngs)
+
+    def _part(
+        self, part: str, params: Any, *inputs: Any, renew: bool, **how: Any
+    ) -> tuple[Any, Any]:
+        """Apply a part; return what it gives, and the tower's parameters with renewed statistics."""
+        own = params.get(part, {})
+        if self.frozen and part != "projector":
+            own = jax.lax.stop_gradient(own)
+        x, after = applied(getattr(self, part), own, *inputs, renew=renew, **how)
+        return x, params if after is own else {**params, part: after}
 
     def pooled(self, params: Mapping[str, Any], encoded: Encoded) -> Float[Array, "B D"]:
         """Return one vector per example, before the projection."""
-        variables = _variables(params, "pool")
-        if self.frozen:
-            variables = jax.lax.stop_gradient(variables)
-        return self.pool.apply(variables, encoded)
+        return self._part("pool", params, encoded, renew=False)[0]
 
     def project(self, params: Mapping[str, Any], x: Float[Array, "B D"]) -> Float[Array, "B *K O"]:
         """Return the vectors in the common space, not normalised; K branches, where it has them."""
         if self.projector is None:
             return x
-        return self.projector.apply(_variables(params, "projector"), x)
+        return self._part("projector", params, x, renew=False)[0]
 
 
 def branch_names(tower: Any) -> list[str]:
     """Return the names of a tower's branches in the order of its vectors; none: it has one vector."""
     return sorted(getattr(getattr(tower, "projector", None), "branches", ()))
-
-
-def _variables(params: Mapping[str, Any], part: str) -> dict[str, Any]:
-    return {"params": params[part]} if part in params else {}

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int, PRNGKeyArray
-from ssl_audio.tokens.order import put
+from ssl_audio.structs import Tokens
+from ssl_audio.tokens.order import put, reorder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,6 +298,23 @@ def chosen(index: Int[Array, "B M"], count: int) -> Bool[Array, "B N"]:
 def others(index: Int[Array, "B M"], count: int) -> Int[Array, "B K"]:
     """Return the places that an index does not name, ascending; it must not name one twice."""
     return jnp.argsort(chosen(index, count), axis=1)[:, : count - index.shape[1]].astype(jnp.int32)
+
+
+def dropped(tokens: Tokens, hidden: Int[Array, "B M"]) -> Tokens:
+    """Return tokens without those at some places of the sequence, the others in their order .
+
+    VATT's DropToken (Akbari et al. 2021, arXiv:2104.11178, section 3.2.1).
+
+    Args:
+      tokens: all of a grid, in its order.
+      hidden: places of each example, as `Random` draws them.
+    """
+    kept = reorder(tokens, others(hidden, tokens.x.shape[1]))
+    if kept.valid is None:
+        return kept
+    # Attention to nothing is not a number: where only padding is left, it counts.
+    there = kept.valid | ~jnp.any(kept.valid, axis=1, keepdims=True)
+    return dataclasses.replace(kept, valid=there)
 
 
 def _left(size: int, hidden: int | float) -> int:

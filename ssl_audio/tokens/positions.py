@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.layers.norms import LayerNorm
+from ssl_audio.slots import Norm
 from ssl_audio.structs import Tokens
 
 # Timm truncates at +-2, a hundred standard deviations away: in effect nowhere.
@@ -80,6 +82,87 @@ class Separate(nn.Module):
         if spare and self.has_rng("positions"):
             start = jax.random.randint(self.make_rng("positions"), (), 0, spare + 1)
         return separate(freq, time, tokens, start), rows
+
+
+class Axes(nn.Module):
+    """One learned row per step of each axis, added up and normalised (VATT, arXiv:2104.11178, section 3.2).
+
+    Special tokens have none. An axis of another length gets its table by a natural cubic spline (as the
+    published code does; beyond the last row it goes on straight). The published dropout of 0.1 on the sum of
+    tokens and positions is left out.
+
+    Attributes:
+      sizes: steps of each axis, time last: (1200,) of samples or words, (14, 14, 8) of video. Those before
+        time are the rows of the tokens' grid.
+      norm: of the sum.
+    """
+
+    sizes: tuple[int, ...]
+    norm: Norm = LayerNorm()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= len(self.sizes) <= 3 or min(self.sizes) < 1:
+            raise ValueError(f"Axes: sizes is {self.sizes}; wanted one to three numbers above 0.")
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, special: int = 0):
+        """Return the rows of the tokens [B, N, D], and 0.0 for the special tokens."""
+        width = tokens.x.shape[-1]
+        sides = (*self._sides(tokens.grid[0]), tokens.grid[1])
+        init = nn.initializers.truncated_normal(width**-0.5)
+        place: Any = 0.0
+        for number, (old, new) in enumerate(zip(self.sizes, sides, strict=True)):
+            table = self.param(f"axis_{number}", init, (old, width), jnp.float32)
+            if new != old:
+                table = jnp.asarray(spline(old, new)) @ table
+            shape = [1] * len(sides) + [width]
+            shape[number] = new
+            place = place + table.reshape(shape)
+        place = self.norm(jnp.broadcast_to(place, (*sides, width)).reshape(-1, width))
+        return jnp.take(place, tokens.index, axis=0), 0.0 if special else None
+
+    def _sides(self, rows: int) -> tuple[int, ...]:
+        """Return the steps of the axes before time in a grid of so many rows."""
+        before = self.sizes[:-1]
+        if len(before) == 2:
+            # Of the table's shape: what a larger or smaller picture gives.
+            scale = (rows / (before[0] * before[1])) ** 0.5
+            sides = (round(before[0] * scale), round(before[1] * scale))
+        else:
+            sides = (rows,) if before else ()
+        if np.prod(sides, dtype=int) != rows:
+            raise ValueError(
+                f"Axes: {rows} rows of tokens do not lie on axes shaped like {before or 'a single row'}; "
+                "wanted as many, or a picture of the same shape."
+            )
+        return sides
+
+
+def spline(old: int, new: int) -> Float[np.ndarray, "new old"]:
+    """Return the matrix that brings a table of `old` rows to `new` ones by a natural cubic spline.
+
+    Row j of the result lies at row j * old / new of the table.
+    """
+    if old == 1:
+        return np.ones((new, 1), np.float32)
+    # Second derivatives m of the spline solve A m = C y, and are 0 at both ends.
+    inner = np.arange(1, old - 1)
+    a, c = np.eye(old), np.zeros((old, old))
+    a[inner, inner - 1], a[inner, inner], a[inner, inner + 1] = 1 / 6, 2 / 3, 1 / 6
+    c[inner, inner - 1], c[inner, inner], c[inner, inner + 1] = 1, -2, 1
+    m, y = np.linalg.solve(a, c), np.eye(old)
+    where = np.arange(new) * (old / new)
+    low = np.minimum(where.astype(int), old - 2)
+    right = (where - low)[:, None]
+    left = 1 - right
+    inside = right <= 1
+    bend = np.where(inside, left**3 - left, 0) * m[low] / 6
+    bend += np.where(inside, right**3 - right, 0) * m[low + 1] / 6
+    found = left * y[low] + right * y[low + 1] + bend
+    # Beyond the last row: straight on, with the slope that the spline has there.
+    slope = y[-1] - y[-2] + m[-2] / 6 + m[-1] / 3
+    return np.where(inside, found, y[-1] + (where - (old - 1))[:, None] * slope).astype(np.float32)
 
 
 def separate(

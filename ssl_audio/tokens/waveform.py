@@ -123,6 +123,68 @@ class Waveform(nn.Module):
         return before((samples - self.patch[1]) // self.stride[1] + 1, count)
 
 
+class WavePatches(nn.Module):
+    """Embed stretches of samples that do not overlap with one linear layer (VATT, arXiv:2104.11178).
+
+    Attributes:
+      width: D.
+      size: samples of a stretch.
+      bias: whether one is added.
+    """
+
+    width: int
+    size: int = 128
+    bias: bool = True
+
+    takes_count: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, spec: Spec, count: Int[Array, "B"] | None = None) -> Tokens:
+        """Return tokens of samples [B, T, 1] on a grid of one row; what does not fill a stretch is dropped.
+
+        Args:
+          spec: samples.
+          count: those of each clip before its padding; stretches that reach into it are not valid, but for
+            the first.
+        """
+        tokens = self.grid(*spec.shape[1:])[1]
+        flat = spec[:, : tokens * self.size].reshape(spec.shape[0], tokens, self.size)
+        init = nn.initializers.lecun_normal()
+        x = nn.Dense(self.width, use_bias=self.bias, kernel_init=init, name="dense")(flat)
+        index = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[None], x.shape[:2])
+        valid = None if count is None else self.valid(jnp.maximum(count, self.size), tokens)
+        return Tokens(x=x, index=index, grid=(1, tokens), valid=valid)
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Return (1, samples between tokens)."""
+        return 1, self.size
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Return (1, samples that a token sees)."""
+        return 1, self.size
+
+    @nn.nowrap
+    def grid(self, frames: int, bins: int = 1) -> tuple[int, int]:
+        """Return (1, tokens) of so many samples.
+
+        Raises:
+          ValueError: they are too few for one token, or not samples.
+        """
+        if frames < self.size or bins != 1:
+            raise ValueError(
+                f"waveform: {frames} frames of {bins} values; wanted samples (frontend 'raw'), and at least "
+                f"the {self.size} of one token."
+            )
+        return 1, frames // self.size
+
+    @nn.nowrap
+    def valid(self, samples: Int[Array, "B"], count: int) -> Bool[Array, "B N"]:
+        """Return which of `count` tokens see nothing but the first `samples` of each clip."""
+        return before(samples // self.size, count)
+
+
 class Projected(nn.Module):
     """Any tokenizer, its tokens normalised and mapped to the encoder's width.
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int
+from ssl_audio.layers.dense import XAVIER
 from ssl_audio.layers.norms import LayerNorm
 from ssl_audio.structs import Tokens
 
@@ -112,3 +113,29 @@ class WordsAlone(nn.Module):
         table = self.param("word", _init, (self.vocab, self.width), jnp.float32)
         index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
         return Tokens(x=table[ids], index=index, grid=(1, count), valid=valid)
+
+
+class WordsProjected(nn.Module):
+    """A word's vector, from a table of another width, through one layer with GELU (VATT, arXiv:2104.11178).
+
+    Attributes:
+      width: D.
+      vocab: V, rows of the table.
+      inner: width of the table: 300 for word2vec.
+      bias: whether the layer has one.
+    """
+
+    width: int
+    vocab: int
+    inner: int = 300
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "B W"], valid: Bool[Array, "B W"] | None = None) -> Tokens:
+        """Return tokens in a grid of one row; padding is where `valid` is False."""
+        batch, count = ids.shape
+        table = self.param("word", _init, (self.vocab, self.inner), jnp.float32)
+        dense = nn.Dense(self.width, use_bias=self.bias, kernel_init=XAVIER, name="dense")
+        x = nn.gelu(dense(table[ids]), approximate=False)
+        index = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (batch, count))
+        return Tokens(x=x, index=index, grid=(1, count), valid=valid)
