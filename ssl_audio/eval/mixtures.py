@@ -5,7 +5,6 @@ Kong et al. 2023 (arXiv:2305.07447): pairs of clips of different classes, at one
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -141,7 +140,8 @@ class Mixtures:
         audio, labels, rng = [], [], np.random.default_rng(0)
         for i in rows:
             example = self.source[int(i)]
-            sound = transforms.fill(np.asarray(example["audio"]), self.samples, "repeat", None)
+            sound = np.asarray(example["audio"])
+            sound = np.resize(sound, self.samples) if len(sound) < self.samples else sound
             audio.append(transforms.crop(sound, self.samples, "first", rng)[0])
             labels.append(multi_hot((_first(example["label"]),), self.classes))
         length = np.full(len(rows), self.samples, np.int32)
@@ -180,12 +180,12 @@ def _first(label: Any) -> int:
     return int(label[0] if isinstance(label, tuple) else label)
 
 
-def by_class(gains: Gains, names: tuple[str, ...]) -> Mapping[str, tuple[int, float, float, float]]:
+def by_class(gains: Gains, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Return by name of each class: its mixtures, and the means of right, wrong and half."""
-    return {
-        names[one]: (
-            int((at := gains.label == one).sum()),
-            *(float(values[at].mean()) for values in (gains.right, gains.wrong, gains.half)),
-        )
-        for one in np.unique(gains.label)
-    }
+    found = {}
+    for one in np.unique(gains.label):
+        at = gains.label == one
+        kinds = {"right": gains.right, "wrong": gains.wrong, "half": gains.half}
+        means = {name: float(values[at].mean()) for name, values in kinds.items()}
+        found[names[one]] = {"mixtures": float(at.sum())} | means
+    return found

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int, Wave
 from ssl_audio.objectives.base import Batch, Extra
-from ssl_audio.objectives.queries import asked, frozen
+from ssl_audio.objectives.queries import asked, frozen, inner
 from ssl_audio.slots import AnyObjective
 
 
@@ -101,8 +101,8 @@ class Heard(Anchor):
     """Where a frozen model of events hears a class of the clip best: `batch["label"]`.
 
     Attributes:
-      model: an objective that offers "frame_logits", as `ssl_audio.inference.frozen:Frozen` of a run of
-        `events` or of converted weights. Each of its columns stands for an equal part of the clip.
+      model: an objective with a head that gives logits along time, as `ssl_audio.inference.frozen:Frozen` of
+        a run of `events`, or of converted weights of Cnn14_DecisionLevelMax; at the separator's rate.
     """
 
     model: AnyObjective = None
@@ -112,13 +112,33 @@ class Heard(Anchor):
 
     def likely(self, extra: Extra, batch: Batch, key: Array | None) -> Float[Array, "B T"]:  # noqa: D102
         del key
-        logits = asked(self.model, "frame_logits", extra, batch)
+        logits = along(self.model, extra, batch)
         # Of several labels that which is heard best at the moment.
         off = jnp.where(batch["label"][:, None] > 0, 0.0, -jnp.inf)
         columns = jax.nn.sigmoid(jnp.max(logits + off, axis=-1))
-        count = batch["audio"].shape[1] // self.hop
-        place = (jnp.arange(count) * columns.shape[1]) // count
-        return columns[:, place]
+        made = inner(self.model)
+        step = made.tokenizer.stride[1] * getattr(made.encoder, "joined", 1) * made.frontend.hop
+        # A column holds until the next; the last one to the end.
+        place = jnp.arange(batch["audio"].shape[1] // self.hop + 1) * self.hop // step
+        return columns[:, jnp.minimum(place, columns.shape[1] - 1)]
+
+
+def along(model: Any, extra: Extra, batch: Batch) -> Float[Array, "B M C"]:
+    """Return the logits of each column of a frozen model of events, or of a tagger whose head can give them.
+
+    Raises:
+      ValueError: a model without a head.
+    """
+    if "frame_logits" in model.predictors():
+        return asked(model, "frame_logits", extra, batch)
+    made = inner(model)
+    if not hasattr(made, "head"):
+        raise ValueError(
+            f"anchor: {type(made).__name__} has no head that hears classes along time; wanted a run of "
+            "config events, or converted weights of Cnn14_DecisionLevelMax."
+        )
+    encoded = asked(model, "encode", extra, batch)
+    return made.head.apply({"params": extra["params"]["head"]}, encoded, along=True)
 
 
 def anchors(

@@ -93,7 +93,9 @@ class Tags(Query):
 
 @dataclasses.dataclass(frozen=True)
 class Embedding(Query):
-    """The mean over time and frequency of a frozen encoder's last layer, or what an adaptor makes of it.
+    """The vector of a clip that a frozen tagger's last layer reads, or what an adaptor makes of it.
+
+    Of a model without such a layer it is the mean over the tokens of its last layer.
 
     Attributes:
       encoder: an objective that offers "encode", as `ssl_audio.inference.frozen:Frozen` of a run.
@@ -128,7 +130,12 @@ class Embedding(Query):
         return Adaptor(self.hidden, self.dropout)
 
     def _pooled(self, extra: Extra, batch: Batch) -> Float[Array, "B D"]:
-        tokens = asked(self.encoder, "encode", extra, batch).tokens
+        encoded = asked(self.encoder, "encode", extra, batch)
+        head = getattr(inner(self.encoder), "head", None)
+        if hasattr(head, "pool"):
+            weights = {"params": extra["params"]["head"].get("pool", {})}
+            return jax.lax.stop_gradient(head.pool.apply(weights, encoded))
+        tokens = encoded.tokens
         there = jnp.ones(tokens.x.shape[:2]) if tokens.valid is None else tokens.valid
         there = there.astype(tokens.x.dtype)[..., None]
         mean = jnp.sum(tokens.x * there, axis=1) / jnp.maximum(jnp.sum(there, axis=1), 1)
@@ -154,6 +161,11 @@ def frozen(model: Any, key: Array, batch: Batch) -> dict[str, Any]:
     """Return the parameters and state of a model that does not learn, for `extra`."""
     params, state = model.init(key, batch)
     return {"params": params, "extra": state}
+
+
+def inner(model: Any) -> Any:
+    """Return the objective of a model, which may be a folder's."""
+    return getattr(model, "objective", model)
 
 
 def asked(model: Any, name: str, extra: Mapping[str, Any], batch: Batch) -> Any:

@@ -44,12 +44,16 @@ class Separation(Objective):
     anchor: Anchor | None = None
 
     couples_examples: ClassVar[bool] = True
-    needs: ClassVar[tuple[str, ...]] = ("query",)
     interface: ClassVar[str] = "ssl_audio.inference.separator:Separator"
 
     def __post_init__(self):
         if self.sources < 2:
             raise ValueError(f"separation: sources is {self.sources}; wanted 2 or more.")
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Return what predictors need of `extra`: the frozen model of the query, if it has one."""
+        return ("query",) if self.query.heard else ()
 
     @property
     def channels(self) -> int:

@@ -1,6 +1,7 @@
 """What a separator is given: segments around anchors, conditions, and an output that can equal the input."""
 
 import dataclasses
+import types
 from typing import Any
 
 import jax
@@ -33,6 +34,11 @@ class Heard(Objective):
 
     def predictors(self) -> dict[str, Any]:  # noqa: D102
         return {"logits": self.logits, "frame_logits": self.frames, "encode": self.encode}
+
+    # Of a column: a quarter of a clip of 400 samples.
+    tokenizer, encoder, frontend = (
+        types.SimpleNamespace(stride=(1, 10)), None, types.SimpleNamespace(hop=10),
+    )  # fmt: skip
 
     def logits(self, params, extra, batch):  # noqa: D102
         halves = jnp.stack(jnp.split(batch["audio"], 2, axis=1), 1)

@@ -79,6 +79,12 @@ OTHERS = {
     "alpha": ("8.0",),
     "clusters": ("7",),
     "draw": ("3",),
+    "classes": ("7",),
+    "query": ("soft",),
+    "tagger": ("NOWHERE",),
+    "mining": ("random",),
+    "events": ("NOWHERE",),
+    "sources": ("3",),
 }
 # What a config must be given to be one at all.
 NEEDED = dict.fromkeys(("finetune", "fsd50k", "passt", "semi_supervised"), "root=DIR")
