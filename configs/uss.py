@@ -69,7 +69,7 @@ def get_config(arg=""):
         objective=objective,
         data=data,
         optim=optim,
-        steps=a.steps or (1500 if small else 1_000_000),
+        steps=a.steps or (1000 if small else 1_000_000),
         checkpoint=Checkpoint(every="50" if small else "1%", keep=1),
         record=Record(every=10 if small else 100, figures="0"),
     )
