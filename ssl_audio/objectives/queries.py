@@ -132,7 +132,7 @@ class Embedding(Query):
     def _pooled(self, extra: Extra, batch: Batch) -> Float[Array, "B D"]:
         encoded = asked(self.encoder, "encode", extra, batch)
         head = getattr(inner(self.encoder), "head", None)
-        if hasattr(head, "pool"):
+        if head is not None and hasattr(head, "pool"):
             weights = {"params": extra["params"]["head"].get("pool", {})}
             return jax.lax.stop_gradient(head.pool.apply(weights, encoded))
         tokens = encoded.tokens

@@ -62,7 +62,7 @@ def model() -> Separator:
         "length": np.full(1, SIZE, np.int32),
         "label": np.zeros((1, 3), np.float32),
     }
-    params, extra = objective.init(jax.random.key(0), blank)
+    params, extra = jax.jit(objective.init)(jax.random.key(0), blank)
     return Separator(objective, jax.tree.map(np.asarray, params), CONFIG, extra=extra)
 
 

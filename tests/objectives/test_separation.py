@@ -1,6 +1,7 @@
 """What a separator is given: segments around anchors, conditions, and an output that can equal the input."""
 
 import dataclasses
+import functools
 import types
 from typing import Any
 
@@ -127,12 +128,12 @@ def test_an_adaptor_learns_and_what_it_reads_does_not():
     objective = dataclasses.replace(
         config.build(SEPARATION, "objectives"), query=queries.Embedding(Heard(), hidden=8)
     )
-    params, extra = objective.init(jax.random.key(0), batch)
+    params, extra = jax.jit(objective.init)(jax.random.key(0), batch)
 
     def loss(params, extra):
         return objective.loss(params, extra, batch, jax.random.key(1), train=True).total
 
-    learned, still = jax.grad(loss, argnums=(0, 1))(params, extra)
+    learned, still = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, extra)
     assert np.abs(learned["query"]["dense_0"]["kernel"]).max() > 0
     assert float(still["query"]["params"]["gain"]) == 0.0
 
@@ -144,12 +145,12 @@ def test_training_mixes_the_segments():
         anchor=anchors.Loudest(frames=10, hop=10),
     )
     batch = clips()
-    params, extra = objective.init(jax.random.key(0), batch)
+    params, extra = jax.jit(objective.init)(jax.random.key(0), batch)
     assert params["model"]["down_0"]["film_0"]["kernel"].shape[0] == 4
     cut = {"audio": batch["audio"][:, 100:200], "label": batch["label"]}
     plain = dataclasses.replace(objective, anchor=None)
     whole, short = (
-        one.loss(params, extra, some, jax.random.key(0), train=False)
+        jax.jit(functools.partial(one.loss, train=False))(params, extra, some, jax.random.key(0))
         for one, some in ((objective, batch), (plain, cut))
     )
     np.testing.assert_allclose(whole.total, short.total, rtol=1e-5)
