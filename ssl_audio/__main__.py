@@ -28,6 +28,7 @@ VERBS = {
     "label": ("explore.label", "label sounds where it helps most: a page that learns"),
     "explore": ("explore.command", "look at, listen to and label sounds in a browser"),
     "kmeans": ("inference.kmeans", "codes to predict, by k-means (HuBERT)"),
+    "separate": ("inference.separate", "get sounds out of a mixture: by class, example or words"),
     "events": ("eval.events", "onsets and offsets of what is heard: tables, Raven, Audacity"),
     "evaluate": ("eval.evaluate", "linear probe and kNN of frozen features"),
     "benchmark": (

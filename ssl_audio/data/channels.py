@@ -20,9 +20,9 @@ _lost: dict[str, float] = {}  # file → dB
 _lock = threading.Lock()
 
 
-def check_channels(how: str) -> None:
-    """Raise ValueError unless there is such a way."""
-    if how not in CHANNELS:
+def check_channels(how: str | int) -> None:
+    """Raise ValueError unless there is such a way; numbers of channels are."""
+    if isinstance(how, str) and how not in CHANNELS:
         raise ValueError(f"channels: got {how!r}, wanted one of {', '.join(CHANNELS)}.")
 
 

@@ -67,7 +67,7 @@ def blocks(
     end: float | None = None,
     *,
     seconds: float | None = None,
-    channels: str = "average",
+    channels: str | int = "average",
 ) -> Iterator[np.ndarray]:
     """Yield audio as float32 mono [S] at `rate` Hz, nominally in [-1, 1], piece by piece.
 
@@ -81,7 +81,7 @@ def blocks(
       start: first second wanted.
       end: last second wanted; None or past the end: all there is.
       seconds: length of a piece; None: all in one.
-      channels: "average", "first", or "loudest": the one of most power in the whole file.
+      channels: "average", "first", "loudest": the one of most power in the whole file; or its number.
 
     Raises:
       DecodeError: missing, empty, truncated, not audio, of an impossible rate, or with samples that are
@@ -156,6 +156,12 @@ def stated_rate(source: str | os.PathLike) -> float:
     """
     with _named(source):
         return _open(source).rate
+
+
+def stated_channels(source: str | os.PathLike) -> int:
+    """Return how many channels a file has; DecodeError as `blocks`."""
+    with _named(source):
+        return _open(source).channels
 
 
 def fault(audio: np.ndarray) -> str:
@@ -246,7 +252,7 @@ def _pieces(
     rate: int,
     first: int,
     last: int | None,
-    channels: str,
+    channels: str | int,
     size: int | None,
     opened: Any = None,
 ) -> Iterator[np.ndarray]:
@@ -276,7 +282,7 @@ def _pieces(
 
 
 def _span(
-    opened: Any, source: Content, rate: int, first: int, last: int | None, channels: str
+    opened: Any, source: Content, rate: int, first: int, last: int | None, channels: str | int
 ) -> Iterator[np.ndarray]:
     """Yield samples [first, last) of a file at `rate` Hz, mono."""
     check_channels(channels)

@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float, Int, Wave
+from ssl_audio.arrays import Array, Float
 from ssl_audio.frontend.spectrum import LEAST, Spectrum
 from ssl_audio.objectives import statistics
+from ssl_audio.objectives.anchors import Anchor
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
+from ssl_audio.objectives.queries import Given, Query
 from ssl_audio.slots import Backbone
 from ssl_audio.structs import Loss
 
@@ -23,26 +25,35 @@ from ssl_audio.structs import Loss
 class Separation(Objective):
     """Mean absolute error of the waveform of one source of a mixture.
 
-    Each clip of `batch["audio"]` is mixed with the next ones; `batch["condition"]` [B, C] says what it is.
+    Each clip of `batch["audio"]` is mixed with the next ones; a query of the clean clip says what it is.
 
     Attributes:
       spectrum: waveform → magnitude and phase, and back.
       model: `resunet`, with 3 maps for each channel of sound: of the magnitude, and two of the phase.
       sources: in a mixture.
       match: bring the others to the energy of the clip.
+      query: what makes the condition [B, C] of a clean clip.
+      anchor: which segment of a clip is a source; None: all of it.
     """
 
     spectrum: Spectrum
     model: Backbone
     sources: int = 2
     match: bool = True
+    query: Query = Given()
+    anchor: Anchor | None = None
 
     couples_examples: ClassVar[bool] = True
-    interface: ClassVar[str] = "ssl_audio.inference.model:Model"
+    interface: ClassVar[str] = "ssl_audio.inference.separator:Separator"
 
     def __post_init__(self):
         if self.sources < 2:
             raise ValueError(f"separation: sources is {self.sources}; wanted 2 or more.")
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Return what predictors need of `extra`: the frozen model of the query, if it has one."""
+        return ("query",) if self.query.heard else ()
 
     @property
     def channels(self) -> int:
@@ -50,18 +61,28 @@ class Separation(Objective):
         return self.model.maps // 3
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
-        """Return fresh parameters."""
-        magnitude, _, _ = self.heard(batch["audio"])
-        return {"model": self.model.init(key, magnitude, batch["condition"])["params"]}, {}
+        """Return fresh parameters, and what query and anchor have that does not learn."""
+        keys = jax.random.split(key, 3)
+        extra: dict[str, Any] = {"anchor": self.anchor.init(keys[0], batch)} if self.anchor else {}
+        clean = self.segments(extra, batch)
+        query, extra["query"] = self.query.init(keys[1], clean)
+        condition = self.query(query, extra["query"], clean)
+        magnitude, _, _ = self.heard(clean["audio"])
+        params = {"model": self.model.init(keys[2], magnitude, condition)["params"]}
+        return params | ({"query": query} if query else {}), extra
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the mean absolute error, and the gain in signal-to-distortion ratio."""
-        del key
-        target = batch["audio"]
+        keys = jax.random.split(key)
+        clean = self.segments(extra, batch, keys[0] if train else None)
+        target = clean["audio"]
+        condition = self.query(
+            params.get("query", {}), extra["query"], clean, keys[1] if train else None
+        )
         mixture = mixed(target, self.sources, match=self.match)
         heard = self.heard(mixture)
         maps, after = statistics.applied(
-            self.model, params["model"], heard[0], batch["condition"], renew=train
+            self.model, params["model"], heard[0], condition, renew=train
         )
         found = self.sound(maps, heard, target.shape[1])
         error = jnp.mean(jnp.abs(found - target), axis=tuple(range(1, target.ndim)))
@@ -70,6 +91,14 @@ class Separation(Objective):
         metrics = {"wave": (jnp.sum(error), rows), "gain": (jnp.sum(gain), rows)}
         renewed = statistics.renewed(params, dict(params) | {"model": after})
         return Loss(total=jnp.mean(error), metrics=metrics, extra=extra, renewed=renewed)
+
+    def segments(self, extra: Extra, batch: Batch, key: Array | None = None) -> Batch:
+        """Return a batch whose clips are the segments of their anchors; with a key as in training."""
+        if self.anchor is None:
+            return batch
+        audio = self.anchor(extra["anchor"], batch, key)
+        length = jnp.full(len(audio), audio.shape[1], jnp.int32)
+        return {**batch, "audio": audio, "length": length}
 
     def heard(self, audio: Float[Array, "B S *C"]) -> Any:
         """Return magnitude, cosine and sine of the phase, [B, T, F, channels] each."""
@@ -102,8 +131,12 @@ class Separation(Objective):
         return parts[0] if self.channels == 1 else jnp.stack(parts, -1)
 
     def predictors(self) -> Mapping[str, Predictor]:
-        """Offer "separate"."""
-        return {"separate": self.separate}
+        """Offer "separate", and "condition" of clean sound."""
+        return {"separate": self.separate, "condition": self.condition}
+
+    def condition(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B C"]:
+        """Return what the query makes of clean clips, all of each."""
+        return self.query(params.get("query", {}), extra.get("query", {}), batch)
 
     def separate(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B S *C"]:
         """Return what `batch["condition"]` asks for of the mixture `batch["audio"]`."""
@@ -111,36 +144,6 @@ class Separation(Objective):
         heard = self.heard(batch["audio"])
         maps: Any = self.model.apply({"params": params["model"]}, heard[0], batch["condition"])
         return self.sound(maps, heard, batch["audio"].shape[1])
-
-
-def anchors(
-    likely: Float[Array, "B T"], frames: int, last: int | None = None
-) -> tuple[Float[Array, "B U"], Int[Array, " B"]]:
-    """Return how likely a class is around each frame, and the frame around which it is most likely.
-
-    Args:
-      likely: probability of the class at each frame.
-      frames: of a segment; its ends are repeated beyond those of the clip.
-      last: frames of the clip, within which the whole segment is to lie; None: T.
-
-    Returns:
-      Means over `frames` [B, U], U is T, or T + 1 for an even number of them; the centres [B].
-    """
-    half = frames // 2
-    padded = jnp.pad(likely, ((0, 0), (half, half)), mode="edge")
-    total = jnp.cumsum(jnp.pad(padded, ((0, 0), (1, 0))), axis=1)
-    scores = (total[:, frames:] - total[:, :-frames]) / frames
-    best = jnp.argmax(scores, axis=1)
-    return scores, jnp.clip(best, half, (last or likely.shape[1]) - half).astype(jnp.int32)
-
-
-def cut(audio: Wave, centre: Int[Array, " B"], frames: int, hop: int) -> tuple[Any, Any, Any]:
-    """Return the segment around each anchor, and the samples where it begins and ends."""
-    half = frames // 2
-    begin = (centre - half) * hop
-    size = 2 * half * hop
-    found = jax.vmap(lambda x, at: jax.lax.dynamic_slice(x, (at,), (size,)))(audio, begin)
-    return found, begin, begin + size
 
 
 def mixed(

@@ -54,6 +54,10 @@ WORDS = {
     "velocity": "mean squared error of the velocity of noised latents",
     "preferred": "share of the pairs whose winner the model prefers more than the frozen one does",
     "gain": "by how much the signal-to-distortion ratio exceeds that of the mixture, dB",
+    "SDRi": "the same over test mixtures of two classes, either asked for: mean over the classes",
+    "SDRi_median": "its median over the mixtures",
+    "SDRi_wrong": "the same where the other sound is asked for: below 0 if the query decides",
+    "SDRi_half": "the same of half the mixture, which knows nothing: 3 for sounds unlike each other",
     "audio_to_text": "share of a batch's clips whose own caption is the most similar; chance is 1 / batch "
     "size",
     "text_to_audio": "share of a batch's captions whose own clip is the most similar; chance is 1 / batch "

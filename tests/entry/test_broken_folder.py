@@ -243,6 +243,12 @@ def model_calls(folder, out):
         "embed": [f"--checkpoint={folder}", f"--output={out}/a.npz", folder.parent / "clip.wav"],
         "predict": [f"--checkpoint={folder}", f"--output={out}/a.csv", folder.parent / "clip.wav"],
         "events": [f"--checkpoint={folder}", f"--output={out}/a.csv", folder.parent / "clip.wav"],
+        "separate": [
+            f"--checkpoint={folder}",
+            f"--output={out}/parts",
+            folder.parent / "clip.wav",
+            "--classes=a",
+        ],
         "label": [folder.parent, f"--checkpoint={folder}", "--suggest=1", f"--labels={out}/a.csv"],
         "finetune": ["--data=synthetic", f"--pretrained={folder}", f"--workdir={out}"],
         "evaluate": [f"--checkpoint={folder}", "--set=synthetic"],
@@ -259,7 +265,17 @@ def model_calls(folder, out):
     }
 
 
-LOADS = ("embed", "predict", "events", "label", "evaluate", "kmeans", "zero-shot", "search")
+LOADS = (
+    "embed",
+    "predict",
+    "separate",
+    "events",
+    "label",
+    "evaluate",
+    "kmeans",
+    "zero-shot",
+    "search",
+)
 READS = ("train", "finetune", "preview", "stages", "folds", "export", "report", "convert")
 # What no verb that reads a config but builds nothing of it can see.
 SEEN = ("empty", "no keys", "no kind", "blanks",

@@ -88,6 +88,11 @@ OTHERS = {
     "dropout": ("0.25",),
     "classes": ("7",),
     "frames": ("9",),
+    "query": ("soft",),
+    "tagger": ("NOWHERE",),
+    "mining": ("random",),
+    "events": ("NOWHERE",),
+    "sources": ("3",),
 }
 # What a config must be given to be one at all.
 NEEDED = dict.fromkeys(("finetune", "fsd50k", "passt", "semi_supervised"), "root=DIR")
