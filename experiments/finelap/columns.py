@@ -7,6 +7,7 @@ to the class names, accuracy on the fold (zero-shot).
 """
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ args = parser.parse_args()
 ssl_audio.tune_cpu()
 model = ssl_audio.load(args.run)
 esc = Esc(args.root, "esc10", folds=(args.fold,))
-options = dict(seconds=5.06, gaps=(0.1, 1.0), longest=2.0, snr=(12.0, 20.0), seed=1)
+options: dict[str, Any] = dict(seconds=5.06, gaps=(0.1, 1.0), longest=2.0, snr=(12.0, 20.0), seed=1)
 scenes = Scenes(esc, size=args.scenes, **options)
 labels = esc.info.labels
 tagger = model.listening(labels)

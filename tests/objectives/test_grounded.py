@@ -1,5 +1,7 @@
 """Text-grounded events: both losses in closed form, what counts nowhere, targets, and phrases as classes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,7 +149,7 @@ def test_what_is_refused(batch):
 
 
 def entry(**options):
-    made = dict(
+    made: dict[str, Any] = dict(
         samples=4000, frames=50, hop=80, centre=40.0, classes=3, names=WORDS, crop="first", phrases=2,
         text=TEXT,
     )  # fmt: skip

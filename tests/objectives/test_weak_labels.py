@@ -1,5 +1,7 @@
 """Frame tagging from labels of clips: the loss of each part, what pools a clip, that onsets are learned."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,7 +98,7 @@ def test_padding_changes_no_clip_behind_a_recurrent_layer():
     encoded = Encoded(Tokens(tokens, index, (1, 6), jnp.stack([valid, valid])))
     for pool in ("max", "attention"):
         head = Frames(2, recurrent=4, pool=pool)
-        found = head.apply(head.init(jax.random.key(0), encoded), encoded)
+        found: Any = head.apply(head.init(jax.random.key(0), encoded), encoded)
         np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
@@ -124,7 +126,9 @@ def test_batches_without_labels_of_clips_are_refused(batch):
 
 
 def entry(**options):
-    made = dict(samples=4000, frames=50, hop=80, centre=40.0, classes=3, weak=True, crop="first")
+    made: dict[str, Any] = dict(
+        samples=4000, frames=50, hop=80, centre=40.0, classes=3, weak=True, crop="first"
+    )
     return Events(**(made | options))
 
 
