@@ -134,7 +134,7 @@ class Grounded(Joint):
         """Return 1 / temperature of clips and captions."""
         return float(1 / params["clip"]["temperature"]) if name != other else None
 
-    def queried(self, params: Params, queries: Float[Array, "C D"]) -> tuple["Queried", Params]:
+    def queried(self, params: Params, queries: Float[Array, "C D"]) -> tuple[Encoding, Params]:
         """Return the tagger of columns whose classes are phrases, given by their unit vectors."""
         tower = self.towers["audio"]
         parts = {name: getattr(tower, name) for name in ("frontend", "tokenizer", "encoder")}
