@@ -62,7 +62,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def params(batch):
-    return drawn(grounded(), batch)
+    return jax.tree.map(jnp.asarray, drawn(grounded(), batch))
 
 
 def loss_of(objective):
