@@ -75,6 +75,20 @@ def latent_nce(
     return -logp[..., 0], (jnp.argmax(logp, -1) == 0).astype(jnp.float32)
 
 
+def sigmoid_pairs(
+    similarity: Float[Array, "B J"],
+    belongs: Float[Array, "B J"],
+    temperature: Float[Array, ""] | float,
+    bias: Float[Array, ""] | float,
+) -> Float[Array, " B"]:
+    """Tell of each pair whether it belongs together, summed over a row (SigLIP, arXiv:2303.15343).
+
+    -log sigmoid(y (s / temperature + bias)), with y = 1 where `belongs` is 1, and -1 where it is 0.
+    """
+    sign = 2 * belongs - 1
+    return -jnp.sum(jax.nn.log_sigmoid(sign * (similarity / temperature + bias)), axis=-1)
+
+
 def softmax_cross_entropy(
     logits: Float[Array, "B C"], label: Float[Array, "B C"]
 ) -> Float[Array, " B"]:

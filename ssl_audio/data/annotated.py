@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssl_audio.data import annotations
+from ssl_audio.data import annotations, event_tables
 from ssl_audio.data.clips import Clip
 from ssl_audio.data.decode import stated_seconds
 from ssl_audio.data.source import Example, Files, SourceInfo
@@ -48,7 +48,7 @@ class Recordings(Files):
 
     @functools.cached_property
     def _annotated(self) -> annotations.Annotated:
-        return annotations.read(self.path, self.column)
+        return event_tables.read(self.path, self.column)
 
     @functools.cached_property
     def _labels(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ class Scenes:
     """`size` scenes of `seconds`; a scene depends on its number and `seed` alone.
 
     Each sound is a clip of the source without the silence at its ends; its example has `events`, a tuple of
-    (start, end, class), s.
+    (start, end, class), s, and as `label` the classes in it.
     """
 
     source: AnySource = field(default_factory=lambda: Synthetic(size=240, seconds=1.0))
@@ -50,7 +50,9 @@ class Scenes:
         info = self.source.info
         if not info.labels:
             raise ValueError(f"Scenes.source: {info.name} has no labels.")
-        return SourceInfo(f"scenes of {info.name}", info.labels, info.licence, info.citation)
+        return SourceInfo(
+            f"scenes of {info.name}", info.labels, info.licence, info.citation, multilabel=True
+        )
 
     @property
     def rate(self) -> int:
@@ -88,7 +90,9 @@ class Scenes:
                 events.append((first / rate, (first + len(sound)) / rate, label))
             at = (first + len(sound)) / rate + max(rng.uniform(*self.gaps), 2 / rate)
         audio /= max(1.0, 1.1 * float(np.abs(audio).max()))
-        return {"audio": audio.astype(np.float32), "events": tuple(events), **self.meta(i)}
+        label = tuple(sorted({number for *_, number in events}))
+        known = {"events": tuple(events), "label": label, **self.meta(i)}
+        return {"audio": audio.astype(np.float32), **known}
 
 
 def sounding(audio: np.ndarray, rate: int) -> np.ndarray:

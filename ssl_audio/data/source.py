@@ -32,6 +32,7 @@ from ssl_audio.data.clip_columns import (
 from ssl_audio.data.clips import Clip, Clips
 from ssl_audio.data.decode import decode, printable, read
 from ssl_audio.data.listing import EXTENSIONS, audio_files, audio_names
+from ssl_audio.slots import AnySource
 
 __all__ = ["FIELDS", "audio_files", "Clip", "Clips", "Coded", "Example", "Label", "digest"]
 
@@ -239,7 +240,7 @@ class Renumbered:
     Raises ValueError when made, where the source has names that `labels` lacks.
     """
 
-    source: Any  # a Source
+    source: AnySource
     labels: tuple[str, ...]
 
     def __post_init__(self):
@@ -263,6 +264,10 @@ class Renumbered:
     def meta(self, i: int) -> Example:
         """Return all of example `i` but its audio, without decoding."""
         return self._renumbered(self.source.meta(i))
+
+    def open(self, i: int) -> Example:
+        """Return example `i`; of long sound what is not decoded yet, where the source has it."""
+        return self._renumbered(getattr(self.source, "open", self.source.__getitem__)(i))
 
     @functools.cached_property
     def _numbers(self) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio import startup
-from ssl_audio.data import annotations, channels, tables
+from ssl_audio.data import annotations, channels, event_tables, tables
 from ssl_audio.data.annotations import ENDINGS, Event
 from ssl_audio.data.reading import check_share, reading
 from ssl_audio.eval.event_files import Output
@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     made = startup.parser("events", __doc__)
     made.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders of them")
     made.add_argument("--checkpoint", required=True, metavar="RUN", help="a trained classifier")
+    made.add_argument(
+        "--query", action="append", default=[], metavar="TEXT",
+        help="of a run of finelap: what to listen for, in words; may be repeated",
+    )  # fmt: skip
     made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
     made.add_argument("--output", metavar="OUT", help="a file, or with --format a folder")
     made.add_argument("--format", choices=sorted(ENDINGS), help="default: by the name of OUT")
@@ -101,17 +105,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks."""
+    from ssl_audio.inference.audio_text import AudioTextModel
     from ssl_audio.inference.classifier import Classifier
     from ssl_audio.inference.event_scores import SMOOTH, Windows, hear, usual_windows
     from ssl_audio.inference.load import load
 
-    truth = annotations.read(args.truth, args.column) if args.truth else None
+    truth = event_tables.read(args.truth, args.column) if args.truth else None
     if truth is not None:
         annotations.needs("sed_scores_eval", "--truth")
     classifier = load(args.checkpoint, args.step, trust=args.trust)
+    if args.query:
+        if not isinstance(classifier, AudioTextModel):
+            raise ValueError(f"--query: {args.checkpoint} has classes; wanted a run of finelap.")
+        classifier = classifier.listening(list(dict.fromkeys(args.query)))
     if not isinstance(classifier, Classifier):
         raise ValueError(
-            f"{args.checkpoint}: {classifier!r} is no classifier; wanted a run of finetune or events."
+            f"{args.checkpoint}: {classifier!r} is no classifier; wanted a run of finetune or events, or one "
+            "of finelap with --query."
         )
     windows = usual_windows(classifier)
     if args.window is not None:

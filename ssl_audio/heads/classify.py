@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Float
 from ssl_audio.heads.readout import POOLS, frame_tokens, grouped_tokens, over_frequency
 from ssl_audio.layers.dense import XAVIER, Linear
+from ssl_audio.layers.gru import Gru
 from ssl_audio.layers.norms import LayerNorm
 from ssl_audio.layers.pooling import greatest
 from ssl_audio.slots import Pool
@@ -97,33 +98,54 @@ class Segments(nn.Module):
         x = greatest(_neighbours(x, -jnp.inf), 0) + jnp.mean(_neighbours(x, 0.0), 0)
         x = nn.relu(nn.Dense(self.width, kernel_init=XAVIER, name="dense")(x))
         logits = nn.Dense(self.classes, kernel_init=XAVIER, name="linear")(x)
-        return logits if along else greatest(logits)
+        return logits if along else _highest(logits, _columns(encoded))
 
 
 class Frames(nn.Module):
-    """LayerNorm → Linear on each time column; a clip's logits are the maximum over its columns.
+    """LayerNorm → Linear on each time column; a clip's logits are the maximum over its columns, or a mean.
+
+    Columns of padding (`encoded.tokens.valid`) count in no clip.
 
     Attributes:
       classes: C.
       rows: what becomes of a column's tokens: "joined" one behind the other, or their "mean".
       eps: of the LayerNorm.
+      recurrent: width of a gated recurrent unit in each direction over the columns, before the linear layer
+        (the head of a CRNN, Cakir et al. 2017, arXiv:1702.06286); 0: none.
+      pool: "max", or "attention": the mean of the columns' probabilities by learned weights, for each class
+        (Kong et al. 2018, arXiv:1711.00927), to learn from labels of clips.
     """
 
     classes: int
     rows: str = "joined"
     eps: float = 1e-5
+    recurrent: int = 0
+    pool: str = "max"
 
     def __post_init__(self):
         super().__post_init__()
         if self.rows not in ("joined", "mean"):
             raise ValueError(f"rows '{self.rows}': wanted joined or mean.")
+        if self.pool not in ("max", "attention"):
+            raise ValueError(f"pool '{self.pool}': wanted max or attention.")
 
     @nn.compact
     def __call__(self, encoded: Encoded, *, along: bool = False) -> Float[Array, "*B C"]:
         """Return logits of the clips; `along`: of their columns, [B, M, C]."""
         x = frame_tokens(encoded) if self.rows == "joined" else over_frequency(encoded)
-        logits = Linear(self.classes, name="linear")(LayerNorm(self.eps, name="norm")(x))
-        return logits if along else greatest(logits)
+        x, valid = LayerNorm(self.eps, name="norm")(x), _columns(encoded)
+        if self.recurrent:
+            x = x if valid is None else x * valid[..., None]
+            ways = [
+                Gru(self.recurrent, name="ahead"),
+                Gru(self.recurrent, reverse=True, name="back"),
+            ]
+            x = jnp.concatenate([gru(x) for gru in ways], axis=-1)
+        logits = Linear(self.classes, name="linear")(x)
+        if self.pool == "max":
+            return logits if along else _highest(logits, valid)
+        weights = Linear(self.classes, name="attention")(x)
+        return logits if along else _attended(logits, weights, valid)
 
 
 class LayerMix(nn.Module):
@@ -145,6 +167,27 @@ class LayerMix(nn.Module):
         x = jnp.einsum("lbmd,l->bmd", jnp.stack(layers), weights)
         x = jnp.mean(Linear(self.hidden, name="project")(x), axis=1)
         return Linear(self.classes, name="linear")(x)
+
+
+def _columns(encoded: Encoded) -> Array | None:
+    """Return which time columns are no padding [B, M]; None: all."""
+    tokens = encoded.tokens
+    if tokens.valid is None:
+        return None
+    return jnp.any(tokens.valid.reshape(-1, *tokens.grid), axis=1)
+
+
+def _highest(logits: Array, valid: Array | None) -> Array:
+    return greatest(logits if valid is None else jnp.where(valid[..., None], logits, -jnp.inf))
+
+
+def _attended(logits: Array, weights: Array, valid: Array | None) -> Array:
+    """Return the logits of the columns' mean probabilities, weighted by a softmax over time."""
+    if valid is not None:
+        weights = jnp.where(valid[..., None], weights, -1e9)
+    weights = nn.log_softmax(weights, axis=1)
+    sides = [nn.logsumexp(weights + nn.log_sigmoid(side), axis=1) for side in (logits, -logits)]
+    return sides[0] - sides[1]
 
 
 def _neighbours(x: Array, end: float) -> Array:

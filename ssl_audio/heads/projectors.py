@@ -24,7 +24,7 @@ class OneLayer(nn.Module):
     bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
         """Project."""
         return Linear(self.out, bias=self.bias, name="linear")(x)
 
@@ -35,7 +35,7 @@ class Laion(nn.Module):
     out: int = 512
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B O"]:
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
         """Project."""
         return Linear(self.out, name="second")(nn.relu(Linear(self.out, name="first")(x)))
 

@@ -18,6 +18,7 @@ from ssl_audio.data.banks import Bank
 from ssl_audio.data.decode import decode
 from ssl_audio.data.text import Text
 from ssl_audio.inference import queries, windows
+from ssl_audio.inference.classifier import Classifier
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.window_encoder import WindowEncoder
@@ -260,6 +261,29 @@ class AudioTextModel(Model):
         vectors = iter(self.embed_text([text for some in prompts for text in some]))
         means = np.stack([np.mean([next(vectors) for _ in some], axis=0) for some in prompts])
         return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    def listening(self, labels: Sequence[str], templates: Sequence[str] = ("{}",)) -> Classifier:
+        """Return a classifier of time columns whose classes are phrases, for `event_scores`.
+
+        Args:
+          labels: in words.
+          templates: see `embed_labels`.
+
+        Raises:
+          ValueError: as `embed_labels`; the model was not trained to say when a phrase is heard.
+        """
+        if not hasattr(self.objective, "queried"):
+            raise ValueError(
+                f"{self.origin}: it compares whole clips with texts, and cannot say when; wanted a run of "
+                "`finelap`."
+            )
+        vectors = self.embed_labels(labels, templates)
+        objective, params = self.objective.queried(self.params, vectors)
+        data = self.config["data"]
+        listened = {**data["entries"]["audio"], "names": tuple(labels)}
+        entries = {**data["entries"], "audio": listened}
+        known = {**self.config, "data": {**data, "entries": entries}}
+        return Classifier(objective, params, known, self.batch_size, origin=self.origin)
 
     def classify(
         self,

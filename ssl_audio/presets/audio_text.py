@@ -124,7 +124,7 @@ def laptop(
     """
     projector = dict(kind="projectors:Laion", out=out)
     names = labels(root)
-    words, tower = _text(text, names)
+    words, tower = text_of(text, names)
     data_text: dict[str, Any] = dict(
         kind="text", words=words, length=24, captions=dict(kind="captions:Templates", neutral=False)
     )
@@ -320,7 +320,7 @@ def small_text(known: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     return words, words_tower(**parts)
 
 
-def _text(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def text_of(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tokenizer and the tower of "words", or of the folder of a converted text model."""
     if where == "words":
         plain = [name.replace("_", " ") for name in names]

@@ -29,6 +29,7 @@ WORDS = {
     "mse": "mean squared error of reconstructed patches, in units of the normalised spectrogram",
     "patch": "the loss of patches",
     "clip": "the loss of whole clips",
+    "frame": "the loss of time columns",
     "retention": "the loss of what a mixture should retain of its two clips",
     "context": "share of the tokens that the student hears",
     "restore": "mean absolute error of the restored part of the spectrogram",

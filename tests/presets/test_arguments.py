@@ -65,6 +65,8 @@ OTHERS = {
     "clips": ("NOWHERE",),
     "column": ("Species",),
     "seconds": ("4.0",),
+    "weak": ("NOWHERE",),
+    "head": ("crnn",),
     "batch": ("8",),
     "steps": ("100",),
     "lr": ("0.01",),
