@@ -34,6 +34,7 @@ PARTS = {"text": ("text_encoder.", t5), "codec": ("audio_encoder.", encodec)}
 UNHEARD = """dropout attention_dropout activation_dropout layerdrop use_cache tie_word_embeddings
 initializer_factor pad_token_id bos_token_id eos_token_id max_position_embeddings audio_channels
 model_type""".split()
+WANTED = {"text": "a text model", "codec": "a codec"}
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
@@ -149,9 +150,11 @@ def _parts(state: State, options: dict[str, Any]) -> dict[str, Converted]:
             found[name] = family.from_state_dict(own, **about, **more)
         elif folder:
             params, config = checkpoint.load_params(folder)
-            if (config["objective"].get("kind") == "codec") != (name == "codec"):
+            kind, towers = (config["objective"].get(key) for key in ("kind", "towers"))
+            if kind != "codec" if name == "codec" else "text" not in (towers or {}):
                 raise ValueError(
-                    f"option {name}={folder}: got a {config['objective'].get('kind')}."
+                    f"option {name}={folder}: got a {kind}, wanted {WANTED[name]} that was converted "
+                    "or trained."
                 )
             found[name] = Converted(config, params, lambda *_, **__: {})
     if "codec" in found and (found["codec"].config["objective"]["decoder"].get("sounds", 1)) > 1:

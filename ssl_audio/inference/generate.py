@@ -202,13 +202,17 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _write(path: pathlib.Path, sound: Any, rate: int) -> None:
-    """Write a WAV file of 32-bit floats: what exceeds 1 is not cut."""
-    import soundfile
+    """Write a WAV file of 32-bit floats: what exceeds 1 is not cut.
+
+    By SciPy, for libsndfile puts the time of day into such files, and the same sound is to be the same bytes.
+    """
+    import numpy as np
+    from scipy.io import wavfile
 
     from ssl_audio.storage import atomic
 
     with atomic.file(path) as file:
-        soundfile.write(file, sound, rate, format="WAV", subtype="FLOAT")
+        wavfile.write(file, rate, np.asarray(sound, np.float32))
 
 
 def _begin(path: str, rate: int) -> Any:
