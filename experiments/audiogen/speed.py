@@ -62,10 +62,11 @@ def main():
                 encoder_attention_mask=torch.ones(args.batch, WORDS),
                 do_sample=False,
                 guidance_scale=1.0,
+                num_return_sequences=1,
                 max_new_tokens=args.steps + BOOKS - 1,
             )
-        found = found.numpy().reshape(args.batch, BOOKS, -1)
-        return np.stack([found[:, q, 1 + q : 1 + q + args.steps] for q in range(BOOKS)], -1)
+        # Without the pattern's padding it is [books, steps] for each sound.
+        return np.moveaxis(found.numpy().reshape(args.batch, BOOKS, -1), 1, 2)[:, : args.steps]
 
     def here():
         greedy = Sampling(guidance=1.0, temperature=0.0)
