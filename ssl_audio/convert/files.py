@@ -241,7 +241,7 @@ def _torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     options = (
         {k: v for k, v in sizes.items() if isinstance(v, int)} if isinstance(sizes, dict) else {}
     )
-    for key in ("state_dict", "model", "model_state_dict"):
+    for key in ("best_state", "state_dict", "model", "model_state_dict"):  # the first: audiocraft's
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(torch.is_tensor(v) for v in found.values()):

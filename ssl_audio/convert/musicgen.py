@@ -1,4 +1,4 @@
-"""Language models of codes: MusicGen of transformers, AudioGen and MusicGen of audiocraft."""
+"""Language models of codes: MusicGen of transformers, AudioGen and MusicGen of audiocraft; whole or alone."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_audio import config as configs
+from ssl_audio.convert import encodec, t5
 from ssl_audio.convert.base import (
     Converted,
     State,
@@ -19,24 +21,29 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.objectives.token_lm import TokenLm
+from ssl_audio.presets.codec import LEARNING, without_training
 from ssl_audio.quantizers.patterns import NONE, Pattern
+from ssl_audio.storage import checkpoint
 
 # Of transformers: what stands before the decoder's names, and before those of its heads.
 PREFIXES = (("decoder.model.decoder.", "decoder."), ("model.decoder.", ""))
 AUDIOCRAFT = "transformer.layers."
 PROJECTED = {"transformers": "enc_to_dec_proj"}
 PROJECTED["audiocraft"] = "condition_provider.conditioners.description.output_proj"
-OTHERS = ("text_encoder.", "audio_encoder.")
+PARTS = {"text": ("text_encoder.", t5), "codec": ("audio_encoder.", encodec)}
 UNHEARD = """dropout attention_dropout activation_dropout layerdrop use_cache tie_word_embeddings
 initializer_factor pad_token_id bos_token_id eos_token_id max_position_embeddings audio_channels
 model_type""".split()
+WANTED = {"text": "a text model", "codec": "a codec"}
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
-    """Convert a language model; arrays of text and sound encoders beside it are kept for the way back.
+    """Convert a language model, and the text encoder (T5) and codec (EnCodec) that are in the state dict.
 
     Options, under the names of transformers: num_attention_heads (the width / 64) and delays (0, 1, 2, …).
-    Held against the arrays: vocab_size, hidden_size, num_hidden_layers, ffn_dim, num_codebooks.
+    Held against the arrays: vocab_size, hidden_size, num_hidden_layers, ffn_dim, num_codebooks. Those of a
+    whole MusicGen stand under `decoder`, `text_encoder`, `audio_encoder`. For a language model alone:
+    `text` and `codec`, folders of a text model and of a codec that were converted before.
 
     `forward(input_ids_BKxS=[B * K, S], encoder_hidden_states=[B, M, C], encoder_attention_mask=[B, M],
     delay_prompt_ids=[B * K, P])` gives what MusicgenForCausalLM does, codes in the order of the pattern:
@@ -46,8 +53,12 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     Raises:
       ValueError: see `ssl_audio.convert.from_state_dict`.
     """
-    given, asked = plain_names(state_dict), Options(options)
-    style, prefix, state = _style(given)
+    given = plain_names(state_dict)
+    parts = _parts(given, options)
+    nested = options.pop("decoder", None) or {}
+    asked = Options({k: v for k, v in options.items() if k not in PARTS} | nested)
+    inside = tuple(prefix for prefix, _ in PARTS.values())
+    style, prefix, state = _style({n: v for n, v in given.items() if not n.startswith(inside)})
     embed, head, layers, up = (
         ("emb.", "linears.", AUDIOCRAFT, "linear1")
         if style == "audiocraft"
@@ -86,7 +97,9 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         ),
         pattern=dict(kind="patterns:Delay", books=books, delays=delays),
     )  # fmt: skip
-    config = dict(objective=objective, reference=dict(names=style, prefix=list(prefix)))
+    config: dict[str, Any] = dict(
+        objective=objective, reference=dict(names=style, prefix=list(prefix))
+    )
     blank = {
         "codes": jax.ShapeDtypeStruct((1, 2, books), np.int32),
         "condition": jax.ShapeDtypeStruct(
@@ -94,9 +107,13 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         ),
         "condition_length": jax.ShapeDtypeStruct((1,), np.int32),
     }
-    built, params, left = build(
-        config, lambda p: _written(p, style, prefix), state, unused=OTHERS, blank=blank
-    )
+    built, params, left = build(config, lambda p: _written(p, style, prefix), state, blank=blank)
+    if parts:
+        built = _joined(config, parts)
+        for name, part in parts.items():
+            own = part.params["text"] if name == "text" else part.params
+            params[name] = {n: v for n, v in own.items() if n not in LEARNING}
+            left |= {f"{PARTS[name][0]}{n}": v for n, v in part.unused.items()}
     return Converted(config, params, _outputs(built), left)
 
 
@@ -104,7 +121,66 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return the parameters under the names that were read; those of transformers, if none were."""
     known = config.get("reference", {})
     style, prefix = known.get("names", "transformers"), known.get("prefix", PREFIXES[1])
-    return _written(params, style, tuple(prefix))
+    state = _written(params, style, tuple(prefix))
+    for name in known.get("parts", ()):
+        start, family = PARTS[name]
+        own = params[name] if name == "codec" else {"text": params[name]}
+        part = dict(objective=config["objective"][name], reference=known["parts"][name])
+        state |= {f"{start}{n}": v for n, v in family.to_state_dict(own, part).items()}
+    return state
+
+
+def _parts(state: State, options: dict[str, Any]) -> dict[str, Converted]:
+    """Return the text encoder and the codec, of the state dict or of folders of their own.
+
+    Raises:
+      ValueError: one is in both, or is no such model; several channels of sound.
+    """
+    found = {}
+    for name, (start, family) in PARTS.items():
+        own = {n.removeprefix(start): v for n, v in state.items() if n.startswith(start)}
+        about = options.pop(start.rstrip("."), None) or {}
+        folder = options.get(name)
+        if own and folder:
+            raise ValueError(
+                f"option {name}={folder}: the state dict has one already; leave it out."
+            )
+        if own:
+            more = {"tokenizer": options.get("tokenizer")} if name == "text" else {}
+            found[name] = family.from_state_dict(own, **about, **more)
+        elif folder:
+            params, config = checkpoint.load_params(folder)
+            kind, towers = (config["objective"].get(key) for key in ("kind", "towers"))
+            if kind != "codec" if name == "codec" else "text" not in (towers or {}):
+                raise ValueError(
+                    f"option {name}={folder}: got a {kind}, wanted {WANTED[name]} that was converted "
+                    "or trained."
+                )
+            found[name] = Converted(config, params, lambda *_, **__: {})
+    if "codec" in found and (found["codec"].config["objective"]["decoder"].get("sounds", 1)) > 1:
+        raise ValueError(
+            "audio_encoder: a codec of several channels: its books are split among them (stereo MusicGen), "
+            "which is not supported; convert the language model alone."
+        )
+    return found
+
+
+def _joined(config: dict[str, Any], parts: dict[str, Converted]) -> TokenLm:
+    """Put the parts into a config; return its objective."""
+    objective, data = config["objective"], {}
+    for name, part in parts.items():
+        made = part.config["objective"]
+        objective[name] = (
+            without_training(made)
+            if name == "codec"
+            else made["towers"]["text"] | dict(frozen=True)
+        )
+        config["reference"].setdefault("parts", {})[name] = part.config.get("reference", {})
+        if name == "text" and (text := part.config.get("data", {}).get("entries", {}).get("text")):
+            data = dict(entries=dict(text=text))
+    config["data"] = data
+    config.pop("inputs", None)
+    return configs.build(objective, "objectives")
 
 
 def _outputs(built: TokenLm) -> Any:

@@ -16,6 +16,7 @@ RELATIONS = ("before", "after", "while")
 
 More = Callable[[], Example]
 _TRIES = 20
+_QUIET = -25.0  # dB of full scale
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,61 @@ class Ordered:
         }
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Two clips at once, their captions one after the other (AudioGen, arXiv:2209.15352, its released code).
+
+    Both get a peak of 1 and then one loudness; the second, some whole dB louder or softer, begins in
+    the first half of the first and ends with it at the latest. The sum gets a random loudness, and a peak
+    below 1.
+
+    Attributes:
+      rate: Hz.
+      share: probability of a mixture.
+      snr: least and most (not reached) dB by which the first is louder than the second.
+      level: least and most root mean square of the sum, dB of full scale.
+    """
+
+    rate: int = 16_000
+    share: float = 0.5
+    snr: tuple[int, int] = (-5, 5)
+    level: tuple[float, float] = (-35.0, -15.0)
+
+    reversal = False
+
+    def __post_init__(self):
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share: wanted 0 to 1, got {self.share:g}.")
+        if self.snr[0] >= self.snr[1] or self.level[0] > self.level[1]:
+            raise ValueError(f"snr, level: wanted (least, most), got {self.snr}, {self.level}.")
+
+    def __call__(
+        self, example: Example, more: More, rng: np.random.Generator
+    ) -> Mapping[str, Example]:
+        """Return one clip, as it is or mixed with another."""
+        if rng.random() >= self.share:
+            return {"": example}
+        other = more()
+        audio = self.mixture(example["audio"], other["audio"], rng)
+        found = {**example, "audio": audio, "text": f"{_said(example, rng)} {_said(other, rng)}"}
+        if example.get("names"):
+            found["names"] = (*example["names"], *other.get("names", ()))
+        return {"": found}
+
+    def mixture(
+        self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Return the sum of two sounds [S], as long as the first."""
+        start = int(rng.integers(len(first) // 2 + 1))
+        softer = int(rng.integers(*self.snr))
+        mixed = _loud(first, _QUIET).copy()
+        part = _loud(second, _QUIET - softer)[: len(first) - start]
+        mixed[start : start + len(part)] += part
+        mixed = _loud(mixed, float(rng.uniform(*self.level)))
+        peak = float(np.max(np.abs(mixed), initial=0.0))
+        return mixed * np.float32(0.99 / peak) if peak > 1 else mixed
+
+
 def joined(first: np.ndarray, second: np.ndarray, silence: int) -> np.ndarray:
     """Return one sound [S] after the other, with so many samples of silence between."""
     return np.concatenate([first, np.zeros(silence, np.float32), second])
@@ -135,3 +191,21 @@ def another(example: Example, more: More) -> Example:
         if named(other) != named(example):
             return other
     raise ValueError(f"compose: {_TRIES} clips drawn are all named {named(example)!r}.")
+
+
+def _said(example: Example, rng: np.random.Generator) -> str:
+    """Return one of a clip's captions, or the names of its labels."""
+    text = example.get("text")
+    if isinstance(text, (list, tuple)) and text:
+        return text[int(rng.integers(len(text)))]
+    return text if isinstance(text, str) and text else named(example)
+
+
+def _loud(sound: np.ndarray, level: float) -> np.ndarray:
+    """Return a sound with a root mean square of so many dB of full scale; silence as it is."""
+    peak = float(np.max(np.abs(sound), initial=0.0))
+    if not peak:
+        return sound
+    scaled = sound / np.float32(peak)  # first, for squares of faint sound are nothing
+    power = float(np.sqrt(np.mean(np.square(scaled, dtype=np.float64))))
+    return (scaled * np.float32(10 ** (level / 20) / power)).astype(np.float32)

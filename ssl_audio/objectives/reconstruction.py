@@ -25,7 +25,9 @@ def balanced(
 ) -> tuple[Array, dict[str, Array], dict[str, Any]]:
     """Return the losses' weighted mean, whose gradient at `sound` is balanced; new norms; metrics.
 
-    The gradient of each loss is divided by the moving average of its norm, then weighted.
+    The gradient of each loss is divided by the moving average of its norm, then weighted. That of each clip
+    has a norm of about 1, however many there are, as in the released code: what is not balanced, such as the
+    commitment, counts the less the larger the batch is.
 
     Args:
       losses: name → function of the sound.
@@ -43,7 +45,7 @@ def balanced(
         norm = jnp.mean(jnp.sqrt(jnp.sum(slope**2, (1, 2))))
         after[name] = decay * norms[name] + jnp.stack([norm, jnp.ones(())])
         mean = after[name][0] / after[name][1]
-        gradient = gradient + weights[name] / whole / (mean + 1e-12) * slope / rows
+        gradient = gradient + weights[name] / whole / (mean + 1e-12) * slope
         value = value + weights[name] / whole * found
         metrics[name] = (found * rows, rows)
     descended = jnp.sum(jax.lax.stop_gradient(gradient) * sound)

@@ -320,6 +320,19 @@ def small_text(known: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     return words, words_tower(**parts)
 
 
+def any_words(where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tokenizer and the tower of "words", any of them, or of the folder of a converted text model.
+
+    That of words learns, and hears their order; a converted one is frozen.
+    """
+    if where != "words":
+        return text_of(where, ())
+    words = dict(kind="text:Words", buckets=4096)
+    parts = bert(vocab=2 + 4096, width=64, depth=1, heads=4, hidden=128, places=64, eps=1e-6)
+    parts["encoder"]["remat"] = "none"
+    return words, words_tower(**parts)
+
+
 def text_of(where: str, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tokenizer and the tower of "words", or of the folder of a converted text model."""
     if where == "words":

@@ -97,7 +97,7 @@ def test_gradients_are_balanced_at_the_sound():
 
     value, slope = jax.value_and_grad(total)(sound)
     parts = {name: jax.grad(loss)(sound) for name, loss in losses.items()}
-    unit = {n: g / jnp.mean(jnp.sqrt(jnp.sum(g**2, (1, 2)))) / 3 for n, g in parts.items()}
+    unit = {n: g / jnp.mean(jnp.sqrt(jnp.sum(g**2, (1, 2)))) for n, g in parts.items()}
     np.testing.assert_allclose(slope, 0.25 * unit["a"] + 0.75 * unit["b"], rtol=1e-4, atol=1e-6)
     wanted = 0.25 * losses["a"](sound) + 0.75 * losses["b"](sound)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)

@@ -20,6 +20,8 @@ OTHERS = {
     "layout": ("released",),
     "waves": ("none", "true"),
     "adversarial": ("false",),
+    "codec": ("NOWHERE",),
+    "mixed": ("0.3",),
     "target": ("mlp",),
     "mel": ("kaldi",),
     "stage": ("A", "base"),
