@@ -67,6 +67,8 @@ AnySource = Annotated[
             "sets",
             "tfds",
             "pictures",
+            "sequences",
+            "pixels",
         ),
     ),
 ]
