@@ -62,7 +62,7 @@ def get_config(arg=""):
     entry, count = _entry(a, known)
     if known:
         width = known["objective"]["items"]["width"]
-    items = dict(kind="items", count=count, width=width)
+    items = dict(kind="lookup", count=count, width=width)
     if a.stage == "items":
         objective: dict[str, Any] = dict(kind="skip_gram", items=items, window=5, negatives=5)
     else:
@@ -78,7 +78,7 @@ def get_config(arg=""):
     optim = Optim(lr=2e-3, weight_decay=0.0, warmup="5%", schedule="cosine", clip=1.0)
     if known:
         optim.rates.update({"^items/": 0.0})
-    config = runs.run(
+    config: Any = runs.run(
         objective=objective,
         data=dict(sources=dict(lists=_source(a.data)), batch_size=64, entries=dict(items=entry)),
         optim=optim,

@@ -8,7 +8,7 @@ Laptop:   ssl-audio train --config terrain:laptop,data=SOUNDS.csv --workdir runs
 Data:     sound: a manifest with columns path, positive, cluster, of `ssl_audio.data.cross_modal.rows`;
           pixels: columns path, pixels (FILE.npy#ROW); default: synthetic sounds, triplets by their labels
 Options:  stage=sound|pixels  triplet=1.0  reconstruct=1.0: weights; classes=5  side=40: of pixels;
-          laptop: clips of spoken digits, 0.8 s at 8 kHz
+          laptop: clips of spoken digits, 0.64 s at 8 kHz
 Results:  experiments/terrain/README.md
 """
 
@@ -51,7 +51,7 @@ def get_config(arg=""):
 
 def sound(a):
     rate = 8000 if a.laptop else 16_000
-    hop, frames, bins = rate // 50, 40, 40
+    hop, frames, bins = rate // 50, *((32, 32) if a.laptop else (40, 40))
     frontend = dict(
         kind="mel", rate=rate, bins=bins, hop=hop, window=5 * hop // 2, low=0.0, high=0.0, frames=frames,
         mean=-40.0, std=20.0,
@@ -105,7 +105,7 @@ def pixels(a):
     else:
         source = dict(kind="pictures:Pictures", path=a.data)
     entry = dict(kind="pixels", image=image, classes=a.classes)
-    config = runs.run(
+    config: Any = runs.run(
         objective=dict(
             kind="segmentation", model=dict(kind="unet:UNet", classes=a.classes), classes=a.classes
         ),

@@ -17,7 +17,7 @@ import ssl_audio
 from ssl_audio.data.sequences import Chains, Sequences, chain
 from ssl_audio.data.sets.esc import Esc
 from ssl_audio.eval import sequences as judged
-from ssl_audio.inference.sequences import Sif, mean, write_items
+from ssl_audio.inference.sequences import SequenceModel, Sif, mean, write_items
 
 GENRES, CLASSES = 6, 5  # of lists of ESC-10: genres, and the classes that each prefers
 STEPS = 1500
@@ -90,7 +90,7 @@ def contents(source: Sequences) -> tuple[list, list]:
     return [meta["items"] for meta in metas], [meta.get("label") for meta in metas]
 
 
-def untrained(model: ssl_audio.Model, seed: int) -> ssl_audio.Model:
+def untrained(model: SequenceModel, seed: int) -> SequenceModel:
     """Return a model with the same item vectors, and an encoder that has learned nothing."""
     params, _ = model.objective.init(jax.random.key(seed), model.blank())
     return type(model)(model.objective, {**params, "items": model.params["items"]}, model.config)
@@ -122,7 +122,7 @@ def esc10(root: str, part: str, seed: int) -> list[dict]:
     for number in range(600):
         rng = np.random.default_rng((seed, 1 + (part == "test"), number))
         genre, count = number % GENRES, int(rng.integers(10, 21))
-        classes = chain(circles, genre, count, rng=rng, follow=0.8, stray=0.1)
+        classes = chain(circles, genre, count, rng=rng, follow=0.8, stray=0.1, opens=0.9)
         items = [clips[one][rng.integers(len(clips[one]))] for one in classes]
         rows.append(dict(id=f"{part}-{number}", items=items, label=f"genre-{genre}"))
     return rows

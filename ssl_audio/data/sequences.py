@@ -120,15 +120,16 @@ def vocabulary(lists: Sequence[Sequence[str]], least: int = 1) -> tuple[str, ...
 class Chains:
     """Synthetic lists: every genre prefers items of its own, and an order of them.
 
-    A list begins with any item of its genre. The next one is the successor of the item before in its genre's
-    circle, by chance `follow`; or else any item of the genre, or, by chance `stray`, of all genres.
+    A list begins with the first item of its genre's circle, by chance `opens`, or with any of its genre. The
+    next one is the successor of the item before in the circle, by chance `follow`; or else any item of the
+    genre, or, by chance `stray`, of all genres.
 
     Attributes:
       size: how many lists; they depend on their number and `seed` alone.
       items: of all genres together; circles depend on `world` alone, so that other lists are like these.
       genres: of equal size; they take turns.
       shortest, longest: items of a list.
-      follow, stray: see above.
+      follow, stray, opens: see above.
       seed, world: of the lists, and of the circles.
       rate: of no meaning.
     """
@@ -140,6 +141,7 @@ class Chains:
     longest: int = 20
     follow: float = 0.8
     stray: float = 0.1
+    opens: float = 0.9
     seed: int = 0
     world: int = 0
     rate: int = 16_000
@@ -154,9 +156,10 @@ class Chains:
                 f"size, shortest, longest: wanted at least 1, and the shortest first; got {self.size}, "
                 f"{self.shortest}, {self.longest}"
             )
-        if not (0 <= self.follow and 0 <= self.stray and self.follow + self.stray <= 1):
+        chances = (self.follow, self.stray, self.follow + self.stray, self.opens)
+        if not all(0 <= chance <= 1 for chance in chances):
             raise ValueError(
-                f"follow, stray: wanted chances; got {self.follow:g} and {self.stray:g}"
+                f"follow, stray, their sum, opens: wanted chances, 0 to 1; got {chances}"
             )
 
     @property
@@ -178,7 +181,8 @@ class Chains:
         rng = np.random.default_rng((self.seed, 1, i))
         genre = i % self.genres
         count = int(rng.integers(self.shortest, self.longest + 1))
-        numbers = chain(self._circles, genre, count, rng=rng, follow=self.follow, stray=self.stray)
+        chances = dict(follow=self.follow, stray=self.stray, opens=self.opens)
+        numbers = chain(self._circles, genre, count, rng=rng, **chances)
         return {
             "rate": self.rate,
             "id": f"chain-{self.seed}-{i:06d}",
@@ -203,6 +207,7 @@ def chain(
     rng: np.random.Generator,
     follow: float,
     stray: float,
+    opens: float,
 ) -> list[int]:
     """Return so many items of a Markov chain; see `Chains`.
 
@@ -212,9 +217,10 @@ def chain(
       count: how many.
       rng: source of randomness.
       follow, stray: chances of the successor, and of any item of all.
+      opens: chance that it begins with the first item.
     """
     own = circles[genre]
-    place = int(rng.integers(len(own)))
+    place = 0 if rng.random() < opens else int(rng.integers(len(own)))
     found = [int(own[place])]
     while len(found) < count:
         chance = rng.random()

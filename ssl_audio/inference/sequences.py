@@ -199,7 +199,7 @@ def write_items(
     if whiten:
         deviation = np.maximum(vectors.std(0), 1e-6)
         vectors = (vectors - vectors.mean(0)) / deviation / np.sqrt(vectors.shape[1])
-    items = dict(kind="items", count=len(names), width=vectors.shape[1])
+    items = dict(kind="lookup", count=len(names), width=vectors.shape[1])
     options: Mapping[str, Any] = dict(
         objective=dict(kind="skip_gram", items=items),
         data=dict(entries=dict(items=dict(kind="sequences:Items", names=list(names)))),

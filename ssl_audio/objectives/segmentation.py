@@ -66,7 +66,7 @@ class Segmentation(Objective):
         labelled = jnp.sum(there).astype(jnp.float32)
         metrics = {
             "accuracy": (right, labelled),
-            "labelled": (labelled, float(there.size)),
+            "labelled_pixels": (labelled, float(there.size)),
         }
         return Loss(total=total, metrics=metrics, extra={**extra, "counts": counts})
 

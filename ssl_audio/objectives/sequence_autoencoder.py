@@ -23,7 +23,7 @@ class SequenceAutoencoder(Objective):
     """Cross-entropy of each item of `batch["items"]` [B, N], and of the end, after the true ones before it.
 
     Attributes:
-      items: `tokens/items.py`: vectors of the items, which may come from any model and stay as they are
+      items: `tokens/lookup.py`: vectors of the items, which may come from any model and stay as they are
         (`optim.rates`).
       encoder: with a special token: `recurrent`.
       decoder: `sequence:SequenceDecoder`.

@@ -25,7 +25,7 @@ class SkipGram(Objective):
     their own, `context`, as in the paper.
 
     Attributes:
-      items: `tokens/items.py`.
+      items: `tokens/lookup.py`.
       window: neighbours on each side at most; how many is drawn for each item anew, as the paper's code does.
       negatives: drawn for each neighbour.
       power: of the frequencies.

@@ -14,7 +14,8 @@ def test_lists_in_one_row_and_in_many_are_the_same(tmp_path):
     (tmp_path / "a.csv").write_text("id,items,label\np,x; y;x,rock\nq,z,jazz\n")
     (tmp_path / "b.csv").write_text("id,item,label\np,x,rock\nq,z,jazz\np,y,rock\np,x,rock\n")
     (tmp_path / "c.jsonl").write_text(
-        '{"id": "p", "items": ["x", "y", "x"], "label": "rock"}\n{"id": "q", "items": ["z"], "label": "jazz"}\n'
+        '{"id": "p", "items": ["x", "y", "x"], "label": "rock"}\n'
+        '{"id": "q", "items": ["z"], "label": "jazz"}\n'
     )
     for name in ("a.csv", "b.csv", "c.jsonl"):
         source = Sequences(str(tmp_path / name))
@@ -76,9 +77,10 @@ def test_the_most_frequent_come_first():
 def test_chains_are_what_they_say():
     rng = np.random.default_rng(0)
     circles = np.arange(12).reshape(3, 4)
-    assert chain(circles, 1, 6, rng=rng, follow=1.0, stray=0.0)[1:] in (
-        [(4 + (s + k) % 4) for k in range(1, 6)] for s in range(4)
-    )
+    chances = dict(follow=1.0, stray=0.0)
+    assert chain(circles, 1, 6, rng=rng, opens=1.0, **chances) == [4, 5, 6, 7, 4, 5]
+    begun = [chain(circles, 1, 2, rng=rng, opens=0.0, **chances) for _ in range(40)]
+    assert {tuple(one) for one in begun} == {(4, 5), (5, 6), (6, 7), (7, 4)}
     source = Chains(size=60, follow=0.8, stray=0.1)
     other = Chains(size=60, follow=0.8, stray=0.1, seed=1)
     assert source.meta(3) == Chains(size=60, follow=0.8, stray=0.1).meta(3) != other.meta(3)

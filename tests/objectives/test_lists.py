@@ -9,7 +9,8 @@ from ssl_audio.backbones.recurrent import Recurrent
 from ssl_audio.heads.sequence import SequenceDecoder
 from ssl_audio.objectives.sequence_autoencoder import SequenceAutoencoder
 from ssl_audio.objectives.skip_gram import SkipGram
-from ssl_audio.tokens.items import Items
+from ssl_audio.structs import Tokens
+from ssl_audio.tokens.lookup import Lookup
 
 LISTS = [[1, 2, 3, 4, 5], [6, 7, 6]]
 
@@ -26,14 +27,14 @@ def batch(lists, length):
 
 def autoencoder(**options):
     return SequenceAutoencoder(
-        Items(9, 4), Recurrent(5, options.pop("both", True)), SequenceDecoder(6), **options
+        Lookup(9, 4), Recurrent(5, options.pop("both", True)), SequenceDecoder(6), **options
     )
 
 
 def test_neighbours_are_those_within_the_window_and_the_list():
     given = batch(LISTS, 6)
     valid = given["items"] != 8
-    other, there = SkipGram(Items(9, 4), window=2).neighbours(given["items"], valid)
+    other, there = SkipGram(Lookup(9, 4), window=2).neighbours(given["items"], valid)
     for row, one in enumerate(LISTS):
         for place in range(6):
             found = sorted(np.asarray(other[row, place])[np.asarray(there[row, place])].tolist())
@@ -41,7 +42,7 @@ def test_neighbours_are_those_within_the_window_and_the_list():
             near = [one[i] for i in around]
             assert found == (sorted(near) if place < len(one) else [])
     reach = [
-        int(SkipGram(Items(9, 4), window=2).neighbours(given["items"], valid, key)[1].sum())
+        int(SkipGram(Lookup(9, 4), window=2).neighbours(given["items"], valid, key)[1].sum())
         for key in jax.random.split(jax.random.key(0), 20)
     ]
     assert min(reach) < int(there.sum()) and max(reach) <= int(there.sum())
@@ -49,13 +50,13 @@ def test_neighbours_are_those_within_the_window_and_the_list():
 
 def test_items_are_drawn_by_their_counts_to_the_power():
     counts = jnp.asarray([0.0, 1.0, 16.0, 81.0])
-    drawn = SkipGram(Items(4, 2)).drawn(counts, jax.random.key(0), (20_000,))
+    drawn = SkipGram(Lookup(4, 2)).drawn(counts, jax.random.key(0), (20_000,))
     share = np.bincount(np.asarray(drawn), minlength=4) / 20_000
     assert np.allclose(share, np.array([0, 1, 8, 27]) / 36, atol=0.01)
 
 
 def test_skip_gram_learns_who_stands_beside_whom():
-    objective = SkipGram(Items(8, 4), window=1, negatives=4)
+    objective = SkipGram(Lookup(8, 4), window=1, negatives=4)
     given = batch([[0, 1] * 3, [2, 3] * 3, [4, 5] * 3, [6, 7] * 3], 6)
     params, extra = objective.init(jax.random.key(0), given)
 
@@ -111,7 +112,7 @@ def test_what_comes_later_is_not_seen_by_the_decoder():
     tokens, encoded = objective._encoded(params, given)
 
     def out(x):
-        x = objective._before(params, tokens.replace(x=x), None)
+        x = objective._before(params, Tokens(x, tokens.index, tokens.grid), None)
         return objective.decoder.apply({"params": params["decoder"]}, encoded, x)[0]
 
     moved = jax.jacobian(out)(tokens.x)[:, :, 0]  # [places, H, N, D]

@@ -85,7 +85,10 @@ def test_pixels_without_a_label_teach_nothing():
     weight = 1 / np.log(1.02 + np.array([0, 2, 1]) / 3)  # rare classes count more
     each = [weight[c] * (entropy[b, y, x] - logits[b, y, x, c]) for b, y, x, c in own]
     assert np.allclose(found.total, np.sum(each) / sum(weight[c] for *_, c in own), rtol=1e-5)
-    assert found.extra["counts"].tolist() == [0, 2, 1] and found.metrics["labelled"] == (3, 32)
+    assert found.extra["counts"].tolist() == [0, 2, 1] and found.metrics["labelled_pixels"] == (
+        3,
+        32,
+    )
     still = objective.loss(params, extra, batch, jax.random.key(0), train=False)
     assert still.extra["counts"].tolist() == [0, 0, 0]
 

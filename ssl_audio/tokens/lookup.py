@@ -10,7 +10,7 @@ from ssl_audio.layers.dense import INIT
 from ssl_audio.structs import Tokens
 
 
-class Items(nn.Module):
+class Lookup(nn.Module):
     """Look up the vector of each item.
 
     Attributes:
