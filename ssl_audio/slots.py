@@ -68,6 +68,8 @@ AnySource = Annotated[
             "tfds",
             "pictures",
             "sequence_examples",
+            "sequences",
+            "pixels",
         ),
     ),
 ]

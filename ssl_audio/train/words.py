@@ -46,6 +46,11 @@ WORDS = {
     "cosine": "similarity to the teacher",
     "distance": "mean absolute difference from the teacher's features",
     "commitment": "distance from the nearest codes",
+    "told_apart": "share of the choices between one that belongs and one that does not that are right; "
+    "chance is a half",
+    "triplet": "by how much the distance of the clip that belongs is not smaller than that of others by the "
+    "margin",
+    "labelled_pixels": "share of the pixels that have a label",
     "wave": "mean absolute error of the samples",
     "mel": "mean absolute difference of magnitudes, and squared one of their logarithms, over log-mels",
     "adversarial": "minus the discriminator's mean score of decoded sound",

@@ -97,6 +97,13 @@ OTHERS = {
     "mining": ("random",),
     "events": ("NOWHERE",),
     "sources": ("3",),
+    "items": ("NOWHERE",),
+    "vocabulary": ("NOWHERE",),
+    "least": ("2",),
+    "length": ("32",),
+    "triplet": ("0.5",),
+    "reconstruct": ("0.5",),
+    "side": ("32",),
 }
 # What a config must be given to be one at all.
 NEEDED = dict.fromkeys(("finetune", "fsd50k", "passt", "semi_supervised"), "root=DIR")

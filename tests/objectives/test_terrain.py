@@ -1,0 +1,108 @@
+"""Triplets with reconstruction, and pixels of which few are labelled, against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_audio import config, config_files
+from ssl_audio.layers.unet import UNet
+from ssl_audio.objectives.segmentation import IGNORED, Segmentation
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+def made(**options):
+    found = config.plain(config_files.load("terrain:runlocal").objective) | options
+    found["frontend"] |= dict(frames=8, bins=8, rate=16_000, hop=160, window=400)
+    return config.build(found, "objectives")
+
+
+def triplets(seed=0, several=2):
+    rng = np.random.default_rng(seed)
+    audio = rng.normal(0, 0.1, (3, 2 + several, 1200)).astype(np.float32)
+    return {
+        "audio": jnp.asarray(audio[:, 0]),
+        "length": jnp.full(3, 1200),
+        "audio_positive": jnp.asarray(audio[:, 1]),
+        "length_positive": jnp.full(3, 1200),
+        "audio_negative": jnp.asarray(audio[:, 2:]),
+        "length_negative": jnp.full((3, several), 1200),
+    }
+
+
+def test_the_loss_is_the_hinge_of_squared_distances_and_the_error_of_all_spectrograms():
+    objective, batch = made(), triplets()
+    params, extra = objective.init(jax.random.key(0), batch)
+    found = objective.loss(params, extra, batch, jax.random.key(1), train=False)
+
+    def vector(audio, length):
+        spec = objective.frontend(audio, length)
+        x = objective.vectors(params, spec)
+        back = objective.decoder.apply({"params": params["decoder"]}, x, *spec.shape[1:])
+        x = np.asarray(x)
+        return x / np.linalg.norm(x, axis=-1, keepdims=True), np.asarray((back - spec) ** 2)
+
+    a, first = vector(batch["audio"], batch["length"])
+    p, second = vector(batch["audio_positive"], batch["length_positive"])
+    others = [vector(batch["audio_negative"][:, j], batch["length_negative"][:, j]) for j in (0, 1)]
+    near = ((a - p) ** 2).sum(-1)
+    far = np.stack([((a - n) ** 2).sum(-1) for n, _ in others], 1)
+    hinge = np.maximum(near[:, None] - far + 0.3, 0).mean()
+    error = np.mean([first, second, *(back for _, back in others)])
+    assert np.allclose(found.total, hinge + error, rtol=1e-4)
+    assert np.allclose(found.metrics["told_apart"][0] / 3, (near[:, None] < far).mean())
+    ablation = made(triplet=0.0).loss(params, extra, batch, jax.random.key(1), train=False)
+    assert np.allclose(ablation.total, error, rtol=1e-4)
+    encoded = objective.encode(params, extra, batch)
+    assert np.allclose(encoded.special[:, 0], a, atol=1e-5)  # at length 1
+
+
+def test_a_batch_without_triplets_is_refused():
+    objective, batch = made(), triplets()
+    params, extra = objective.init(jax.random.key(0), batch)
+    alone = {name: batch[name] for name in ("audio", "length")}
+    with pytest.raises(ValueError, match="wanted also 'audio_positive'"):
+        objective.loss(params, extra, alone, jax.random.key(1), train=False)
+
+
+def pictures(labels, classes=3):
+    rng = np.random.default_rng(0)
+    objective = Segmentation(UNet(classes, (4, 4)), classes)
+    image = jnp.asarray(rng.standard_normal((len(labels), 4, 4, 1)), jnp.float32)
+    batch = {"image": image, "pixels": jnp.asarray(labels, jnp.int32)}
+    return objective, batch, *objective.init(jax.random.key(0), batch)
+
+
+def test_pixels_without_a_label_teach_nothing():
+    labels = np.full((2, 4, 4), IGNORED)
+    labels[0, 1, 2], labels[1, 0, 0], labels[1, 3, 3] = 2, 1, 1
+    objective, batch, params, extra = pictures(labels)
+    found = objective.loss(params, extra, batch, jax.random.key(0), train=True)
+    logits = np.asarray(objective.segment(params, {}, batch), np.float64)
+    entropy = np.log(np.exp(logits).sum(-1)) - logits.max(-1) * 0
+    own = [(0, 1, 2, 2), (1, 0, 0, 1), (1, 3, 3, 1)]
+    weight = 1 / np.log(1.02 + np.array([0, 2, 1]) / 3)  # rare classes count more
+    each = [weight[c] * (entropy[b, y, x] - logits[b, y, x, c]) for b, y, x, c in own]
+    assert np.allclose(found.total, np.sum(each) / sum(weight[c] for *_, c in own), rtol=1e-5)
+    assert found.extra["counts"].tolist() == [0, 2, 1] and found.metrics["labelled_pixels"] == (
+        3,
+        32,
+    )
+    still = objective.loss(params, extra, batch, jax.random.key(0), train=False)
+    assert still.extra["counts"].tolist() == [0, 0, 0]
+
+    def total(logits_of):
+        shifted = dict(params["model"]["out"], bias=logits_of)
+        tree = {"model": {**params["model"], "out": shifted}}
+        return objective.loss(tree, extra, batch, jax.random.key(0), train=True).total
+
+    gradient = jax.grad(total)(params["model"]["out"]["bias"])
+    assert np.abs(gradient).max() > 0
+    none = {**batch, "pixels": jnp.full((2, 4, 4), IGNORED, jnp.int32)}
+    assert objective.loss(params, extra, none, jax.random.key(0), train=True).total == 0
+
+
+def test_odd_sides_are_refused():
+    with pytest.raises(ValueError, match="wanted multiples of 4"):
+        UNet(3).init(jax.random.key(0), jnp.zeros((1, 6, 8, 1)))
