@@ -31,6 +31,7 @@ VERBS = {
     "events": ("eval.events", "onsets and offsets of what is heard: tables, Raven, Audacity"),
     "evaluate": ("eval.evaluate", "linear probe and kNN of frozen features"),
     "zero-shot": ("eval.audio_text", "labels in words, retrieval and order: audio-text models"),
+    "judge": ("eval.judge", "how good generated sound is: Fréchet distance, classes, words"),
     "report": ("eval.report", "a run, or several side by side, as one HTML page"),
     "convert": ("convert.command", "published weights of another library to ours"),
     "export": ("convert.export", "a run as config.json and safetensors"),
