@@ -38,7 +38,7 @@ def frechet(first: np.ndarray | Gaussian, second: np.ndarray | Gaussian) -> floa
     """Return the Fréchet distance of two sets of embeddings, [n, D] or already a `Gaussian`.
 
     |m - n|² + tr(S + T - 2 (S T)^½): of VGGish's vectors the Fréchet audio distance (Kilgour et al. 2019,
-    arXiv:1812.08466, section 3). It falls as clips become more, also of the same distribution: compare
+    arXiv:1812.08466). It falls as clips become more, also of the same distribution: compare
     numbers of equally many clips only.
 
     Raises:
@@ -63,7 +63,7 @@ def frechet(first: np.ndarray | Gaussian, second: np.ndarray | Gaussian) -> floa
 def each_frechet(clips: Sequence[np.ndarray], recorded: np.ndarray | Gaussian) -> np.ndarray:
     """Return the distance of each clip's frames [T, D] from recorded ones [n], to find the worst.
 
-    Per-song FAD (Gui et al. 2024, arXiv:2311.01616, section 3.3). NaN for clips of a single frame.
+    Per-song FAD (Gui et al. 2024, arXiv:2311.01616). NaN for clips of a single frame.
     """
     wanted = recorded if isinstance(recorded, Gaussian) else gaussian(recorded)
     return np.array([frechet(x, wanted) if len(x) > 1 else np.nan for x in clips])
@@ -73,7 +73,7 @@ def divergence(wanted: np.ndarray, found: np.ndarray) -> float:
     """Return the mean over pairs of KL(wanted || found), of a tagger's probabilities [n, C], in nats.
 
     Summed over classes, each with 1e-6 added, whether they sum to 1 or not, as audiocraft does (Kreuk et al.
-    2022, arXiv:2209.15352, section 4.2: PaSST's classes).
+    2022, arXiv:2209.15352: PaSST's classes).
 
     Raises:
       ValueError: shapes that differ, no pairs, values outside 0 to 1.

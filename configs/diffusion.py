@@ -1,0 +1,136 @@
+"""Latent diffusion, as Stable Audio Open (Evans et al. 2024, arXiv:2407.14358) and Synthio: words to sound.
+
+Run:      ssl-audio train --config diffusion:data=CAPTIONS.csv,autoencoder=RUN --workdir runs/diffusion
+Laptop:   ssl-audio train --config diffusion:laptop,data=CAPTIONS.csv --workdir runs/laptop
+Then:     ssl-audio train --config diffusion:laptop,data=PAIRS.csv,pretrained=runs/laptop --workdir runs/dpo
+Try:      ssl-audio train --config diffusion:runlocal --workdir runs/try
+Data:     a table with columns path, text; with pretrained= also rejected; default: synthetic sounds, labels
+Options:  size=base|stable  autoencoder=RUN (Oobleck, of `codec`'s kind or converted; default: log-mels, and
+          Griffin and Lim's way back)  pretrained=RUN (learn what is preferred: Diffusion-DPO)
+Results:  experiments/diffusion/README.md
+"""
+
+from typing import Any
+
+from ssl_audio.config import parse_arg, plain
+from ssl_audio.data.entries import audio
+from ssl_audio.presets import runs
+from ssl_audio.storage import written
+from ssl_audio.storage.checkpoint import Checkpoint
+from ssl_audio.train.optim import Optim
+from ssl_audio.train.record import Record
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": dict(width=64, depth=1, heads=2, waves=8),
+    "laptop": dict(width=128, depth=4, heads=4, waves=32),
+    "base": dict(width=768, depth=12, heads=12, waves=128),
+    "stable": dict(width=1536, depth=24, heads=24, waves=128),
+}
+OPTIM = Optim(lr=5e-5, weight_decay=1e-3, warmup=1000, clip=1.0, average=0.9999)
+LAPTOP = Optim(lr=2e-3, b2=0.99, warmup="5%", schedule="cosine", clip=1.0)
+LAPTOP_PREFERENCE = Optim(lr=1e-4, b2=0.99, warmup="10%", clip=1.0)
+
+
+def get_config(arg=""):
+    a = parse_arg(
+        arg,
+        data="synthetic",
+        size="base",
+        autoencoder="",
+        pretrained="",
+        laptop=False,
+        runlocal=False,
+    )
+    if a.laptop:
+        a.refuse("runlocal", "laptop is a run of its own")
+    small = a.laptop or a.runlocal
+    if small:
+        a.refuse("size", "laptop and runlocal set it")
+    if a.pretrained:
+        a.refuse("size autoencoder runlocal", "the model is that of pretrained=RUN")
+        return preference(a)
+    if a.size not in ("base", "stable"):
+        raise ValueError(f"size '{a.size}': wanted base or stable.")
+    size = "tiny" if a.runlocal else "laptop" if a.laptop else a.size
+    rate = 8000 if small else 16_000
+    made = objective(SIZES[size], rate, a.autoencoder, buckets=64 if a.runlocal else 1024)
+    if a.autoencoder:
+        rate = written.trained(a.autoencoder)["frontend"]["rate"]
+    config = runs.run(
+        objective=made,
+        data=data(a.data, rate, round((0.8 if small else 10) * rate), made["words"]["vocab"] - 2)
+        | dict(batch_size=64 if small else 256),
+        optim=LAPTOP if small else OPTIM,
+        steps=3000 if small else 200_000,
+        checkpoint=Checkpoint(every="10%" if small else "2%"),
+        record=Record(every=50, figures="0"),
+    )
+    return runs.few_steps(config, 3200) if a.runlocal else config
+
+
+def objective(size, rate: int, autoencoder: str, buckets: int) -> dict[str, Any]:
+    """Return the objective; without an autoencoder two frames of a log-mel are one latent vector."""
+    scale = rate // 8000
+    mel = dict(
+        kind="mel", rate=rate, bins=64 * scale, hop=128 * scale, window=512 * scale, low=0.0, high=0.0,
+        floor=1e-5,
+    )  # fmt: skip
+    coder = dict(kind="vocoder", frontend=mel, fold=2, rounds=60)
+    if autoencoder:
+        coder = dict(kind="ssl_audio.inference.frozen:Frozen", path=autoencoder)
+    words = dict(kind="words:WordsPlaced", width=size["width"], vocab=buckets + 2, length=16)
+    return dict(
+        kind="diffusion",
+        model=dict(kind="dit", given=size["width"], ratio=4.0, **size),
+        schedule=dict(kind="noise:Cosine"),
+        drop=0.1,
+        autoencoder=coder,
+        words=words,
+    )
+
+
+def data(place: str, rate: int, samples: int, buckets: int) -> dict[str, Any]:
+    """Return batches of clips and their captions; clips without any are called by their labels."""
+    from ssl_audio.data.places import TABLES, sources
+
+    own = place.lower().endswith(TABLES)
+    captions = dict(kind="captions:Own")
+    if not own:
+        captions = dict(kind="captions:Templates", templates=("Sound of a {}",))
+    words = dict(kind="text:Words", words=(), buckets=buckets)
+    found: dict[str, Any] = dict(
+        sources=sources(place, rate),
+        entries=dict(
+            audio=audio(samples, crop="first"),
+            text=dict(kind="text", words=words, length=16, captions=captions),
+        ),
+    )
+    return found | ({} if rate == 16_000 else dict(rate=rate))
+
+
+def preference(a) -> Any:
+    """Return a run that goes on from another one, and prefers clips to those they were paired with."""
+    before = written.trained(a.pretrained)
+    if before.get("kind") != "diffusion":
+        raise ValueError(
+            f"pretrained={a.pretrained}: its objective is '{before.get('kind')}'; wanted 'diffusion'."
+        )
+    options = written.read(a.pretrained)
+    samples, rate = written.samples(options), options.get("data", {}).get("rate", 16_000)
+    given = data(a.data, rate, samples, before["words"]["vocab"] - 2)
+    given["entries"]["rejected"] = dict(kind="rejected", audio=audio(samples, crop="first"))
+    config = runs.run(
+        objective=plain(before) | dict(kind="preference", beta=2000.0),
+        data=given | dict(batch_size=32 if a.laptop else 64),
+        optim=LAPTOP_PREFERENCE if a.laptop else OPTIM,
+        steps=300 if a.laptop else 5000,
+        checkpoint=Checkpoint(every="10%"),
+        record=Record(every=20, figures="0"),
+    )
+    with config.unlocked():
+        config.warm_start = dict(
+            model=dict(
+                path=a.pretrained, take="^(model|words|latents)/", leave="", out_of="", into=""
+            )
+        )
+    return config
