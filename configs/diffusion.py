@@ -5,8 +5,9 @@ Laptop:   ssl-audio train --config diffusion:laptop,data=CAPTIONS.csv --workdir 
 Then:     ssl-audio train --config diffusion:laptop,data=PAIRS.csv,pretrained=runs/laptop --workdir runs/dpo
 Try:      ssl-audio train --config diffusion:runlocal --workdir runs/try
 Data:     a table with columns path, text; with pretrained= also rejected; default: synthetic sounds, labels
-Options:  size=base|stable  autoencoder=RUN (Oobleck, of `codec`'s kind or converted; default: log-mels, and
+Options:  size=base|stable  autoencoder=RUN (of stage=autoencoder, or Oobleck converted; default: log-mels, and
           Griffin and Lim's way back)  pretrained=RUN (learn what is preferred: Diffusion-DPO)
+          stage=autoencoder: train Oobleck on sounds, which need no words
 Results:  experiments/diffusion/README.md
 """
 
@@ -33,19 +34,19 @@ LAPTOP_PREFERENCE = Optim(lr=1e-4, b2=0.99, warmup="10%", clip=1.0)
 
 def get_config(arg=""):
     a = parse_arg(
-        arg,
-        data="synthetic",
-        size="base",
-        autoencoder="",
-        pretrained="",
-        laptop=False,
+        arg, data="synthetic", stage="model", size="base", autoencoder="", pretrained="", laptop=False,
         runlocal=False,
-    )
+    )  # fmt: skip
     if a.laptop:
         a.refuse("runlocal", "laptop is a run of its own")
     small = a.laptop or a.runlocal
     if small:
         a.refuse("size", "laptop and runlocal set it")
+    if a.stage == "autoencoder":
+        a.refuse("size autoencoder pretrained", "it is for the model")
+        return oobleck(a)
+    if a.stage != "model":
+        raise ValueError(f"stage '{a.stage}': wanted model or autoencoder.")
     if a.pretrained:
         a.refuse("size autoencoder runlocal", "the model is that of pretrained=RUN")
         return preference(a)
@@ -65,6 +66,39 @@ def get_config(arg=""):
         checkpoint=Checkpoint(every="10%" if small else "2%"),
         record=Record(every=50, figures="0"),
     )
+    return runs.few_steps(config, 3200) if a.runlocal else config
+
+
+def oobleck(a) -> Any:
+    """Return a run of the autoencoder of Stable Audio, of one channel, without a discriminator."""
+    small = a.laptop or a.runlocal
+    rate = 8000 if small else 16_000
+    multiples, strides = ((1, 2, 4), (4, 5, 8)) if small else ((1, 2, 4, 8, 16), (2, 4, 4, 5, 8))
+    channels, width = (4 if a.runlocal else 16, 32) if small else (128, 64)
+    windows = (64, 128, 256, 512) if small else (64, 128, 256, 512, 1024, 2048)
+    made = dict(
+        kind="autoencoder",
+        frontend=dict(kind="raw", rate=rate, standardise=False),
+        tokenizer=dict(
+            kind="oobleck", width=2 * width, channels=channels, multiples=multiples, strides=strides
+        ),
+        encoder=dict(kind="identity"),
+        decoder=dict(
+            kind="oobleck", sounds=1, channels=channels, multiples=(*multiples[::-1], 1),
+            strides=strides[::-1],
+        ),
+        spectra=[
+            dict(kind="mel", rate=rate, bins=min(32, w // 4), hop=w // 4, window=w, low=0.0, high=0.0,
+                 floor=1e-10, scale="htk", area=False) for w in windows
+        ],
+    )  # fmt: skip
+    optim = Optim(lr=1e-3 if small else 1e-4, b1=0.8, b2=0.99, clip=1.0)
+    config = runs.short(
+        objective=made, places=a.data, samples=rate, batch=16, steps=2000, optim=optim
+    )
+    if not small:
+        config.steps = "1000000"
+        config.data.batch_size = 64
     return runs.few_steps(config, 3200) if a.runlocal else config
 
 

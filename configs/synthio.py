@@ -149,11 +149,17 @@ def together(data, previous: str, out: pathlib.Path) -> None:
 
 def get_config(arg=""):
     a = arguments(arg)
+    a.refuse(
+        "data filter threshold template each rejected rounds seed generic align mixcap",
+        "it is for `ssl-audio stages`",
+    )
     if a.stage == "classifier":
+        a.refuse("model laptop runlocal", "the classifier's size is that of encoder=RUN")
         given = dict(data=a.previous, pretrained=a.encoder)
         return config_files.load(f"finetune:{words(**given)}")
     if a.stage != "preferred":
         raise ValueError(f"stage '{a.stage}': wanted preferred or classifier.")
+    a.refuse("encoder", "it is for stage=classifier")
     given = dict(data=a.previous, pretrained=a.model, laptop=a.laptop, runlocal=a.runlocal)
     return config_files.load(f"diffusion:{words(**given)}")
 
