@@ -5,8 +5,8 @@ Laptop:   ssl-audio train --config diffusion:laptop,data=CAPTIONS.csv --workdir 
 Then:     ssl-audio train --config diffusion:laptop,data=PAIRS.csv,pretrained=runs/laptop --workdir runs/dpo
 Try:      ssl-audio train --config diffusion:runlocal --workdir runs/try
 Data:     a table with columns path, text; with pretrained= also rejected; default: synthetic sounds, labels
-Options:  size=base|stable  autoencoder=RUN (of stage=autoencoder, or Oobleck converted; default: log-mels, and
-          Griffin and Lim's way back)  pretrained=RUN (learn what is preferred: Diffusion-DPO)
+Options:  size=base|stable  autoencoder=RUN (of stage=autoencoder, or Oobleck converted; default: log-mels,
+          and Griffin and Lim's way back)  pretrained=RUN (learn what is preferred: Diffusion-DPO)
           stage=autoencoder: train Oobleck on sounds, which need no words
 Results:  experiments/diffusion/README.md
 """
