@@ -33,8 +33,9 @@ def sound(
       momentum: 0: as in 1984.
     """
     window = hann(2 * (magnitude.shape[-1] - 1))
-    angle = jax.random.uniform(key, magnitude.shape, maxval=2 * jnp.pi)
-    first = jnp.exp(1j * angle)
+    # The same for all, so that none depends on how many there are.
+    angle = jax.random.uniform(key, magnitude.shape[1:], maxval=2 * jnp.pi)
+    first = jnp.broadcast_to(jnp.exp(1j * angle)[None], magnitude.shape)
 
     def turned(carry, _):
         phase, before = carry

@@ -78,7 +78,8 @@ class DiffusionModel(Model):
         Args:
           texts: "": without words.
           seconds: length; None: that of training, which is the longest.
-          seed: of the first sound; the next has one more. A sound does not depend on the others.
+          seed: of the first sound; the next has one more. But for rounding, a sound does not depend on the
+            others.
           guidance: how much the words count; 1: as in training, 0: not.
           rescale: see `noise.guided`.
           steps: evaluations of the model.

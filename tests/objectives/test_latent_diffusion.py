@@ -161,7 +161,7 @@ def test_generation(trained):
     assert not np.array_equal(found[0], found[2])  # another seed
     alone = model.generate("rain", 0.15, 8, steps=4)  # a bare text is one
     assert len(alone) == 1
-    np.testing.assert_allclose(alone[0], found[1], atol=1e-4)
+    np.testing.assert_allclose(alone[0], found[1], atol=2e-3)
     free = model.generate("rain", 0.15, 8, steps=4, guidance=0.0)
     other = model.generate("dog", 0.15, 8, steps=4, guidance=0.0)
     np.testing.assert_array_equal(free[0], other[0])  # without guidance no word is heard
