@@ -13,23 +13,8 @@ Results:  experiments/diffusion/README.md
 
 from typing import Any
 
-from ssl_audio.config import parse_arg, plain
-from ssl_audio.data.entries import audio
-from ssl_audio.presets import runs
-from ssl_audio.storage import written
-from ssl_audio.storage.checkpoint import Checkpoint
-from ssl_audio.train.optim import Optim
-from ssl_audio.train.record import Record
-
-SIZES: dict[str, dict[str, int]] = {
-    "tiny": dict(width=64, depth=1, heads=2, waves=8),
-    "laptop": dict(width=128, depth=4, heads=4, waves=32),
-    "base": dict(width=768, depth=12, heads=12, waves=128),
-    "stable": dict(width=1536, depth=24, heads=24, waves=128),
-}
-OPTIM = Optim(lr=5e-5, weight_decay=1e-3, warmup=1000, clip=1.0, average=0.9999)
-LAPTOP = Optim(lr=2e-3, b2=0.99, warmup="5%", schedule="cosine", clip=1.0)
-LAPTOP_PREFERENCE = Optim(lr=1e-4, b2=0.99, warmup="10%", clip=1.0)
+from ssl_audio.config import parse_arg
+from ssl_audio.presets import diffusion, runs
 
 
 def get_config(arg=""):
@@ -42,129 +27,18 @@ def get_config(arg=""):
     small = a.laptop or a.runlocal
     if small:
         a.refuse("size", "laptop and runlocal set it")
+    config: Any
     if a.stage == "autoencoder":
         a.refuse("size autoencoder pretrained", "it is for the model")
-        return oobleck(a)
-    if a.stage != "model":
+        config = diffusion.oobleck(a.data, small=small, channels=4 if a.runlocal else 0)
+    elif a.stage != "model":
         raise ValueError(f"stage '{a.stage}': wanted model or autoencoder.")
-    if a.pretrained:
+    elif a.pretrained:
         a.refuse("size autoencoder runlocal", "the model is that of pretrained=RUN")
-        return preference(a)
-    if a.size not in ("base", "stable"):
-        raise ValueError(f"size '{a.size}': wanted base or stable.")
-    size = "tiny" if a.runlocal else "laptop" if a.laptop else a.size
-    rate = 8000 if small else 16_000
-    made = objective(SIZES[size], rate, a.autoencoder, buckets=64 if a.runlocal else 1024)
-    if a.autoencoder:
-        rate = written.trained(a.autoencoder)["frontend"]["rate"]
-    config = runs.run(
-        objective=made,
-        data=data(a.data, rate, round((0.8 if small else 10) * rate), made["words"]["vocab"] - 2)
-        | dict(batch_size=64 if small else 256),
-        optim=LAPTOP if small else OPTIM,
-        steps=3000 if small else 200_000,
-        checkpoint=Checkpoint(every="10%" if small else "2%"),
-        record=Record(every=50, figures="0"),
-    )
+        config = diffusion.preference(a.data, a.pretrained, small=small)
+    else:
+        if a.size not in ("base", "stable"):
+            raise ValueError(f"size '{a.size}': wanted base or stable.")
+        size = "tiny" if a.runlocal else "laptop" if a.laptop else a.size
+        config = diffusion.model(a.data, size=size, autoencoder=a.autoencoder, small=small)
     return runs.few_steps(config, 3200) if a.runlocal else config
-
-
-def oobleck(a) -> Any:
-    """Return a run of the autoencoder of Stable Audio, of one channel, without a discriminator."""
-    small = a.laptop or a.runlocal
-    rate = 8000 if small else 16_000
-    multiples, strides = ((1, 2, 4), (4, 5, 8)) if small else ((1, 2, 4, 8, 16), (2, 4, 4, 5, 8))
-    channels, width = (4 if a.runlocal else 16, 32) if small else (128, 64)
-    windows = (64, 128, 256, 512) if small else (64, 128, 256, 512, 1024, 2048)
-    made = dict(
-        kind="autoencoder",
-        frontend=dict(kind="raw", rate=rate, standardise=False),
-        tokenizer=dict(
-            kind="oobleck", width=2 * width, channels=channels, multiples=multiples, strides=strides
-        ),
-        encoder=dict(kind="identity"),
-        decoder=dict(
-            kind="oobleck", sounds=1, channels=channels, multiples=(*multiples[::-1], 1),
-            strides=strides[::-1],
-        ),
-        spectra=[
-            dict(kind="mel", rate=rate, bins=min(32, w // 4), hop=w // 4, window=w, low=0.0, high=0.0,
-                 floor=1e-10, scale="htk", area=False) for w in windows
-        ],
-    )  # fmt: skip
-    optim = Optim(lr=1e-3 if small else 1e-4, b1=0.8, b2=0.99, clip=1.0)
-    config = runs.short(
-        objective=made, places=a.data, samples=rate, batch=16, steps=2000, optim=optim
-    )
-    if not small:
-        config.steps = "1000000"
-        config.data.batch_size = 64
-    return runs.few_steps(config, 3200) if a.runlocal else config
-
-
-def objective(size, rate: int, autoencoder: str, buckets: int) -> dict[str, Any]:
-    """Return the objective; without an autoencoder two frames of a log-mel are one latent vector."""
-    scale = rate // 8000
-    mel = dict(
-        kind="mel", rate=rate, bins=64 * scale, hop=128 * scale, window=512 * scale, low=0.0, high=0.0,
-        floor=1e-5,
-    )  # fmt: skip
-    coder = dict(kind="vocoder", frontend=mel, fold=2, rounds=60)
-    if autoencoder:
-        coder = dict(kind="ssl_audio.inference.frozen:Frozen", path=autoencoder)
-    words = dict(kind="words:WordsPlaced", width=size["width"], vocab=buckets + 2, length=16)
-    return dict(
-        kind="diffusion",
-        model=dict(kind="dit", given=size["width"], ratio=4.0, **size),
-        schedule=dict(kind="noise:Cosine"),
-        drop=0.1,
-        autoencoder=coder,
-        words=words,
-    )
-
-
-def data(place: str, rate: int, samples: int, buckets: int) -> dict[str, Any]:
-    """Return batches of clips and their captions; clips without any are called by their labels."""
-    from ssl_audio.data.places import TABLES, sources
-
-    own = place.lower().endswith(TABLES)
-    captions = dict(kind="captions:Own")
-    if not own:
-        captions = dict(kind="captions:Templates", templates=("Sound of a {}",))
-    words = dict(kind="text:Words", words=(), buckets=buckets)
-    found: dict[str, Any] = dict(
-        sources=sources(place, rate),
-        entries=dict(
-            audio=audio(samples, crop="first"),
-            text=dict(kind="text", words=words, length=16, captions=captions),
-        ),
-    )
-    return found | ({} if rate == 16_000 else dict(rate=rate))
-
-
-def preference(a) -> Any:
-    """Return a run that goes on from another one, and prefers clips to those they were paired with."""
-    before = written.trained(a.pretrained)
-    if before.get("kind") != "diffusion":
-        raise ValueError(
-            f"pretrained={a.pretrained}: its objective is '{before.get('kind')}'; wanted 'diffusion'."
-        )
-    options = written.read(a.pretrained)
-    samples, rate = written.samples(options), options.get("data", {}).get("rate", 16_000)
-    given = data(a.data, rate, samples, before["words"]["vocab"] - 2)
-    given["entries"]["rejected"] = dict(kind="rejected", audio=audio(samples, crop="first"))
-    config = runs.run(
-        objective=plain(before) | dict(kind="preference", beta=2000.0),
-        data=given | dict(batch_size=32 if a.laptop else 64),
-        optim=LAPTOP_PREFERENCE if a.laptop else OPTIM,
-        steps=300 if a.laptop else 5000,
-        checkpoint=Checkpoint(every="10%"),
-        record=Record(every=20, figures="0"),
-    )
-    with config.unlocked():
-        config.warm_start = dict(
-            model=dict(
-                path=a.pretrained, take="^(model|words|latents)/", leave="", out_of="", into=""
-            )
-        )
-    return config

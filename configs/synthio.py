@@ -2,8 +2,8 @@
 
 Run:      ssl-audio stages --workdir runs/synthio --config synthio:data=FEW.csv,model=RUN,filter=CLAP
           writes pairs.csv, preferred (the model after Diffusion-DPO), captions.csv, sounds.csv and their
-          sounds, and together.csv: the real and the accepted clips, with labels; with encoder=RUN also
-          classifier, trained on them. The same command goes on after an interruption.
+          sounds, and together.csv: the real and the accepted clips, with labels, for `ssl-audio finetune`.
+          The same command goes on after an interruption.
 Laptop:   add `laptop`
 Try:      ssl-audio train --config synthio:runlocal --workdir runs/try
 Data:     a table with columns path, label and, if there are captions, text
@@ -11,7 +11,7 @@ Options:  model=RUN of `diffusion`, that never heard the clips  filter=RUN: of a
           threshold=0.85  template="Sound of a {}"  each=2 (captions of a clip)  rejected=2  seed=0
           rounds=3 (self-reflection)  generic=true (elements that no caption has)
           Ablations: align=false  mixcap=false  rounds=0  threshold=0
-          stage=preferred|classifier, with previous=, for `ssl-audio train`
+          stage=preferred, with previous=PAIRS.csv, for `ssl-audio train`
 Results:  experiments/synthio/README.md
 """
 
@@ -21,8 +21,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from ssl_audio import config_files
 from ssl_audio.config import escaped, parse_arg
+from ssl_audio.presets import diffusion, runs
 
 log = logging.getLogger("ssl_audio")
 
@@ -52,8 +52,6 @@ def stages(arg: str) -> dict[str, str | Callable[[str, pathlib.Path], None]]:
         sounds, "" if a.align else a.model, a.filter, a.threshold, a.rounds, a.template, a.seed
     )
     found["together.csv"] = made(together, a.data)
-    if a.encoder:
-        found["classifier"] = words(stage="classifier", encoder=a.encoder)
     return found
 
 
@@ -64,7 +62,7 @@ def words(**options: Any) -> str:
 
 def arguments(arg: str) -> Any:
     return parse_arg(
-        arg, stage="preferred", data="", model="", filter="", encoder="", previous="", threshold=0.85,
+        arg, stage="preferred", data="", model="", filter="", previous="", threshold=0.85,
         template="Sound of a {}", each=2, rejected=2, rounds=3, seed=0, generic=True, align=True,
         mixcap=True, laptop=False, runlocal=False,
     )  # fmt: skip
@@ -153,15 +151,15 @@ def get_config(arg=""):
         "data filter threshold template each rejected rounds seed generic align mixcap",
         "it is for `ssl-audio stages`",
     )
-    if a.stage == "classifier":
-        a.refuse("model laptop runlocal", "the classifier's size is that of encoder=RUN")
-        given = dict(data=a.previous, pretrained=a.encoder)
-        return config_files.load(f"finetune:{words(**given)}")
     if a.stage != "preferred":
-        raise ValueError(f"stage '{a.stage}': wanted preferred or classifier.")
-    a.refuse("encoder", "it is for stage=classifier")
-    given = dict(data=a.previous, pretrained=a.model, laptop=a.laptop, runlocal=a.runlocal)
-    return config_files.load(f"diffusion:{words(**given)}")
+        raise ValueError(f"stage '{a.stage}': wanted preferred.")
+    if a.runlocal:  # there is no run to begin from: the model itself
+        a.refuse("model previous laptop", "runlocal is on synthetic sounds")
+        return runs.few_steps(diffusion.model("synthetic", size="tiny", small=True), 3200)
+    place = a.previous or "synthetic"
+    if not a.model:  # nothing to prefer by yet: the model itself
+        return diffusion.model(place, size="laptop" if a.laptop else "base", small=a.laptop)
+    return diffusion.preference(place, a.model, small=a.laptop)
 
 
 def _folder(out: pathlib.Path) -> pathlib.Path:
