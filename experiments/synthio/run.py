@@ -28,7 +28,7 @@ SHOTS, SEEDS, DRAWS = 3, 5, 16  # real clips a class; draws of time and noise fo
 
 def main():
     """Write the tables, or measure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("tables", "measure"))
     parser.add_argument("--root", required=True, help="the Free Spoken Digit Dataset")
     parser.add_argument("--output", type=pathlib.Path, required=True)

@@ -220,8 +220,9 @@ def sounds(model: Any, texts: Sequence[str], folder: pathlib.Path, seed: int) ->
         group = [i for k, i in enumerate(todo[: model.batch_size]) if i == todo[0] + k]
         made = model.generate([texts[i] for i in group], seed=seed + group[0])
         for i, sound in zip(group, made, strict=True):
-            with atomic.file(paths[i]) as file:
-                soundfile.write(file, sound, model.rate, format="WAV")
+            written = io.BytesIO()
+            soundfile.write(written, sound, model.rate, format="WAV")
+            atomic.write(paths[i], written.getvalue())
         todo = todo[len(group) :]
     return paths
 

@@ -99,10 +99,11 @@ class DiffusionModel(Model):
                 f"seconds: got {seconds:g}, wanted more than 0 and at most {self.seconds:g}, the length of "
                 "the clips that the model was trained on."
             )
+        chosen: Any = sampler
         if isinstance(sampler, str):
             if sampler not in SAMPLERS:
                 raise ValueError(f"sampler: got {sampler!r}, wanted one of {', '.join(SAMPLERS)}.")
-            sampler = SAMPLERS[sampler](steps=steps)
+            chosen = SAMPLERS[sampler](steps=steps)
         size, found = round(seconds * self.rate), []
         for start in range(0, len(some), self.batch_size):
             group = some[start : start + self.batch_size]
@@ -110,7 +111,7 @@ class DiffusionModel(Model):
             ids, lengths = self.text.encode(group + group[-1:] * fill)
             seeds = np.arange(seed + start, seed + start + len(ids))
             scales = np.array([guidance, rescale], np.float32)
-            sounds = self._sampled(sampler)(
+            sounds = self._sampled(chosen)(
                 self._on_device, self._extra_on_device, ids, lengths, seeds, scales
             )
             found += list(np.asarray(sounds)[: len(group)])

@@ -37,8 +37,8 @@ class Diffusion(Objective):
     model: Backbone
     schedule: Schedule = Cosine()
     drop: float = 0.1
-    autoencoder: AnyObjective | None = None
-    words: Tokenizer | None = None
+    autoencoder: AnyObjective = None
+    words: Tokenizer = None
 
     interface: ClassVar[str] = "ssl_audio.inference.diffusion:DiffusionModel"
 
@@ -124,7 +124,7 @@ class Diffusion(Objective):
         frozen = extra["autoencoder"]
         sound = {"audio": audio} | ({} if length is None else {"length": length})
         code = self.autoencoder.predictors()["latents"]
-        return code(frozen["params"], frozen["extra"], sound)
+        return code(frozen["params"], frozen.get("extra", {}), sound)  # nothing is not saved
 
     def dropped(self, condition: Float[Array, "B M C"], key: Array) -> Float[Array, "B M C"]:
         """Return conditions of which some are zeros."""
@@ -173,7 +173,7 @@ class Diffusion(Objective):
         x = batch["latents"] * jnp.sqrt(known["variance"] + LEAST)[None, None]
         x = x + known["mean"][None, None]
         decode = self.autoencoder.predictors()["sound"]
-        return decode(frozen["params"], frozen["extra"], {"latents": x})
+        return decode(frozen["params"], frozen.get("extra", {}), {"latents": x})
 
 
 def given(batch: Batch) -> Float[Array, "B M C"]:

@@ -4,6 +4,7 @@ Diffusion-DPO (Wallace et al. 2024, arXiv:2311.12908), as in Synthio (Ghosh et a
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,8 @@ class Preference(Diffusion):
         """Return the loss of each pair's preference."""
         time_key, noise_key, drop_key = jax.random.split(key, 3)
         draw_key = jax.random.fold_in(key, 1)
-        x, other = batch.get("latents"), batch.get("rejected")
+        x: Any = batch.get("latents")
+        other: Any = batch.get("rejected")
         if self.autoencoder is not None:
             x, _ = self.latents(params, extra, batch, draw_key)
             other, _ = self.latents(params, extra, batch, draw_key, of="_rejected")

@@ -68,7 +68,7 @@ def oobleck(place: str, *, small: bool, channels: int = 0) -> Any:
         ],
     )  # fmt: skip
     optim = Optim(lr=1e-3 if small else 1e-4, b1=0.8, b2=0.99, clip=1.0)
-    config = runs.short(
+    config: Any = runs.short(
         objective=made, places=place, samples=rate, batch=16, steps=2000, optim=optim
     )
     if not small:

@@ -1,6 +1,7 @@
 """Synthetic clips: captions from elements, pairs, filter and self-reflection, going on after a kill."""
 
 import csv
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +21,7 @@ def test_elements_are_what_captions_say_beside_the_label():
         "digit dog by jackson",
     ]
     found = mixcap.mined(texts, "dog")
-    assert found.scenes == ("in a park", "by", "by jackson") or found.scenes == (
-        "in a park",
-        "by jackson",
-    )
+    assert found.scenes == ("in a park", "by jackson")
     assert "rain falls" in found.events and "birds chirp" in found.events
     assert not [one for one in (*found.events, *found.scenes) if "dog" in one]
     assert mixcap.mined(["a dog in the dog house"], "dog") == Elements()
@@ -114,7 +112,7 @@ def test_sounds_that_do_not_fit_are_asked_for_in_other_words(tmp_path):
         for text in ("Sound of a dog and rain falls", "Sound of a dog and thunder roars")
     ]
     loud = lambda sound, label: float(np.abs(sound).max())  # noqa: E731
-    options = dict(threshold=0.3, template="Sound of a {}", seed=0)
+    options: Any = dict(threshold=0.3, template="Sound of a {}", seed=0)
     found = augment.filtered(model, loud, asked, tmp_path / "made", rounds=3, **options)
     assert [(row["round"], row["accepted"]) for row in found] == [
         ("0", "1"),
@@ -131,7 +129,7 @@ def test_sounds_that_do_not_fit_are_asked_for_in_other_words(tmp_path):
 
 def test_captions_of_a_class_come_from_its_own_clips(tmp_path):
     real = clips(tmp_path)
-    options = dict(each=3, template="Sound of a {}", generic=False, seed=0)
+    options: Any = dict(each=3, template="Sound of a {}", generic=False, seed=0)
     found = augment.captions(real, **options)
     assert len(found) == 9
     assert all("rain falls" in row["text"] for row in found[:6])  # both dogs
