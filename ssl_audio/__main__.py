@@ -38,6 +38,7 @@ VERBS = {
     ),
     "zero-shot": ("eval.audio_text", "labels in words, retrieval and order: audio-text models"),
     "gallery": ("eval.gallery_verb", "clips by video, words or both: recall, rank, precision"),
+    "judge": ("eval.judge", "how good generated sound is: Fréchet distance, classes, words"),
     "report": ("eval.report", "a run, or several side by side, as one HTML page"),
     "convert": ("convert.command", "published weights of another library to ours"),
     "export": ("convert.export", "a run as config.json and safetensors"),

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.frontend.mel import Mel
 from ssl_audio.frontend.raw import Raw
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
+from ssl_audio.objectives.reconstruction import mono, spectral
 from ssl_audio.slots import Backbone, Head, Tokenizer
 from ssl_audio.structs import Encoded, Loss
 
@@ -25,12 +27,19 @@ class Autoencoder(Encoding):
       tokenizer: samples → twice the width of the latent vectors.
       encoder: any backbone on top; Oobleck has none: `identity`.
       decoder: latent vectors → samples.
+      spectra: log-mels in which the sound is compared, beside its samples.
+      wave, mel, divergence: weights of the mean absolute error of samples, of the spectra's, and of how far
+        latent vectors are from a standard normal.
     """
 
     frontend: Raw
     tokenizer: Tokenizer
     encoder: Backbone
     decoder: Head
+    spectra: tuple[Mel, ...] = ()
+    wave: float = 1.0
+    mel: float = 1.0
+    divergence: float = 1e-4
 
     interface: ClassVar[str] = "ssl_audio.inference.model:Model"
 
@@ -50,8 +59,21 @@ class Autoencoder(Encoding):
         return {name: variables.get("params", {}) for name, variables in made.items()}, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
-        """Raise ValueError."""
-        raise ValueError("objective 'autoencoder' is not trained here: convert published weights.")
+        """Return how far the sound of drawn latent vectors is from the one that they are of."""
+        x = self.samples(batch)
+        mean, deviation = posterior(self.encoded(params, batch).tokens.x)
+        latents = mean + deviation * jax.random.normal(key, mean.shape) if train else mean
+        sound = self.decoded(params, latents)
+        size, rows = (
+            min(sound.shape[1], x.shape[1]),
+            float(len(x)),
+        )  # odd strides lose a few samples
+        sound, x = sound[:, :size], x[:, :size]
+        found = {"wave": jnp.mean(jnp.abs(sound - x)), "divergence": divergence(mean, deviation)}
+        if self.spectra:
+            found["mel"] = spectral(self.spectra, mono(sound), mono(x))
+        total = sum((getattr(self, name) * value for name, value in found.items()), jnp.zeros(()))
+        return Loss(total, {name: (value * rows, rows) for name, value in found.items()}, extra)
 
     def samples(self, batch: Batch) -> Float[Array, "B S C"]:
         """Return sound [B, S, channels]."""

@@ -17,6 +17,10 @@ class Schedule(abc.ABC):
     def shares(self, time: Float[Array, "..."]) -> tuple[Array, Array]:
         """Return the factors of the signal, α, and of the noise, σ."""
 
+    @abc.abstractmethod
+    def time(self, level: Float[Array, "..."]) -> Array:
+        """Return the times at which σ / α is `level`."""
+
     def mixed(self, x: Float[Array, "B ..."], noise: Float[Array, "B ..."], time: Any) -> Array:
         """Return α x + σ noise; `time` is [B] or a scalar."""
         signal, share = (_spread(s, x) for s in self.shares(jnp.asarray(time)))
@@ -41,6 +45,10 @@ class Cosine(Schedule):
         """Return α and σ."""
         angle = time * (jnp.pi / 2)
         return jnp.cos(angle), jnp.sin(angle)
+
+    def time(self, level: Float[Array, "..."]) -> Array:
+        """Return the times of noise levels."""
+        return jnp.arctan(level) / (jnp.pi / 2)
 
 
 def guided(

@@ -4,13 +4,14 @@ Diffusion-DPO (Wallace et al. 2024, arXiv:2311.12908), as in Synthio (Ghosh et a
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.objectives.base import Batch, Extra, Params
-from ssl_audio.objectives.diffusion import Diffusion, heard
+from ssl_audio.objectives.diffusion import Diffusion
 from ssl_audio.structs import Loss
 
 
@@ -19,7 +20,8 @@ class Preference(Diffusion):
     """Err less than a frozen copy does where latents are preferred, and more where they are not.
 
     Both latents of a pair, and both networks, meet the same noise at the same time. Of a batch: "latents",
-    what is preferred, and "rejected", of the same shape; the rest as for `Diffusion`.
+    what is preferred, and "rejected", of the same shape; with an autoencoder "audio" and "audio_rejected",
+    and what is known of latents stays as it was. The rest as for `Diffusion`.
 
     Attributes:
       beta: how far the model may leave the frozen one; more: less far.
@@ -35,18 +37,21 @@ class Preference(Diffusion):
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the loss of each pair's preference."""
         time_key, noise_key, drop_key = jax.random.split(key, 3)
-        x, other, condition = batch["latents"], batch["rejected"], heard(batch)
+        draw_key = jax.random.fold_in(key, 1)
+        x: Any = batch.get("latents")
+        other: Any = batch.get("rejected")
+        if self.autoencoder is not None:
+            x, _ = self.latents(params, extra, batch, draw_key)
+            other, _ = self.latents(params, extra, batch, draw_key, of="_rejected")
         time = jax.random.uniform(time_key, x.shape[:1])
         noise = jax.random.normal(noise_key, x.shape)
-        if train:
-            condition = self.dropped(condition, drop_key)
-        rest = noise, time, condition, batch.get("globally")
-        frozen = jax.lax.stop_gradient(extra["reference"])
-        errors = [
-            self.errors(weights, latents, *rest)
-            for weights in (params, frozen)
-            for latents in (x, other)
-        ]
+        errors = []
+        for weights in (params, jax.lax.stop_gradient(extra["reference"])):
+            condition = self.condition(weights, batch)
+            if train:
+                condition = self.dropped(condition, drop_key)
+            rest = noise, time, condition, batch.get("globally")
+            errors += [self.errors(weights, latents, *rest) for latents in (x, other)]
         value, preferred = preference(*errors, beta=self.beta)
         rows = float(len(x))
         metrics = {

@@ -57,6 +57,7 @@ WORDS = {
     "matching": "mean absolute difference of the discriminator's inner layers",
     "real": "by how much the discriminator's scores of recorded sound fall short of 1",
     "fake": "by how much its scores of decoded sound exceed -1",
+    "divergence": "how far the latent vectors are from a standard normal, nats",
     "velocity": "mean squared error of the velocity of noised latents",
     "preferred": "share of the pairs whose winner the model prefers more than the frozen one does",
     "gain": "by how much the signal-to-distortion ratio exceeds that of the mixture, dB",

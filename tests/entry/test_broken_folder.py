@@ -260,6 +260,12 @@ def model_calls(folder, out):
         "preview": [text],
         "stages": [f"--config=unfused:task=esc10,root=R,teacher={folder}", f"--workdir={out}"],
         "folds": [text, f"--workdir={out}", "--folds=1"],
+        "judge": [
+            f"--generated={folder.parent}",
+            f"--recorded={folder.parent}",
+            f"--embedding={folder}",
+            f"--output={out}/a.json",
+        ],
         "report": [folder, "--set=synthetic"],
         "convert": ["--from=ssast", f"--checkpoint={folder}", f"--out={out}"],
     }
@@ -275,6 +281,7 @@ LOADS = (
     "kmeans",
     "zero-shot",
     "search",
+    "judge",
 )
 READS = ("train", "finetune", "preview", "stages", "folds", "export", "report", "convert")
 # What no verb that reads a config but builds nothing of it can see.

@@ -60,6 +60,10 @@ CALLS = {
     "kmeans": [["--data=synthetic", "--codes=2", "--out={o}", "--checkpoint={f}"]],
     "evaluate": [["--checkpoint={f}", "--set=synthetic"]],
     "zero-shot": [["--checkpoint={f}", "--set=synthetic"]],
+    "judge": [
+        ["--generated={s}", "--recorded={s}", f"--{name}={{f}}", "--output={o}/a.json"]
+        for name in ("embedding", "classifier", "words", "codec")
+    ],
     "report": [["{f}"], ["{f}", "--set=synthetic"]],
     "export": [["--checkpoint={f}", "--out={o}"]],
     "convert": [["--from=ssast", "--checkpoint={f}", "--out={o}"]],

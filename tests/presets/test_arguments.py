@@ -104,6 +104,16 @@ OTHERS = {
     "triplet": ("0.5",),
     "reconstruct": ("0.5",),
     "side": ("32",),
+    "autoencoder": ("NOWHERE",),
+    "filter": ("NOWHERE",),
+    "threshold": ("0.5",),
+    "template": ("digit {}",),
+    "each": ("3",),
+    "rejected": ("3",),
+    "rounds": ("1",),
+    "generic": ("false",),
+    "align": ("false",),
+    "mixcap": ("false",),
 }
 # What a config must be given to be one at all.
 NEEDED = dict.fromkeys(("finetune", "fsd50k", "passt", "semi_supervised"), "root=DIR")
