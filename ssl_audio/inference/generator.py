@@ -273,10 +273,11 @@ class Generator(Model):
                 found.append(nothing)
                 continue
             coded = self.codec.encode(sound, rate, books=self.books)
-            if len(coded.chunks) > 1:
+            first, *more = coded.chunks
+            if more:
                 raise ValueError("begins: a codec with chunks that overlap cannot be continued.")
             # The last token may stand for the end of the begin; whole ones stay.
-            found.append(coded.chunks[0][: max(1, coded.samples // self.codec.hop)])
+            found.append(first[: max(1, coded.samples // self.codec.hop)])
         return found
 
     def _strides(self, steps: int, stride: float | None) -> tuple[int, int]:

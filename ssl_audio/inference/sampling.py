@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -136,8 +136,9 @@ class Saying:
         self.traces += 1
         shown = self._twice(jnp.where(columns == NONE, self._model.codes, columns))
         weights = {"params": params}
-        _, memory = self._model.apply(
-            weights, shown, given, valid, length=self.columns, logits=False
+        _, memory = cast(
+            tuple[Any, Memory],
+            self._model.apply(weights, shown, given, valid, length=self.columns, logits=False),
         )
         # The memory of later columns is overwritten before anything attends to it.
         (cache, keys), before = memory.layers, begin - 1

@@ -127,7 +127,7 @@ class Contrastive(Joint):
             z = {name: jnp.concatenate([z[name], back[name]]) for name in z}
         apart = self._negatives(params, batch, jax.random.fold_in(key, 2) if train else None)
         found = self.loss_of(params["logit_scale"], z, batch, extra, apart)
-        return found.replace(renewed=renewed(params, after))
+        return dataclasses.replace(found, renewed=renewed(params, after))
 
     def loss_of(
         self,
@@ -233,10 +233,9 @@ class Contrastive(Joint):
         """Return the parameters of a tower that all share, and its own."""
         named = flatten_dict(params, sep="/")
         there = {path: bool(re.search(self.shared, path)) for path in named}
-        return tuple(
-            unflatten_dict({p: x for p, x in named.items() if there[p] == which}, sep="/")
-            for which in (True, False)
-        )
+        common = {path: x for path, x in named.items() if there[path]}
+        own = {path: x for path, x in named.items() if not there[path]}
+        return unflatten_dict(common, sep="/"), unflatten_dict(own, sep="/")
 
     def _tied(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return fresh parameters of all towers without what the first one holds for the others.
