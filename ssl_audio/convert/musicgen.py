@@ -124,7 +124,7 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     state = _written(params, style, tuple(prefix))
     for name in known.get("parts", ()):
         start, family = PARTS[name]
-        own = params[name] if name == "codec" else {"text": params[name]}
+        own = {"text": params[name]} if name == "text" else params[name]
         part = dict(objective=config["objective"][name], reference=known["parts"][name])
         state |= {f"{start}{n}": v for n, v in family.to_state_dict(own, part).items()}
     return state
@@ -150,14 +150,18 @@ def _parts(state: State, options: dict[str, Any]) -> dict[str, Converted]:
             found[name] = family.from_state_dict(own, **about, **more)
         elif folder:
             params, config = checkpoint.load_params(folder)
-            kind, towers = (config["objective"].get(key) for key in ("kind", "towers"))
-            if kind != "codec" if name == "codec" else "text" not in (towers or {}):
+            made = config["objective"]
+            fits = {"quantizer", "decoder"} <= set(made)
+            if name == "text":
+                fits = "text" in (made.get("towers") or {})
+            if not fits:
                 raise ValueError(
-                    f"option {name}={folder}: got a {kind}, wanted {WANTED[name]} that was converted "
-                    "or trained."
+                    f"option {name}={folder}: got a {made.get('kind')}, wanted {WANTED[name]} that was "
+                    "converted or trained."
                 )
             found[name] = Converted(config, params, lambda *_, **__: {})
-    if "codec" in found and (found["codec"].config["objective"]["decoder"].get("sounds", 1)) > 1:
+    codec = found.get("codec")
+    if codec and codec.config["objective"]["decoder"].get("sounds", 1) > 1:
         raise ValueError(
             "audio_encoder: a codec of several channels: its books are split among them (stereo MusicGen), "
             "which is not supported; convert the language model alone."
@@ -171,9 +175,7 @@ def _joined(config: dict[str, Any], parts: dict[str, Converted]) -> TokenLm:
     for name, part in parts.items():
         made = part.config["objective"]
         objective[name] = (
-            without_training(made)
-            if name == "codec"
-            else made["towers"]["text"] | dict(frozen=True)
+            made["towers"]["text"] | dict(frozen=True) if name == "text" else without_training(made)
         )
         config["reference"].setdefault("parts", {})[name] = part.config.get("reference", {})
         if name == "text" and (text := part.config.get("data", {}).get("entries", {}).get("text")):

@@ -1,10 +1,10 @@
 """From an encoded sequence back to it, item after item: the decoder of a sequence autoencoder."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.layers.attention import weights
 from ssl_audio.layers.lstm import Lstm
 from ssl_audio.structs import Encoded
 
@@ -43,9 +43,7 @@ class SequenceDecoder(nn.Module):
             return out
         memory = encoded.tokens.x
         keys = nn.Dense(self.hidden, use_bias=False, name="score")(memory)
-        scores = jnp.einsum("bnh,bmh->bnm", out, keys)
-        if encoded.tokens.valid is not None:
-            scores = jnp.where(encoded.tokens.valid[:, None], scores, -1e9)
-        context = jnp.einsum("bnm,bmd->bnd", jax.nn.softmax(scores, -1), memory)
+        seen = weights(out[:, :, None], keys[:, :, None], valid=encoded.tokens.valid)[:, 0]
+        context = jnp.einsum("bnm,bmd->bnd", seen, memory)
         both = jnp.concatenate([context, out], axis=-1)
         return jnp.tanh(nn.Dense(self.hidden, use_bias=False, name="mix")(both))

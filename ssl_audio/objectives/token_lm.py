@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.frontend.base import before
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Phase, Predictor
-from ssl_audio.objectives.codec import Codec
 from ssl_audio.objectives.towers import Tower
 from ssl_audio.quantizers.patterns import Pattern
-from ssl_audio.slots import Backbone
+from ssl_audio.slots import AnyObjective, Backbone
 from ssl_audio.structs import Loss
 
 
@@ -32,14 +31,14 @@ class TokenLm(Objective):
       model: `codes_lm`.
       pattern: `patterns:Delay`, …
       drop: share of the examples that are trained without their condition, for guidance.
-      codec: sound to codes and back; it does not learn.
+      codec: `codec`, sound to codes and back; it does not learn. None: batches hold codes.
       text: words to the condition, which are its tokens before they are pooled. It learns unless `frozen`.
     """
 
     model: Backbone
     pattern: Pattern
     drop: float = 0.1
-    codec: Codec | None = None
+    codec: AnyObjective = None
     text: Tower | None = None
 
     interface: ClassVar[str] = "ssl_audio.inference.generator:Generator"
@@ -102,7 +101,6 @@ class TokenLm(Objective):
 
     def heard(self, params: Params, batch: Batch) -> Int[Array, "B T Q"]:
         """Return the codes of sound."""
-        assert self.codec is not None
         codes, _ = self.codec.codes(params["codec"], {}, batch)
         return codes[..., : self.model.books]
 
