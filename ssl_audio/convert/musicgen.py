@@ -151,9 +151,8 @@ def _parts(state: State, options: dict[str, Any]) -> dict[str, Converted]:
         elif folder:
             params, config = checkpoint.load_params(folder)
             made = config["objective"]
-            fits = {"quantizer", "decoder"} <= set(made)
-            if name == "text":
-                fits = "text" in (made.get("towers") or {})
+            towers = made.get("towers") or {}
+            fits = "text" in towers if name == "text" else {"quantizer", "decoder"} <= set(made)
             if not fits:
                 raise ValueError(
                     f"option {name}={folder}: got a {made.get('kind')}, wanted {WANTED[name]} that was "
