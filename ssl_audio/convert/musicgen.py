@@ -21,7 +21,7 @@ from ssl_audio.convert.base import (
 )
 from ssl_audio.convert.options import Options
 from ssl_audio.objectives.token_lm import TokenLm
-from ssl_audio.presets.codec import LEARNING, without_training
+from ssl_audio.presets.codec import LEARNING, is_codec, without_training
 from ssl_audio.quantizers.patterns import NONE, Pattern
 from ssl_audio.storage import checkpoint
 
@@ -152,7 +152,7 @@ def _parts(state: State, options: dict[str, Any]) -> dict[str, Converted]:
             params, config = checkpoint.load_params(folder)
             made = config["objective"]
             towers = made.get("towers") or {}
-            fits = "text" in towers if name == "text" else {"quantizer", "decoder"} <= set(made)
+            fits = "text" in towers if name == "text" else is_codec(made)
             if not fits:
                 raise ValueError(
                     f"option {name}={folder}: got a {made.get('kind')}, wanted {WANTED[name]} that was "

@@ -14,6 +14,8 @@ from ssl_audio.layers.pooling import greatest
 from ssl_audio.slots import Pool
 from ssl_audio.structs import Encoded
 
+OVER_COLUMNS = ("max", "attention")
+
 
 class PatchPredictor(nn.Module):
     """Linear → ReLU → Linear from a token to the values of its patch (SSAST section 3.2)."""
@@ -126,8 +128,8 @@ class Frames(nn.Module):
         super().__post_init__()
         if self.rows not in ("joined", "mean"):
             raise ValueError(f"rows '{self.rows}': wanted joined or mean.")
-        if self.pool not in ("max", "attention"):
-            raise ValueError(f"pool '{self.pool}': wanted max or attention.")
+        if self.pool not in OVER_COLUMNS:
+            raise ValueError(f"pool '{self.pool}': wanted {' or '.join(OVER_COLUMNS)}.")
 
     @nn.compact
     def __call__(self, encoded: Encoded, *, along: bool = False) -> Float[Array, "*B C"]:

@@ -1,5 +1,6 @@
 """A codec: the config subtree of its objective, and of one that is trained, for what works with its codes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ssl_audio.storage import written
@@ -47,13 +48,18 @@ def trained(path: str) -> dict[str, Any]:
       ValueError: it is no codec, or one of several channels or of chunks.
     """
     found = written.trained(path)
-    if found.get("kind") != "codec":
+    if not is_codec(found):
         raise ValueError(f"codec={path}: got a {found.get('kind')}, wanted a codec.")
     if found.get("chunk") or found.get("normalise") or found["decoder"].get("sounds", 1) > 1:
         raise ValueError(
             f"codec={path}: got one with chunks, normalised sound or several channels; wanted one without."
         )
     return without_training(found)
+
+
+def is_codec(objective: Mapping[str, Any]) -> bool:
+    """Return whether an objective turns sound to codes and back."""
+    return {"quantizer", "decoder"} <= set(objective)
 
 
 def without_training(objective: dict[str, Any]) -> dict[str, Any]:
