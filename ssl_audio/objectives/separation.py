@@ -96,7 +96,8 @@ class Separation(Objective):
         """Return a batch whose clips are the segments of their anchors; with a key as in training."""
         if self.anchor is None:
             return batch
-        audio = self.anchor(extra["anchor"], batch, key)
+        # A model that was loaded for use has it only where it is a frozen network in training.
+        audio = self.anchor(extra.get("anchor", {}), batch, key)
         length = jnp.full(len(audio), audio.shape[1], jnp.int32)
         return {**batch, "audio": audio, "length": length}
 
