@@ -64,7 +64,7 @@ def picture(classes, path: pathlib.Path) -> None:
     axes.set_xticks(range(len(classes)), list(classes), rotation=30, ha="right")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_ylabel("SDR improvement, dB")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=len(series))
     figure.savefig(path, dpi=110)
 
 
