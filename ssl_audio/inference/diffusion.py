@@ -108,7 +108,10 @@ class DiffusionModel(Model):
         for start in range(0, len(some), self.batch_size):
             group = some[start : start + self.batch_size]
             fill = self.batch_size - len(group) if len(some) > self.batch_size else 0
-            ids, lengths = self.text.encode(group + group[-1:] * fill)
+            filled = group + group[-1:] * fill
+            ids, lengths = self.text.encode(filled)
+            # Of "" it makes a word that nobody has trained; no words at all were.
+            lengths = np.where([text.strip() == "" for text in filled], 0, lengths)
             seeds = np.arange(seed + start, seed + start + len(ids))
             scales = np.array([guidance, rescale], np.float32)
             sounds = self._sampled(chosen)(
