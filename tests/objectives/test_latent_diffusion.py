@@ -174,6 +174,8 @@ def test_generation(trained):
         (dict(texts="x", seconds=3.0), "at most 0.2"),
         (dict(texts="x", sampler="euler"), "one of ddim, dpm2m, dpm3m"),
         (dict(texts="x", steps=1), "at least 2"),
+        (dict(texts="x", seed=-1), "seed: got -1, wanted a whole number from 0"),
+        (dict(texts="x", seed=2**32), "seed: got 4294967296"),
     )
     for wrong, said in refused:
         with pytest.raises(ValueError, match=said):
