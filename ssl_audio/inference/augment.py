@@ -214,9 +214,18 @@ def fitting(model: Any, template: str, rate: int) -> tuple[str, Score]:
 
 
 def sounds(model: Any, texts: Sequence[str], folder: pathlib.Path, seed: int) -> list[pathlib.Path]:
-    """Write a sound for each text, of seeds that follow one another; those that are there stay."""
+    """Write a sound for each text, of seeds that follow one another; those that are there stay.
+
+    Raises:
+      ValueError: a model that generates no sound.
+    """
     import soundfile
 
+    if not hasattr(model, "generate"):
+        raise ValueError(
+            f"model: a {type(model).__name__} generates no sound; it offers {', '.join(model.offers)}; "
+            "wanted a run of `diffusion`."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{seed + i:06d}.wav" for i in range(len(texts))]
     todo = [i for i, path in enumerate(paths) if not path.exists()]

@@ -114,6 +114,9 @@ def test_only_what_is_missing_is_generated_again(tmp_path):
     again = Made()
     assert augment.sounds(again, texts, tmp_path, 100) == paths
     assert again.asked == [("text 3", 103), ("text 4", 104), ("text 8", 108)]
+    silent: Any = type("Silent", (), {"offers": ("encode",)})()
+    with pytest.raises(ValueError, match="a Silent generates no sound; it offers encode"):
+        augment.sounds(silent, texts, tmp_path, 100)
 
 
 def test_sounds_that_do_not_fit_are_asked_for_in_other_words(tmp_path):
