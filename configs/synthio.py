@@ -17,6 +17,7 @@ Results:  experiments/synthio/README.md
 
 import functools
 import logging
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,12 @@ def stages(arg: str) -> dict[str, str | Callable[[str, pathlib.Path], None]]:
             raise ValueError(f"{name}: wanted, as {name}={'FEW.csv' if name == 'data' else 'RUN'}.")
     if "{}" not in a.template:
         raise ValueError(f"template: got {a.template!r}, wanted a place for the label, {{}}.")
+    for name, least, most in (
+        ("each", 1, math.inf), ("rejected", 1, math.inf), ("rounds", 0, math.inf), ("threshold", 0, 1),
+    ):  # fmt: skip
+        if not least <= getattr(a, name) <= most:
+            wanted = f"at least {least}" if most > 1 else f"{least} to {most}"
+            raise ValueError(f"{name}: got {getattr(a, name)}, wanted {wanted}.")
     augment.rows(a.data)  # before hours are spent
     small = dict(laptop=True) if a.laptop else {}
     made = functools.partial

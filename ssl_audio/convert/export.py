@@ -15,7 +15,7 @@ import numpy as np
 
 from ssl_audio import config, convert, slots, startup
 from ssl_audio.convert import families
-from ssl_audio.convert.named import calibration, state_dict
+from ssl_audio.convert.named import calibration, put_words, state_dict
 from ssl_audio.storage import atomic, opened
 
 SHARED = ("hub", "onnx", "stablehlo")  # what --to takes beside families
@@ -100,6 +100,7 @@ def _run(args: argparse.Namespace) -> None:
             print(f"left out of {out}/config.json, a place of this machine: {field}")
     else:
         exported.write(out, params, options, extra=extra, unused=kept)
+        put_words(out, options)
         calibration(where, out, args.step)
     print(f"{out}: {count:,} parameters, {options['objective']['kind']}")
     if state is not None:

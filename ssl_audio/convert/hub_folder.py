@@ -14,12 +14,11 @@ import numpy as np
 
 from ssl_audio import convert
 from ssl_audio.convert import card, private
-from ssl_audio.convert.named import calibration, state_dict
+from ssl_audio.convert.named import WORDS, calibration, put_words, state_dict
 from ssl_audio.storage import atomic, exported, hub, opened, written
 
 LIMIT = 1e-5  # most relative difference of what transformers is given, read back
 CARD = "README.md"
-WORDS = hub.MORE[1]  # the tokenizer of an audio-text model
 
 
 def write(
@@ -58,19 +57,15 @@ def write(
     shared, left = private.public(config)
     if (found := card.labels(known)) and not written.labels(shared):
         shared["data"]["entries"]["label"]["names"] = list(found)
-    words = shared.get("data", {}).get("entries", {}).get("text", {}).get("words")
     file = written.entry(config, "text").get("words", {}).get("file")
     exported.write(out, params, shared, extra=extra, unused=unused)
-    if file and not str(file).startswith("package:"):
-        _copy(pathlib.Path(file).expanduser(), out / WORDS)
-        words["file"] = WORDS
-        atomic.write(out / written.CONFIG, json.dumps(shared, indent=2) + "\n")
+    put_words(out, shared, file)
     calibration(where, out, step)
     published = None
     if family:
         kind = for_transformers(out / family, family, params, shared, unused or {})
         if file:
-            _copy(out / WORDS, out / family / WORDS)
+            atomic.write(out / family / WORDS, (out / WORDS).read_bytes())
         published = family, kind
     text = card.text(dataclasses.replace(known, config=config, published=published))
     atomic.write(out / CARD, text)
@@ -91,11 +86,6 @@ def _converter(family: str) -> ModuleType:
             f"{', '.join(writable())}."
         )
     return converter
-
-
-def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    if source.resolve() != target.resolve():
-        atomic.write(target, source.read_bytes())
 
 
 def for_transformers(

@@ -1,11 +1,17 @@
 """A model of ours under a published model's names, and what lies beside a model: parts of every export."""
 
+import copy
+import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ssl_audio import convert
+from ssl_audio.storage import atomic, hub, written
+
+WORDS = hub.MORE[1]  # the tokenizer of an audio-text model
 
 
 def calibration(where: pathlib.Path, out: pathlib.Path, step: int | str | None) -> None:
@@ -18,6 +24,27 @@ def calibration(where: pathlib.Path, out: pathlib.Path, step: int | str | None) 
         found.write(out)
     else:
         (out / calibration.NAME).unlink(missing_ok=True)  # of what was exported here before
+
+
+def put_words(out: pathlib.Path, config: Mapping[str, Any], file: str = "") -> None:
+    """Copy a tokenizer's file into the folder of its model, and have the config there name it.
+
+    That of an installed package stays where it is, as does the name of a file that is not there.
+
+    Args:
+      out: the folder.
+      config: of the model, that was written there.
+      file: of the tokenizer; "": that of the config.
+    """
+    file = file or written.entry(config, "text").get("words", {}).get("file") or ""
+    source = pathlib.Path(file).expanduser()
+    if not file or not source.is_file():
+        return
+    if source.resolve() != (out / WORDS).resolve():
+        atomic.write(out / WORDS, source.read_bytes())
+    there: Any = copy.deepcopy(dict(config))
+    there["data"]["entries"]["text"]["words"]["file"] = WORDS
+    atomic.write(out / written.CONFIG, json.dumps(there, indent=2) + "\n")
 
 
 def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -46,8 +46,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parser().parse_args(argv)
     from ssl_audio.inference.load import load
 
-    def model(path: str | None) -> Any:
-        return None if path is None else load(path, trust=args.trust)
+    def model(path: str | None, does: str = "", wanted: str = "") -> Any:
+        if path is None:
+            return None
+        found = load(path, trust=args.trust)
+        if does and not hasattr(found, does):
+            raise ValueError(f"{path}: got a {type(found).__name__}, wanted {wanted}.")
+        return found
 
     atomic.check(pathlib.Path(args.output))
     found = judge(
@@ -55,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         args.recorded,
         rate=args.rate,
         encoder=None if args.embedding == LOG_MEL else model(args.embedding).encoder,
-        classifier=model(args.classifier),
-        words=model(args.words),
-        codec=model(args.codec),
+        classifier=model(args.classifier, "scores", "a classifier"),
+        words=model(args.words, "embed_audio", "a model of audio and text"),
+        codec=model(args.codec, "decode", "a codec"),
     )
     found |= {"embedding": args.embedding}
     atomic.write(pathlib.Path(args.output), json.dumps(found, indent=1) + "\n")
@@ -127,8 +132,8 @@ def _source(place: str, rate: int) -> Any:
     else:
         options = dict(kind="source:Folder", root=place, rate=rate)
     made: Any = config.build(options, "data")
-    if not len(made):
-        raise ValueError(f"{place}: no clips.")
+    if len(made) < 2:
+        raise ValueError(f"{place}: {len(made)} clips; wanted at least two, for their covariance.")
     return made
 
 

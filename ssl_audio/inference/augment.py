@@ -29,7 +29,7 @@ def rows(path: str | pathlib.Path) -> list[Row]:
     """Return the rows of a table, with absolute paths.
 
     Raises:
-      ValueError: it has no columns path and label, or no rows.
+      ValueError: it has no columns path and label, or no rows; a row without a label, or of no file.
     """
     place = pathlib.Path(path).expanduser()
     found: list[Row] = []
@@ -40,8 +40,13 @@ def rows(path: str | pathlib.Path) -> list[Row]:
             found.append({n: str(v) for n, v in cells if v is not None and v is not tables.ABSENT})
     if not found:
         raise ValueError(f"{place}: no rows.")
-    for row in found:
-        row["path"] = str((place.parent / row["path"]).resolve())
+    for number, row in enumerate(found, 1):
+        file = (place.parent / row.get("path", "")).resolve()
+        if not file.is_file():
+            raise ValueError(f"{place}: row {number}: no such file: {file}.")
+        if not row.get("label", "").strip():
+            raise ValueError(f"{place}: row {number} ({file.name}) has no label.")
+        row["path"] = str(file)
     return found
 
 
@@ -209,9 +214,18 @@ def fitting(model: Any, template: str, rate: int) -> tuple[str, Score]:
 
 
 def sounds(model: Any, texts: Sequence[str], folder: pathlib.Path, seed: int) -> list[pathlib.Path]:
-    """Write a sound for each text, of seeds that follow one another; those that are there stay."""
+    """Write a sound for each text, of seeds that follow one another; those that are there stay.
+
+    Raises:
+      ValueError: a model that generates no sound.
+    """
     import soundfile
 
+    if not hasattr(model, "generate"):
+        raise ValueError(
+            f"model: a {type(model).__name__} generates no sound; it offers {', '.join(model.offers)}; "
+            "wanted a run of `diffusion`."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{seed + i:06d}.wav" for i in range(len(texts))]
     todo = [i for i, path in enumerate(paths) if not path.exists()]

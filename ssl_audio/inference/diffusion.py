@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl_audio import config as configs
 from ssl_audio.inference.model import Model
+from ssl_audio.inference.sampling import check_seeds
 from ssl_audio.objectives import samplers
 from ssl_audio.objectives.noise import guided
 from ssl_audio.storage import written
@@ -86,13 +87,14 @@ class DiffusionModel(Model):
           sampler: "ddim", "dpm2m", "dpm3m" (stochastic), or an object, to which `steps` is nothing.
 
         Raises:
-          ValueError: no texts; a length, a number of steps or a sampler that there is not; a model without an
-            autoencoder or words.
+          ValueError: no texts; a length, a number of steps, a seed or a sampler that there is not; a model
+            without an autoencoder or words.
         """
         some = [texts] if isinstance(texts, str) else list(texts)
         if not some or not all(isinstance(text, str) for text in some):
             raise ValueError(f"texts: got {texts!r}, wanted a text, or a list of at least one.")
         self.check_offers("sound")
+        check_seeds(seed, len(some) + self.batch_size)  # the last group is filled up
         seconds = self.seconds if seconds is None else seconds
         if not 0 < seconds <= self.seconds * (1 + 1e-9):
             raise ValueError(
@@ -108,8 +110,11 @@ class DiffusionModel(Model):
         for start in range(0, len(some), self.batch_size):
             group = some[start : start + self.batch_size]
             fill = self.batch_size - len(group) if len(some) > self.batch_size else 0
-            ids, lengths = self.text.encode(group + group[-1:] * fill)
-            seeds = np.arange(seed + start, seed + start + len(ids))
+            filled = group + group[-1:] * fill
+            ids, lengths = self.text.encode(filled)
+            # Of "" it makes a word that nobody has trained; no words at all were.
+            lengths = np.where([text.strip() == "" for text in filled], 0, lengths)
+            seeds = np.arange(seed + start, seed + start + len(ids), dtype=np.uint32)
             scales = np.array([guidance, rescale], np.float32)
             sounds = self._sampled(chosen)(
                 self._on_device, self._extra_on_device, ids, lengths, seeds, scales

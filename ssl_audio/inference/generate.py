@@ -35,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
         "--step", type=startup.step, help='which checkpoint, or "best"; default: the newest'
     )
     made.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    made.add_argument("--seconds", type=_above_zero, default=10.0, metavar="S")
+    made.add_argument(
+        "--seconds", type=_above_zero, metavar="S",
+        help="default: 10, of a diffusion model that of its training clips, which is the longest",
+    )  # fmt: skip
     made.add_argument("--count", type=_count, default=1, metavar="N", help="sounds of each text")
     made.add_argument(
         "--seed", type=int, default=0, help="of the first sound; the next has one more"
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
             "path": f"{number:04d}.wav",
             "text": text,
             "seed": str(args.seed + number),
-            "seconds": f"{args.seconds:g}",
+            "seconds": "" if args.seconds is None else f"{args.seconds:g}",
             "checkpoint": args.checkpoint + ("" if args.step is None else f", step {args.step}"),
             "begin": args.begin or "",
             **{name: f"{value:g}" for name, value in handed.items()},
@@ -135,6 +138,8 @@ def _generate(
             )
         model = dataclasses.replace(model, batch_size=args.batch_size)
     begin = _begin(args.begin, model.rate) if args.begin else None
+    if args.seconds is not None:
+        handed = {**handed, "seconds": args.seconds}
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write(folder / MANIFEST, _table(rows))  # first: it says what the sounds are of
     most = getattr(model, "batch_size", 1)
@@ -149,7 +154,7 @@ def _generate(
             if "told" in known:
                 more["told"] = functools.partial(_show, bar, done, len(group))
             asked_for = [texts[i] for i in group]
-            sounds = model.generate(asked_for, args.seconds, args.seed + group[0], **more)
+            sounds = model.generate(asked_for, seed=args.seed + group[0], **more)
             for i, sound in zip(group, sounds, strict=True):
                 _write(folder / rows[i]["path"], sound, model.rate)
             bar.n = done + len(group)
@@ -177,17 +182,18 @@ def _missing(folder: pathlib.Path, rows: Sequence[Mapping[str, str]]) -> list[in
     """Return the numbers of sounds that are not there yet.
 
     Raises:
-      ValueError: the folder has a manifest of other sounds, or sounds without one.
+      ValueError: the folder has sounds of another command, or without a manifest.
     """
-    manifest = folder / MANIFEST
-    if manifest.is_file():
+    manifest, taken = folder / MANIFEST, sorted(folder.glob("*.wav"))
+    # Without sounds it is of a command that was refused, and may be given again in other words.
+    if manifest.is_file() and taken:
         with open(manifest, newline="", encoding="utf-8") as file:
             if file.read() != _table(rows):
                 raise ValueError(
                     f"{manifest}: of another command; wanted the one that wrote it, to go on, or a new "
                     "--output."
                 )
-    elif taken := sorted(folder.glob("*.wav")):
+    elif taken:
         raise ValueError(f"{folder}: has {taken[0].name} already; give a new --output.")
     return [i for i, row in enumerate(rows) if not (folder / row["path"]).is_file()]
 

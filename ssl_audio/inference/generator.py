@@ -15,7 +15,7 @@ import numpy as np
 from ssl_audio import config as configs
 from ssl_audio.inference.codec import CodecModel
 from ssl_audio.inference.model import Model
-from ssl_audio.inference.sampling import Sampling, Saying
+from ssl_audio.inference.sampling import Sampling, Saying, check_seeds
 from ssl_audio.storage import written
 
 Told = Callable[[int, int], None]
@@ -160,8 +160,9 @@ class Generator(Model):
           begins: codes [P, Q] that each example continues; P may be 0, and P <= T.
 
         Raises:
-          ValueError: a stride that is not within the window.
+          ValueError: a stride that is not within the window; seeds of more than 32 bits.
         """
+        check_seeds(seed, len(conditions))
         sampling = sampling or Sampling()
         nothing = np.zeros((0, self.books), np.int32)
         begins = [nothing] * len(conditions) if begins is None else list(begins)

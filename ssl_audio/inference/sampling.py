@@ -68,6 +68,17 @@ class Sampling:
         return jax.vmap(jax.random.categorical)(keys, kept)
 
 
+def check_seeds(first: int, count: int) -> None:
+    """Raise ValueError unless so many seeds from the first one on are numbers of 32 bits."""
+    most = 2**32 - count
+    if (
+        isinstance(first, bool)
+        or not isinstance(first, (int, np.integer))
+        or not 0 <= first <= most
+    ):
+        raise ValueError(f"seed: got {first!r}, wanted a whole number from 0 to {most}.")
+
+
 class Saying:
     """A compiled way to say T steps of codes, whatever the conditions and begins; see `Generator.say`.
 

@@ -191,7 +191,10 @@ def warm_started(run: Run, state: Any) -> Any:
             return value
         old = before[names[0]]
         same = len(names) == 1 and old.shape == value.shape and bool(jnp.array_equal(old, value))
-        return jax.device_put(after[names[0]], value.sharding) if same else value
+        if not same:
+            return value
+        # A step donates both, so that they must not be one buffer.
+        return jax.device_put(after[names[0]], value.sharding, may_alias=False)
 
     extra = jax.tree_util.tree_map_with_path(copied, state.extra)
     return state.replace(params=params, extra=extra)

@@ -149,3 +149,19 @@ def test_texts_that_are_asked_for_must_be_there(tmp_path):
     words = type("Words", (), {"rate": RATE})()
     with pytest.raises(ValueError, match="has no text; wanted a table"):
         judge.judge(str(real), str(real), rate=RATE, words=words)
+
+
+def test_what_cannot_be_judged_is_named(tmp_path, monkeypatch):
+    from ssl_audio.inference import load
+
+    real, one = folder(tmp_path / "real", 0), tmp_path / "one"
+    one.mkdir()
+    soundfile.write(one / "0.wav", np.zeros(800), RATE)
+    asked = f"--recorded {real} --rate {RATE} --output {tmp_path / 'o.json'} --generated".split()
+    with pytest.raises(ValueError, match="one: 1 clips; wanted at least two"):
+        judge.main([*asked, str(one)])
+    monkeypatch.setattr(load, "load", lambda *_, **__: Tagger())
+    for flag, wanted in (("--words", "audio and text"), ("--codec", "a codec")):
+        with pytest.raises(ValueError, match=f"RUN: got a Tagger, wanted .*{wanted}"):
+            judge.main([*asked, str(real), flag, "RUN"])
+    judge.main([*asked, str(real), "--classifier", "RUN"])

@@ -81,6 +81,17 @@ def clips(folder):
     return augment.rows(folder / "few.csv")
 
 
+def test_rows_without_a_label_or_a_file_are_named(tmp_path):
+    clips(tmp_path)
+    for line, said in (
+        ("0.wav,", r"row 2 \(0.wav\) has no label"),
+        ("9.wav,dog", "row 2: no such file"),
+    ):
+        (tmp_path / "odd.csv").write_text(f"path,label\n1.wav,dog\n{line}\n")
+        with pytest.raises(ValueError, match=said):
+            augment.rows(tmp_path / "odd.csv")
+
+
 def test_pairs_prefer_each_real_clip_to_its_own_sounds(tmp_path):
     model, real = Made(), clips(tmp_path)
     found = augment.pairs(
@@ -103,6 +114,9 @@ def test_only_what_is_missing_is_generated_again(tmp_path):
     again = Made()
     assert augment.sounds(again, texts, tmp_path, 100) == paths
     assert again.asked == [("text 3", 103), ("text 4", 104), ("text 8", 108)]
+    silent: Any = type("Silent", (), {"offers": ("encode",)})()
+    with pytest.raises(ValueError, match="a Silent generates no sound; it offers encode"):
+        augment.sounds(silent, texts, tmp_path, 100)
 
 
 def test_sounds_that_do_not_fit_are_asked_for_in_other_words(tmp_path):

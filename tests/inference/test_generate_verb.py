@@ -22,7 +22,7 @@ class Model:
         self.asked = []
 
     def generate(
-        self, texts, seconds, seed, *, guidance=3.0, begins=None, begins_rate=None, told=None
+        self, texts, seconds=10.0, seed=0, *, guidance=3.0, begins=None, begins_rate=None, told=None
     ):
         """Return noise."""
         del begins_rate
@@ -105,3 +105,19 @@ def test_what_a_model_does_not_know_is_refused(model, tmp_path, monkeypatch):
     for odd in (["--seconds", "0"], ["--count", "0"], ["--output", "x", "--texts-from", "none"]):
         with pytest.raises((SystemExit, FileNotFoundError)):
             generate.main([*asked, str(tmp_path / "o"), *odd])
+
+
+def test_a_refused_command_may_be_given_again_in_other_words(model, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("seconds: got 5")
+
+    asked = [*CHECKPOINT, "rain", "--output", str(tmp_path)]
+    with monkeypatch.context() as other:
+        other.setattr(Model, "generate", refuse)
+        with pytest.raises(ValueError, match="seconds: got 5"):
+            generate.main([*asked, "--seconds", "5"])
+    generate.main([*asked, "--seconds", "1"])
+    assert (tmp_path / "0000.wav").exists() and ",1," in (tmp_path / "manifest.csv").read_text()
+    # The model says how long a sound is that nobody gave a length; see Model.generate.
+    generate.main([*CHECKPOINT, "rain", "--output", str(tmp_path / "o")])
+    assert soundfile.info(tmp_path / "o" / "0000.wav").duration == 10

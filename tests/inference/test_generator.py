@@ -124,6 +124,9 @@ def test_a_sound_depends_on_its_text_and_seed_only(model):
     for odd in ([], [3], None):
         with pytest.raises(ValueError, match="texts"):
             model.generate(odd, 0.1)
+    for seed in (-1, 2**32, 0.5):
+        with pytest.raises(ValueError, match=f"seed: got {seed}, wanted"):
+            model.generate("rain", 0.1, seed)
 
 
 def test_a_begin_is_kept_and_too_long_ones_are_refused(model):

@@ -166,11 +166,16 @@ def test_generation(trained):
     other = model.generate("dog", 0.15, 8, steps=4, guidance=0.0)
     np.testing.assert_array_equal(free[0], other[0])  # without guidance no word is heard
     assert not np.array_equal(free[0], alone[0])
+    # "" is no words, not a word of its own; nor is it in a list, beside a text.
+    no_words = model.generate(["", "rain"], 0.15, 8, steps=4)
+    np.testing.assert_allclose(no_words[0], free[0], atol=2e-3)
     refused: Any = (
         (dict(texts=[]), "at least one"),
         (dict(texts="x", seconds=3.0), "at most 0.2"),
         (dict(texts="x", sampler="euler"), "one of ddim, dpm2m, dpm3m"),
         (dict(texts="x", steps=1), "at least 2"),
+        (dict(texts="x", seed=-1), "seed: got -1, wanted a whole number from 0"),
+        (dict(texts="x", seed=2**32), "seed: got 4294967296"),
     )
     for wrong, said in refused:
         with pytest.raises(ValueError, match=said):
