@@ -206,8 +206,10 @@ class AudioTextModel(Model):
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """The modalities that it can be asked with, for `embed_query`."""
-        return tuple(queries.takes(self.objective))
+        """The modalities that it can be asked with, for `embed_query`: those of the first tower's space."""
+        towers = {n: queries.fused(self.objective, n) or n for n in queries.takes(self.objective)}
+        near = {tower: self.width_of(tower) == self.width for tower in set(towers.values())}
+        return tuple(name for name, tower in towers.items() if near[tower])
 
     def embed_query(
         self,
@@ -288,15 +290,17 @@ class AudioTextModel(Model):
           templates: see `embed_labels`.
 
         Raises:
-          ValueError: as `embed_labels`; the model was not trained to say when a phrase is heard.
+          ValueError: as `embed_labels`; an empty phrase; the model was not trained to say when one is heard.
         """
         if not hasattr(self.objective, "queried"):
             raise ValueError(
                 f"{self.origin}: it compares whole clips with texts, and cannot say when; wanted a run of "
                 "`finelap`."
             )
+        if any(not str(label).strip() for label in labels):
+            raise ValueError(f"labels: got {list(labels)!r}, wanted words in each.")
         vectors = self.embed_labels(labels, templates)
-        objective, params = self.objective.queried(self.params, vectors)
+        objective, params = self.objective.queried(self.params, jax.numpy.asarray(vectors))
         data = self.config["data"]
         listened = {**data["entries"]["audio"], "names": tuple(labels)}
         entries = {**data["entries"], "audio": listened}

@@ -11,6 +11,7 @@ from ssl_audio.config import build
 from ssl_audio.data.text import Text, Words
 from ssl_audio.eval import gallery
 from ssl_audio.eval.zero_shot import ZeroShot
+from ssl_audio.inference import segments
 from ssl_audio.inference.audio_text import AudioTextModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -33,6 +34,7 @@ def test_words_do_not_find_sound_where_they_share_no_space(model):
     sound = np.random.default_rng(0).normal(0, 0.1, 5120).astype(np.float32)
     heard, said = model.embed_audio(sound, 8000), model.embed_text("seven")
     assert len(heard) == model.width == 64 and len(said) == 32
+    assert model.takes == ("audio",) and not segments.of(model).words
     with pytest.raises(ValueError, match=apart):
         model.embed_query(text="seven")
     with pytest.raises(ValueError, match=apart):
