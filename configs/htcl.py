@@ -238,7 +238,9 @@ def _run(a, towers, captions, *, samples, batch, optim, steps):
     if a.keep:
         edges += (("audio", "before", a.keep),)
         more["audio-before"] = dict(kind="pair_losses:Near")
-        towers = towers | dict(before=towers["audio"] | dict(entry="audio", frozen=True))
+        towers = towers | dict(
+            before=towers["audio"] | dict(entry="audio", frozen=True, spec_augment=None)
+        )
         optim.rates.update({"^before/": 0.0})
         warm["before"] = dict(
             path=a.model,

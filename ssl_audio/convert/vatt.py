@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import erf
 
@@ -215,7 +216,7 @@ def _blank(towers: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _lengths(name: str, tower: Any, x: Any) -> dict[str, Any]:
     if name == "text":  # 0 is padding, as published
         return {tower.length: (x != 0).sum(axis=1)}
-    return {tower.length: np.full(len(x), x.shape[1], np.int32)}
+    return {tower.length: jnp.full(len(x), x.shape[1], jnp.int32)}
 
 
 def _separate(name: str, own: Any) -> dict[str, np.ndarray]:

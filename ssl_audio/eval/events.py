@@ -96,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         made.error("--output or --truth: say what to do with the events")
     if args.metrics and not args.truth:
         made.error("--metrics: there are none without --truth")
+    if any(not text.strip() for text in args.query):
+        made.error("--query: got an empty text, wanted words")
     if args.hop is not None and args.window is None:
         made.error("--hop: of windows; give --window too")
     if not 0 <= args.collar < math.inf:

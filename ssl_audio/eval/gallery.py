@@ -68,8 +68,16 @@ class Gallery:
             raise ValueError(
                 f"modality '{unknown[0]}': the towers are of {', '.join(sorted(there))}."
             )
-        if self.alphas:
-            branches.shares(branches.names(objective, self.key), branches.CHOSEN, self.alphas[0])
+        for alpha in self.alphas:
+            for name in wanted:
+                branches.shares(branches.names(objective, name), branches.CHOSEN, alpha)
+        if self.relevant not in ("", "label") and not any(
+            self._groups(self.source.meta(i)) for i in range(len(self.source))
+        ):
+            raise ValueError(
+                f"relevant: no clip of {self.source.info.name} has anything in the column '{self.relevant}'; "
+                "wanted one of its table, or '': only pairs are scored."
+            )
         inputs.check_readable(self.source)
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
@@ -84,10 +92,17 @@ class Gallery:
         vectors, groups = self.vectors(objective, params)
         found: dict[str, float] = {}
         keys = vectors[self.key]
+        if len(keys) < 2:
+            raise ValueError(f"{self.source.info.name}: a gallery of one clip; wanted 2 or more.")
+        shared = None if groups is None else _common(groups)
         for name in self.asked:
-            asked = vectors[name]
-            shared = None if groups is None else _common(groups)
-            itself = name == self.key
+            asked, itself = vectors[name], name == self.key
+            if asked.shape != keys.shape:
+                shown = f"{name} [{asked.shape[1]}] and {self.key} [{keys.shape[1]}]"
+                raise ValueError(
+                    f"asked: vectors of {shown} are of different spaces; wanted a query that the model was "
+                    "trained to compare with them."
+                )
             options: dict[str, tuple[np.ndarray, np.ndarray]] = {"": (asked, keys)}
             if self.alphas:
                 order = branches.names(objective, self.key)
@@ -176,7 +191,14 @@ def embed(objective: Any, params: Any, batch: Mapping[str, Any], name: str) -> A
         if inner.issuperset(parts):
             seen = {k: v for k, v in batch.items() if k not in inner or k in parts}
             return objective.embed(tower, params, seen)
-    total = sum(_part(objective, params, batch, part) for part in parts)
+    several = [_part(objective, params, batch, part) for part in parts]
+    widths = {z.shape[-1] for z in several}
+    if len(widths) > 1:
+        raise ValueError(
+            f"asked: {name}: vectors of {sorted(widths)} numbers are of different spaces; wanted modalities "
+            "that were trained to be compared."
+        )
+    total = sum(several)
     return total / jnp.linalg.norm(total, axis=-1, keepdims=True)
 
 

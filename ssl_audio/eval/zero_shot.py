@@ -73,6 +73,7 @@ class ZeroShot:
         classes: how many labels have a clip, which means over labels are over;
         centroid_distance, separability, spread: see `retrieval`.
         """
+        model.check_offers("embed_audio", "embed_text")
         names = self.source.info.labels
         if len(names) < 2:
             raise ValueError(

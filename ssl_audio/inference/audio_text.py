@@ -21,6 +21,7 @@ from ssl_audio.inference import queries, windows
 from ssl_audio.inference.classifier import Classifier
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import Model
+from ssl_audio.inference.queries import apart
 from ssl_audio.inference.window_encoder import WindowEncoder
 from ssl_audio.objectives.features import Features
 from ssl_audio.storage import written
@@ -93,9 +94,26 @@ class AudioTextModel(Model):
     @property
     def width(self) -> int:
         """Length of a vector in the common space, D; vectors of `embed` have `encoder.width`."""
-        name = next(iter(self.objective.towers))
+        return self.width_of(next(iter(self.objective.towers)))
+
+    def width_of(self, name: str) -> int:
+        """Return the length of a tower's vectors: towers of one space have the same."""
         embed = self.objective.predictors()[f"embed_{name}"]
         return jax.eval_shape(embed, self.params, {}, self.blank()).shape[-1]
+
+    def check_offers(self, *names: str) -> None:
+        """Raise ValueError unless there are predictors of these names, and their vectors are comparable.
+
+        VATT's sound meets video in one space and video meets words in another.
+        """
+        super().check_offers(*names)
+        towers = [name.removeprefix("embed_") for name in names if name.startswith("embed_")]
+        widths = {name: self.width_of(name) for name in towers}
+        if len(set(widths.values())) > 1:
+            raise ValueError(
+                f"{self.origin or self._name}: vectors of {apart(widths)} are of different spaces, and "
+                "cannot be compared; wanted a model that was trained to compare them."
+            )
 
     def blank(self) -> dict[str, np.ndarray]:
         """Return a batch of one silent clip, an empty text and zeros for any other modality."""
@@ -188,8 +206,10 @@ class AudioTextModel(Model):
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """The modalities that it can be asked with, for `embed_query`."""
-        return tuple(queries.takes(self.objective))
+        """The modalities that it can be asked with, for `embed_query`: those of the first tower's space."""
+        towers = {n: queries.fused(self.objective, n) or n for n in queries.takes(self.objective)}
+        near = {tower: self.width_of(tower) == self.width for tower in set(towers.values())}
+        return tuple(name for name, tower in towers.items() if near[tower])
 
     def embed_query(
         self,
@@ -270,15 +290,17 @@ class AudioTextModel(Model):
           templates: see `embed_labels`.
 
         Raises:
-          ValueError: as `embed_labels`; the model was not trained to say when a phrase is heard.
+          ValueError: as `embed_labels`; an empty phrase; the model was not trained to say when one is heard.
         """
         if not hasattr(self.objective, "queried"):
             raise ValueError(
                 f"{self.origin}: it compares whole clips with texts, and cannot say when; wanted a run of "
                 "`finelap`."
             )
+        if any(not str(label).strip() for label in labels):
+            raise ValueError(f"labels: got {list(labels)!r}, wanted words in each.")
         vectors = self.embed_labels(labels, templates)
-        objective, params = self.objective.queried(self.params, vectors)
+        objective, params = self.objective.queried(self.params, jax.numpy.asarray(vectors))
         data = self.config["data"]
         listened = {**data["entries"]["audio"], "names": tuple(labels)}
         entries = {**data["entries"], "audio": listened}
@@ -304,6 +326,7 @@ class AudioTextModel(Model):
         Raises:
           ValueError: as `embed_audio` and `embed_text`; waveforms without a sample rate.
         """
+        self.check_offers("embed_audio", "embed_text")
         if isinstance(audio, (str, os.PathLike)):
             audio, sample_rate = decode(audio, self.rate), self.rate
         elif (

@@ -62,6 +62,14 @@ def vector(
         for name, value in parts.items():
             batch |= _arrays(model, name, value, there[name])
         vectors[tower] = model.embed_batch(tower, batch)[0]
+    # What is found is sound, or whatever the first tower takes.
+    widths = {name: v.shape[-1] for name, v in vectors.items()}
+    if len({model.width, *widths.values()}) > 1:
+        found = {next(iter(model.objective.towers)): model.width, **widths}
+        raise ValueError(
+            f"query by {', '.join(given)}: vectors of {apart(found)} are of different spaces, and cannot be "
+            "compared; ask with what this model was trained to compare."
+        )
     # Weights are of modalities; those that a tower merges by itself have none.
     if inside := sorted(weights.keys() & {n for n in given if fused(model.objective, n)}):
         raise ValueError(
@@ -76,6 +84,11 @@ def vector(
     return branches.query(found, share)
 
 
+def apart(widths: Mapping[str, int]) -> str:
+    """Return modalities and the lengths of their vectors in words."""
+    return " and ".join(f"{name} [{width}]" for name, width in widths.items())
+
+
 def _arrays(model: Any, name: str, value: Any, tower: Any) -> dict[str, np.ndarray]:
     """Return what a tower takes of one query, with the batch axis."""
     if name == "text":
@@ -83,7 +96,12 @@ def _arrays(model: Any, name: str, value: Any, tower: Any) -> dict[str, np.ndarr
             raise ValueError(f"query: text: got {type(value).__name__}, wanted words.")
         ids, lengths = model.text.encode([value])
         return {name: ids, tower.length: lengths}
-    entry = configs.build(written.entry(model.config, name), "data")
+    if not (options := written.entry(model.config, name)):
+        raise ValueError(
+            f"query by {name}: in training it came out of another entry (data.entries.{name} is missing), so "
+            "that nothing says how it is prepared; ask with something else."
+        )
+    entry = configs.build(options, "data")
     if name == "image":
         return {name: entry.prepared(value)[None]}
     return {key: np.asarray(array)[None] for key, array in entry.prepared(value).items()}

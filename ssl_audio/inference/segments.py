@@ -159,7 +159,11 @@ def of(
 
 def no_words(what: str, pool: str | None) -> str:
     """Return what is said to those who ask with words where there are none."""
-    cause = f"vectors pooled by {pool!r} of its encoder of sound" if pool else "no text tower"
+    cause = (
+        f"vectors pooled by {pool!r} of its encoder of sound"
+        if pool
+        else "no tower of text in their space"
+    )
     return (
         f"words cannot be asked for: {what}: {cause}. Ask by sound, --audio FILE; or make another index "
         "with a model of audio and text (CLAP: ssl-audio convert --help; contrastive configs: ssl-audio "

@@ -65,8 +65,8 @@ class Tower:
 
     def __call__(
         self, params: Mapping[str, Any], batch: Mapping[str, Any], name: str, key: Any = None
-    ) -> Float[Array, "B *K D"]:
-        """Return one vector per example; a key means training, and feeds augmentation and drop-path."""
+    ) -> Any:
+        """Return what `project` does; a key means training, and feeds augmentation and drop-path."""
         return self.renewing(params, batch, name, key)[0]
 
     def renewing(
@@ -135,8 +135,11 @@ class Tower:
         """Return one vector per example, before the projection."""
         return self._part("pool", params, encoded, renew=False)[0]
 
-    def project(self, params: Mapping[str, Any], x: Float[Array, "B D"]) -> Float[Array, "B *K O"]:
-        """Return the vectors in the common space, not normalised; K branches, where it has them."""
+    def project(self, params: Mapping[str, Any], x: Float[Array, "B D"]) -> Any:
+        """Return vectors in the common space [B, O], not normalised.
+
+        Where the projector has K branches: [B, K, O], or branch → [B, O], as it gives them.
+        """
         if self.projector is None:
             return x
         return self._part("projector", params, x, renew=False)[0]

@@ -126,14 +126,16 @@ def test_one_transformer_for_all():
         params["audio"]["encoder"]["layers"]
     )
 
+    given = jax.tree.map(jnp.asarray, batch())
+
     def video_only(params):
-        return jnp.sum(made.embed("video", params, batch()) ** 3)
+        return jnp.sum(made.embed("video", params, given) ** 3)
 
     slope = jax.jit(jax.grad(video_only))(params)
     assert np.any(slope["audio"]["encoder"]["layers"]["mlp"]["up"]["kernel"])
     assert not np.any(slope["audio"]["tokenizer"]["dense"]["kernel"])
     with pytest.raises(ValueError, match="those of towers.audio"):
-        dataclasses.replace(made, shared="^tokenizer/").init(jax.random.key(0), batch())
+        dataclasses.replace(made, shared="^tokenizer/").init(jax.random.key(0), given)
 
 
 def test_candidates_that_are_missing_are_in_no_sum():
