@@ -5,6 +5,7 @@
 
 import logging
 import math
+import numbers
 import threading
 from collections.abc import Iterable
 
@@ -20,10 +21,15 @@ _lost: dict[str, float] = {}  # file → dB
 _lock = threading.Lock()
 
 
-def check_channels(how: str | int) -> None:
-    """Raise ValueError unless there is such a way; numbers of channels are."""
-    if isinstance(how, str) and how not in CHANNELS:
+def check_channels(how: str | int, count: int | None = None) -> None:
+    """Raise ValueError unless there is such a way; or such a number, from 0, among `count` channels."""
+    if isinstance(how, str) and how in CHANNELS:
+        return
+    if isinstance(how, (str, bool)) or not isinstance(how, numbers.Integral):
         raise ValueError(f"channels: got {how!r}, wanted one of {', '.join(CHANNELS)}.")
+    if how < 0 or (count is not None and how >= count):
+        has = "counted from 0" if count is None else f"the file has {count}, counted from 0"
+        raise ValueError(f"channels: got number {how}; {has}.")
 
 
 class Mixer:

@@ -31,6 +31,7 @@ __all__ = [
     "rate_fault",
     "read",
     "resample",
+    "stated_channels",
     "stated_rate",
     "stated_seconds",
 ]
@@ -53,7 +54,7 @@ def decode(
     start: float = 0.0,
     end: float | None = None,
     *,
-    channels: str = "average",
+    channels: str | int = "average",
 ) -> np.ndarray:
     """Return audio as float32 mono [S] at `rate` Hz, nominally in [-1, 1]; see `blocks`."""
     with _named(source):
@@ -81,7 +82,7 @@ def blocks(
       start: first second wanted.
       end: last second wanted; None or past the end: all there is.
       seconds: length of a piece; None: all in one.
-      channels: "average", "first", "loudest": the one of most power in the whole file; or its number.
+      channels: "average", "first", "loudest": the one of most power in the whole file; or its number, from 0.
 
     Raises:
       DecodeError: missing, empty, truncated, not audio, of an impossible rate, or with samples that are
@@ -99,7 +100,7 @@ def read(
     start: float = 0.0,
     end: float | None = None,
     *,
-    channels: str = "average",
+    channels: str | int = "average",
 ) -> np.ndarray | LongAudio:
     """Return what `decode` does; what is longer than a minute as `LongAudio`, which decodes slices of it.
 
@@ -242,7 +243,12 @@ def _open(source: Content) -> Any:
 
 
 def _decoded(
-    source: Content, rate: int, first: int, last: int | None, channels: str, opened: Any = None
+    source: Content,
+    rate: int,
+    first: int,
+    last: int | None,
+    channels: str | int,
+    opened: Any = None,
 ) -> np.ndarray:
     return np.concatenate(list(_pieces(source, rate, first, last, channels, None, opened)))
 
@@ -285,7 +291,7 @@ def _span(
     opened: Any, source: Content, rate: int, first: int, last: int | None, channels: str | int
 ) -> Iterator[np.ndarray]:
     """Yield samples [first, last) of a file at `rate` Hz, mono."""
-    check_channels(channels)
+    check_channels(channels, opened.channels)
     how: str | int = channels
     if channels == "first" or opened.channels == 1:
         how = 0

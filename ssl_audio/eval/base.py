@@ -138,7 +138,13 @@ def split(
 
 
 def truth(source: Source, metas: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Return the labels [n] of a source's clips; where they may have several, multi-hot [n, C], float32."""
+    """Return the labels [n] of a source's clips; where they may have several, multi-hot [n, C], float32.
+
+    Raises:
+      ValueError: a clip without a label.
+    """
+    if missing := [m["id"] for m in metas if m.get("label") is None]:
+        raise ValueError(f"clip {missing[0]} and {len(missing) - 1} others have no label.")
     if source.info.multilabel:
         return np.stack([multi_hot(m["label"], len(source.info.labels)) for m in metas])
     return np.array([m["label"] for m in metas])

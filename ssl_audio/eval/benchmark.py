@@ -51,6 +51,8 @@ def run(
       folds: of the set that a task is asked of which learns nothing; (): all.
       control: in place of the model's vectors: "perfect", "random", "constant".
     """
+    import numpy as np
+
     from ssl_audio.data.derived import Fewer
     from ssl_audio.eval import protocols, tasks
 
@@ -67,6 +69,10 @@ def run(
         if control:
             case = protocols.controlled(case, control, seed)
         outcome = protocol.score(case, seed)
+        if not (outcome.chance < 1 and np.isfinite(outcome.value)):
+            raise ValueError(
+                f"{outcome.count} scored, chance {outcome.chance:g}: there is nothing to tell apart."
+            )
     except tasks.Absent as error:
         return record | dict(absent=str(error))
     except ValueError as error:

@@ -100,9 +100,14 @@ class Mixtures:
         """Return pairs of clips [pairs, 2] of different classes; the classes of the first take turns.
 
         Raises:
-          ValueError: clips of one class only.
+          ValueError: clips of one class only, or without a label.
         """
-        labels = np.array([_first(self.source.meta(i)["label"]) for i in range(len(self.source))])
+        metas = [self.source.meta(i) for i in range(len(self.source))]
+        if missing := [meta["id"] for meta in metas if meta.get("label") in (None, ())]:
+            raise ValueError(
+                f"mixtures: clip {missing[0]} and {len(missing) - 1} others have no label."
+            )
+        labels = np.array([_first(meta["label"]) for meta in metas])
         kinds, rng = np.unique(labels), np.random.default_rng(self.seed)
         if len(kinds) < 2:
             raise ValueError("mixtures: all clips are of one class; wanted two classes or more.")

@@ -336,14 +336,22 @@ class Same(Protocol):
         same, other = y[first] == y[second], first != second
         half = self.pairs // 2
         kept = np.concatenate([np.flatnonzero(same & other)[:half], np.flatnonzero(~same)[:half]])
-        near = np.round(np.sum(z[first[kept]] * z[second[kept]], axis=1), 5)
-        target = same[kept].astype(int)
+        first, second, target = first[kept], second[kept], same[kept].astype(int)
+        near = np.round(np.sum(z[first] * z[second], axis=1), 5)
+        if not 0 < target.mean() < 1:
+            raise ValueError(
+                "no two clips of one class, or all of one class; wanted both kinds of pairs."
+            )
 
-        def score(rows: np.ndarray) -> float:
-            return 1 - metrics.equal_error_rate(near[rows, None], target[rows, None])
+        def score(clips: np.ndarray) -> float:
+            inside = np.isin(first, clips) & np.isin(second, clips)
+            if not 0 < target[inside].sum() < inside.sum():
+                return float("nan")
+            return 1 - metrics.equal_error_rate(near[inside, None], target[inside, None])
 
-        rows = np.arange(len(kept))
-        return Outcome(score(rows), 0.5, len(rows), halves(score, rows, seed))
+        # Pairs share clips, and are not independent: the interval is of halves of the clips.
+        clips = np.arange(len(y))
+        return Outcome(score(clips), 0.5, len(target), halves(score, clips, seed))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,8 @@ class Robust(Protocol):
 
     def score(self, case: Case, seed: int) -> Outcome:  # noqa: D102
         clean, changed = case.vectors["clean"], case.vectors["changed"]
+        if len(clean) < 2:
+            raise ValueError(f"{len(clean)} clip, wanted two or more to look one up among.")
         centre, gain = base.statistics(clean)
         # Constant features say nothing, and have no gain.
         a, b = (unit((x - centre) * gain) for x in (clean, changed))

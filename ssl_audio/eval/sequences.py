@@ -4,7 +4,7 @@ Tasks are those of sentence embeddings (Conneau et al. 2018, arXiv:1805.01070) a
 (Papreja et al. 2019, arXiv:1907.01098).
 """
 
-import contextlib
+import collections
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.sequences import Items
 from ssl_audio.distributed import sharding
 from ssl_audio.inference.sequences import SequenceModel, recommended
@@ -57,7 +56,7 @@ def tasks(lists: Lists, labels: Sequence[int | None], seed: int = 0) -> dict[str
     rng = np.random.default_rng(seed)
     found: dict[str, Task] = {}
     known = [i for i, label in enumerate(labels) if label is not None]
-    if len({labels[i] for i in known}) > 1:
+    if _can_be_told([labels[i] for i in known]):
         found["genre"] = _task([lists[i] for i in known], [labels[i] for i in known])
     long = [one for one in lists if len(set(one)) > 2]
     for name, changed in (("order", _shuffled), ("swap", _swapped)):
@@ -67,7 +66,7 @@ def tasks(lists: Lists, labels: Sequence[int | None], seed: int = 0) -> dict[str
             found[name] = Task(both, classes, groups)
     lengths = np.array([len(one) for one in lists])
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, BINS + 1)[1:-1]))
-    if len(np.unique(bins := np.searchsorted(edges, lengths, side="right"))) > 1:
+    if _can_be_told(bins := np.searchsorted(edges, lengths, side="right")):
         found["length"] = _task(lists, bins)
     counts: dict[str, int] = {}
     for one in lists:
@@ -78,9 +77,14 @@ def tasks(lists: Lists, labels: Sequence[int | None], seed: int = 0) -> dict[str
     chosen = {name: i for i, name in enumerate(by_count[first : first + CONTENT])}
     within = [[chosen[name] for name in set(one) if name in chosen] for one in lists]
     single = [i for i, some in enumerate(within) if len(some) == 1]
-    if len({within[i][0] for i in single}) > 1:
+    if _can_be_told([within[i][0] for i in single]):
         found["content"] = _task([lists[i] for i in single], [within[i][0] for i in single])
     return found
+
+
+def _can_be_told(classes: Any) -> bool:
+    """Tell whether there are two classes, of which one can be both learned from and tested."""
+    return 1 < len(np.unique(classes)) < len(classes)
 
 
 def _task(lists: Lists, classes: Any) -> Task:
@@ -108,14 +112,24 @@ def _swapped(one: Sequence[Any], rng: np.random.Generator) -> list[Any]:
 def probe(vectors: np.ndarray, task: Task, seed: int = 0, share: float = 0.3) -> float:
     """Return the accuracy of logistic regression on the share of the lists that it has not seen.
 
-    Lists made of the same one are never on both sides. Values are standardised by the others.
+    Lists made of the same one are never on both sides, and every class is among those learned from. Values
+    are standardised by those.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     groups = np.unique(task.groups)
-    drawn = np.random.default_rng(seed).permutation(groups)[: max(1, round(share * len(groups)))]
-    test = np.isin(task.groups, drawn)
+    test, wanted = np.zeros(len(task.groups), bool), max(1, round(share * len(groups)))
+    left = collections.Counter(task.classes.tolist())
+    for group in np.random.default_rng(seed).permutation(groups):
+        if not wanted:
+            break
+        own = task.groups == group
+        held = collections.Counter(task.classes[own].tolist())
+        if all(left[one] > count for one, count in held.items()):  # a class must be learned from
+            left -= held
+            test |= own
+            wanted -= 1
     x = (vectors - vectors[~test].mean(0)) / np.maximum(vectors[~test].std(0), 1e-6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -196,20 +210,26 @@ class SequenceTasks:
         del objective, training
         lists, labels = self.lists
         for i, one in enumerate(lists):
-            with contextlib.suppress(
-                DecodeError
-            ):  # without any known item, as training leaves it out
-                self.items.numbers(one, f"{self.source.info.name}, list {i}")
+            self.items.numbers(one, f"{self.source.info.name}, list {i}")
         if not tasks(lists, labels, self.seed):
-            raise ValueError(f"{self.source.info.name}: its lists allow no task: all are alike.")
+            raise ValueError(
+                f"{self.source.info.name}: its lists allow no task: too few, or all alike."
+            )
 
     @property
     def lists(self) -> tuple[list[tuple[str, ...]], list[int | None]]:
-        """Return the lists and their labels."""
+        """Return the lists and their labels, without what training leaves out of them."""
         metas = [self.source.meta(i) for i in range(min(self.most, len(self.source)))]
         if not metas or "items" not in metas[0]:
             raise ValueError(f"{self.source.info.name}: its clips are no lists of items.")
-        return [meta["items"] for meta in metas], [meta.get("label") for meta in metas]
+        known, skips = set(self.items.known), self.items.unknown == "skip"
+        kept = [
+            tuple(name for name in meta["items"] if name in known or not skips) for meta in metas
+        ]
+        some = [(one, meta.get("label")) for one, meta in zip(kept, metas, strict=True) if one]
+        if not some:
+            raise ValueError(f"{self.source.info.name}: no list has an item that is known.")
+        return [one for one, _ in some], [label for _, label in some]
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the accuracy of each task, from a training state; every host computes the same."""

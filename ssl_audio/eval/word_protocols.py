@@ -8,8 +8,8 @@ import numpy as np
 
 from ssl_audio.data.banks import bank
 from ssl_audio.data.captions import with_names
-from ssl_audio.data.source import Source, multi_hot
-from ssl_audio.eval import metrics, retrieval
+from ssl_audio.data.source import Source
+from ssl_audio.eval import base, metrics, retrieval
 from ssl_audio.eval.listening import Listening
 from ssl_audio.eval.protocols import Case, Outcome, Protocol, halves, one_hot, unit, wilson
 from ssl_audio.eval.zero_shot import zero_shot
@@ -58,7 +58,8 @@ class Words(Protocol):
         names = source.info.labels
         prompts = bank(self.bank) if self.bank else None
         text = listening.labels(names, self.templates, prompts)
-        hot = np.stack([multi_hot(source.meta(int(i))["label"], len(names)) for i in numbers])
+        y = base.truth(source, [source.meta(int(i)) for i in numbers])
+        hot = y if y.ndim == 2 else one_hot(y, len(names))
         ideal = {"clips": hot, "labels": np.eye(len(names), dtype=np.float32)}
         vectors = {"clips": audio, "labels": text}
         return Case(vectors, ideal, dict(hot=hot, several=source.info.multilabel))

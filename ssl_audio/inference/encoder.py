@@ -68,6 +68,7 @@ class Encoder(Model):
     def pad(self) -> str:
         """How a clip's end is treated by default: one of "columns", "training", "silence", "none"."""
         said = self.config.get("inference", {}).get("pad")
+        said = said or getattr(self.objective, "ends", "")
         return said or ("none" if self._takes_count else "columns")
 
     @property
@@ -284,8 +285,8 @@ class Encoder(Model):
 
     @functools.cached_property
     def _shapes(self) -> Any:
-        encode = self._sized(1).predictors()["encode"]
-        return jax.eval_shape(encode, self.params, {}, self.blank(1))
+        encode = self._sized(self._most).predictors()["encode"]
+        return jax.eval_shape(encode, self.params, {}, self.blank())
 
     @functools.cached_property
     def _compiled(self) -> set[tuple[int, tuple[int, ...]]]:

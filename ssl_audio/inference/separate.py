@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_audio import startup
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 
 if TYPE_CHECKING:
     from ssl_audio.inference.separator import Separator, Wanted
@@ -99,11 +99,12 @@ def run(args: argparse.Namespace) -> None:
     model = load(args.checkpoint, args.step, trust=args.trust)
     if not isinstance(model, Separator):
         raise ValueError(
-            f"--checkpoint {args.checkpoint}: a {type(model).__name__} of {', '.join(model.offers)}; wanted "
-            "a separator: train config uss, or convert one."
+            f"--checkpoint {args.checkpoint}: got {type(model).__name__}, which offers "
+            f"{', '.join(model.offers)}; wanted a separator: train config uss, or convert one."
         )
     wanted = asked(model, args)
     names = file_names([one.name for one in wanted])
+    check_free(output, names, [args.file, *args.query])
     output.mkdir(parents=True, exist_ok=True)
     large = seconds * model.rate * channels * 4 > LARGEST
     powers, peaks, samples = np.zeros(len(names) + 2), np.zeros(len(names)), 0
@@ -197,6 +198,30 @@ def recording(path: str, rate: int, channels: int) -> Iterator[np.ndarray]:
     each = [blocks(path, rate, seconds=PIECE, channels=number) for number in range(channels)]
     for pieces in zip(*each, strict=True):
         yield np.stack(pieces)
+
+
+def check_free(output: pathlib.Path, names: Sequence[str], heard: Sequence[str]) -> None:
+    """See that the parts neither replace what is heard nor stand beside those of an earlier run.
+
+    Raises:
+      ValueError: they would.
+    """
+    for name in (*names, f"{REST}.wav"):
+        for one in heard:
+            if (output / name).exists() and (output / name).samefile(one):
+                raise ValueError(
+                    f"{one}: a part of that name would replace it; choose another --output."
+                )
+    if not (output / REPORT).is_file():
+        return
+    wrote = "a report of `ssl-audio separate`"
+    with opened.reading(output / REPORT, wrote):
+        files = [part["file"] for part in opened.json_file(output / REPORT, wrote)["parts"]]
+    if others := [name for name in files if name not in names and (output / name).exists()]:
+        raise ValueError(
+            f"--output {output}: it has {', '.join(others)} of an earlier run, and all files of a folder "
+            "together are one recording; choose another folder, or remove it."
+        )
 
 
 def file_names(names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ Siamese encoder with reconstruction loss (Zürn et al. 2021, arXiv:1912.03227).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,9 @@ class TripletReconstruction(Encoding):
     margin: float = 0.3
     triplet: float = 1.0
     reconstruct: float = 1.0
+
+    # How a clip ends where it is encoded: as in training, since the projector reads all tokens of a clip.
+    ends: ClassVar[str] = "training"
 
     def __post_init__(self):
         if min(self.margin, self.triplet, self.reconstruct) < 0:

@@ -74,3 +74,18 @@ def test_sources_take_the_option(tmp_path):
     written(tmp_path / "a.wav", tone(0.1), tone(0.3))
     audio = Folder(str(tmp_path), channels="loudest")[0]["audio"]
     np.testing.assert_allclose(audio, tone(0.3), atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [3, -1, True, 1.0, "1"])
+def test_a_number_of_no_channel_is_refused_by_name(tmp_path, number):
+    tracks = np.random.default_rng(0).uniform(-0.1, 0.1, (500, 3)).astype(np.float32)
+    soundfile.write(tmp_path / "three.wav", tracks, 1000, "FLOAT")
+    for given in (0, 2):
+        np.testing.assert_array_equal(
+            decode(tmp_path / "three.wav", 1000, channels=given), tracks[:, given]
+        )
+    with pytest.raises(DecodeError, match=r"three\.wav.* channels: got"):
+        decode(tmp_path / "three.wav", 1000, channels=number)
+    soundfile.write(tmp_path / "one.wav", tracks[:, 0], 1000, "FLOAT")
+    with pytest.raises(DecodeError, match="got number 1; the file has 1, counted from 0"):
+        decode(tmp_path / "one.wav", 1000, channels=1)

@@ -266,6 +266,9 @@ def model_calls(folder, out):
             f"--embedding={folder}",
             f"--output={out}/a.json",
         ],
+        "benchmark": [f"--checkpoint={folder}", "--tasks=synthetic/knn", f"--output={out}"],
+        "gallery": [f"--checkpoint={folder}", f"--manifest={out}/a.csv", "--ask=text"],
+        "generate": ["a dog", f"--checkpoint={folder}", f"--output={out}"],
         "report": [folder, "--set=synthetic"],
         "convert": ["--from=ssast", f"--checkpoint={folder}", f"--out={out}"],
     }
@@ -282,6 +285,9 @@ LOADS = (
     "zero-shot",
     "search",
     "judge",
+    "benchmark",
+    "gallery",
+    "generate",
 )
 READS = ("train", "finetune", "preview", "stages", "folds", "export", "report", "convert")
 # What no verb that reads a config but builds nothing of it can see.

@@ -64,6 +64,9 @@ CALLS = {
         ["--generated={s}", "--recorded={s}", f"--{name}={{f}}", "--output={o}/a.json"]
         for name in ("embedding", "classifier", "words", "codec")
     ],
+    "benchmark": [["--checkpoint={f}", "--tasks=synthetic/knn", "--most=9", "--output={o}"]],
+    "gallery": [["--checkpoint={f}", "--manifest={s}/clips.csv", "--ask=text"]],
+    "generate": [["a dog", "--checkpoint={f}", "--output={o}"]],
     "report": [["{f}"], ["{f}", "--set=synthetic"]],
     "export": [["--checkpoint={f}", "--out={o}"]],
     "convert": [["--from=ssast", "--checkpoint={f}", "--out={o}"]],

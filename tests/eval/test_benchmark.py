@@ -293,3 +293,25 @@ def test_questions_need_wrong_answers(tmp_path):
 def test_names_of_checkpoints_tell_them_apart():
     assert benchmark.opened_names(["runs/a", "runs/b"]) == ["a", "b"]
     assert benchmark.opened_names(["x/run", "y/run"]) == ["x/run", "y/run"]
+
+
+def test_the_interval_of_pairs_is_that_of_their_clips():
+    y, inside, pairs = np.repeat(np.arange(8), 5), 0, 40
+    for seed in range(pairs):
+        x = np.random.default_rng(seed).normal(size=(40, 4)).astype(np.float32)
+        found = protocols.Same(pairs=600).score(protocols.Case({"clips": x}, {}, dict(y=y)), seed)
+        inside += found.interval[0] <= 0.5 <= found.interval[1]
+    assert inside >= 0.85 * pairs, inside
+
+
+def test_a_set_that_cannot_be_scored_is_said_and_others_are_scored(tmp_path):
+    (tmp_path / "nsynth.csv").write_text("path,label\na.wav,a\nb.wav,b\nc.wav,")
+    wave(tmp_path / "gtzan/rock/a.wav")
+    argv = ["--controls", "--root", str(tmp_path), "--output", str(tmp_path / "out")]
+    found = benchmark.main([*argv, "--tasks", "nsynth,gtzan/words,notes", "--most", "60"])
+    by = {(r["name"], r["task"]): r for r in found}
+    assert "c.wav and 0 others have no label" in by["perfect", "nsynth/linear"]["failed"]
+    assert "nothing to tell apart" in by["perfect", "gtzan/words"]["failed"]
+    assert by["perfect", "notes/linear"]["value"] == pytest.approx(1)
+    (one,) = benchmark.main([*argv, "--tasks", "synthetic/noise", "--most", "1"])[:1]
+    assert "wanted two or more" in one["failed"]

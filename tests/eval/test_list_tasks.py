@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_audio.data.sequences import Chains
+from ssl_audio.data.sequences import Chains, Items, Sequences
 from ssl_audio.eval import sequences
 from ssl_audio.inference.sequences import Sif, mean
 
@@ -79,8 +79,36 @@ def test_neighbours_recommend_what_they_have():
         return np.array([[1.0, 0.0] if set(one) & {"a", "b"} else [0.0, 1.0] for one in some])
 
     found = sequences.recommendation(
-        embed, lists, [0, 0, 1, 1], [("a", "b", "d"), ("x", "z")], [0, 1], count=2, neighbours=2
+        embed, lists, [0, 0, 1, 1], [("a", "b", "d"), ("x", "y")], [0, 1], count=2, neighbours=2
     )
     assert found["hit"] == 1.0 and found["genre_precision"] == 1.0 and found["popular"] < 1
+    # y is in both lists, and of w and z w is named first.
+    missed = sequences.recommendation(
+        embed, lists, [0] * 4, [("x", "z")], [None], count=2, neighbours=2
+    )
+    assert missed == {"hit": 0.0, "popular": 0.0}
     with pytest.raises(ValueError, match="no query has two different items"):
         sequences.recommendation(embed, lists, [0] * 4, [("a",)], [0])
+
+
+def test_every_class_is_learned_from():
+    lists = [(f"{i}",) for i in range(12)]
+    classes = np.array([0] * 10 + [1, 2])
+    task = sequences.Task(lists, classes, np.arange(12))
+    for seed in range(8):
+        assert sequences.probe(np.eye(3)[classes], task, seed) == 1
+    assert sequences.tasks([("a", "b"), ("c",)], [0, 1]) == {}
+    assert "genre" in sequences.tasks([("a", "b"), ("c",), ("d",)], [0, 1, 1])
+
+
+def test_lists_are_judged_without_what_training_leaves_out(tmp_path):
+    rows = ["id,label,items", "1,x,a;b;new", "2,y,new;other", "3,y,b;a;b", "4,x,a;b;b"]
+    (tmp_path / "lists.csv").write_text("\n".join(rows))
+    source = Sequences(str(tmp_path / "lists.csv"))
+    judge = sequences.SequenceTasks(source, Items(names=("a", "b"), unknown="skip"))
+    judge.check(None, None)
+    assert judge.lists == ([("a", "b"), ("b", "a", "b"), ("a", "b", "b")], [0, 1, 0])
+    with pytest.raises(ValueError, match="list 0: item 'new' is not among the 2"):
+        sequences.SequenceTasks(source, Items(names=("a", "b"))).check(None, None)
+    with pytest.raises(ValueError, match="no list has an item that is known"):
+        sequences.SequenceTasks(source, Items(names=("c",), unknown="skip")).check(None, None)

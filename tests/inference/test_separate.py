@@ -252,3 +252,21 @@ def test_an_anchor_of_the_run_says_how_long_a_segment_is(model):
     assert Separator(other, model.params, CONFIG).samples == 200
     plain = Separator(dataclasses.replace(model.objective, anchor=None), model.params, {})
     assert plain.samples == 2000
+
+
+def test_parts_replace_no_recording_and_stand_beside_no_others(folder, tmp_path):
+    soundfile.write(tmp_path / "dog.wav", sound(900).T, RATE, "FLOAT")
+    before = (tmp_path / "dog.wav").read_bytes()
+    arguments = ["--checkpoint", str(folder), str(tmp_path / "dog.wav"), "--classes", "dog"]
+    with pytest.raises(ValueError, match=r"dog\.wav: a part of that name would replace it"):
+        separate.main([*arguments, "--output", str(tmp_path)])
+    assert (tmp_path / "dog.wav").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["dog.wav"]
+    out = tmp_path / "out"
+    separate.main([*arguments, "--output", str(out)])
+    separate.main([*arguments, "--output", str(out)])
+    with pytest.raises(ValueError, match=r"it has dog\.wav of an earlier run"):
+        separate.main([*arguments[:-1], "rain", "--output", str(out)])
+    (out / "separated.json").write_text('{"parts": 3}')
+    with pytest.raises(ValueError, match=r"separated\.json: got"):
+        separate.main([*arguments, "--output", str(out)])

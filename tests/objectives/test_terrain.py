@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_audio import config, config_files
+from ssl_audio.inference.encoder import Encoder
 from ssl_audio.layers.unet import UNet
 from ssl_audio.objectives.segmentation import IGNORED, Segmentation
 
@@ -56,6 +57,22 @@ def test_the_loss_is_the_hinge_of_squared_distances_and_the_error_of_all_spectro
     assert np.allclose(ablation.total, error, rtol=1e-4)
     encoded = objective.encode(params, extra, batch)
     assert np.allclose(encoded.special[:, 0], a, atol=1e-5)  # at length 1
+
+
+@pytest.mark.parametrize("samples", [100, 640, 1120, 2500])
+def test_clips_of_any_length_are_encoded_as_in_training(samples):
+    objective, batch = made(), triplets()
+    params, _ = objective.init(jax.random.key(0), batch)
+    kept = dict(data=dict(rate=16_000, entries=dict(audio=dict(samples=1120))))
+    encoder = Encoder(objective, jax.tree.map(np.asarray, params), kept)
+    sound = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
+    found = encoder.embed(sound, 16_000, pool="special")
+    assert found.shape == (32,) and np.isfinite(found).all()
+    if samples <= 1120:
+        given = np.pad(sound, (0, max(0, 400 - samples)))  # a frame at least
+        clip = jnp.asarray(np.pad(given, (0, 1200 - len(given))))[None]
+        one = {"audio": clip, "length": jnp.full(1, len(given))}
+        assert np.allclose(found, objective.encode(params, {}, one).special[0, 0], atol=1e-4)
 
 
 def test_a_batch_without_triplets_is_refused():
