@@ -164,8 +164,9 @@ def parse_arg(arg: str | None, **defaults: Any) -> Arguments:
             wanted = "true or false" if kind is bool else kind.__name__
             raise ValueError(f"config argument '{part}': wanted {wanted}.") from None
         given.append(key)
-    # A switch that is off says what is so anyway.
-    return Arguments((key for key in given if values[key] is not False), **values)
+    # A switch that is off, and would be, says what is so anyway.
+    off = {key for key in given if values[key] is False and defaults[key] is False}
+    return Arguments(set(given) - off, **values)
 
 
 def escaped(text: str) -> str:
