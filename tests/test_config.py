@@ -178,6 +178,9 @@ def test_an_option_without_effect_is_refused():
     parsed.refuse("masked runlocal", "laptop sets it")  # not given, or off
     with pytest.raises(ValueError, match="'size': it would change nothing: laptop sets it"):
         parsed.refuse("masked size", "laptop sets it")
+    on = config.parse_arg("align=false", align=True)
+    with pytest.raises(ValueError, match="'align': it would change nothing"):
+        on.refuse("align", "laptop sets it")
 
 
 def test_duration():
