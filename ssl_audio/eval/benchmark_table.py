@@ -56,7 +56,7 @@ def mean_above_chance(records: Sequence[Record]) -> dict[str, tuple[float, int]]
     names = list(dict.fromkeys(r["name"] for r in records))
     by: dict[str, dict[str, float]] = {}
     for r in records:
-        if "value" in r:
+        if r.get("chance", 1) < 1:
             above = (r["value"] - r["chance"]) / (1 - r["chance"])
             by.setdefault(r["task"], {})[r["name"]] = above
     shared = [found for found in by.values() if len(found) == len(names)]

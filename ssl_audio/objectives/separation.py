@@ -16,7 +16,7 @@ from ssl_audio.frontend.spectrum import LEAST, Spectrum
 from ssl_audio.objectives import statistics
 from ssl_audio.objectives.anchors import Anchor
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
-from ssl_audio.objectives.queries import Given, Query
+from ssl_audio.objectives.queries import Given, Query, inner
 from ssl_audio.slots import Backbone
 from ssl_audio.structs import Loss
 
@@ -61,7 +61,20 @@ class Separation(Objective):
         return self.model.maps // 3
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
-        """Return fresh parameters, and what query and anchor have that does not learn."""
+        """Return fresh parameters, and what query and anchor have that does not learn.
+
+        Raises:
+          ValueError: a frozen model of theirs hears sound of another rate.
+        """
+        for name, part in (("query", self.query), ("anchor", self.anchor)):
+            for field in ("tagger", "encoder", "model"):
+                heard = getattr(inner(getattr(part, field, None)), "frontend", None)
+                rate = getattr(heard, "rate", self.spectrum.rate)
+                if rate != self.spectrum.rate:
+                    raise ValueError(
+                        f"{name}.{field}: it hears sound at {rate} Hz, the separator at {self.spectrum.rate} "
+                        "Hz; wanted a model of the same rate."
+                    )
         keys = jax.random.split(key, 3)
         extra: dict[str, Any] = {"anchor": self.anchor.init(keys[0], batch)} if self.anchor else {}
         clean = self.segments(extra, batch)

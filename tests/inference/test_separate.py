@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
@@ -270,3 +271,14 @@ def test_parts_replace_no_recording_and_stand_beside_no_others(folder, tmp_path)
     (out / "separated.json").write_text('{"parts": 3}')
     with pytest.raises(ValueError, match=r"separated\.json: got"):
         separate.main([*arguments, "--output", str(out)])
+
+
+def test_a_tagger_of_another_rate_is_refused(model):
+    class Other(Tagger):
+        frontend = types.SimpleNamespace(rate=2 * RATE)
+
+    blank = {"audio": np.zeros((1, SIZE), np.float32), "length": np.full(1, SIZE, np.int32)}
+    for part in (dict(query=queries.Tags(Other())), dict(anchor=anchors.Heard(40, 10, Other()))):
+        objective = dataclasses.replace(model.objective, **part)
+        with pytest.raises(ValueError, match="it hears sound at 2000 Hz, the separator at 1000"):
+            objective.init(jax.random.key(0), blank)
