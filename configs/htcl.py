@@ -1,7 +1,7 @@
-r"""HTCL (arXiv:2505.23298): music by its words, then by what listeners prefer, without forgetting the words.
+"""HTCL (arXiv:2505.23298): music by its words, then by what listeners prefer, without forgetting the words.
 
 Run:      ssl-audio train --config htcl:data=SONGS.csv --workdir runs/semantic
-          ssl-audio train --config htcl:stage=preference,model=runs/semantic,data=TRIPLETS.csv \
+          ssl-audio train --config htcl:stage=preference,model=runs/semantic,data=TRIPLETS.csv \\
               --workdir runs/htcl
 Laptop:   as above with laptop, and test=FILE (clips with labels for words, and a column `taste`)
 Try:      ssl-audio train --config htcl:runlocal --workdir runs/try

@@ -23,18 +23,9 @@ from ssl_audio.data.long_audio import LongAudio
 from ssl_audio.data.resampling import SEGMENT, first_needed, resample, resampled, resampled_length
 
 __all__ = [
-    "DecodeError",
-    "blocks",
-    "decode",
-    "fault",
-    "printable",
-    "rate_fault",
-    "read",
-    "resample",
-    "stated_channels",
-    "stated_rate",
-    "stated_seconds",
-]
+    "DecodeError", "blocks", "decode", "fault", "printable", "rate_fault", "read", "resample",
+    "stated_channels", "stated_rate", "stated_seconds",
+]  # fmt: skip
 
 RATES = (1000, 1_500_000)  # Hz; beyond, a header is wrong, or kHz were meant
 PEAK = 16.0  # 24 dB above full scale; beyond, samples are not in [-1, 1]

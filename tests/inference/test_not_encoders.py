@@ -8,6 +8,8 @@ import pytest
 import ssl_audio
 from ssl_audio import config
 from ssl_audio.convert import dit, musicgen, uss
+from ssl_audio.inference.diffusion import DiffusionModel
+from ssl_audio.inference.generator import Generator
 from ssl_audio.inference.model import Model
 from ssl_audio.inference.separator import Separator
 from ssl_audio.objectives.noise import guided
@@ -60,7 +62,8 @@ def folder(request, tmp_path_factory):
 def test_a_converted_model_loads_and_predicts_and_its_parameters_are_checked(folder, caplog):
     name, path, example = folder
     model = ssl_audio.load(path)
-    assert type(model) is (Separator if name == "uss" else Model) and not caplog.records
+    own = {"uss": Separator, "lm": Generator, "dit": DiffusionModel}
+    assert type(model) is own.get(name, Model) and not caplog.records
     if name == "lm":
         assert model.predict("logits", **example).shape == (4, 2, 8)
     elif name == "dit":

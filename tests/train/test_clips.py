@@ -20,7 +20,9 @@ def check(place, *overrides):
 def test_the_configs_of_the_package_agree_with_themselves(name, mode, tmp_path):
     needs_root = name in ("finetune", "fsd50k", "passt", "semi_supervised") and mode != "runlocal"
     if mode == "laptop":
-        mode = {"finetune": "task=esc10", "events": "seconds=5.0"}.get(name, mode)
+        mode = {"finetune": "task=esc10", "events": "seconds=5.0", "playlists": "size=base"}.get(
+            name, mode
+        )
     check(f"{name}:{mode}{f',root={tmp_path}' if needs_root else ''}".replace(":,", ":"))
 
 
