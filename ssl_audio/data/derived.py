@@ -12,7 +12,7 @@ import numpy as np
 from ssl_audio.data.altered import Change
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.compose import RELATIONS, another, joined, named
-from ssl_audio.data.source import Example, SourceInfo
+from ssl_audio.data.source import Example, Over, SourceInfo
 from ssl_audio.data.synthetic import noise
 
 PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -59,30 +59,17 @@ class Fewer:
 
 
 @dataclass(frozen=True)
-class Changed:
+class Changed(Over):
     """The clips of a source, each changed as its number and `seed` say."""
 
-    source: Any  # a Source
     change: Change
     seed: int = 0
-
-    @property
-    def info(self) -> SourceInfo:
-        """Return what the collection is."""
-        return self.source.info
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, i: int) -> Example:
         example = self.source[i]
         rng = np.random.default_rng((self.seed, 12, i))
         audio = self.change(np.asarray(example["audio"]), example["rate"], rng)
         return {**example, "audio": audio.astype(np.float32)}
-
-    def meta(self, i: int) -> Example:
-        """Return all of example `i` but its audio."""
-        return self.source.meta(i)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import numpy as np
 from ssl_audio.data.beside_files import chosen
 from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.entries import Arrays, Entry, Shape
-from ssl_audio.data.source import Example, SourceInfo
-from ssl_audio.slots import AnySource
+from ssl_audio.data.source import Example, Over
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _mapped(path: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawn(Over):
     """Another source, and beside each of its clips synthetic features of its label: tests need no download.
 
     Attributes:
@@ -146,22 +145,9 @@ class Drawn:
       frames, width: their shape.
     """
 
-    source: AnySource
     array: str
     frames: int
     width: int
-
-    @property
-    def info(self) -> SourceInfo:
-        """Return what the other source is."""
-        return self.source.info
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def meta(self, i: int) -> Example:
-        """Return all of example `i` but its sound and features."""
-        return self.source.meta(i)
 
     def __getitem__(self, i: int) -> Example:
         found = self.source[i]

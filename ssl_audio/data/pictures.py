@@ -14,8 +14,7 @@ import numpy as np
 from ssl_audio.data.beside_files import chosen
 from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.entries import Arrays, Entry, Shape
-from ssl_audio.data.source import Example, Manifest, SourceInfo
-from ssl_audio.slots import AnySource
+from ssl_audio.data.source import Example, Manifest, Over
 
 CHANNELS = {1: "L", 3: "RGB"}  # values per pixel → Pillow's name for it
 MOST = 2**26  # pixels of a picture; beyond, one file could fill the memory
@@ -148,26 +147,13 @@ class Pictures(Manifest):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawn(Over):
     """Another source, and beside each of its clips a synthetic picture of its label, `size` pixels wide.
 
     A pattern for every label, with noise: tests need no download.
     """
 
-    source: AnySource
     size: int = 16
-
-    @property
-    def info(self) -> SourceInfo:
-        """Return what the other source is."""
-        return self.source.info
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def meta(self, i: int) -> Example:
-        """Return all of example `i` but its sound and picture."""
-        return self.source.meta(i)
 
     def __getitem__(self, i: int) -> Example:
         return {**self.source[i], "image": self.picture(i)}

@@ -234,6 +234,28 @@ class Manifest(Files):
 
 
 @dataclass(frozen=True)
+class Over(abc.ABC):
+    """The clips of another source, under their numbers and names; a subclass says what each becomes."""
+
+    source: AnySource
+
+    @property
+    def info(self) -> SourceInfo:
+        """Return what the other source is."""
+        return self.source.info
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @abc.abstractmethod
+    def __getitem__(self, i: int) -> Example: ...
+
+    def meta(self, i: int) -> Example:
+        """Return all of example `i` that is not decoded."""
+        return self.source.meta(i)
+
+
+@dataclass(frozen=True)
 class Renumbered:
     """A source whose labels are numbered as in another collection, by their names.
 

@@ -6,19 +6,18 @@ from typing import Any
 import flax.linen as nn
 
 from ssl_audio.layers.dense import XAVIER
-from ssl_audio.slots import Tokenizer
 from ssl_audio.structs import Tokens
+from ssl_audio.tokens.wrapped import Wrapped
 
 
-class DenseGelu(nn.Module):
+class DenseGelu(Wrapped):
     """Another tokenizer's tokens through one layer with GELU (VATT's shared Transformer, arXiv:2104.11178).
 
     Attributes:
-      tokenizer: template.
+      tokenizer: see `Wrapped`.
       width: D.
     """
 
-    tokenizer: Tokenizer
     width: int
 
     @nn.compact
@@ -27,23 +26,3 @@ class DenseGelu(nn.Module):
         tokens = self.tokenizer(*inputs)
         x = nn.Dense(self.width, kernel_init=XAVIER, name="dense")(tokens.x)
         return dataclasses.replace(tokens, x=nn.gelu(x, approximate=False))
-
-    @property
-    def takes_count(self) -> bool:
-        """Whether the inner tokenizer takes the lengths of clips."""
-        return getattr(self.tokenizer, "takes_count", False)
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        """Return the inner tokenizer's patch."""
-        return self.tokenizer.patch
-
-    @property
-    def stride(self) -> tuple[int, int]:
-        """Return the inner tokenizer's stride."""
-        return self.tokenizer.stride
-
-    @nn.nowrap
-    def grid(self, frames: int, bins: int) -> tuple[int, int]:
-        """Return the inner tokenizer's grid."""
-        return self.tokenizer.grid(frames, bins)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Bool, Float, Int, Spec
 from ssl_audio.frontend.base import before
 from ssl_audio.layers.norms import LayerNorm, TimeNorm
-from ssl_audio.slots import Tokenizer
 from ssl_audio.structs import Tokens
+from ssl_audio.tokens.wrapped import Wrapped
 
 
 class Waveform(nn.Module):
@@ -185,17 +185,16 @@ class WavePatches(nn.Module):
         return before(samples // self.size, count)
 
 
-class Projected(nn.Module):
+class Projected(Wrapped):
     """Any tokenizer, its tokens normalised and mapped to the encoder's width.
 
     Attributes:
-      tokenizer: template; its width may differ from the encoder's.
+      tokenizer: its width may differ from the encoder's.
       width: D.
       eps: of the LayerNorm.
       linear: map them; False: the inner tokenizer has the encoder's width already.
     """
 
-    tokenizer: Tokenizer
     width: int
     eps: float = 1e-5
     linear: bool = True
@@ -226,23 +225,3 @@ class Projected(nn.Module):
         tokens = self.tokenizer(spec) if count is None else self.tokenizer(spec, count)
         normalised = self.norm(tokens.x)
         return tokens, normalised, self.project(normalised) if self.linear else normalised
-
-    @property
-    def takes_count(self) -> bool:
-        """Whether the inner tokenizer takes the lengths of clips."""
-        return getattr(self.tokenizer, "takes_count", False)
-
-    @property
-    def patch(self) -> tuple[int, int]:
-        """Return the inner tokenizer's patch."""
-        return self.tokenizer.patch
-
-    @property
-    def stride(self) -> tuple[int, int]:
-        """Return the inner tokenizer's stride."""
-        return self.tokenizer.stride
-
-    @nn.nowrap
-    def grid(self, frames: int, bins: int) -> tuple[int, int]:
-        """Return the inner tokenizer's grid."""
-        return self.tokenizer.grid(frames, bins)
