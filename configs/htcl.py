@@ -57,7 +57,7 @@ def get_config(arg=""):
     if not small:
         a.refuse("test", "it is for laptop")
     config = small_run(a) if small else published(a)
-    return runlocal(config) if a.runlocal else config
+    return runs.shrunk(config) if a.runlocal else config
 
 
 def published(a):
@@ -146,17 +146,6 @@ def small_run(a):
             ),
         )
         config.eval_every = "50%"
-    return config
-
-
-def runlocal(config):
-    """Shrink a laptop run to four steps on synthetic sounds."""
-    config.data.batch_size = 8
-    config.data.sources.clips.update(size=32, seconds=1.0)
-    config.steps = "4"
-    config.optim.update(warmup="0%", lr=1e-4)  # larger steps differ from machine to machine
-    config.record.update(every=1, figures="0")
-    config.checkpoint.every = "2"
     return config
 
 

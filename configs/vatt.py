@@ -42,7 +42,7 @@ def get_config(arg=""):
     if a.runlocal or a.laptop:
         a.refuse("audio video", "a laptop run has one size")
         config = laptop(a)
-        return runlocal(config) if a.runlocal else config
+        return runs.shrunk(config) if a.runlocal else config
     return published(a)
 
 
@@ -135,18 +135,6 @@ def laptop(a):
         ),
         steps="2000",
     )
-
-
-def runlocal(config):
-    """Shrink a laptop run to four steps on synthetic sounds and pictures."""
-    config.data.batch_size = 8
-    config.steps = "4"
-    config.optim.update(warmup="0%", lr=1e-4)  # larger steps differ from machine to machine
-    config.record.update(every=1, figures="0")
-    config.checkpoint.every = "2"
-    for source in config.data.sources.values():
-        source.source.update(size=32, seconds=1.0)
-    return config
 
 
 def _run(a, towers, parts, *, rate, batch, optim, steps):

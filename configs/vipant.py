@@ -49,7 +49,7 @@ def get_config(arg=""):
         a.refuse("test", "there is no sound in that stage")
     if a.runlocal or a.laptop:
         config = laptop(a)
-        return runlocal(config) if a.runlocal else config
+        return runs.shrunk(config) if a.runlocal else config
     a.refuse("test", "it is for laptop")
     return published(a)
 
@@ -131,18 +131,6 @@ def laptop(a):
             )
         )
         config.eval_every = "50%"
-    return config
-
-
-def runlocal(config):
-    """Shrink a laptop run to four steps on synthetic sounds and pictures."""
-    config.data.batch_size = 8
-    config.steps = "4"
-    config.optim.update(warmup="0%", lr=1e-4)  # larger steps differ from machine to machine
-    config.record.update(every=1, figures="0")
-    config.checkpoint.every = "2"
-    for source in config.data.sources.values():
-        source.source.update(size=32, seconds=1.0)
     return config
 
 

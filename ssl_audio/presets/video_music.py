@@ -175,18 +175,7 @@ def run(
             )
         )
         config.eval_every = "50%"
-    return runlocal(config) if a.runlocal else config
-
-
-def runlocal(config: Any) -> Any:
-    """Shrink a laptop run to four steps on synthetic sounds."""
-    config.data.batch_size = 8
-    config.data.sources.clips.source.update(size=32, seconds=1.0)
-    config.steps = "4"
-    config.optim.update(warmup="0%", lr=1e-4)  # larger steps differ from machine to machine
-    config.record.update(every=1, figures="0")
-    config.checkpoint.every = "2"
-    return config
+    return runs.shrunk(config) if a.runlocal else config
 
 
 def _source(data: str, made: Sizes) -> dict[str, Any]:
