@@ -17,7 +17,7 @@ from ssl_audio.train.optim import Optim
 
 STEPS = 200 * 2000
 OPTIM = Optim(lr=3e-4, b1=0.5, b2=0.9)
-LAPTOP = 3000
+LAPTOP = 6000
 QUICK = Optim(lr=2e-3, b1=0.8, b2=0.99, warmup="2%", schedule="cosine")
 
 
@@ -45,6 +45,7 @@ def get_config(arg=""):
         # Beside gradients of norm 1 for each of 16 clips. With more, vectors shrink before they mean
         # anything.
         made["commitment"] = 0.16
+        made["wave"] = 0.01  # so few codes are for what is heard, not for phases
         made["decay"] = 0.95  # entries must follow an encoder that moves fast
         config: Any = runs.short(
             objective=made, places=a.data, samples=4000, batch=16, steps=LAPTOP, optim=QUICK
