@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float, Int
@@ -14,9 +15,17 @@ from ssl_audio.layers.norms import LayerNorm
 class Memory(NamedTuple):
     """What a sequence that is continued has so far; arrays of a fixed length."""
 
-    layers: Any  # of each layer: cache [L, …], keys and values of the condition [L, B, M, H, W]
+    layers: Any  # cache [L, …], keys and values of the condition [L, B, M, H, W]; or `apart`
     valid: Any  # [B, M]
     length: Any  # int32 scalar: columns so far
+
+
+def apart(layers: Any, depth: int) -> dict[str, Any]:
+    """Return what is stacked over layers as arrays of each layer, under its number.
+
+    In a loop over columns, XLA would copy each slice of a stacked array anew for every column.
+    """
+    return {str(at): jax.tree.map(lambda x, at=at: x[at], layers) for at in range(depth)}
 
 
 class CodesLm(nn.Module):
@@ -63,7 +72,8 @@ class CodesLm(nn.Module):
           codes: columns, V where there is no code.
           condition: [B, M, C]; with `memory`: None, it is in there.
           valid: which parts of the condition exist; None: all. Of an example without any, nothing is heard.
-          memory: of the columns before these; the result is then (logits, memory of these, too).
+          memory: of the columns before these; the result is then (logits, memory of these, too). If its
+            layers are `apart`, those of the parameters have to be, too.
           length: begin a memory that has room for so many columns; the result is as with `memory`.
           logits: False: return what the heads are given, [B, L, D], in their place.
         """
@@ -94,7 +104,13 @@ class CodesLm(nn.Module):
             return x, None if cache is None else (cache, keys)
 
         layers = None if memory is None else memory.layers
-        x, layers = over_layers(body, self.depth, self.remat)(block, x, layers)
+        if isinstance(layers, dict):
+            own, alone = self.get_variable("params", "layers"), block.clone(parent=None)
+            for name, (cache, keys) in layers.items():
+                x, cache = alone.apply({"params": own[name]}, x, keys, valid, cache)
+                layers = layers | {name: (cache, keys)}
+        else:
+            x, layers = over_layers(body, self.depth, self.remat)(block, x, layers)
         x = LayerNorm(1e-5, name="final_norm")(x)
         heads = self.param("heads", normal, (self.books, self.width, self.codes), jnp.float32)
         found = jnp.einsum("bld,qdv->blqv", x, heads) if logits else x

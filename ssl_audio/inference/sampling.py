@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Float, Int
-from ssl_audio.backbones.codes_lm import CodesLm, Memory
+from ssl_audio.backbones.codes_lm import CodesLm, Memory, apart
 from ssl_audio.quantizers.patterns import NONE, Pattern
 
 EVERY = 50  # columns between two reports of how far it is
@@ -154,12 +154,14 @@ class Saying:
         # The memory of later columns is overwritten before anything attends to it.
         (cache, keys), before = memory.layers, begin - 1
         cache = cache._replace(length=jnp.full_like(cache.length, before))
-        return columns, Memory((cache, keys), memory.valid, jnp.asarray(before, jnp.int32)), begin
+        layers = apart((cache, keys), self._model.depth)
+        return columns, Memory(layers, memory.valid, jnp.asarray(before, jnp.int32)), begin
 
     def _continued(self, params, state, keys, until):
         """Say the columns up to `until`."""
         self.traces += 1
         table, sampling = jnp.asarray(self._table), self._sampling
+        weights = {"params": params | {"layers": apart(params["layers"], self._model.depth)}}
 
         def more(state):
             return state[2] < until
@@ -167,7 +169,7 @@ class Saying:
         def column(state):
             columns, memory, at = state
             last = jax.lax.dynamic_slice_in_dim(columns, at - 1, 1, 1)
-            logits, memory = self._model.apply({"params": params}, self._twice(last), memory=memory)
+            logits, memory = self._model.apply(weights, self._twice(last), memory=memory)
             logits = logits[:, 0].astype(jnp.float32)
             if sampling.guidance != 1:
                 with_, without = jnp.split(logits, 2)
