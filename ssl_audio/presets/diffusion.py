@@ -18,7 +18,7 @@ SIZES: dict[str, dict[str, int]] = {
 }
 OPTIM = Optim(lr=5e-5, weight_decay=1e-3, warmup=1000, clip=1.0, average=0.9999)
 LAPTOP = Optim(lr=2e-3, b2=0.99, warmup="5%", schedule="cosine", clip=1.0)
-LAPTOP_PREFERENCE = Optim(lr=1e-4, b2=0.99, warmup="10%", clip=1.0)
+LAPTOP_PREFERENCE = Optim(lr=3e-5, b2=0.99, warmup="10%", clip=1.0)
 
 
 def model(place: str, *, size: str, autoencoder: str = "", small: bool = False) -> Any:
@@ -136,7 +136,7 @@ def preference(place: str, pretrained: str, *, small: bool) -> Any:
         objective=plain(before) | dict(kind="preference", beta=2000.0),
         data=given | dict(batch_size=32 if small else 64),
         optim=LAPTOP_PREFERENCE if small else OPTIM,
-        steps=300 if small else 5000,
+        steps=60 if small else 5000,
         checkpoint=Checkpoint(every="10%"),
         record=Record(every=20, figures="0"),
     )
