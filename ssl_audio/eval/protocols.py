@@ -43,7 +43,7 @@ class Outcome:
     """The score of a case.
 
     Attributes:
-      value: the metric; 1 is perfect.
+      value: the metric; the protocol's `best` is perfect.
       chance: what a model scores that knows nothing.
       count: of what was scored: clips, pairs, queries.
       interval: 95 % confidence, from and to.
@@ -63,6 +63,7 @@ class Protocol(abc.ABC):
     metric: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ("clips",)
     learns: ClassVar[bool] = False  # from labelled clips of the set
+    best: ClassVar[float | None] = 1.0  # value of a perfect model; None: there is no highest
 
     @property
     def about(self) -> str:
@@ -76,6 +77,10 @@ class Protocol(abc.ABC):
     @abc.abstractmethod
     def score(self, case: Case, seed: int) -> Outcome:
         """Return how good the answers are."""
+
+    def controlled(self, case: Case, control: str, seed: int = 0) -> Case:
+        """Return a case with the answers of a model that is "perfect", "random" or "constant"."""
+        return controlled(case, control, seed)
 
 
 def controlled(case: Case, control: str, seed: int = 0) -> Case:
