@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 RESULTS, TABLE, FIGURE = "results.jsonl", "table.md", "figure.png"
 CONTROLS = ("perfect", "random", "constant")
+ONE_LABEL = ("accuracy", "balanced accuracy")  # metrics that are mAP of clips with several labels
 # What makes two results the same.
 KEY = ("checkpoint", "task", "step", "layer", "pool", "seed", "most", "folds")
 
@@ -56,6 +57,7 @@ def run(
 
     from ssl_audio.data.derived import Fewer
     from ssl_audio.eval import tasks
+    from ssl_audio.eval.listening import Absent, Inapplicable
 
     protocol = task.protocol
     record: Record = dict(
@@ -76,12 +78,15 @@ def run(
             raise ValueError(
                 f"{outcome.count} scored, chance {outcome.chance:g}: there is nothing to tell apart."
             )
-    except tasks.Absent as error:
+    except Absent as error:
         return record | dict(absent=str(error))
+    except Inapplicable as error:
+        return record | dict(not_offered=str(error))
     except Exception as error:  # the other tasks are asked whatever becomes of this one
         log.debug("%s", task.name, exc_info=True)
         return record | dict(failed=opened.short(error))
-    metric = "mAP" if source.info.multilabel and protocol.metric != "R@1" else protocol.metric
+    several = source.info.multilabel and protocol.metric in ONE_LABEL
+    metric = "mAP" if several else protocol.metric
     return record | dict(
         metric=metric, value=outcome.value, chance=outcome.chance, count=outcome.count,
         low=outcome.interval[0], high=outcome.interval[1], how=protocol.about, **outcome.more,

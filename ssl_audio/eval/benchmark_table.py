@@ -42,11 +42,17 @@ def text(records: Sequence[Record]) -> str:
         found: dict[tuple[str, str], list[str]] = {}
         for r in records:
             # Data are missing for all models alike; what fails is a matter of one.
-            place = found.setdefault((r["name"] if key == "failed" else "", r[key]), []) if key in r else []
+            place = (
+                found.setdefault((r["name"] if key == "failed" else "", r[key]), [])
+                if key in r
+                else []
+            )
             if r["task"] not in place:
                 place.append(r["task"])
         if found:
-            told = (f"* {name and f'{name}: '}{_listed(t)}: {why}" for (name, why), t in found.items())
+            told = (
+                f"* {name and f'{name}: '}{_listed(t)}: {why}" for (name, why), t in found.items()
+            )
             parts.append(f"{title}:\n\n" + "\n".join(told))
     return "\n\n".join(parts) + "\n"
 

@@ -77,9 +77,14 @@ class Metrics:
         return _mean(self.counts)
 
     @property
+    def segment_total(self) -> Counts:
+        """The sums of segments over all classes."""
+        return _total(self.segments)
+
+    @property
     def segment_f1(self) -> float | None:
         """F1 over the segments of all classes."""
-        return _total(self.segments).f1
+        return self.segment_total.f1
 
     @property
     def segment_macro_f1(self) -> float | None:
@@ -177,7 +182,7 @@ def measure(
                 f"{file}: the truth has class {other[0]!r}, which is none of the model's: "
                 f"{', '.join(labels)}."
             )
-    _check_packages()
+    check_packages()
     there = [n for n in labels if any(e.label == n for events in truth.values() for e in events)]
     alarms = {n: sum(e.label == n for events in found.values() for e in events) for n in labels}
     counts = {n: Counts(0, k, 0) for n, k in alarms.items() if k and n not in there}
@@ -272,7 +277,8 @@ def _table(edges: np.ndarray, values: np.ndarray) -> Any:
     return scores.create_score_dataframe(values, edges, list(map(str, range(values.shape[1]))))
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
+    """Raise RuntimeError unless what measures events is installed."""
     pandas = needs("pandas", WHAT)
     needs("sed_scores_eval", WHAT)
     if int(pandas.__version__.split(".")[0]) >= 3:

@@ -119,7 +119,11 @@ def wilson(value: float, count: int) -> tuple[float, float]:
 
 
 def halves(
-    score: Callable[[np.ndarray], float], groups: np.ndarray, seed: int, times: int = 50
+    score: Callable[[np.ndarray], float],
+    groups: np.ndarray,
+    seed: int,
+    times: int = 50,
+    most: float = 1.0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of a score of rows [n], from halves of their `groups` [n].
 
@@ -135,7 +139,7 @@ def halves(
         drawn = rng.permutation(len(parts))[: max(1, len(parts) // 2)]
         found.append(score(np.sort(np.concatenate([parts[k] for k in drawn]))))
     half = Z * float(np.sqrt(np.nanmean((np.array(found) - whole) ** 2)))
-    return whole - half, min(1.0, whole + half)
+    return whole - half, min(most, whole + half)
 
 
 def heard(source: Source, listening: Listening) -> tuple[np.ndarray, np.ndarray, list[Any]]:

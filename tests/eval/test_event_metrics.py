@@ -39,9 +39,7 @@ def test_counted_by_hand():
     assert "false alarms of classes that do not occur, in no class mean and no PSDS: emu 1" in said
     plain = found.as_dict()
     assert (plain["classes"], plain["classes_in_truth"]) == (4, 2)
-    assert plain["per_class"]["emu"] == dict(
-        right=0, wrong=1, missed=0, f1=None, f1_segment=None
-    )
+    assert plain["per_class"]["emu"] == dict(right=0, wrong=1, missed=0, f1=None, f1_segment=None)
     wide = measure(FOUND, TRUTH, LONG, LABELS, collar=0.3)
     assert wide.counts["cat"] == Counts(2, 1, 0)
 
