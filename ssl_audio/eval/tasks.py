@@ -14,6 +14,7 @@ from ssl_audio import config
 from ssl_audio.data import derived, places
 from ssl_audio.data.scenes import Scenes
 from ssl_audio.data.source import Source
+from ssl_audio.eval.captioning import Captioning
 from ssl_audio.eval.listening import Absent
 from ssl_audio.eval.moment_protocols import EVENTS, PSDS, SEGMENTS, Detection, Grounding
 from ssl_audio.eval.protocols import (
@@ -70,7 +71,7 @@ class Task:
         return {
             Order: "order", Choice: "questions", Robust: "health", Moments: "detection",
             Detection: "detection", Grounding: "grounding", Separation: "separation",
-            Generation: "generation",
+            Generation: "generation", Captioning: "captioning",
         }  # fmt: skip
 
 
@@ -145,15 +146,16 @@ _ALL = dict(
 )  # fmt: skip
 _ASKED: Mapping[str, Mapping[str, Protocol]] = {
     "esc10": _ALL | dict(
-        words_bank=Words(bank="esc"), separation=Separation(), generation=Generation()
+        words_bank=Words(bank="esc"), separation=Separation(), generation=Generation(),
+        captioning=Captioning(),
     ),
     "esc50": _ALL | dict(words_bank=Words(bank="esc")),
     "urbansound8k": _FOLDS,
     "fsd50k": dict(linear=Linear("split"), words=Words()),
-    "synthetic": _ALL,
+    "synthetic": _ALL | dict(captioning=Captioning()),
     "digits": dict(
         linear=Linear("speakers"), few=Few(split="speakers"), lookup=Lookup(), words=Words(), **_ROBUST,
-        separation=Separation(), generation=Generation(),
+        separation=Separation(), generation=Generation(), captioning=Captioning(),
     ),
     "speakers": dict(linear=Linear("official"), same=Same()),
     "speech_commands": dict(linear=Linear("split"), words=Words()),
@@ -167,7 +169,7 @@ _ASKED: Mapping[str, Mapping[str, Protocol]] = {
     "nsynth": _CLASSES,
 }  # fmt: skip
 _OF_GROUP: Mapping[str, Mapping[str, Protocol]] = {
-    "retrieval": dict(captions=Captions()),
+    "retrieval": dict(captions=Captions(), captioning=Captioning(template="")),
     "questions": dict(choice=Choice()),
 }
 

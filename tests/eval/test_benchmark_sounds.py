@@ -14,6 +14,7 @@ from ssl_audio.eval.listening import Deaf, Inapplicable, Listener
 from ssl_audio.eval.protocols import CONTROLS, Case
 from ssl_audio.inference.audio_text import AudioTextModel
 from ssl_audio.inference.generator import Generator
+from ssl_audio.inference.model import silence
 from ssl_audio.inference.separator import Separator
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -83,8 +84,9 @@ def separator():
     """Return an untrained separator that is asked for the classes of synthetic sounds."""
     options = config.plain(config_files.load("uss:runlocal,query=label"))
     built = config.build(options["objective"], "objectives")
-    model = Separator(built, {}, options)
-    return dataclasses.replace(model, params=encoders.drawn(built, model.blank()))
+    samples = options["data"]["entries"]["audio"]["samples"]
+    blank = silence(samples) | {"label": np.zeros((1, 12), np.float32)}
+    return Separator(built, encoders.drawn(built, blank), options)
 
 
 def test_a_separator_is_scored_and_has_no_features(separator):
