@@ -122,6 +122,7 @@ def test_every_group_of_the_survey_has_a_task():
     assert {task.group for task in tasks.TASKS.values()} == {
         "sound events", "scenes", "voice", "music", "speech", "retrieval", "order", "detection",
         "questions", "health", "grounding", "separation", "generation",
+        "captioning",
     }  # fmt: skip
 
 
