@@ -99,9 +99,8 @@ def test_aac_metrics_of_the_truth_and_of_other_words():
     found = captions.compared(said, truth, java=False)
     assert found["bleu_4"] == pytest.approx(1) and found["rouge_l"] == pytest.approx(1)
     assert found["cider_d"] == pytest.approx(10, abs=1e-3)
-    assert captions.compared(said[::-1], truth, java=False)["cider_d"] < 1
+    assert captions.compared([*said[1:], said[0]], truth, java=False)["cider_d"] < 1
     # Free captions: perfect ones are far above chance, which is that of other clips' words.
-    source = Synthetic(size=12, seconds=0.1)
     names = [f"sound number {i} of many" for i in range(12)]
     protocol = captioning.Captioning(template="")
     case = captioning.Case(
@@ -109,7 +108,6 @@ def test_aac_metrics_of_the_truth_and_of_other_words():
         {"said": np.array(names, object)},
         dict(truth=[(name,) for name in names]),
     )
-    del source
     assert protocol.score(case, 0).value > 5 > protocol.score(case, 0).chance
 
 
