@@ -46,7 +46,7 @@ def get_config(arg=""):
     objective = dict(
         kind="captioning",
         **parts,
-        prefix=dict(kind="prefix:Queries", width=width, count=a.prefix, heads=4),
+        prefix=dict(kind="prefix_queries:Queries", width=width, count=a.prefix, heads=4),
         words=dict(
             kind="token_lm",
             model=dict(

@@ -27,7 +27,7 @@ class Captioning(Encoding):
 
     Attributes:
       frontend, tokenizer, encoder: as in pretraining.
-      prefix: Encoded → [B, K, D] (`prefix`).
+      prefix: Encoded → [B, K, D] (`prefix_queries`).
       words: language model of one book, whose condition the prefix is (`token_lm`).
       end: word number that ends a caption: padding, 0.
       frozen: the encoder does not learn.

@@ -63,9 +63,10 @@ def test_metrics_in_java_come_where_java_can_run_them(monkeypatch, caplog):
     found = captions.measured(SAID, TRUTH)
     assert found["exact"] == 0.5 and found["meteor"] == 0.5
     assert found["spider"] == (0.25 + 0.75) / 2
-    assert given["candidates"][0] == "a sound of rain" and given["references"][2][1] == given[
-        "candidates"
-    ][0]
+    assert (
+        given["candidates"][0] == "a sound of rain"
+        and given["references"][2][1] == given["candidates"][0]
+    )
 
     def broken(candidates, references):
         raise RuntimeError("no stanford_nlp.jar")

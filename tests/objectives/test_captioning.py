@@ -120,7 +120,9 @@ def test_what_is_said_is_the_likeliest_word_each_time(made, options, tmp_path):
     lm, known = objective.words.model, []
     for _ in range(model.text.length):
         columns = jnp.array([[lm.codes, *known]])[..., None]
-        logits = lm.apply({"params": params["words"]["model"]}, columns, jnp.asarray(told)[None])[0, -1, 0]
+        logits = lm.apply({"params": params["words"]["model"]}, columns, jnp.asarray(told)[None])[
+            0, -1, 0
+        ]
         known.append(int(np.argmax(logits)))
         if known[-1] == objective.end:
             known.pop()
