@@ -1,7 +1,7 @@
 """Say in words what is heard in files: ssl-audio caption --checkpoint RUN --output captions.csv PATH…
 
 A row per file: path and text, a table that `train` reads. --truth TABLE (path, text): how many have exactly
-its words, and what aac-metrics measures. The same command goes on after a kill.
+its words, and what aac-metrics measures; without a PATH its files are captioned. The same command goes on after a kill.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ssl_audio.storage.partial_results import Joined, Parts
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `ssl-audio caption`."""
     made = startup.parser("caption", __doc__)
-    made.add_argument("paths", nargs="+", metavar="PATH", help="audio files or folders of them")
+    made.add_argument("paths", nargs="*", metavar="PATH", help="audio files or folders of them")
     made.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of config caption")
     made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
     made.add_argument("--output", required=True, metavar="FILE.csv", help="the table")
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.metrics and not args.truth:
         parser().error("--metrics: there are none without --truth")
+    if not args.paths and not args.truth:
+        parser().error("PATH: which files? Or --truth TABLE, which names some")
     if pathlib.Path(args.output).suffix != ".csv":
         parser().error(f"--output {args.output}: wanted a name that ends in .csv")
     run(args)
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
             f"--checkpoint {args.checkpoint}: a {type(model).__name__} makes no captions; wanted a run of "
             "config caption."
         )
-    source = Paths(tuple(args.paths), model.rate, args.channels)
+    source = Paths(tuple(args.paths or truth or ()), model.rate, args.channels)
     ids = [source.meta(i)["id"] for i in range(len(source))]
     known = None if truth is None else _matched(ids, truth, args.truth)
 

@@ -126,7 +126,7 @@ class Captioning(Encoding):
         words = jnp.arange(text.shape[1])[None]
         return {
             "codes": jnp.where(words < length[:, None], text, self.end)[..., None],
-            "codes_length": jnp.minimum(length + 1, text.shape[1]),
+            "codes_length": length + 1,  # the end counts, too
             "condition": told,
             "condition_length": jnp.full(clips, count, jnp.int32),
         }

@@ -45,6 +45,11 @@ def test_generation_of_the_clips_is_best_and_of_noise_chance():
     assert random.value == pytest.approx(random.chance, rel=0.1)
     assert constant.value == pytest.approx(constant.chance, rel=0.1)
     assert perfect.chance > 100 and perfect.count == 24
+    clips = [np.ones(400, np.float32), np.full(900, 0.1, np.float32)]
+    for one in (False, True):
+        for noise, clip in zip(sound_protocols._noises(clips, 0, one=one), clips, strict=True):
+            assert len(noise) == len(clip)
+            assert noise.std() == pytest.approx(clip[0], rel=0.15)
     # Half of the clips lie nearer than noise, whatever their number does to the distance.
     case = protocol.case(SOUNDS, Deaf(8000), 0)
     half = Case({"made": case.ideal["made"][::2]}, case.ideal, case.truth)

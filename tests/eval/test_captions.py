@@ -140,6 +140,12 @@ def test_the_verb_writes_a_table_and_says_how_good_it_is(folder, tmp_path, capsy
     found = json.loads((tmp_path / "m.json").read_text())
     assert found["exact"] == 0.5 and found["clips"] == 2
     assert "3 captions; 0 of 3 skipped" in capsys.readouterr().out
+    caption_verb.main([*command[:2], scored[0]])  # the files of the truth
+    with open(out, newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["a.wav", "b.wav"]
+    with pytest.raises(SystemExit):
+        caption_verb.main(command[:2])
+    assert "PATH: which files?" in capsys.readouterr().err
     (tmp_path / "truth.csv").write_text("path,text\nd.wav,x\n")
     with pytest.raises(ValueError, match="names none of the 3 files"):
         caption_verb.main([*command, scored[0]])
