@@ -30,7 +30,9 @@ def get_config(arg=""):
         arg, data="synthetic", pretrained="", prefix=8, fold=0, learn=False, laptop=False, runlocal=False
     )  # fmt: skip
     if a.runlocal:
-        a.refuse("data pretrained fold laptop prefix", "runlocal is a small model on synthetic sounds")
+        a.refuse(
+            "data pretrained fold laptop prefix", "runlocal is a small model on synthetic sounds"
+        )
     if not a.pretrained:
         a.refuse("learn", "without pretrained=RUN the encoder learns anyway")
     if a.prefix < 1:

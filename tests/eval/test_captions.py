@@ -27,8 +27,9 @@ TRUTH = [("a sound of rain",), ("a sound of rain",), ("sound of rain", "a sound 
 def test_exactly_the_words_whatever_their_case_and_signs():
     assert captions.plain("  A Sound, of Rãin! ") == "a sound of rain"
     assert captions.exact(SAID, TRUTH).tolist() == [1, 0, 1, 0]
-    # Of the captions "a sound of rain" (two clips), "sound of rain" and "x".
-    assert captions.balanced(SAID, TRUTH) == pytest.approx((1 / 2 + 1 + 0) / 3)
+    # Of the captions "a sound of rain" (three clips), "sound of rain" and "x".
+    said, truth = [*SAID, "a sound of rain"], [*TRUTH, TRUTH[0]]
+    assert captions.balanced(said, truth) == pytest.approx((2 / 3 + 1 + 0) / 3)
     for said, truth in (([], []), (SAID, TRUTH[:3]), (["a"], [()])):
         with pytest.raises(ValueError, match="captions: .*wanted some for each"):
             captions.check(said, truth)
