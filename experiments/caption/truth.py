@@ -1,4 +1,4 @@
-"""Write the captions of clips that `caption` has not learned from: a fold of ESC-10, or takes 0 to 4 of digits.
+"""Write the captions of clips that `caption` did not learn: a fold of ESC-10, or takes 0 to 4 of digits.
 
 python experiments/caption/truth.py --esc10 DIR --fold 5 --output truth.csv
 python experiments/caption/truth.py --digits DIR --output truth.csv

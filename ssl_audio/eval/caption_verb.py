@@ -1,7 +1,7 @@
 """Say in words what is heard in files: ssl-audio caption --checkpoint RUN --output captions.csv PATH…
 
 A row per file: path and text, a table that `train` reads. --truth TABLE (path, text): how many have exactly
-its words, and what aac-metrics measures; without a PATH its files are captioned. The same command goes on after a kill.
+its words, and what aac-metrics measures; without a PATH its files are captioned. It goes on after a kill.
 """
 
 from __future__ import annotations
