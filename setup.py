@@ -94,6 +94,7 @@ setup(
             "audiomentations>=0.43"
         ],  # its transforms of waveforms, in the data pipeline
         "av": AV,
+        "caption": ["aac-metrics>=0.6"],  # BLEU, ROUGE, CIDEr of captions; it takes torch
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "events": EVENTS,  # JAMS, and F1 and PSDS of events

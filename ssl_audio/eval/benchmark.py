@@ -2,6 +2,7 @@
 
 Prints one table with chance, number of clips and 95 % intervals, and what data are missing and where from;
 writes results.jsonl, table.md and figure.png into DIR. Goes on after a kill; results that are there stay.
+What fails, a checkpoint or a task, is named; the others are scored, and the command ends with 1.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import json
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ssl_audio import startup
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 RESULTS, TABLE, FIGURE = "results.jsonl", "table.md", "figure.png"
 CONTROLS = ("perfect", "random", "constant")
+ONE_LABEL = ("accuracy", "balanced accuracy")  # metrics that are mAP of clips with several labels
 # What makes two results the same.
 KEY = ("checkpoint", "task", "step", "layer", "pool", "seed", "most", "folds")
 
@@ -54,30 +56,37 @@ def run(
     import numpy as np
 
     from ssl_audio.data.derived import Fewer
-    from ssl_audio.eval import protocols, tasks
+    from ssl_audio.eval import tasks
+    from ssl_audio.eval.listening import Absent, Inapplicable
 
     protocol = task.protocol
-    record: Record = dict(task=task.name, group=task.group, metric=protocol.metric)
-    if lack := listening.lacks(protocol.needs):
-        return record | dict(not_offered=lack)
+    record: Record = dict(
+        task=task.name, group=task.group, metric=protocol.metric, best=protocol.best
+    )
     try:
+        if lack := listening.lacks(protocol.needs):
+            return record | dict(not_offered=lack)
         kept = () if protocol.learns else folds
         source = tasks.source(task.data, root, listening.rate, kept)
         if most:
             source = Fewer(source, most)
         case = protocol.case(source, listening, seed)
         if control:
-            case = protocols.controlled(case, control, seed)
+            case = protocol.controlled(case, control, seed)
         outcome = protocol.score(case, seed)
-        if not (outcome.chance < 1 and np.isfinite(outcome.value)):
+        if not (outcome.chance != protocol.best and np.isfinite(outcome.value)):
             raise ValueError(
                 f"{outcome.count} scored, chance {outcome.chance:g}: there is nothing to tell apart."
             )
-    except tasks.Absent as error:
+    except Absent as error:
         return record | dict(absent=str(error))
-    except ValueError as error:
-        return record | dict(failed=str(error))
-    metric = "mAP" if source.info.multilabel and protocol.metric != "R@1" else protocol.metric
+    except Inapplicable as error:
+        return record | dict(not_offered=str(error))
+    except Exception as error:  # the other tasks are asked whatever becomes of this one
+        log.debug("%s", task.name, exc_info=True)
+        return record | dict(failed=opened.short(error))
+    several = source.info.multilabel and protocol.metric in ONE_LABEL
+    metric = "mAP" if several else protocol.metric
     return record | dict(
         metric=metric, value=outcome.value, chance=outcome.chance, count=outcome.count,
         low=outcome.interval[0], high=outcome.interval[1], how=protocol.about, **outcome.more,
@@ -123,7 +132,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> list[Record]:
-    """Parse the command line, run, print and write; return the records."""
+    """Parse the command line, run, print and write; return the records.
+
+    Raises:
+      SystemExit: at the end, where a checkpoint or a task has failed.
+    """
     args = parser().parse_args(argv)
     from ssl_audio.eval import tasks
 
@@ -154,10 +167,16 @@ def main(argv: Sequence[str] | None = None) -> list[Record]:
             )  # fmt: skip
             if not {"value", "not_offered"} & set(known.get(key := _key(record), ())):
                 control = name if name in CONTROLS and not about["step"] else ""
-                record |= run(
-                    task, listening(), args.root, seed=args.seed, most=args.most, folds=asked,
-                    control=control,
-                )  # fmt: skip
+                try:
+                    model = listening()
+                except Exception as error:  # the other checkpoints are asked
+                    record |= dict(group=task.group, metric=task.protocol.metric)
+                    record |= dict(failed=f"it cannot be loaded: {opened.short(error)}")
+                else:
+                    record |= run(
+                        task, model, args.root, seed=args.seed, most=args.most, folds=asked,
+                        control=control,
+                    )  # fmt: skip
                 known[key] = record
                 lines = (json.dumps(one) + "\n" for one in known.values())
                 atomic.write(folder / RESULTS, "".join(lines))
@@ -168,13 +187,20 @@ def main(argv: Sequence[str] | None = None) -> list[Record]:
     text = benchmark_table.text(found)
     atomic.write(folder / TABLE, text)
     print(text)
-    if any("value" in record for record in found):
+    if any(benchmark_table.is_share(record) for record in found):
         benchmark_table.figure(found, folder / FIGURE)
     print(folder / TABLE)
+    if failed := [record for record in found if "failed" in record]:
+        raise SystemExit(
+            f"{len(failed)} of {len(found)} not scored: {failed[0]['name']}, {failed[0]['task']}: "
+            f"{failed[0]['failed']} All are in {folder / TABLE}; the same command tries them again."
+        )
     return found
 
 
-def _models(args: argparse.Namespace) -> Iterator[tuple[str, Any, Record]]:
+def _models(
+    args: argparse.Namespace,
+) -> Iterator[tuple[str, Callable[[], Listening], Record]]:
     """Yield name, what makes the listener (once, when first asked), and what a record says of it."""
     from ssl_audio.eval.listening import Deaf, Listener
 
@@ -187,8 +213,13 @@ def _models(args: argparse.Namespace) -> Iterator[tuple[str, Any, Record]]:
             if not made:
                 from ssl_audio.inference.load import load
 
-                model = load(place, trust=args.trust)
-                made.append(Listener(model, args.layer, args.pool, args.max_bad_share))
+                try:
+                    model = load(place, trust=args.trust)
+                    made.append(Listener(model, args.layer, args.pool, args.max_bad_share))
+                except Exception as error:  # not tried again for every task
+                    made.append(error)
+            if isinstance(made[0], Exception):
+                raise made[0]
             return made[0]
 
         yield name, listening, dict(checkpoint=place, name=name, step=_step(place), **shared)

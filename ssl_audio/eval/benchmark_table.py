@@ -33,31 +33,41 @@ def text(records: Sequence[Record]) -> str:
     limit = f", at most {', '.join(map(str, most))} clips of each set" if most else ""
     parts.append(
         f"In brackets 95 % confidence; seed {seeds}{limit}. "
-        "Above chance: (score - chance) / (1 - chance). -: the model does not offer what is asked."
+        "Above chance: (score - chance) / (best - chance). -: the model does not offer what is asked."
     )
     asked = {r["task"]: r["how"] for r in scored if r["how"]}
     if asked:
         parts.append("\n".join(f"* `{task}`: {how}" for task, how in asked.items()))
     for key, title in (("absent", "Data that are not there"), ("failed", "Not scored")):
-        found: dict[str, list[str]] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         for r in records:
-            if key in r and r["task"] not in found.get(r[key], ()):
-                found.setdefault(r[key], []).append(r["task"])
+            # Data are missing for all models alike; what fails is a matter of one.
+            place = (
+                found.setdefault((r["name"] if key == "failed" else "", r[key]), [])
+                if key in r
+                else []
+            )
+            if r["task"] not in place:
+                place.append(r["task"])
         if found:
             told = (
-                f"* {', '.join(f'`{t}`' for t in tasks)}: {why}" for why, tasks in found.items()
+                f"* {name and f'{name}: '}{_listed(t)}: {why}" for (name, why), t in found.items()
             )
             parts.append(f"{title}:\n\n" + "\n".join(told))
     return "\n\n".join(parts) + "\n"
 
 
 def mean_above_chance(records: Sequence[Record]) -> dict[str, tuple[float, int]]:
-    """Return of each model the mean of (score - chance) / (1 - chance) over the tasks that all have."""
-    names = list(dict.fromkeys(r["name"] for r in records))
+    """Return of each model the mean of (score - chance) / (best - chance) over the tasks that all have.
+
+    Models without any score, and tasks without a best one (dB), do not count.
+    """
+    names = list(dict.fromkeys(r["name"] for r in records if "value" in r))
     by: dict[str, dict[str, float]] = {}
     for r in records:
-        if r.get("chance", 1) < 1:
-            above = (r["value"] - r["chance"]) / (1 - r["chance"])
+        best = r.get("best", 1.0)
+        if "value" in r and best is not None and r["chance"] != best:
+            above = (r["value"] - r["chance"]) / (best - r["chance"])
             by.setdefault(r["task"], {})[r["name"]] = above
     shared = [found for found in by.values() if len(found) == len(names)]
     if not shared:
@@ -66,12 +76,12 @@ def mean_above_chance(records: Sequence[Record]) -> dict[str, tuple[float, int]]
 
 
 def figure(records: Sequence[Record], path: pathlib.Path) -> None:
-    """Draw every score with its interval, and chance, a row for each task."""
+    """Draw every score whose best is 1 with its interval, and chance, a row for each task."""
     import io
 
     from matplotlib.figure import Figure
 
-    scored = [r for r in records if "value" in r]
+    scored = [r for r in records if is_share(r)]
     tasks = list(dict.fromkeys(r["task"] for r in scored))
     names = list(dict.fromkeys(r["name"] for r in scored))
     drawn = Figure(figsize=(8, 1.2 + 0.32 * len(tasks)), layout="constrained")
@@ -102,11 +112,21 @@ def figure(records: Sequence[Record], path: pathlib.Path) -> None:
     atomic.write(path, buffer.getvalue())
 
 
+def is_share(record: Record) -> bool:
+    """Tell whether a record is of a score from 0 to 1, and not of dB or a distance."""
+    return "value" in record and record.get("best", 1.0) == 1
+
+
+def _listed(tasks: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(tasks) - most} more" if len(tasks) > most else ""
+    return ", ".join(f"`{task}`" for task in tasks[:most]) + more
+
+
 def _cell(record: Record | None) -> str:
     if record is None or "not_offered" in record:
         return "-"
     if "value" not in record:
-        return ""
+        return "failed" if "failed" in record else ""
     return f"{record['value']:.3f} ({record['low']:.2f} to {record['high']:.2f})"
 
 

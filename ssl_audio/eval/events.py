@@ -72,7 +72,11 @@ def parser() -> argparse.ArgumentParser:
         help="settings of one class; may be repeated",
     )  # fmt: skip
     made.add_argument("--classes", metavar="TABLE", help="settings by column, `label` among them")
-    made.add_argument("--truth", metavar="TABLE", help="or a folder: print F1, errors and PSDS")
+    made.add_argument(
+        "--truth",
+        metavar="TABLE",
+        help="or a folder: print F1 of events and segments, errors, PSDS",
+    )
     made.add_argument("--collar", type=float, default=COLLAR, help="s; of the F1; default 0.2")
     made.add_argument("--metrics", metavar="FILE.json", help="write what --truth gives")
     made.add_argument(

@@ -1,4 +1,4 @@
-"""What a benchmark's tasks ask of a model: vectors of clips, of words, and of moments within clips.
+"""What a benchmark's tasks ask of a model: vectors of clips, words and moments; sound, parts of it, captions.
 
 `Listener` asks a trained model, once for each source. `Deaf` answers without one and reads no sound: its
 vectors are replaced by those of a control.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 
 # Numbers [n] of the clips that could be read, and their vectors.
 Vectors = tuple[np.ndarray, np.ndarray]
+WINDOW, HOP = (
+    1.0,
+    0.25,
+)  # s, in which a model that knows whole clips only is asked when words are heard
+
+
+class Absent(ValueError):
+    """A set or a package is not there; the message says what is wanted and where it comes from."""
+
+
+class Inapplicable(ValueError):
+    """A model cannot be asked this of a set; the message says why."""
 
 
 class Listening(Protocol):
@@ -34,7 +46,7 @@ class Listening(Protocol):
         ...
 
     def lacks(self, needs: Sequence[str]) -> str:
-        """Return what of "clips", "moments" and "words" is asked for and not offered; "": nothing."""
+        """Return what of some things, as "clips" or "words", is asked for and not offered; "": nothing."""
         ...
 
     def clips(self, source: Source) -> Vectors:
@@ -59,6 +71,27 @@ class Listening(Protocol):
         """Return a unit vector [C, D] of each label; see `AudioTextModel.embed_labels`."""
         ...
 
+    def grounded(
+        self, source: Source, names: Sequence[str], templates: Sequence[str], spacing: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the clip's number, the moment's number and the vector of each stretch, and of each name.
+
+        The dot product of both says how well the name in words fits the stretch of `spacing` s.
+        """
+        ...
+
+    def separator(self, labels: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+        """Return what separates, as `Mixtures.measure` takes it, and the names of its classes."""
+        ...
+
+    def generated(self, texts: Sequence[str], seconds: float, seed: int) -> list[np.ndarray]:
+        """Return sound [S] of each text, at `rate`."""
+        ...
+
+    def captions(self, source: Source) -> tuple[np.ndarray, list[str]]:
+        """Return the numbers of the clips that could be read, and what is said of each."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Listener:
@@ -78,16 +111,25 @@ class Listener:
 
     @property
     def rate(self) -> int:
-        """Of the encoder, Hz."""
-        return self.model.encoder.rate
+        """Of the encoder, or of a model without one, Hz."""
+        return self.model.rate if self._encoder is None else self._encoder.rate
 
     def lacks(self, needs: Sequence[str]) -> str:  # noqa: D102
         from ssl_audio.inference.window_encoder import WindowEncoder
 
         offered = set(self.model.objective.predictors())
-        if "words" in needs and not {"embed_audio", "embed_text"} <= offered:
+        if "parts" in needs and not {"separate", "condition"} <= offered:
+            return "does not apply: it separates nothing"
+        if "sound" in needs and not hasattr(self.model, "generate"):
+            return "does not apply: it generates nothing"
+        if "captions" in needs and not hasattr(self.model, "caption"):
+            return "does not apply: it makes no captions"
+        if self._encoder is None and {"clips", "moments", "moments in words"} & set(needs):
+            return "no features of sound"
+        words = {"words", "moments in words"} & set(needs)
+        if words and not {"embed_audio", "embed_text"} <= offered:
             return "no words: not a model of sound and text"
-        if "moments" in needs and isinstance(self.model.encoder, WindowEncoder):
+        if "moments" in needs and isinstance(self._encoder, WindowEncoder):
             return "no features along time: one vector for each window"
         return ""
 
@@ -100,13 +142,21 @@ class Listener:
     def moments(  # noqa: D102
         self, source: Source, spacing: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        frames = functools.partial(self.model.encoder.frames, layer=self.layer)
+        key = "moments", source, spacing
+        return self._once(key, lambda: self._stretches(source, spacing, frames))
+
+    def _stretches(
+        self, source: Source, spacing: float, heard: Callable[[np.ndarray, int], Vectors]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return `moments` of what is heard in clips: vectors, and their times, ms."""
         from tqdm import tqdm
 
         clips, numbers, found = [], [], []
         read: Any = examples(source, max_bad_share=self.max_bad_share)
         for i, example in tqdm(read, total=len(source), desc="moments", dynamic_ncols=True):
             audio, rate = np.asarray(example["audio"]), example["rate"]
-            features, times = self.model.encoder.frames(audio, rate, layer=self.layer)
+            features, times = heard(audio, rate)
             count = max(1, round(len(audio) / rate / spacing))
             at = np.minimum((times / 1000 / spacing).astype(int), count - 1)
             for k in range(count):
@@ -119,6 +169,59 @@ class Listener:
             numbers += range(count)
         return np.array(clips), np.array(numbers), np.stack(found)
 
+    def grounded(  # noqa: D102
+        self, source: Source, names: Sequence[str], templates: Sequence[str], spacing: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        model: Any = self.model
+        if hasattr(model.objective, "queried"):  # it was trained to say when a sentence is heard
+            classifier = model.listening(names, templates)
+
+            def columns(audio: np.ndarray, rate: int) -> Vectors:
+                clips = classifier.clips([audio], rate)
+                ((_, logits),) = classifier.stream_predictor(
+                    "frame_logits", clips, pad=classifier.fill
+                )
+                times = classifier.times(logits.shape[1])
+                inside = times < 1000 * len(audio) / rate
+                return logits[0][inside], times[inside]
+
+            heard, text = columns, np.eye(len(names), dtype=np.float32)
+        else:
+
+            def windows(audio: np.ndarray, rate: int) -> Vectors:
+                size, hop = round(WINDOW * rate), round(HOP * rate)
+                starts = range(0, max(1, len(audio) - size + hop), hop)
+                found = model.embed_audio([audio[i : i + size] for i in starts], rate)
+                return found, (np.array(starts) + min(size, len(audio)) / 2) / rate * 1000
+
+            heard, text = windows, model.embed_labels(names, templates)
+        return *self._stretches(source, spacing, heard), text
+
+    def separator(self, labels: Sequence[str]) -> tuple[Any, tuple[str, ...]]:  # noqa: D102
+        model: Any = self.model
+        known = model.labels or tuple(labels)
+        if missing := [label for label in labels if label not in known]:
+            raise Inapplicable(f"does not apply: it cannot be asked for {missing[0]!r}")
+        return (model.objective, model.params, model.extra), known
+
+    def generated(  # noqa: D102
+        self, texts: Sequence[str], seconds: float, seed: int
+    ) -> list[np.ndarray]:
+        model: Any = self.model
+        longest = getattr(model, "window", None) or written.samples(model.config) / model.rate
+        return model.generate(list(texts), min(seconds, longest), seed)
+
+    def captions(self, source: Source) -> tuple[np.ndarray, list[str]]:  # noqa: D102
+        from tqdm import tqdm
+
+        model: Any = self.model
+        numbers, said = [], []
+        read: Any = examples(source, max_bad_share=self.max_bad_share)
+        for i, example in tqdm(read, total=len(source), desc="captions", dynamic_ncols=True):
+            numbers.append(i)
+            said.append(model.caption(np.asarray(example["audio"]), example["rate"]))
+        return np.array(numbers), said
+
     def words(self, texts: Sequence[str]) -> np.ndarray:  # noqa: D102
         model: Any = self.model
         return model.embed_text(list(texts))
@@ -128,6 +231,14 @@ class Listener:
     ) -> np.ndarray:
         model: Any = self.model
         return model.embed_labels(names, templates, bank)
+
+    @functools.cached_property
+    def _encoder(self) -> Any:
+        """The model's encoder; None: it has none."""
+        try:
+            return self.model.encoder
+        except ValueError:
+            return None
 
     def _once(self, key: Hashable, make: Any) -> Any:
         if key not in self.known:
@@ -183,6 +294,24 @@ class Deaf:
     ) -> np.ndarray:
         del templates, bank
         return self.words(names)
+
+    def grounded(  # noqa: D102
+        self, source: Source, names: Sequence[str], templates: Sequence[str], spacing: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        del templates
+        return *self.moments(source, spacing), self.words(names)
+
+    def separator(self, labels: Sequence[str]) -> tuple[Any, tuple[str, ...]]:  # noqa: D102
+        return None, tuple(labels)
+
+    def generated(  # noqa: D102
+        self, texts: Sequence[str], seconds: float, seed: int
+    ) -> list[np.ndarray]:
+        del seed
+        return [np.zeros(round(seconds * self.rate), np.float32) for _ in texts]
+
+    def captions(self, source: Source) -> tuple[np.ndarray, list[str]]:  # noqa: D102
+        return np.arange(len(source)), [""] * len(source)
 
 
 @functools.lru_cache(100_000)

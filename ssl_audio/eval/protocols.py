@@ -43,7 +43,7 @@ class Outcome:
     """The score of a case.
 
     Attributes:
-      value: the metric; 1 is perfect.
+      value: the metric; the protocol's `best` is perfect.
       chance: what a model scores that knows nothing.
       count: of what was scored: clips, pairs, queries.
       interval: 95 % confidence, from and to.
@@ -63,6 +63,7 @@ class Protocol(abc.ABC):
     metric: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ("clips",)
     learns: ClassVar[bool] = False  # from labelled clips of the set
+    best: ClassVar[float | None] = 1.0  # value of a perfect model; None: there is no highest
 
     @property
     def about(self) -> str:
@@ -76,6 +77,10 @@ class Protocol(abc.ABC):
     @abc.abstractmethod
     def score(self, case: Case, seed: int) -> Outcome:
         """Return how good the answers are."""
+
+    def controlled(self, case: Case, control: str, seed: int = 0) -> Case:
+        """Return a case with the answers of a model that is "perfect", "random" or "constant"."""
+        return controlled(case, control, seed)
 
 
 def controlled(case: Case, control: str, seed: int = 0) -> Case:
@@ -114,7 +119,11 @@ def wilson(value: float, count: int) -> tuple[float, float]:
 
 
 def halves(
-    score: Callable[[np.ndarray], float], groups: np.ndarray, seed: int, times: int = 50
+    score: Callable[[np.ndarray], float],
+    groups: np.ndarray,
+    seed: int,
+    times: int = 50,
+    most: float = 1.0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of a score of rows [n], from halves of their `groups` [n].
 
@@ -130,7 +139,7 @@ def halves(
         drawn = rng.permutation(len(parts))[: max(1, len(parts) // 2)]
         found.append(score(np.sort(np.concatenate([parts[k] for k in drawn]))))
     half = Z * float(np.sqrt(np.nanmean((np.array(found) - whole) ** 2)))
-    return whole - half, min(1.0, whole + half)
+    return whole - half, min(most, whole + half)
 
 
 def heard(source: Source, listening: Listening) -> tuple[np.ndarray, np.ndarray, list[Any]]:

@@ -14,6 +14,9 @@ from ssl_audio import config
 from ssl_audio.data import derived, places
 from ssl_audio.data.scenes import Scenes
 from ssl_audio.data.source import Source
+from ssl_audio.eval.captioning import Captioning
+from ssl_audio.eval.listening import Absent
+from ssl_audio.eval.moment_protocols import EVENTS, PSDS, SEGMENTS, Detection, Grounding
 from ssl_audio.eval.protocols import (
     Clusters,
     Few,
@@ -25,6 +28,7 @@ from ssl_audio.eval.protocols import (
     Same,
 )
 from ssl_audio.eval.robustness import Robust
+from ssl_audio.eval.sound_protocols import Generation, Separation
 from ssl_audio.eval.word_protocols import Captions, Choice, Order, Words
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
@@ -64,7 +68,11 @@ class Task:
 
     @property
     def _groups(self) -> Mapping[type, str]:
-        return {Order: "order", Choice: "questions", Robust: "health", Moments: "detection"}
+        return {
+            Order: "order", Choice: "questions", Robust: "health", Moments: "detection",
+            Detection: "detection", Grounding: "grounding", Separation: "separation",
+            Generation: "generation", Captioning: "captioning",
+        }  # fmt: skip
 
 
 PAIRS: Mapping[str, Any] = dict(size=100)
@@ -128,18 +136,26 @@ _ROBUST = {
     "softer": Robust(derived.Softer()),
     "part": Robust(derived.Part()),
 }
+_SCENES: Mapping[str, Protocol] = dict(
+    moments=Moments(), events=Detection(EVENTS), segments=Detection(SEGMENTS), psds=Detection(PSDS),
+    grounding=Grounding(),
+)  # fmt: skip
 _ALL = dict(
     linear=Linear(), knn=Nearest(), few=Few(), lookup=Lookup(), clusters=Clusters(),
     **_WORDS, choice=Choice(), **_ROBUST,
 )  # fmt: skip
 _ASKED: Mapping[str, Mapping[str, Protocol]] = {
-    "esc10": _ALL | dict(words_bank=Words(bank="esc")),
+    "esc10": _ALL | dict(
+        words_bank=Words(bank="esc"), separation=Separation(), generation=Generation(),
+        captioning=Captioning(),
+    ),
     "esc50": _ALL | dict(words_bank=Words(bank="esc")),
     "urbansound8k": _FOLDS,
     "fsd50k": dict(linear=Linear("split"), words=Words()),
-    "synthetic": _ALL,
+    "synthetic": _ALL | dict(captioning=Captioning()),
     "digits": dict(
-        linear=Linear("speakers"), few=Few(split="speakers"), lookup=Lookup(), words=Words(), **_ROBUST
+        linear=Linear("speakers"), few=Few(split="speakers"), lookup=Lookup(), words=Words(), **_ROBUST,
+        separation=Separation(), generation=Generation(), captioning=Captioning(),
     ),
     "speakers": dict(linear=Linear("official"), same=Same()),
     "speech_commands": dict(linear=Linear("split"), words=Words()),
@@ -147,13 +163,13 @@ _ASKED: Mapping[str, Mapping[str, Protocol]] = {
     "esc10_pairs": dict(linear=Linear(), order=Order(), captions=Captions()),
     "compa_order": dict(order=Order()),
     "compa_attribute": dict(order=Order()),
-    "synthetic_scenes": dict(moments=Moments()),
-    "esc10_scenes": dict(moments=Moments()),
+    "synthetic_scenes": _SCENES,
+    "esc10_scenes": _SCENES,
     "libricount": _CLASSES, "voxlingua": _CLASSES, "notes": _CLASSES, "counted": _CLASSES,
     "nsynth": _CLASSES,
 }  # fmt: skip
 _OF_GROUP: Mapping[str, Mapping[str, Protocol]] = {
-    "retrieval": dict(captions=Captions()),
+    "retrieval": dict(captions=Captions(), captioning=Captioning(template="")),
     "questions": dict(choice=Choice()),
 }
 
@@ -167,10 +183,6 @@ def _tasks() -> dict[str, Task]:
 
 
 TASKS: Mapping[str, Task] = _tasks()
-
-
-class Absent(ValueError):
-    """A set is not there; the message says what is wanted and where it comes from."""
 
 
 def chosen(patterns: str) -> list[Task]:

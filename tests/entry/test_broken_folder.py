@@ -243,6 +243,7 @@ def model_calls(folder, out):
         "embed": [f"--checkpoint={folder}", f"--output={out}/a.npz", folder.parent / "clip.wav"],
         "predict": [f"--checkpoint={folder}", f"--output={out}/a.csv", folder.parent / "clip.wav"],
         "events": [f"--checkpoint={folder}", f"--output={out}/a.csv", folder.parent / "clip.wav"],
+        "caption": [f"--checkpoint={folder}", f"--output={out}/a.csv", folder.parent / "clip.wav"],
         "separate": [
             f"--checkpoint={folder}",
             f"--output={out}/parts",
@@ -277,6 +278,7 @@ def model_calls(folder, out):
 LOADS = (
     "embed",
     "predict",
+    "caption",
     "separate",
     "events",
     "label",

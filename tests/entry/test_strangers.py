@@ -51,6 +51,7 @@ CALLS = {
     "embed": [["--checkpoint={f}", "--output={o}/a.npz", "{f}"]],
     "predict": [["--checkpoint={f}", "--output={o}/a.csv", "{s}"]],
     "events": [["--checkpoint={f}", "--output={o}/a.csv", "{s}"]],
+    "caption": [["--checkpoint={f}", "--output={o}/a.csv", "{s}"]],
     "separate": [["--checkpoint={f}", "--output={o}/parts", "{s}/clip.wav", "--classes=a"]],
     "label": [["{s}", "--checkpoint={f}", "--suggest=1", "--labels={o}/a.csv"]],
     "search": [

@@ -39,7 +39,7 @@ def test_counted_by_hand():
     assert "false alarms of classes that do not occur, in no class mean and no PSDS: emu 1" in said
     plain = found.as_dict()
     assert (plain["classes"], plain["classes_in_truth"]) == (4, 2)
-    assert plain["per_class"]["emu"] == dict(right=0, wrong=1, missed=0, f1=None)
+    assert plain["per_class"]["emu"] == dict(right=0, wrong=1, missed=0, f1=None, f1_segment=None)
     wide = measure(FOUND, TRUTH, LONG, LABELS, collar=0.3)
     assert wide.counts["cat"] == Counts(2, 1, 0)
 
@@ -104,3 +104,29 @@ def test_sed_eval_counts_the_same():
         assert ours.counts[name].f1 == pytest.approx(scores["f_measure"])
     overall = theirs.results_overall_metrics()["f_measure"]["f_measure"]
     assert ours.total.f1 == pytest.approx(overall)
+    # Segments of 1 s, and of the classes that occur nowhere those in which they are found.
+    found["a"].append(Event(2.5, 4.0, "emu"))
+    ours = measure(found, truth, dict.fromkeys(truth, 60.0), LABELS)
+    segments = sed_eval.sound_event.SegmentBasedMetrics(LABELS, time_resolution=1.0)
+    for file in truth:
+        segments.evaluate(listed(file, truth), listed(file, found), evaluated_length_seconds=60.0)
+    for name in LABELS[:3]:
+        scores = segments.results_class_wise_metrics()[name]["f_measure"]
+        assert ours.segments[name].f1 == pytest.approx(scores["f_measure"])
+    assert ours.segments["emu"] == Counts(0, 2, 0)
+    overall = segments.results_overall_metrics()["f_measure"]["f_measure"]
+    assert ours.segment_f1 == pytest.approx(overall)
+
+
+def test_segments_counted_by_hand():
+    found = measure(FOUND, TRUTH, LONG, LABELS)
+    # Dog, a: seconds 1, 3, 4 and 5 in the truth; 1, 3 and 4, 5 (to 5.5) found. Cat: a 4; b 0 and, found, 2.
+    assert found.segments == {
+        "cat": Counts(2, 1, 0), "dog": Counts(4, 0, 0), "emu": Counts(0, 1, 0),
+    }  # fmt: skip
+    assert found.segment_f1 == pytest.approx(12 / 14)
+    assert found.segment_macro_f1 == pytest.approx((4 / 5 + 1) / 2)
+    plain = found.as_dict()
+    assert plain["f1_segment_micro"] == pytest.approx(12 / 14) and plain["segment"] == 1
+    assert plain["per_class"]["cat"]["f1_segment"] == pytest.approx(4 / 5)
+    assert "segments of 1 s: F1 0.857 over all, 0.900 as mean" in "\n".join(found.lines())

@@ -114,6 +114,8 @@ OTHERS = {
     "generic": ("false",),
     "align": ("false",),
     "mixcap": ("false",),
+    "prefix": ("3",),
+    "learn": ("true",),
 }
 # What a config must be given to be one at all.
 NEEDED = dict.fromkeys(("finetune", "fsd50k", "passt", "semi_supervised"), "root=DIR")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ssl_audio.data.source import Clip, Files, SourceInfo, audio_files, folder, keep
 
+WORDS = "zero one two three four five six seven eight nine".split()
 _NAME = re.compile(r"(\d)_([^_]+)_(\d+)")
 
 
@@ -14,7 +15,8 @@ class SpokenDigit(Files):
     """The files `{digit}_{speaker}_{take}.wav` of `root` or its folder `recordings`.
 
     Takes 0 to 4 are the split "test" and the others "train". A clip's fold is its speaker's number,
-    from 1 in alphabetical order, so that leaving a fold out leaves a speaker out.
+    from 1 in alphabetical order, so that leaving a fold out leaves a speaker out. Its `text` is as
+    "digit seven by jackson".
     """
 
     root: str
@@ -43,6 +45,7 @@ class SpokenDigit(Files):
                 label=int(digit) if self.target == "digit" else speakers.index(speaker),
                 fold=speakers.index(speaker) + 1,
                 split="test" if int(take) < 5 else "train",
+                text=f"digit {WORDS[int(digit)]} by {speaker}",
             )
             for path, digit, speaker, take in found
         ]

@@ -1,0 +1,176 @@
+"""Say in words what is heard in files: ssl-audio caption --checkpoint RUN --output captions.csv PATH…
+
+A row per file: path and text, a table that `train` reads. --truth TABLE (path, text): how many have exactly
+its words, and what aac-metrics measures; without a PATH its files are captioned. It goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_audio import startup
+from ssl_audio.data import channels, tables
+from ssl_audio.data.reading import reading
+from ssl_audio.inference import resumable
+from ssl_audio.inference.inputs import Paths
+from ssl_audio.storage import atomic
+from ssl_audio.storage.partial_results import Joined, Parts
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssl-audio caption`."""
+    made = startup.parser("caption", __doc__)
+    made.add_argument("paths", nargs="*", metavar="PATH", help="audio files or folders of them")
+    made.add_argument("--checkpoint", required=True, metavar="RUN", help="a run of config caption")
+    made.add_argument("--step", type=int, help="which checkpoint; default: the newest")
+    made.add_argument("--output", required=True, metavar="FILE.csv", help="the table")
+    made.add_argument(
+        "--truth", metavar="TABLE", help="path and text: say how good the captions are"
+    )
+    made.add_argument("--metrics", metavar="FILE.json", help="write what --truth gives")
+    made.add_argument(
+        "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
+    )
+    made.add_argument(
+        "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
+    )
+    startup.add_trust(made)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, caption and write."""
+    args = parser().parse_args(argv)
+    if args.metrics and not args.truth:
+        parser().error("--metrics: there are none without --truth")
+    if not args.paths and not args.truth:
+        parser().error("PATH: which files? Or --truth TABLE, which names some")
+    if pathlib.Path(args.output).suffix != ".csv":
+        parser().error(f"--output {args.output}: wanted a name that ends in .csv")
+    run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line asks.
+
+    Raises:
+      ValueError: a model that makes no captions; a truth of other files, or without words.
+    """
+    from ssl_audio.inference.load import load
+
+    output = pathlib.Path(args.output).expanduser()
+    for path in filter(None, (output, args.metrics)):  # before the long work
+        atomic.check(pathlib.Path(path))
+    truth = _truth(args.truth) if args.truth else None
+    model = load(args.checkpoint, args.step, trust=args.trust)
+    if not hasattr(model, "caption"):
+        raise ValueError(
+            f"--checkpoint {args.checkpoint}: a {type(model).__name__} makes no captions; wanted a run of "
+            "config caption."
+        )
+    source = Paths(tuple(args.paths or truth or ()), model.rate, args.channels)
+    ids = [source.meta(i)["id"] for i in range(len(source))]
+    known = None if truth is None else _matched(ids, truth, args.truth)
+
+    def write(parts: Parts | Joined, bad: Mapping[str, str], lost: int) -> None:
+        said = {
+            id: model.words_of(parts.vector(id)[1:].astype(int).tolist())
+            for id in ids
+            if id in parts.finished
+        }
+        if not said:
+            raise ValueError(f"none of the {len(ids)} files could be read.")
+        _write(output, said)
+        print(f"{output}: {len(said)} captions; {len(bad)} of {len(ids)} skipped")
+        resumable.tell(bad, source.info.left_out, lost)
+        if known is not None:
+            _compare(args, {id: text for id, text in said.items() if id in known}, known)
+
+    work = resumable.Work(
+        ids,
+        {"checkpoint": resumable.digest(model), "channels": args.channels},
+        functools.partial(_caption, model, source, ids, args.max_bad_share),
+        write,
+        args.max_bad_share,
+        what="files",
+        did="captioned",
+    )
+    resumable.run_whole(work, output.with_name(output.name + ".parts"))
+
+
+def _caption(
+    model: Any,
+    source: Paths,
+    ids: Sequence[str],
+    max_bad_share: float,
+    parts: Parts,
+    left: Sequence[int],
+    total: int,
+    check: resumable.Check,
+) -> dict[str, str]:
+    """Caption the files `left`; return those that could not be read, and why."""
+    bad: dict[str, str] = {}
+    read: list[int] = []
+    clips = reading(source, read, bad=bad, max_bad_share=max_bad_share, numbers=left, total=total)
+    try:
+        for number, said in model.numbers(clips):
+            check()
+            # Their count first: nothing said is a vector, too. Numbers of words are exact as float32.
+            i = read[int(number)]
+            parts.finish(ids[i], np.array([len(said), *said], np.float32))
+    finally:
+        parts.write()
+    return bad
+
+
+def _write(output: pathlib.Path, said: Mapping[str, str]) -> None:
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("path", "text"))
+    for path, words in said.items():
+        table.writerow((os.path.relpath(path, output.parent), words))
+    atomic.write(output, text.getvalue())
+
+
+def _truth(place: str) -> dict[str, list[str]]:
+    """Return the captions of each file in a table, by its path."""
+    found: dict[str, list[str]] = {}
+    folder = pathlib.Path(place).expanduser().parent
+    for row in tables.read(pathlib.Path(place), need=("path", "text")):
+        found.setdefault(os.path.realpath(folder / row["path"]), []).append(row["text"])
+    return found
+
+
+def _matched(
+    ids: Sequence[str], truth: Mapping[str, list[str]], where: str
+) -> dict[str, list[str]]:
+    """Return the captions of each file that has some."""
+    known = {id: truth[path] for id in ids if (path := os.path.realpath(id)) in truth}
+    if not known:
+        few = ", ".join(list(truth)[:3])
+        raise ValueError(f"{where}: names none of the {len(ids)} files; it has {few}, …")
+    return known
+
+
+def _compare(
+    args: argparse.Namespace, said: Mapping[str, str], truth: Mapping[str, list[str]]
+) -> None:
+    """Print how good captions are, and write it."""
+    from ssl_audio.eval import captions
+
+    found = captions.measured(list(said.values()), [truth[id] for id in said])
+    found |= {"clips": len(said), "different": len(set(said.values()))}
+    wide = max(map(len, found))
+    print("\n".join(f"{name:{wide}}  {value:.4g}" for name, value in found.items()))
+    if args.metrics:
+        atomic.write(pathlib.Path(args.metrics), json.dumps(found, indent=1) + "\n")
