@@ -45,7 +45,7 @@ def get_config(arg=""):
         # Beside gradients of norm 1 for each of 16 clips. With more, vectors shrink before they mean
         # anything.
         made["commitment"] = 0.16
-        made["decay"] = 0.95  # entries must follow an encoder that moves fast
+        made["quantizer"]["decay"] = 0.95  # entries must follow an encoder that moves fast
         config: Any = runs.short(
             objective=made, places=a.data, samples=4000, batch=16, steps=LAPTOP, optim=QUICK
         )

@@ -1,8 +1,8 @@
-"""A neural codec: sound to codes and back (EnCodec, Défossez et al. 2022, arXiv:2210.13438)."""
+"""A neural codec: sound to codes and back (EnCodec, arXiv:2210.13438; DAC, arXiv:2306.06546)."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ from ssl_audio.frontend.mel import Mel
 from ssl_audio.frontend.raw import Raw
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Phase, Predictor
 from ssl_audio.objectives.reconstruction import Losses, balanced, hinge, judged, mono, spectral
-from ssl_audio.quantizers import codebooks, residual
-from ssl_audio.slots import Backbone, Head, Tokenizer
+from ssl_audio.quantizers import codebooks
+from ssl_audio.slots import Backbone, Head, Slot, Tokenizer
 from ssl_audio.structs import Encoded, Loss
 
-LEARNED = "^(tokenizer|encoder|decoder)/"
+LEARNED = ("tokenizer", "encoder", "decoder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +27,14 @@ class Codec(Encoding):
     chunks of a fixed length that overlap.
 
     Each loss of the sound has a gradient at the decoder's output that is divided by its moving-average norm,
-    then weighted (section 3.4). The codebooks are moving averages, not learned by gradients.
+    then weighted (section 3.4).
 
     Attributes:
       frontend: samples as they are.
       tokenizer: samples → vectors.
       encoder: any backbone on top of them; EnCodec has none: `identity`.
-      quantizer: vectors → codes.
+      quantizer: vectors → codes: `residual`, whose codebooks are moving averages, or `factorised`, whose
+        codebooks gradients move.
       decoder: vectors → samples.
       normalise: divide each chunk by its root mean square, and multiply again after decoding.
       chunk: samples of a chunk; 0: all.
@@ -42,15 +43,15 @@ class Codec(Encoding):
       discriminator: `discriminators:Spectra`, to learn from in a phase of its own; None: none.
       wave, mel, adversarial, matching: weights of the mean absolute error of samples, of the spectra's, of
         what the discriminator says, and of its inner layers' mean absolute difference.
-      commitment: weight of the squared distance of vectors and entries, which is not balanced.
-      decay: of the codebooks' averages.
+      commitment: weight of the quantizer's loss, the squared distance of vectors and entries, which is not
+        balanced.
       balance: decay of the gradients' norms.
     """
 
     frontend: Raw
     tokenizer: Tokenizer
     encoder: Backbone
-    quantizer: residual.Residual
+    quantizer: Annotated[Any, Slot("quantizers", ("residual", "factorised"))]
     decoder: Head
     normalise: bool = False
     chunk: int = 0
@@ -62,7 +63,6 @@ class Codec(Encoding):
     adversarial: float = 4.0
     matching: float = 4.0
     commitment: float = 1.0
-    decay: float = 0.99
     balance: float = 0.999
 
     interface: ClassVar[str] = "ssl_audio.inference.codec:CodecModel"
@@ -73,7 +73,8 @@ class Codec(Encoding):
             raise ValueError(
                 f"codec: step {self.step}: wanted 1 to chunk={self.chunk}, or sound between chunks is lost."
             )
-        phases = (Phase(trains=LEARNED),)
+        learned = (*LEARNED, "quantizer") if self.quantizer.by_gradient else LEARNED
+        phases = (Phase(trains=f"^({'|'.join(learned)})/"),)
         if self.discriminator is not None:
             phases = (Phase("discriminator", "^discriminator/", "discriminate"), *phases)
         object.__setattr__(self, "phases", phases)
@@ -94,58 +95,30 @@ class Codec(Encoding):
         decoder = self.decoder.init(keys[3], vectors)
         made = {"tokenizer": tokenizer, "encoder": encoder, "quantizer": quantizer}
         made["decoder"] = decoder
-        shape = self.quantizer.books, self.quantizer.codes, self.quantizer.width
-        extra: dict[str, Any] = {
-            "count": jnp.zeros(shape[:2]),
-            "total": jnp.zeros(shape),
-            "started": jnp.zeros((), bool),
-            "norms": {name: jnp.zeros(2) for name in self._weights},
-        }
+        extra: dict[str, Any] = self.quantizer.begun()
+        extra["norms"] = {name: jnp.zeros(2) for name in self._weights}
         if self.discriminator is not None:
             made["discriminator"] = self.discriminator.init(keys[4], samples[..., 0])
         return {name: variables.get("params", {}) for name, variables in made.items()}, extra
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return what descends the balanced gradients; in training, renew the codebooks."""
-        start_key, draw_key = jax.random.split(key)
         x, _ = self.samples(batch)
         vectors: Any = self.vectors(params, x).tokens.x
-        flat, books = vectors.reshape(-1, vectors.shape[-1]), params["quantizer"]["book"]
-        if train:  # the first batch says where to begin
-            given = jax.lax.stop_gradient(flat)
-            books = jax.lax.cond(
-                extra["started"],
-                lambda: books,
-                lambda: residual.started(start_key, given, books),
-            )
-        codes, left = residual.stages(flat, books)
-        chosen = residual.decode(codes, books)
-        far = left - jax.lax.stop_gradient(_entries(codes, books))
-        commitment = jnp.mean(far**2)
-        heard = codebooks.straight_through(flat, chosen).reshape(vectors.shape)
-        sound: Any = self.decoder.apply({"params": params["decoder"]}, heard)[:, : x.shape[1]]
+        weights = {"params": params["quantizer"]}
+        found: Any = self.quantizer.apply(weights, vectors, extra, key, train=train, method="learn")
+        sound: Any = self.decoder.apply({"params": params["decoder"]}, found.vectors)
+        sound, x = _as_long(sound, x)
         losses = self._losses(params, x)
         total, norms, metrics = balanced(losses, self._weights, extra["norms"], sound, self.balance)
-        renewed = None
+        renewed = None if found.renewed is None else {"quantizer": found.renewed}
         if train:
-            book, count, averaged = residual.moved(
-                draw_key,
-                jax.lax.stop_gradient(left),
-                codes,
-                extra["count"],
-                extra["total"],
-                jnp.where(extra["started"], self.decay, 0.0),
-            )
-            renewed = {"quantizer": {"book": book}}
-            extra = extra | dict(
-                count=count, total=averaged, started=jnp.ones((), bool), norms=norms
-            )
-        used = jax.vmap(lambda code: codebooks.usage(code, books.shape[1]))(codes.T)
-        metrics |= {
-            "commitment": (commitment, 1.0),
-            "codes_in_use": (jnp.mean(codebooks.perplexity(used)), 1.0),
-        }
-        return Loss(total + self.commitment * commitment, metrics, extra, renewed)
+            extra = extra | found.state | dict(norms=norms)
+        codes = found.codes.reshape(-1, self.quantizer.books)
+        used = jax.vmap(lambda code: codebooks.usage(code, self.quantizer.codes))(codes.T)
+        metrics |= {name: (value, 1.0) for name, value in found.metrics.items()}
+        metrics["codes_in_use"] = (jnp.mean(codebooks.perplexity(used)), 1.0)
+        return Loss(total + self.commitment * found.loss, metrics, extra, renewed)
 
     def discriminate(
         self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool
@@ -154,11 +127,11 @@ class Codec(Encoding):
         del key, train
         x, _ = self.samples(batch)
         vectors: Any = self.vectors(params, x).tokens.x
-        books = params["quantizer"]["book"]
-        codes = residual.encode(vectors, books)
-        weights = {"params": params["decoder"]}
-        sound: Any = self.decoder.apply(weights, residual.decode(codes, books))
-        sound = jax.lax.stop_gradient(sound[:, : x.shape[1]])
+        quantizer = {"params": params["quantizer"]}
+        codes = self.quantizer.apply(quantizer, vectors)
+        heard = self.quantizer.apply(quantizer, codes, method="vectors")
+        sound: Any = self.decoder.apply({"params": params["decoder"]}, heard)
+        sound, x = _as_long(jax.lax.stop_gradient(sound), x)
         judge = {"params": params["discriminator"]}
         said = [self.discriminator.apply(judge, mono(some)) for some in (x, sound)]
         real, fake = (
@@ -217,13 +190,20 @@ class Codec(Encoding):
         return codes, scale
 
     def sound(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B S C"]:
-        """Return the sound of `batch["codes"]` [B, N, Q], of the first Q books, and `batch["scale"]` [B]."""
+        """Return the sound of `batch["codes"]` [B, N, Q], of the first Q books, and `batch["scale"]` [B].
+
+        Every token has its stride of samples; the last few that odd strides of a decoder leave out are 0.
+        """
         del extra
         weights = {"params": params["quantizer"]}
         vectors = self.quantizer.apply(weights, batch["codes"], method="vectors")
         found = self.decoder.apply({"params": params["decoder"]}, vectors)
+        missing = max(0, batch["codes"].shape[1] * self.tokenizer.stride[1] - found.shape[1])
+        found = jnp.pad(found, ((0, 0), (0, missing), (0, 0)))
         return found * batch["scale"][:, None, None]
 
 
-def _entries(codes: Int[Array, "M Q"], books: Float[Array, "Q V D"]) -> Float[Array, "Q M D"]:
-    return jax.vmap(lambda book, code: book[code])(books, codes.T)
+def _as_long(sound: Float[Array, "B S C"], x: Float[Array, "B T C"]) -> tuple[Array, Array]:
+    """Return decoded and recorded sound cut to what both have: odd strides may lose a few samples."""
+    size = min(sound.shape[1], x.shape[1])
+    return sound[:, :size], x[:, :size]

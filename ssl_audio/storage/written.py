@@ -122,6 +122,10 @@ def _renamed(value: Any) -> Any:
         if isinstance(kind := found.get("kind"), str):
             new = KINDS.get(kind, kind)
             found |= dict(kind=new) if isinstance(new, str) else new
+            if (
+                kind == "codec" and "decay" in found
+            ):  # before 0.4: of the codec, not of its quantizer
+                found["quantizer"] = dict(found["quantizer"], decay=found.pop("decay"))
         return _with_entries(found) if kind == "pipeline" else found
     if isinstance(value, (list, tuple)):
         return type(value)(map(_renamed, value))
