@@ -11,7 +11,17 @@ from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.mel import Mel
 from ssl_audio.frontend.raw import Raw
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Phase, Predictor
-from ssl_audio.objectives.reconstruction import Losses, balanced, hinge, judged, mono, spectral
+from ssl_audio.objectives.reconstruction import (
+    GANS,
+    SPECTRAL,
+    Losses,
+    balanced,
+    cost,
+    judged,
+    mono,
+    spectral,
+    weighted,
+)
 from ssl_audio.quantizers import codebooks
 from ssl_audio.slots import Backbone, Head, Slot, Tokenizer
 from ssl_audio.structs import Encoded, Loss
@@ -26,8 +36,8 @@ class Codec(Encoding):
     Sound is `batch["audio"]`, [B, S] or of several channels [B, S, C]. Sound of any length is one chunk, or
     chunks of a fixed length that overlap.
 
-    Each loss of the sound has a gradient at the decoder's output that is divided by its moving-average norm,
-    then weighted (section 3.4).
+    Losses of the sound are balanced: each one's gradient at the decoder's output is divided by its
+    moving-average norm, then weighted (EnCodec, section 3.4); or they are only weighted.
 
     Attributes:
       frontend: samples as they are.
@@ -40,12 +50,14 @@ class Codec(Encoding):
       chunk: samples of a chunk; 0: all.
       step: samples between the begins of chunks.
       spectra: log-mels in which the sound is compared, beside its samples.
-      discriminator: `discriminators:Spectra`, to learn from in a phase of its own; None: none.
+      spectral: how: "magnitudes_and_logs" or "logs".
+      discriminator: one of `discriminators`, to learn from in a phase of its own; None: none.
+      gan: what its scores cost: "hinge" or "least_squares".
       wave, mel, adversarial, matching: weights of the mean absolute error of samples, of the spectra's, of
-        what the discriminator says, and of its inner layers' mean absolute difference.
+        what the discriminator says, and of its inner layers' mean absolute difference. 0: leave it out.
       commitment: weight of the quantizer's loss, the squared distance of vectors and entries, which is not
         balanced.
-      balance: decay of the gradients' norms.
+      balance: decay of the gradients' norms; None: not balanced.
     """
 
     frontend: Raw
@@ -57,13 +69,15 @@ class Codec(Encoding):
     chunk: int = 0
     step: int = 0
     spectra: tuple[Mel, ...] = ()
+    spectral: str = SPECTRAL[0]
     discriminator: Head = None
+    gan: str = "hinge"
     wave: float = 0.1
     mel: float = 2.0
     adversarial: float = 4.0
     matching: float = 4.0
     commitment: float = 1.0
-    balance: float = 0.999
+    balance: float | None = 0.999
 
     interface: ClassVar[str] = "ssl_audio.inference.codec:CodecModel"
     couples_examples: ClassVar[bool] = True  # codebooks and norms are of the whole batch
@@ -73,6 +87,9 @@ class Codec(Encoding):
             raise ValueError(
                 f"codec: step {self.step}: wanted 1 to chunk={self.chunk}, or sound between chunks is lost."
             )
+        for name, known in (("gan", tuple(GANS)), ("spectral", SPECTRAL)):
+            if (got := getattr(self, name)) not in known:
+                raise ValueError(f"codec: {name} is {got!r}; wanted one of {', '.join(known)}.")
         learned = (*LEARNED, "quantizer") if self.quantizer.by_gradient else LEARNED
         phases = (Phase(trains=f"^({'|'.join(learned)})/"),)
         if self.discriminator is not None:
@@ -96,7 +113,8 @@ class Codec(Encoding):
         made = {"tokenizer": tokenizer, "encoder": encoder, "quantizer": quantizer}
         made["decoder"] = decoder
         extra: dict[str, Any] = self.quantizer.begun()
-        extra["norms"] = {name: jnp.zeros(2) for name in self._weights}
+        if self.balance is not None:
+            extra["norms"] = {name: jnp.zeros(2) for name in self._weights}
         if self.discriminator is not None:
             made["discriminator"] = self.discriminator.init(keys[4], samples[..., 0])
         return {name: variables.get("params", {}) for name, variables in made.items()}, extra
@@ -109,11 +127,14 @@ class Codec(Encoding):
         found: Any = self.quantizer.apply(weights, vectors, extra, key, train=train, method="learn")
         sound: Any = self.decoder.apply({"params": params["decoder"]}, found.vectors)
         sound, x = _as_long(sound, x)
-        losses = self._losses(params, x)
-        total, norms, metrics = balanced(losses, self._weights, extra["norms"], sound, self.balance)
+        losses, after, weights = self._losses(params, x), dict(found.state), self._weights
+        if self.balance is None:
+            total, metrics = weighted(losses, weights, sound)
+        else:
+            total, norms, metrics = balanced(losses, weights, extra["norms"], sound, self.balance)
+            after["norms"] = norms
         renewed = None if found.renewed is None else {"quantizer": found.renewed}
-        if train:
-            extra = extra | found.state | dict(norms=norms)
+        extra = extra | after if train else extra
         codes = found.codes.reshape(-1, self.quantizer.books)
         used = jax.vmap(lambda code: codebooks.usage(code, self.quantizer.codes))(codes.T)
         metrics |= {name: (value, 1.0) for name, value in found.metrics.items()}
@@ -123,7 +144,7 @@ class Codec(Encoding):
     def discriminate(
         self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool
     ) -> Loss:
-        """Return the hinge loss of telling recorded sound from decoded sound."""
+        """Return the loss of telling recorded sound from decoded sound."""
         del key, train
         x, _ = self.samples(batch)
         vectors: Any = self.vectors(params, x).tokens.x
@@ -134,8 +155,10 @@ class Codec(Encoding):
         sound, x = _as_long(jax.lax.stop_gradient(sound), x)
         judge = {"params": params["discriminator"]}
         said = [self.discriminator.apply(judge, mono(some)) for some in (x, sound)]
+        gan = GANS[self.gan]
         real, fake = (
-            hinge([s for s, _ in some], sign) for some, sign in zip(said, (1, -1), strict=True)
+            cost([s for s, _ in some], of)
+            for some, of in zip(said, (gan.real, gan.fake), strict=True)
         )
         metrics = {"real": (real, 1.0), "fake": (fake, 1.0)}
         return Loss(total=real + fake, metrics=metrics, extra=extra)
@@ -144,18 +167,17 @@ class Codec(Encoding):
     def _weights(self) -> dict[str, float]:
         names = ["wave"] + ["mel"] * bool(self.spectra)
         names += [] if self.discriminator is None else ["adversarial", "matching"]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def _losses(self, params: Params, x: Array) -> Losses:
         """Return the losses of decoded sound [B, S, C]."""
         found: dict[str, Any] = {"wave": lambda sound: jnp.mean(jnp.abs(sound - x))}
         if self.spectra:
-            found["mel"] = lambda sound: spectral(self.spectra, mono(sound), mono(x))
-        if self.discriminator is None:
-            return found
-        judge = {"params": jax.lax.stop_gradient(params["discriminator"])}
-        found |= judged(lambda some: self.discriminator.apply(judge, some), x)
-        return found
+            found["mel"] = lambda sound: spectral(self.spectra, mono(sound), mono(x), self.spectral)
+        if self.discriminator is not None:
+            judge = {"params": jax.lax.stop_gradient(params["discriminator"])}
+            found |= judged(lambda some: self.discriminator.apply(judge, some), x, GANS[self.gan])
+        return {name: found[name] for name in self._weights}
 
     def samples(self, batch: Batch) -> tuple[Float[Array, "B S C"], Float[Array, " B"]]:
         """Return sound [B, S, channels], and what it was divided by."""
