@@ -136,7 +136,9 @@ class Several(nn.Module):
     def __call__(self, sound: Wave) -> Said:
         """Return what all parts say."""
         sound = sound - jnp.mean(sound, 1, keepdims=True)
-        sound = 0.8 * sound / (jnp.max(jnp.abs(sound), 1, keepdims=True) + 1e-9)
+        # The gradient of `jnp.max` is not always finite: see findings/jax_max_gradient.sh.
+        loudest = jnp.argmax(jnp.abs(sound), 1, keepdims=True)
+        sound = 0.8 * sound / (jnp.abs(jnp.take_along_axis(sound, loudest, 1)) + 1e-9)
         made = [part.copy(name=f"part_{i}") for i, part in enumerate(self.parts)]
         return [said for part in made for said in part(sound)]
 
