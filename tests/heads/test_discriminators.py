@@ -1,5 +1,7 @@
 """What a codec's discriminators hear: samples a period apart, bands of a spectrum, clips of one level."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ def sound(samples=90):
 def test_a_period_hears_samples_one_period_apart():
     made = Periods(periods=(3, 7), channels=(2, 3))
     weights = made.init(jax.random.key(1), sound())
-    said = made.apply(weights, sound())
+    said: Any = made.apply(weights, sound())
     # 90 samples are 30 rows of 3; a stride of 3 leaves 10. They are mirrored to 91 for 13 rows of 7.
     assert [scores.shape for scores, _ in said] == [(2, 10, 3), (2, 5, 7)]
     assert [x.shape for x in said[0][1]] == [(2, 10, 3, 2), (2, 10, 3, 3)]
@@ -42,7 +44,8 @@ def test_several_hear_every_clip_at_one_level():
     made = Several((Periods((2,), (2,)), Spectra((32,), 2, (1,))))
     weights = made.init(jax.random.key(1), sound())
     assert set(weights["params"]) == {"part_0", "part_1"}
-    said, louder = made.apply(weights, sound()), made.apply(weights, 0.1 * sound() + 3)
+    said: Any = made.apply(weights, sound())
+    louder: Any = made.apply(weights, 0.1 * sound() + 3)
     assert len(said) == 2
     for (a, _), (b, _) in zip(said, louder, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)

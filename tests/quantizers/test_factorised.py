@@ -1,5 +1,7 @@
 """DAC's quantizer: codes and losses by loops, what gradients reach, fewer books for some clips."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ def params():
     )
 
 
-def learn(params, made=MADE, x=X, train=False, key=2):
+def learn(params, made=MADE, x=X, train=False, key=2) -> Any:
     return made.apply({"params": params}, x, {}, jax.random.key(key), train=train, method="learn")
 
 
@@ -50,9 +52,10 @@ def test_codes_vectors_and_losses_are_those_of_loops(params):
     codes, vectors, losses = by_loops(params)
     assert len(np.unique(codes)) > 4
     weights = {"params": params}
-    assert np.array_equal(MADE.apply(weights, X), codes)
+    found: Any = MADE.apply(weights, X)
+    assert np.array_equal(found, codes)
     for books in (1, 2, 3):
-        found = MADE.apply(weights, jnp.asarray(codes[..., :books]), method="vectors")
+        found: Any = MADE.apply(weights, jnp.asarray(codes[..., :books]), method="vectors")
         np.testing.assert_allclose(found, vectors[:books].sum(0), rtol=1e-4, atol=1e-5)
     found = learn(params)
     assert np.array_equal(found.codes, codes) and found.renewed is None and found.state == {}
