@@ -36,7 +36,7 @@ def get_config(arg=""):
     if a.laptop or a.runlocal:
         small = a.runlocal
         judged: Any = dict(
-            periods=(2, 3) if small else (2, 3, 5, 7), windows=(128,) if small else (256, 128)
+            periods=(2,) if small else (2, 3, 5, 7), windows=(128,) if small else (256, 128)
         )
         made = dac(
             rate=8000,
@@ -50,6 +50,7 @@ def get_config(arg=""):
             **(judged if a.adversarial else dict(periods=(), windows=())),
             widths=(4, 8) if small else (8, 16, 32, 32),
             filters=4 if small else 8,
+            edges=(0.5,) if small else (0.1, 0.25, 0.5, 0.75),
         )
         for spectrum in made["spectra"]:
             spectrum["floor"] = 1e-6  # else silence, which is exact, outweighs the sound

@@ -48,6 +48,7 @@ def dac(
     windows,
     widths,
     filters,
+    edges=(0.1, 0.25, 0.5, 0.75),
 ) -> dict[str, Any]:  # fmt: skip
     """Return the objective of DAC (arXiv:2306.06546, sections 3.1 to 3.5); its losses are not balanced.
 
@@ -58,7 +59,8 @@ def dac(
       books, codes, inner: of the quantizer.
       spectra: windows and bands of the log-mels.
       periods, widths: of the discriminator of periods.
-      windows, filters: of that of complex spectra in bands. None of both: no discriminator.
+      windows, filters, edges: of that of complex spectra in bands. Neither periods nor windows: no
+        discriminator.
     """
     doubled = tuple(2 ** (i + 1) for i in range(len(strides)))
     same = dict(activation=dict(kind="oobleck:Snake"))
@@ -89,7 +91,6 @@ def dac(
     )  # fmt: skip
     if not periods and not windows:
         return made
-    edges = (0.1, 0.25, 0.5, 0.75)
     parts = [
         dict(kind="discriminators:Periods", periods=periods, channels=widths),
         dict(
