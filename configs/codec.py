@@ -46,7 +46,7 @@ def get_config(arg=""):
         # anything.
         made["commitment"] = 0.16
         made["wave"] = 0.01  # so few codes are for what is heard, not for phases
-        made["decay"] = 0.95  # entries must follow an encoder that moves fast
+        made["quantizer"]["decay"] = 0.95  # entries must follow an encoder that moves fast
         config: Any = runs.short(
             objective=made, places=a.data, samples=4000, batch=16, steps=LAPTOP, optim=QUICK
         )

@@ -241,6 +241,9 @@ def _torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     options = (
         {k: v for k, v in sizes.items() if isinstance(v, int)} if isinstance(sizes, dict) else {}
     )
+    metadata = found.get("metadata") if isinstance(found, dict) else None  # of audiotools, as DAC's
+    if isinstance(metadata, dict) and isinstance(metadata.get("kwargs"), dict):
+        options |= metadata["kwargs"]
     for key in ("best_state", "state_dict", "model", "model_state_dict"):  # the first: audiocraft's
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

@@ -13,7 +13,7 @@ from ssl_audio.layers.oobleck import DILATIONS
 from ssl_audio.objectives.autoencoder import divergence, posterior
 
 PREFIXES = ("pretransform.model.", "autoencoder.", "")  # inside a model of sound, alone
-GAIN, KERNEL = WEIGHT_NORM["old"]
+KERNEL = WEIGHT_NORM["old"][1]
 
 
 def from_state_dict(state_dict: State, **options: Any) -> Converted:
@@ -70,7 +70,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         "audio": jax.ShapeDtypeStruct((1, samples, sounds), np.float32),
         "length": jax.ShapeDtypeStruct((1,), np.int32),
     }
-    built, params, left = build(config, lambda p: _written(p, depth), state, blank=blank)
+    built, params, left = build(config, lambda p: written(p, depth), state, blank=blank)
 
     def outputs(params, audio, noise=None):
         x = built.encoded(params, {"audio": audio.swapaxes(1, 2)}).tokens.x
@@ -94,7 +94,7 @@ def to_state_dict(params: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return the parameters under the names of stable-audio-tools."""
     depth = len(config["objective"]["tokenizer"]["strides"])
     prefix = config.get("reference", {}).get("prefix", "")
-    return {f"{prefix}{name}": value for name, value in _written(params, depth).items()}
+    return {f"{prefix}{name}": value for name, value in written(params, depth).items()}
 
 
 def _strided(number: int, end: str) -> str:
@@ -102,39 +102,52 @@ def _strided(number: int, end: str) -> str:
     return f"encoder.layers.{number}.{'layers.4.' if number else ''}{end}"
 
 
-def _written(params: Any, depth: int) -> dict[str, np.ndarray]:
+def written(params: Any, depth: int, gain: str = "old") -> dict[str, np.ndarray]:
+    """Return encoder and decoder as the layers of stable-audio-tools, nested lists of `layers`.
+
+    Args:
+      params: of an objective with an `oobleck` tokenizer and decoder.
+      depth: strides.
+      gain: how weight normalisation is written, a key of WEIGHT_NORM.
+    """
     state = {}
     for side, tree in (("encoder", params["tokenizer"]), ("decoder", params["decoder"])):
         at, down = f"{side}.layers.", side == "encoder"
-        state |= _conv(f"{at}0", tree["first"])
+        state |= convolution(f"{at}0", tree["first"], gain)
         for i in range(depth):
             block = f"{at}{i + 1}.layers."
-            state |= _units(f"{block}{{}}.layers.", tree[f"units_{i}"], 0 if down else 2)
+            state |= _units(f"{block}{{}}.layers.", tree[f"units_{i}"], 0 if down else 2, gain)
             state |= _snake(f"{block}{3 if down else 0}", tree[f"snake_{i}"])
             strided = tree[f"{'down' if down else 'up'}_{i}"]["conv"]
-            state |= _conv(f"{block}{4 if down else 1}", strided, up=not down)
+            state |= convolution(f"{block}{4 if down else 1}", strided, gain, up=not down)
         state |= _snake(f"{at}{depth + 1}", tree["snake"])
-        state |= _conv(f"{at}{depth + 2}", tree["last"])
+        state |= convolution(f"{at}{depth + 2}", tree["last"], gain)
     return state
 
 
-def _units(name: str, params: Any, first: int) -> dict[str, np.ndarray]:
+def convolution(name: str, params: Any, gain: str, up: bool = False) -> dict[str, np.ndarray]:
+    """Return a convolution over time under a Conv1d's names, or (`up`) a ConvTranspose1d's.
+
+    Its weights are normalised, written as `gain` of WEIGHT_NORM has it, or plain.
+    """
+    kernel = params["kernel"].transpose((1, 2, 0) if up else (2, 1, 0))
+    bias = {f"{name}.bias": params["bias"]} if "bias" in params else {}
+    if "gain" not in params:
+        return {f"{name}.weight": kernel} | bias
+    length, direction = WEIGHT_NORM[gain]
+    lengths = {f"{name}.{length}": params["gain"][:, None, None]}
+    return lengths | {f"{name}.{direction}": kernel} | bias
+
+
+def _units(name: str, params: Any, first: int, gain: str) -> dict[str, np.ndarray]:
     state = {}
     for i in range(len(DILATIONS)):
         at = name.format(first + i)
         for j in (0, 1):
             state |= _snake(f"{at}{2 * j}", params[f"snake_{i}_{j}"])
-            state |= _conv(f"{at}{2 * j + 1}", params[f"conv_{i}_{j}"])
+            state |= convolution(f"{at}{2 * j + 1}", params[f"conv_{i}_{j}"], gain)
     return state
 
 
 def _snake(name: str, params: Any) -> dict[str, np.ndarray]:
     return {f"{name}.{end}": value for end, value in params.items()}
-
-
-def _conv(name: str, params: Any, up: bool = False) -> dict[str, np.ndarray]:
-    state = {
-        f"{name}.{GAIN}": params["gain"][:, None, None],
-        f"{name}.{KERNEL}": params["kernel"].transpose((1, 2, 0) if up else (2, 1, 0)),
-    }
-    return state | ({f"{name}.bias": params["bias"]} if "bias" in params else {})

@@ -1,4 +1,8 @@
-"""The parts of Oobleck, the autoencoder of Stable Audio (Evans et al. 2024, arXiv:2402.04825)."""
+"""The parts of DAC (Kumar et al. 2023, arXiv:2306.06546) and of Oobleck, Stable Audio's autoencoder after it.
+
+Evans et al. 2024, arXiv:2402.04825. The two differ in the activation, in what ends the decoder, and in that
+DAC fills its last stride with zeros.
+"""
 
 from typing import Any
 
@@ -7,12 +11,24 @@ import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.seanet import Conv, TransposedConv
+from ssl_audio.slots import Layer
 
 DILATIONS = (1, 3, 9)
 
 
 class Snake(nn.Module):
-    """x + sin^2(x e^a) / (e^b + 1e-9), a and b of each channel (Ziyin et al. 2020, arXiv:2006.08195)."""
+    """x + sin^2(a x) / (a + 1e-9), a of each channel (Ziyin et al. 2020, arXiv:2006.08195); DAC's."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        """Return the activation."""
+        ones = nn.initializers.ones
+        alpha = self.param("alpha", ones, x.shape[-1:], jnp.float32)[None, None]
+        return x + jnp.sin(alpha * x) ** 2 / (alpha + 1e-9)
+
+
+class SnakeBeta(nn.Module):
+    """x + sin^2(x e^a) / (e^b + 1e-9), a and b of each channel (BigVGAN, arXiv:2206.04658); Oobleck's."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
@@ -30,18 +46,22 @@ class Units(nn.Module):
 
     Attributes:
       channels: of input and output.
+      activation: `oobleck:SnakeBeta` or `oobleck:Snake`.
+      norm: of the convolutions, see `Conv`.
     """
 
     channels: int
+    activation: Layer = SnakeBeta()
+    norm: str = "weight"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
         """Return the output of all units."""
         for i, dilation in enumerate(DILATIONS):
-            y = Snake(name=f"snake_{i}_0")(x)
-            y = flat(self.channels, 7, f"conv_{i}_0", dilation=dilation)(y)
-            y = Snake(name=f"snake_{i}_1")(y)
-            x = x + flat(self.channels, 1, f"conv_{i}_1")(y)
+            y = self.activation.copy(name=f"snake_{i}_0")(x)
+            y = flat(self.channels, 7, f"conv_{i}_0", dilation=dilation, norm=self.norm)(y)
+            y = self.activation.copy(name=f"snake_{i}_1")(y)
+            x = x + flat(self.channels, 1, f"conv_{i}_1", norm=self.norm)(y)
         return x
 
 
@@ -51,16 +71,18 @@ class Down(nn.Module):
     Attributes:
       channels: of the output.
       stride: between outputs.
+      norm: of the convolution, see `Conv`.
     """
 
     channels: int
     stride: int
+    norm: str = "weight"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T A"]) -> Float[Array, "B U C"]:
         """Return the output; U is T / stride, or one less where an odd stride leaves too few zeros."""
         ends = -(-self.stride // 2)
-        conv = Conv(self.channels, 2 * self.stride, self.stride, name="conv")
+        conv = Conv(self.channels, 2 * self.stride, self.stride, norm=self.norm, name="conv")
         return conv.padded(jnp.pad(x, ((0, 0), (ends, ends), (0, 0))))
 
 
@@ -70,19 +92,32 @@ class Up(nn.Module):
     Attributes:
       channels: of the output.
       stride: values of the output for each of the input.
+      norm: of the convolution, see `TransposedConv`.
     """
 
     channels: int
     stride: int
+    norm: str = "weight"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T A"]) -> Float[Array, "B U C"]:
         """Return the output."""
         ends = -(-self.stride // 2)
-        found = TransposedConv(self.channels, 2 * self.stride, self.stride, name="conv").whole(x)
+        conv = TransposedConv(
+            self.channels, 2 * self.stride, self.stride, norm=self.norm, name="conv"
+        )
+        found = conv.whole(x)
         return found[:, ends : found.shape[1] - ends]
 
 
-def flat(channels: int, size: int, name: str, *, dilation: int = 1, bias: bool = True) -> Any:
+def flat(
+    channels: int,
+    size: int,
+    name: str | None = None,
+    *,
+    dilation: int = 1,
+    bias: bool = True,
+    norm: str = "weight",
+) -> Any:
     """Return a convolution that keeps the length, with zeros on both sides; `size` is odd."""
-    return Conv(channels, size, 1, dilation, False, "constant", bias=bias, name=name)
+    return Conv(channels, size, 1, dilation, False, "constant", norm, bias, name=name)

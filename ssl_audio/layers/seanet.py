@@ -13,7 +13,7 @@ from ssl_audio.arrays import Array, Float
 from ssl_audio.layers.dense import uniform
 from ssl_audio.layers.lstm import Lstm
 
-NORMS, PADS = ("weight", "group"), ("constant", "reflect")
+NORMS, PADS = ("weight", "group", "none"), ("constant", "reflect")
 
 
 class Conv(nn.Module):
@@ -27,7 +27,7 @@ class Conv(nn.Module):
       causal: see nothing of what comes later; else padding is on both sides, one more on the left if odd.
       pad: "reflect" or "constant" (zeros).
       norm: "weight": every channel's weights have a length of their own (Salimans & Kingma 2016,
-        arXiv:1602.07868); "group": the output is normalised over time and channels.
+        arXiv:1602.07868); "group": the output is normalised over time and channels; "none".
       bias: whether it has one.
     """
 
@@ -71,10 +71,10 @@ class Conv(nn.Module):
         Raises:
           ValueError: an output needs what comes later.
         """
-        if not self.causal or self.norm != "weight":
+        if not self.causal or self.norm == "group":
             raise ValueError(
                 f"Conv: causal={self.causal}, norm={self.norm!r}: pieces of sound need causal=True and "
-                "norm='weight'."
+                "norm='weight' or 'none'."
             )
         x = self.with_ends(x, right=False) if memory is None else jnp.concatenate([memory, x], 1)
         extra = -(x.shape[1] - self.spare) % self.stride if last else 0
@@ -154,10 +154,10 @@ class TransposedConv(nn.Module):
         self, x: Float[Array, "B T A"], memory: Any
     ) -> tuple[Float[Array, "B U C"], Float[Array, "B M A"]]:
         """Return the output of the next piece, and what the one after it needs; see `Conv.piece`."""
-        if not self.causal or self.norm != "weight":
+        if not self.causal or self.norm == "group":
             raise ValueError(
                 f"TransposedConv: causal={self.causal}, norm={self.norm!r}: pieces of sound need "
-                "causal=True and norm='weight'."
+                "causal=True and norm='weight' or 'none'."
             )
         before = -(-self.size // self.stride) - 1
         if memory is None:
@@ -282,6 +282,6 @@ def weights(module: Any, shape: tuple[int, ...], fan: int, axes: tuple[int, ...]
 
 def normalised(norm: str, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
     """Return a convolution's output after its norm; called inside a compact module."""
-    if norm == "weight":
+    if norm != "group":
         return x
     return nn.GroupNorm(1, epsilon=1e-5, use_fast_variance=False, name="norm")(x)

@@ -1,8 +1,8 @@
-"""A neural codec: sound to codes and back (EnCodec, Défossez et al. 2022, arXiv:2210.13438)."""
+"""A neural codec: sound to codes and back (EnCodec, arXiv:2210.13438; DAC, arXiv:2306.06546)."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,22 @@ from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.mel import Mel
 from ssl_audio.frontend.raw import Raw
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Phase, Predictor
-from ssl_audio.objectives.reconstruction import Losses, balanced, hinge, judged, mono, spectral
-from ssl_audio.quantizers import codebooks, residual
-from ssl_audio.slots import Backbone, Head, Tokenizer
+from ssl_audio.objectives.reconstruction import (
+    GANS,
+    SPECTRAL,
+    Losses,
+    balanced,
+    cost,
+    judged,
+    mono,
+    spectral,
+    weighted,
+)
+from ssl_audio.quantizers import codebooks
+from ssl_audio.slots import Backbone, Head, Slot, Tokenizer
 from ssl_audio.structs import Encoded, Loss
 
-LEARNED = "^(tokenizer|encoder|decoder)/"
+LEARNED = ("tokenizer", "encoder", "decoder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,44 +36,48 @@ class Codec(Encoding):
     Sound is `batch["audio"]`, [B, S] or of several channels [B, S, C]. Sound of any length is one chunk, or
     chunks of a fixed length that overlap.
 
-    Each loss of the sound has a gradient at the decoder's output that is divided by its moving-average norm,
-    then weighted (section 3.4). The codebooks are moving averages, not learned by gradients.
+    Losses of the sound are balanced: each one's gradient at the decoder's output is divided by its
+    moving-average norm, then weighted (EnCodec, section 3.4); or they are only weighted.
 
     Attributes:
       frontend: samples as they are.
       tokenizer: samples → vectors.
       encoder: any backbone on top of them; EnCodec has none: `identity`.
-      quantizer: vectors → codes.
+      quantizer: vectors → codes: `residual`, whose codebooks are moving averages, or `factorised`, whose
+        codebooks gradients move.
       decoder: vectors → samples.
       normalise: divide each chunk by its root mean square, and multiply again after decoding.
       chunk: samples of a chunk; 0: all.
       step: samples between the begins of chunks.
       spectra: log-mels in which the sound is compared, beside its samples.
-      discriminator: `discriminators:Spectra`, to learn from in a phase of its own; None: none.
+      spectral: how: "magnitudes_and_logs" or "logs".
+      discriminator: one of `discriminators`, to learn from in a phase of its own; None: none.
+      gan: what its scores cost: "hinge" or "least_squares".
       wave, mel, adversarial, matching: weights of the mean absolute error of samples, of the spectra's, of
-        what the discriminator says, and of its inner layers' mean absolute difference.
-      commitment: weight of the squared distance of vectors and entries, which is not balanced.
-      decay: of the codebooks' averages.
-      balance: decay of the gradients' norms.
+        what the discriminator says, and of its inner layers' mean absolute difference. 0: leave it out.
+      commitment: weight of the quantizer's loss, the squared distance of vectors and entries, which is not
+        balanced.
+      balance: decay of the gradients' norms; None: not balanced.
     """
 
     frontend: Raw
     tokenizer: Tokenizer
     encoder: Backbone
-    quantizer: residual.Residual
+    quantizer: Annotated[Any, Slot("quantizers", ("residual", "factorised"))]
     decoder: Head
     normalise: bool = False
     chunk: int = 0
     step: int = 0
     spectra: tuple[Mel, ...] = ()
+    spectral: str = SPECTRAL[0]
     discriminator: Head = None
+    gan: str = "hinge"
     wave: float = 0.1
     mel: float = 2.0
     adversarial: float = 4.0
     matching: float = 4.0
     commitment: float = 1.0
-    decay: float = 0.99
-    balance: float = 0.999
+    balance: float | None = 0.999
 
     interface: ClassVar[str] = "ssl_audio.inference.codec:CodecModel"
     couples_examples: ClassVar[bool] = True  # codebooks and norms are of the whole batch
@@ -73,7 +87,11 @@ class Codec(Encoding):
             raise ValueError(
                 f"codec: step {self.step}: wanted 1 to chunk={self.chunk}, or sound between chunks is lost."
             )
-        phases = (Phase(trains=LEARNED),)
+        for name, known in (("gan", tuple(GANS)), ("spectral", SPECTRAL)):
+            if (got := getattr(self, name)) not in known:
+                raise ValueError(f"codec: {name} is {got!r}; wanted one of {', '.join(known)}.")
+        learned = (*LEARNED, "quantizer") if self.quantizer.by_gradient else LEARNED
+        phases = (Phase(trains=f"^({'|'.join(learned)})/"),)
         if self.discriminator is not None:
             phases = (Phase("discriminator", "^discriminator/", "discriminate"), *phases)
         object.__setattr__(self, "phases", phases)
@@ -94,75 +112,53 @@ class Codec(Encoding):
         decoder = self.decoder.init(keys[3], vectors)
         made = {"tokenizer": tokenizer, "encoder": encoder, "quantizer": quantizer}
         made["decoder"] = decoder
-        shape = self.quantizer.books, self.quantizer.codes, self.quantizer.width
-        extra: dict[str, Any] = {
-            "count": jnp.zeros(shape[:2]),
-            "total": jnp.zeros(shape),
-            "started": jnp.zeros((), bool),
-            "norms": {name: jnp.zeros(2) for name in self._weights},
-        }
+        extra: dict[str, Any] = self.quantizer.begun()
+        if self.balance is not None:
+            extra["norms"] = {name: jnp.zeros(2) for name in self._weights}
         if self.discriminator is not None:
             made["discriminator"] = self.discriminator.init(keys[4], samples[..., 0])
         return {name: variables.get("params", {}) for name, variables in made.items()}, extra
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return what descends the balanced gradients; in training, renew the codebooks."""
-        start_key, draw_key = jax.random.split(key)
         x, _ = self.samples(batch)
         vectors: Any = self.vectors(params, x).tokens.x
-        flat, books = vectors.reshape(-1, vectors.shape[-1]), params["quantizer"]["book"]
-        if train:  # the first batch says where to begin
-            given = jax.lax.stop_gradient(flat)
-            books = jax.lax.cond(
-                extra["started"],
-                lambda: books,
-                lambda: residual.started(start_key, given, books),
-            )
-        codes, left = residual.stages(flat, books)
-        chosen = residual.decode(codes, books)
-        far = left - jax.lax.stop_gradient(_entries(codes, books))
-        commitment = jnp.mean(far**2)
-        heard = codebooks.straight_through(flat, chosen).reshape(vectors.shape)
-        sound: Any = self.decoder.apply({"params": params["decoder"]}, heard)[:, : x.shape[1]]
-        losses = self._losses(params, x)
-        total, norms, metrics = balanced(losses, self._weights, extra["norms"], sound, self.balance)
-        renewed = None
-        if train:
-            book, count, averaged = residual.moved(
-                draw_key,
-                jax.lax.stop_gradient(left),
-                codes,
-                extra["count"],
-                extra["total"],
-                jnp.where(extra["started"], self.decay, 0.0),
-            )
-            renewed = {"quantizer": {"book": book}}
-            extra = extra | dict(
-                count=count, total=averaged, started=jnp.ones((), bool), norms=norms
-            )
-        used = jax.vmap(lambda code: codebooks.usage(code, books.shape[1]))(codes.T)
-        metrics |= {
-            "commitment": (commitment, 1.0),
-            "codes_in_use": (jnp.mean(codebooks.perplexity(used)), 1.0),
-        }
-        return Loss(total + self.commitment * commitment, metrics, extra, renewed)
+        weights = {"params": params["quantizer"]}
+        found: Any = self.quantizer.apply(weights, vectors, extra, key, train=train, method="learn")
+        sound: Any = self.decoder.apply({"params": params["decoder"]}, found.vectors)
+        sound, x = _as_long(sound, x)
+        losses, after, weights = self._losses(params, x), dict(found.state), self._weights
+        if self.balance is None:
+            total, metrics = weighted(losses, weights, sound)
+        else:
+            total, norms, metrics = balanced(losses, weights, extra["norms"], sound, self.balance)
+            after["norms"] = norms
+        renewed = None if found.renewed is None else {"quantizer": found.renewed}
+        extra = extra | after if train else extra
+        codes = found.codes.reshape(-1, self.quantizer.books)
+        used = jax.vmap(lambda code: codebooks.usage(code, self.quantizer.codes))(codes.T)
+        metrics |= {name: (value, 1.0) for name, value in found.metrics.items()}
+        metrics["codes_in_use"] = (jnp.mean(codebooks.perplexity(used)), 1.0)
+        return Loss(total + self.commitment * found.loss, metrics, extra, renewed)
 
     def discriminate(
         self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool
     ) -> Loss:
-        """Return the hinge loss of telling recorded sound from decoded sound."""
+        """Return the loss of telling recorded sound from decoded sound."""
         del key, train
         x, _ = self.samples(batch)
         vectors: Any = self.vectors(params, x).tokens.x
-        books = params["quantizer"]["book"]
-        codes = residual.encode(vectors, books)
-        weights = {"params": params["decoder"]}
-        sound: Any = self.decoder.apply(weights, residual.decode(codes, books))
-        sound = jax.lax.stop_gradient(sound[:, : x.shape[1]])
+        quantizer = {"params": params["quantizer"]}
+        codes = self.quantizer.apply(quantizer, vectors)
+        heard = self.quantizer.apply(quantizer, codes, method="vectors")
+        sound: Any = self.decoder.apply({"params": params["decoder"]}, heard)
+        sound, x = _as_long(jax.lax.stop_gradient(sound), x)
         judge = {"params": params["discriminator"]}
         said = [self.discriminator.apply(judge, mono(some)) for some in (x, sound)]
+        gan = GANS[self.gan]
         real, fake = (
-            hinge([s for s, _ in some], sign) for some, sign in zip(said, (1, -1), strict=True)
+            cost([s for s, _ in some], of)
+            for some, of in zip(said, (gan.real, gan.fake), strict=True)
         )
         metrics = {"real": (real, 1.0), "fake": (fake, 1.0)}
         return Loss(total=real + fake, metrics=metrics, extra=extra)
@@ -171,18 +167,17 @@ class Codec(Encoding):
     def _weights(self) -> dict[str, float]:
         names = ["wave"] + ["mel"] * bool(self.spectra)
         names += [] if self.discriminator is None else ["adversarial", "matching"]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def _losses(self, params: Params, x: Array) -> Losses:
         """Return the losses of decoded sound [B, S, C]."""
         found: dict[str, Any] = {"wave": lambda sound: jnp.mean(jnp.abs(sound - x))}
         if self.spectra:
-            found["mel"] = lambda sound: spectral(self.spectra, mono(sound), mono(x))
-        if self.discriminator is None:
-            return found
-        judge = {"params": jax.lax.stop_gradient(params["discriminator"])}
-        found |= judged(lambda some: self.discriminator.apply(judge, some), x)
-        return found
+            found["mel"] = lambda sound: spectral(self.spectra, mono(sound), mono(x), self.spectral)
+        if self.discriminator is not None:
+            judge = {"params": jax.lax.stop_gradient(params["discriminator"])}
+            found |= judged(lambda some: self.discriminator.apply(judge, some), x, GANS[self.gan])
+        return {name: found[name] for name in self._weights}
 
     def samples(self, batch: Batch) -> tuple[Float[Array, "B S C"], Float[Array, " B"]]:
         """Return sound [B, S, channels], and what it was divided by."""
@@ -217,13 +212,20 @@ class Codec(Encoding):
         return codes, scale
 
     def sound(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B S C"]:
-        """Return the sound of `batch["codes"]` [B, N, Q], of the first Q books, and `batch["scale"]` [B]."""
+        """Return the sound of `batch["codes"]` [B, N, Q], of the first Q books, and `batch["scale"]` [B].
+
+        Every token has its stride of samples; the last few that odd strides of a decoder leave out are 0.
+        """
         del extra
         weights = {"params": params["quantizer"]}
         vectors = self.quantizer.apply(weights, batch["codes"], method="vectors")
         found = self.decoder.apply({"params": params["decoder"]}, vectors)
+        missing = max(0, batch["codes"].shape[1] * self.tokenizer.stride[1] - found.shape[1])
+        found = jnp.pad(found, ((0, 0), (0, missing), (0, 0)))
         return found * batch["scale"][:, None, None]
 
 
-def _entries(codes: Int[Array, "M Q"], books: Float[Array, "Q V D"]) -> Float[Array, "Q M D"]:
-    return jax.vmap(lambda book, code: book[code])(books, codes.T)
+def _as_long(sound: Float[Array, "B S C"], x: Float[Array, "B T C"]) -> tuple[Array, Array]:
+    """Return decoded and recorded sound cut to what both have: odd strides may lose a few samples."""
+    size = min(sound.shape[1], x.shape[1])
+    return sound[:, :size], x[:, :size]

@@ -1,11 +1,12 @@
 """How decoded sound is compared with recorded sound, and several such losses are balanced.
 
-EnCodec (Défossez et al. 2022, arXiv:2210.13438) sections 3.4 and 3.5; called by codecs.
+EnCodec (Défossez et al. 2022, arXiv:2210.13438) sections 3.4 and 3.5; DAC (Kumar et al. 2023,
+arXiv:2306.06546) section 3.5; called by codecs.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,28 @@ from ssl_audio.arrays import Array, Float, Wave
 from ssl_audio.frontend.mel import Mel
 
 Losses = Mapping[str, Callable[[Array], Array]]
+
+
+class Gan(NamedTuple):
+    """What scores of a discriminator cost.
+
+    Attributes:
+      fooling: of decoded sound, the codec.
+      real, fake: of recorded and of decoded sound, the discriminator.
+    """
+
+    fooling: Callable[[Array], Array]
+    real: Callable[[Array], Array]
+    fake: Callable[[Array], Array]
+
+
+GANS = {
+    "hinge": Gan(lambda s: -s, lambda s: jax.nn.relu(1 - s), lambda s: jax.nn.relu(1 + s)),
+    "least_squares": Gan(lambda s: (1 - s) ** 2, lambda s: (1 - s) ** 2, lambda s: s**2),
+}
+# Of magnitudes and of their logarithms: mean absolute and mean squared difference, as EnCodec; of the
+# logarithms alone, absolute, as DAC.
+SPECTRAL = ("magnitudes_and_logs", "logs")
 
 
 def balanced(
@@ -53,30 +76,48 @@ def balanced(
     return total, after, metrics
 
 
-def spectral(spectra: Sequence[Mel], sound: Wave, wanted: Wave) -> Float[Array, ""]:
-    """Return the mean over log-mels of their mean absolute difference, and squared one of the logarithms.
+def weighted(
+    losses: Losses, weights: Mapping[str, float], sound: Float[Array, "B S C"]
+) -> tuple[Array, dict[str, Any]]:
+    """Return the losses' weighted sum, and metrics."""
+    total, metrics, rows = jnp.zeros(()), {}, float(len(sound))
+    for name, loss in losses.items():
+        found = loss(sound)
+        total = total + weights[name] * found
+        metrics[name] = (found * rows, rows)
+    return total, metrics
 
-    Of magnitudes, and of their natural logarithms. The weight of each scale is not published: all count
-    the same.
+
+def spectral(
+    spectra: Sequence[Mel], sound: Wave, wanted: Wave, how: str = SPECTRAL[0]
+) -> Float[Array, ""]:
+    """Return the mean over log-mels of how far they are apart, by one of SPECTRAL.
+
+    Logarithms are natural ones of magnitudes. The weight of each scale is not published for EnCodec, and the
+    same for DAC: all count the same.
     """
     total = jnp.zeros(())
     for mel in spectra:
         ours, theirs = (mel.log_mel(x) * (math.log(10) / 20) for x in (sound, wanted))
-        total = total + jnp.mean(jnp.abs(jnp.exp(ours) - jnp.exp(theirs)))
-        total = total + jnp.mean((ours - theirs) ** 2)
+        if how == "logs":
+            total = total + jnp.mean(jnp.abs(ours - theirs))
+        else:
+            total = total + jnp.mean(jnp.abs(jnp.exp(ours) - jnp.exp(theirs)))
+            total = total + jnp.mean((ours - theirs) ** 2)
     return total / len(spectra)
 
 
-def judged(said: Callable[[Wave], Any], x: Float[Array, "B S C"]) -> Losses:
+def judged(said: Callable[[Wave], Any], x: Float[Array, "B S C"], gan: Gan) -> Losses:
     """Return the losses that a discriminator gives decoded sound, "adversarial" and "matching".
 
     Args:
       said: clips → of each of its parts scores, and what came before them.
       x: recorded sound.
+      gan: what scores cost.
     """
 
     def adversarial(sound):
-        return -jnp.mean(jnp.stack([jnp.mean(scores) for scores, _ in said(mono(sound))]))
+        return cost([scores for scores, _ in said(mono(sound))], gan.fooling)
 
     def matching(sound):
         apart = [
@@ -89,9 +130,9 @@ def judged(said: Callable[[Wave], Any], x: Float[Array, "B S C"]) -> Losses:
     return {"adversarial": adversarial, "matching": matching}
 
 
-def hinge(scores: Sequence[Array], sign: int) -> Float[Array, ""]:
-    """Return by how much scores are below 1 (sign 1: of recorded sound) or above -1 (sign -1), on average."""
-    return jnp.mean(jnp.stack([jnp.mean(jax.nn.relu(1 - sign * score)) for score in scores]))
+def cost(scores: Sequence[Array], of: Callable[[Array], Array]) -> Float[Array, ""]:
+    """Return the mean over a discriminator's parts of what their scores cost on average."""
+    return jnp.mean(jnp.stack([jnp.mean(of(some)) for some in scores]))
 
 
 def mono(x: Float[Array, "B S C"]) -> Wave:

@@ -1,5 +1,6 @@
 """A codec: the config subtree of its objective, and of one that is trained, for what works with its codes."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,80 @@ def objective(
             kind="discriminators:Spectra", windows=judged, channels=filters
         )
     return made
+
+
+def dac(
+    *,
+    rate,
+    strides,
+    channels,
+    decoder_channels,
+    books,
+    codes,
+    inner,
+    spectra,
+    periods,
+    windows,
+    widths,
+    filters,
+    edges=(0.1, 0.25, 0.5, 0.75),
+) -> dict[str, Any]:  # fmt: skip
+    """Return the objective of DAC (arXiv:2306.06546, sections 3.1 to 3.5); its losses are not balanced.
+
+    Args:
+      rate: sampling rate, Hz.
+      strides, channels: of the encoder, which doubles its channels at each stride.
+      decoder_channels: of the decoder's last stride.
+      books, codes, inner: of the quantizer.
+      spectra: windows and bands of the log-mels.
+      periods, widths: of the discriminator of periods.
+      windows, filters, edges: of that of complex spectra in bands. Neither periods nor windows: no
+        discriminator.
+    """
+    doubled = tuple(2 ** (i + 1) for i in range(len(strides)))
+    same = dict(activation=dict(kind="oobleck:Snake"))
+    width = channels * doubled[-1]
+    made = dict(
+        kind="codec",
+        frontend=dict(kind="raw", rate=rate, standardise=False),
+        tokenizer=dict(
+            kind="oobleck", width=width, channels=channels, multiples=doubled, strides=strides,
+            filled=True, **same,
+        ),
+        encoder=dict(kind="identity"),
+        quantizer=dict(
+            kind="factorised", books=books, codes=codes, width=width, inner=inner, drop=0.5
+        ),
+        decoder=dict(
+            kind="oobleck", sounds=1, channels=decoder_channels, multiples=(*doubled[::-1], 1),
+            strides=strides[::-1], bias=True, tanh=True, **same,
+        ),
+        spectra=[
+            mel(rate, window, bands) | dict(scale="slaney", area=True) for window, bands in spectra
+        ],
+        spectral="logs",
+        balance=None,
+        wave=0.0,
+        # Published: 15 times the sum over scales, of base 10.
+        mel=15.0 * len(spectra) / math.log(10),
+    )  # fmt: skip
+    if not periods and not windows:
+        return made
+    parts = [
+        dict(kind="discriminators:Periods", periods=periods, channels=widths),
+        dict(
+            kind="discriminators:Spectra", windows=windows, channels=filters, dilations=(1, 1, 1),
+            slope=0.1, edges=edges,
+        ),
+    ]  # fmt: skip
+    # Published: 1 and 2 times sums, over the parts and over their inner layers.
+    layers = len(periods) * len(widths) + len(windows) * (len(edges) + 1) * 5
+    return made | dict(
+        discriminator=dict(kind="discriminators:Several", parts=parts),
+        gan="least_squares",
+        adversarial=float(len(periods) + len(windows)),
+        matching=2.0 * layers,
+    )
 
 
 def mel(rate, window, bins) -> dict[str, Any]:

@@ -1,28 +1,56 @@
 """A vector as a sum of entries: each codebook quantises what those before it have left over.
 
 Zeghidour et al. 2021, SoundStream (arXiv:2107.03312) section III-C; EnCodec (arXiv:2210.13438) section 3.2.
+`factorised.py` has codebooks that gradients move.
 """
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int, PRNGKeyArray
-from ssl_audio.quantizers.codebooks import kmeans, nearest
+from ssl_audio.quantizers.codebooks import kmeans, nearest, straight_through
+
+
+class Learned(NamedTuple):
+    """What a quantizer of a codec gives in training.
+
+    Attributes:
+      vectors: quantised, with the gradient of what they stand for.
+      codes: of each vector.
+      loss: to descend, before a codec weights it.
+      metrics: name → value.
+      renewed: parameters that no gradient changes; None: none.
+      state: what `begun` gave, after this batch.
+    """
+
+    vectors: Float[Array, "B N D"]
+    codes: Int[Array, "B N Q"]
+    loss: Float[Array, ""]
+    metrics: dict[str, Any]
+    renewed: dict[str, Any] | None
+    state: dict[str, Any]
 
 
 class Residual(nn.Module):
-    """Codebooks as one parameter that no gradient reaches.
+    """Codebooks as one parameter that no gradient reaches: entries are moving averages.
 
     Attributes:
       books: Q.
       codes: V of each.
       width: of the vectors.
+      decay: of the moving averages.
     """
 
     books: int = 8
     codes: int = 1024
     width: int = 128
+    decay: float = 0.99
+
+    by_gradient: ClassVar[bool] = False
 
     def setup(self):
         """Declare the parameter."""
@@ -36,6 +64,52 @@ class Residual(nn.Module):
     def vectors(self, codes: Int[Array, "B N Q"]) -> Float[Array, "B N D"]:
         """Return what codes of the first books stand for."""
         return decode(codes, self.book)
+
+    @nn.nowrap
+    def begun(self) -> dict[str, Any]:
+        """Return moving averages of nothing, for `learn`."""
+        shape = self.books, self.codes, self.width
+        return dict(count=jnp.zeros(shape[:2]), total=jnp.zeros(shape), started=jnp.zeros((), bool))
+
+    def learn(
+        self,
+        x: Float[Array, "B N D"],
+        state: Mapping[str, Any],
+        key: PRNGKeyArray,
+        *,
+        train: bool,
+    ) -> Learned:
+        """Return the vectors' entries, the commitment, and, in training, renewed codebooks.
+
+        The first batch says where entries begin (EnCodec, appendix A.1).
+
+        Args:
+          x: vectors.
+          state: holds what `begun` gave.
+          key: of draws.
+          train: renew the codebooks.
+        """
+        start_key, draw_key = jax.random.split(key)
+        flat, books = x.reshape(-1, x.shape[-1]), self.book
+        if train:
+            given = jax.lax.stop_gradient(flat)
+            books = jax.lax.cond(
+                state["started"], lambda: books, lambda: started(start_key, given, books)
+            )
+        codes, left = stages(flat, books)
+        entries = jax.vmap(lambda book, code: book[code])(books, codes.T)
+        commitment = jnp.mean((left - jax.lax.stop_gradient(entries)) ** 2)
+        vectors = straight_through(flat, decode(codes, books)).reshape(x.shape)
+        renewed, after = None, {}
+        if train:
+            decay = jnp.where(state["started"], self.decay, 0.0)
+            book, count, total = moved(
+                draw_key, jax.lax.stop_gradient(left), codes, state["count"], state["total"], decay
+            )
+            renewed = {"book": book}
+            after = dict(count=count, total=total, started=jnp.ones((), bool))
+        codes = codes.reshape(*x.shape[:-1], -1)
+        return Learned(vectors, codes, commitment, {"commitment": commitment}, renewed, after)
 
 
 def encode(x: Float[Array, "*B D"], books: Float[Array, "Q V D"]) -> Int[Array, "*B Q"]:

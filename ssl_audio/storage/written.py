@@ -33,6 +33,8 @@ KINDS: dict[str, str | dict[str, Any]] = {
     "t5:Feed": "t5:T5Mlp",
     "t5:Unscaled": "t5:T5Attention",
 }
+# Kind → its options that are now those of one of its parts (before 0.3).
+MOVED = {"codec": {"decay": "quantizer"}}
 
 
 WANTED = "the config that a run, `ssl-audio export` or `convert` writes"
@@ -122,6 +124,9 @@ def _renamed(value: Any) -> Any:
         if isinstance(kind := found.get("kind"), str):
             new = KINDS.get(kind, kind)
             found |= dict(kind=new) if isinstance(new, str) else new
+            for name in MOVED.get(kind, {}).keys() & found.keys():
+                part = MOVED[kind][name]
+                found[part] = dict(found[part], **{name: found.pop(name)})
         return _with_entries(found) if kind == "pipeline" else found
     if isinstance(value, (list, tuple)):
         return type(value)(map(_renamed, value))

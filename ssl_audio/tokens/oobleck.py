@@ -1,12 +1,14 @@
-"""Samples to mean and deviation of latents: the encoder of Oobleck (Stable Audio, arXiv:2402.04825)."""
+"""Samples to vectors: the encoder of DAC (arXiv:2306.06546) and of Oobleck (arXiv:2402.04825)."""
 
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Spec
-from ssl_audio.layers.oobleck import Down, Snake, Units, flat
+from ssl_audio.layers.oobleck import Down, SnakeBeta, Units, flat
+from ssl_audio.slots import Layer
 from ssl_audio.structs import Tokens
 
 
@@ -14,16 +16,25 @@ class Oobleck(nn.Module):
     """Convolutions, residual units before each stride, Snakes.
 
     Attributes:
-      width: D: twice the latent vectors' width.
+      width: D; of Oobleck, twice that of the latent vectors: mean and deviation.
       channels: base of the widths.
       multiples: of it, after each stride.
       strides: one after another.
+      activation: `oobleck:SnakeBeta` or `oobleck:Snake`.
+      norm: of the convolutions, see `layers/seanet.py`.
+      filled: sound goes on with zeros to a multiple of all strides' product, as of DAC; else what does not
+        fill the last one is dropped.
     """
 
     width: int = 128
     channels: int = 128
     multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
     strides: tuple[int, ...] = (2, 4, 4, 8, 8)
+    activation: Layer = SnakeBeta()
+    norm: str = "weight"
+    filled: bool = False
+
+    causal: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -35,13 +46,15 @@ class Oobleck(nn.Module):
     @nn.compact
     def __call__(self, spec: Spec) -> Tokens:
         """Return tokens of samples [B, T, channels of sound], on a grid of one row."""
-        width = self.channels
-        x = flat(width, 7, "first")(spec)
+        width, snake, norm = self.channels, self.activation, self.norm
+        if self.filled:
+            spec = jnp.pad(spec, ((0, 0), (0, -spec.shape[1] % self.stride[1]), (0, 0)))
+        x = flat(width, 7, "first", norm=norm)(spec)
         for i, (multiple, stride) in enumerate(zip(self.multiples, self.strides, strict=True)):
-            x = Snake(name=f"snake_{i}")(Units(width, name=f"units_{i}")(x))
+            x = snake.copy(name=f"snake_{i}")(Units(width, snake, norm, name=f"units_{i}")(x))
             width = multiple * self.channels
-            x = Down(width, stride, name=f"down_{i}")(x)
-        x = flat(self.width, 3, "last")(Snake(name="snake")(x))
+            x = Down(width, stride, norm, name=f"down_{i}")(x)
+        x = flat(self.width, 3, "last", norm=norm)(snake.copy(name="snake")(x))
         index = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
         return Tokens(x=x, index=index, grid=(1, x.shape[1]))
 
@@ -59,6 +72,8 @@ class Oobleck(nn.Module):
     def grid(self, frames: int, bins: int = 1) -> tuple[int, int]:
         """Return (1, tokens) of so many samples."""
         del bins
+        if self.filled:
+            frames += -frames % self.stride[1]
         for stride in self.strides:
             frames = (frames + 2 * -(-stride // 2) - 2 * stride) // stride + 1
         return 1, frames

@@ -29,8 +29,9 @@ class Optim:
       warmup: duration of the linear rise from 0.
       warmup_hold: steps for which the warm-up rate is held (the published SSAST loop sets it every 50,
         so that its first 50 steps have rate 0).
-      schedule: after warm-up: "constant", "cosine" or "linear" (to 0 at the end) or "steps".
-      steps_at, gamma: "steps" multiplies the rate by gamma at each of these durations.
+      schedule: after warm-up: "constant", "cosine" or "linear" (to 0 at the end), "steps" or "exponential".
+      steps_at, gamma: "steps" multiplies the rate by gamma at each of these durations, "exponential" at
+        every step.
       plateau: multiply the rate by gamma when the mean loss over this duration has not improved for more
         than `patience` such spans in a row; 0 is off.
       patience: see plateau.
@@ -90,9 +91,12 @@ class Optim:
         elif self.schedule == "steps":
             at = [duration(s, total=total, epoch=epoch) - warmup for s in self.steps_at]
             after = optax.piecewise_constant_schedule(1.0, dict.fromkeys(at, self.gamma))
+        elif self.schedule == "exponential":
+            after = optax.exponential_decay(1.0, 1, self.gamma)
         else:
             raise ValueError(
-                f"config.optim.schedule: '{self.schedule}'; wanted constant, cosine, linear or steps."
+                f"config.optim.schedule: '{self.schedule}'; wanted constant, cosine, linear, steps or "
+                "exponential."
             )
 
         def schedule(step):

@@ -46,17 +46,21 @@ WORDS = {
     "cosine": "similarity to the teacher",
     "distance": "mean absolute difference from the teacher's features",
     "commitment": "distance from the nearest codes",
+    "codebook": "squared distance of codebooks' entries from what they stand for",
     "told_apart": "share of the choices between one that belongs and one that does not that are right; "
     "chance is a half",
     "triplet": "by how much the distance of the clip that belongs is not smaller than that of others by the "
     "margin",
     "labelled_pixels": "share of the pixels that have a label",
     "wave": "mean absolute error of the samples",
-    "mel": "mean absolute difference of magnitudes, and squared one of their logarithms, over log-mels",
-    "adversarial": "minus the discriminator's mean score of decoded sound",
+    "mel": "mean absolute difference of magnitudes, and squared one of their logarithms, over log-mels; DAC: "
+    "absolute one of the logarithms",
+    "adversarial": "minus the discriminator's mean score of decoded sound; DAC: squared distance of its "
+    "scores from 1",
     "matching": "mean absolute difference of the discriminator's inner layers",
-    "real": "by how much the discriminator's scores of recorded sound fall short of 1",
-    "fake": "by how much its scores of decoded sound exceed -1",
+    "real": "by how much the discriminator's scores of recorded sound fall short of 1; DAC: squared distance "
+    "from 1",
+    "fake": "by how much its scores of decoded sound exceed -1; DAC: squared distance from 0",
     "divergence": "how far the latent vectors are from a standard normal, nats",
     "velocity": "mean squared error of the velocity of noised latents",
     "preferred": "share of the pairs whose winner the model prefers more than the frozen one does",

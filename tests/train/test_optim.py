@@ -107,6 +107,10 @@ def test_schedules():
     np.testing.assert_allclose(
         rates(steps, [0, 29, 31, 59, 61, 71], epoch=30), [2, 2, 0.2, 0.2, 0.02, 0.002], rtol=1e-5
     )
+    slowly = Optim(lr=2.0, warmup=20, schedule="exponential", gamma=0.99)
+    np.testing.assert_allclose(
+        rates(slowly, [10, 20, 21, 70]), [1, 2, 1.98, 2 * 0.99**50], rtol=1e-4
+    )
     with pytest.raises(ValueError, match=r"config\.optim\.schedule: 'square'; wanted constant"):
         Optim(lr=1.0, schedule="square").rate(10)
 
