@@ -45,7 +45,6 @@ class Encoder(Model):
     Longer audio than the training clips is cut in windows of their length, half a window apart,
     and averaged where they overlap. One program is compiled per number of columns, of which there
     are few: see `windows.padded_count`. A tokenizer that takes lengths hides padding from tokens.
-
     The same clip gives the same bits, whichever other clips are embedded with it.
 
     Attributes:
@@ -359,7 +358,8 @@ class Encoder(Model):
         if (columns, layers) not in self._compiled:
             self._compiled.add((columns, layers))
             number = sum(known == layers for _, known in self._compiled)
-            log.info("compiling for %d patch columns: program %d", columns, number)
+            most = len({self._padded(n) for n in range(1, self._most + 1)})
+            log.info("compiling for %d patch columns: %d of at most %d", columns, number, most)
         audio, length = self._batched(columns, group)
         return np.asarray(_program(self._sized(columns), layers)(self._on_device, audio, length))
 

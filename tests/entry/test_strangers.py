@@ -21,7 +21,6 @@ from ssl_audio.inference.frozen import Frozen
 from ssl_audio.storage import checkpoint, exported, opened, written
 from ssl_audio.train.loop import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 PAYLOAD = """
 import dataclasses, pathlib
 pathlib.Path({mark!r}).write_text("imported")
