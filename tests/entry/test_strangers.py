@@ -55,6 +55,13 @@ CALLS = {
     "search": [
         ["index", "--checkpoint={f}", "--index={o}", "{f}"],
         ["query", "--index={f}", "dog"],
+        [
+            "mine",
+            "--checkpoint={f}",
+            "--manifest={s}/clips.csv",
+            "--captions={f}/config.json",
+            "--output={o}/a.jsonl",
+        ],
     ],
     "kmeans": [["--data=synthetic", "--codes=2", "--out={o}", "--checkpoint={f}"]],
     "evaluate": [["--checkpoint={f}", "--set=synthetic"]],
