@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.arrays import Float, Int
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def load() -> tuple[Float[Array, "n 8 8"], Int[Array, " n"]]:
+def load() -> tuple[Float[np.ndarray, "n 8 8"], Int[np.ndarray, " n"]]:
     """Return the pictures, 0 (paper) to 1, and the digit of each."""
     from sklearn.datasets import load_digits
 
@@ -21,7 +21,7 @@ def load() -> tuple[Float[Array, "n 8 8"], Int[Array, " n"]]:
     return found.images / 16, found.target
 
 
-def write(pictures: Float[Array, "n rows columns"], folder: pathlib.Path) -> list[str]:
+def write(pictures: Float[np.ndarray, "n rows columns"], folder: pathlib.Path) -> list[str]:
     """Write pictures, 0 to 1, as 0000.png, 0001.png, … into a folder; return their paths, absolute."""
     from PIL import Image
 
