@@ -29,6 +29,7 @@ from ssl_audio.train.record import Record
 # Every number of a recipe. `at`: first epoch with a lower rate, epochs between further ones, factor.
 # `whole`: a test clip that is longer than `seconds` is tested from its begin to its end, in windows half a
 # window apart whose probabilities are averaged, and trained on at any place.
+# `gentle`: instead, from a pretrained encoder all of which learns.
 # `train`, `test`, `validation`: options of the set; a number of `folds` gives each in turn to the test.
 TASKS: dict[str, dict[str, Any]] = {
     "esc50": dict(
@@ -71,7 +72,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "spoken_digit": dict(
         source=dict(kind="sets.spoken_digit"), train=dict(split="train"), test=dict(split="test"),
         classes=10, seconds=0.8, criterion="softmax", batch=32, epochs=15, lr=1e-3, laptop=True,
-        mask=(24, 16), mixup=0.5, speed=0.2, gain=10.0,
+        mask=(24, 16), mixup=0.5, speed=0.2, gain=10.0, gentle=dict(lr=4e-4, layer_decay=0.6),
     ),
 }  # fmt: skip
 # A fold for each of the six speakers.
@@ -116,6 +117,8 @@ def get_config(arg=""):
     parts = architecture(a)
     if a.task == "audioset20k" and parts["encoder"]["block"]["mixer"]["kind"] == "mamba":
         task |= MAMBA_AUDIOSET20K
+    # At a recipe's rate from scratch a strong encoder forgets; adapters want more.
+    gentle = task.get("gentle", {}) if a.pretrained and not (a.scratch or a.adapt) else {}
     superb, laptop = task.get("superb", False), task.get("laptop", False)
     rate = parts["frontend"].get("rate", 16_000)  # of the encoder, whatever the data's
     parts, samples = fitted(a, task, parts, rate)
@@ -154,7 +157,7 @@ def get_config(arg=""):
     config = runs.run(
         objective=objective,
         data=data,
-        optim=optimizer(task, superb, laptop, parts["encoder"]),
+        optim=optimizer(task | gentle, superb, laptop, parts["encoder"]),
         steps=task.get("steps") or f"{task['epochs']}ep",
         accumulate=8 if superb else 1,
         checkpoint=Checkpoint(
@@ -274,7 +277,7 @@ def optimizer(task, superb, laptop, encoder) -> Optim:
             warmup="10%",
             schedule="cosine",
             clip=1.0,
-            layer_decay=runs.layer_decay(encoder),
+            layer_decay=runs.layer_decay(encoder, task.get("layer_decay", 0.75)),
             rates={"^head/": 3.0},
         )
     options: dict[str, Any] = dict(b1=0.95, b2=0.999, weight_decay=5e-7, coupled=True, decay=".*")

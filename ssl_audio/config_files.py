@@ -13,6 +13,7 @@ import pathlib
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -155,7 +156,10 @@ def load(place: str, overrides: Sequence[str] = (), *, argument: str = "") -> An
     file, line = [f"--config={path}:{given}"], ["", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=first, sys_argv=file, **anew)
     try:
-        with naming(path):
+        with naming(path), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "the load_module", DeprecationWarning
+            )  # ml_collections'
             first(["", *file])
         made: Any = first["config"].value
         # ml_collections keeps those of reading a file for later.

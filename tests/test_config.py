@@ -13,9 +13,6 @@ from ssl_audio.layers.attention import Attention
 from ssl_audio.presets import patch_encoders
 from ssl_audio.tokens.masking import Cluster
 
-# ml_collections loads config files the old way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 SSAST = str(ROOT / "configs/ssast.py")
 
 

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from sklearn.cluster import KMeans
-from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 import ssl_audio
-from ssl_audio.data import cross_modal
+from ssl_audio.data import cross_modal, drawn_digits
 from ssl_audio.data.decode import decode
 from ssl_audio.eval.segmentation import matched, mean_iou
 from ssl_audio.inference.clip_clusters import agreement
@@ -49,12 +48,12 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, float]:
     out = args.out / f"seed{seed}"
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    digits: Any = load_digits()
+    images, digits = drawn_digits.load()
     files = sorted(args.fsdd.absolute().glob("*.wav"))
     said = np.array([int(path.stem.split("_")[0]) for path in files])
     held = np.array([int(path.stem.split("_")[2]) < TEST for path in files])
-    pictures = np.array([rng.choice(np.flatnonzero(digits.target == digit)) for digit in said])
-    seen = PCA(20, random_state=seed).fit_transform(digits.data)[pictures]
+    pictures = np.array([rng.choice(np.flatnonzero(digits == digit)) for digit in said])
+    seen = PCA(20, random_state=seed).fit_transform(16 * images.reshape(len(images), -1))[pictures]
     known = np.flatnonzero(~held)
     paths = [str(files[i]) for i in known]
     rows = cross_modal.rows(paths, seen[known], 10, seed)
@@ -80,7 +79,7 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, float]:
         if name == "triplets":
             names = matched(clusters[known], said[known], 10)
             heard = np.array([names.get(int(c), 0) for c in clusters])
-            found |= segmented(args, out, seed, digits, said, heard, pictures, held)
+            found |= segmented(args, out, seed, images[pictures], said, heard, held)
     print(json.dumps({"seed": seed, **found}), flush=True)
     return found
 
@@ -89,10 +88,9 @@ def segmented(
     args: argparse.Namespace,
     out: pathlib.Path,
     seed: int,
-    digits: Any,
+    pictures: np.ndarray,
     said: np.ndarray,
     heard: np.ndarray,
-    pictures: np.ndarray,
     held: np.ndarray,
 ) -> dict[str, float]:
     """Return mIoU on held-out pictures tiled with digits: labels of few pixels by sound, of few, of all.
@@ -103,15 +101,12 @@ def segmented(
     rng = np.random.default_rng((seed, 1))
     count = SIDE // TILE
     folder = out / "canvases"
-    folder.mkdir(exist_ok=True)
     tests = CANVASES // 3
     labels = {n: np.full((CANVASES, SIDE, SIDE), -1, np.int32) for n in ("weak", "few", "full")}
-    pool = np.flatnonzero(~held)
+    pool, canvases = np.flatnonzero(~held), []
     for number in range(CANVASES):
         clips = rng.choice(pool, (count, count))
-        tiles = digits.images[pictures[clips]]
-        canvas = tiles.swapaxes(1, 2).reshape(SIDE, SIDE)
-        Image.fromarray((canvas * 255 / 16).astype(np.uint8)).save(folder / f"{number:04d}.png")
+        canvases.append(pictures[clips].swapaxes(1, 2).reshape(SIDE, SIDE))
         known = rng.random((count, count)) < LABELLED
         known[rng.integers(count), rng.integers(count)] |= not known.any()
         grids = dict(
@@ -121,19 +116,20 @@ def segmented(
         )
         for name, grid in grids.items():
             labels[name][number] = grid.repeat(TILE, 0).repeat(TILE, 1)
+    paths = drawn_digits.write(np.stack(canvases), folder)
     found = {}
     for name in ("weak", "few", "full"):
         arrays = (folder / f"{name}.npy").absolute()
         np.save(arrays, labels[name])
         table = out / f"pixels_{name}.csv"
-        shown = [(folder / f"{i:04d}.png").absolute() for i in range(tests, CANVASES)]
-        write(table, [dict(path=p, pixels=f"{arrays}#{int(p.stem)}") for p in shown])
+        shown = range(tests, CANVASES)
+        write(table, [dict(path=paths[i], pixels=f"{arrays}#{i}") for i in shown])
         config = f"terrain:stage=pixels,classes=10,side={SIDE},data={table}"
         train(out / f"pixels_{name}", seed, args.pixel_steps, config)
         model = ssl_audio.load(out / f"pixels_{name}")
         said_of = []
         for i in range(tests):
-            picture = np.asarray(Image.open(folder / f"{i:04d}.png").convert("RGB"), np.float32)
+            picture = np.asarray(Image.open(paths[i]).convert("RGB"), np.float32)
             logits = model.predict("segment", image=(picture / 255 - 0.5) / 0.5)
             said_of.append(np.asarray(logits).argmax(-1))
         scores = mean_iou(np.stack(said_of), labels["full"][:tests], 10)

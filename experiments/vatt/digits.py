@@ -11,10 +11,10 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
 
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+from ssl_audio.data import drawn_digits
+from ssl_audio.data.drawn_digits import NAMES
+
 TEMPLATES = ("{}", "the digit {}", "a {}", "the number {}")
 FRAMES = 4  # pictures beside each sound
 TEST = 5  # takes of each speaker and digit that are tested, as FSDD's authors do
@@ -28,20 +28,14 @@ def main() -> None:
     made.add_argument("--seed", type=int, default=0)
     args = made.parse_args()
     rng = np.random.default_rng(args.seed)
-    pictures = args.out.absolute() / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    digits: Any = load_digits()
-    by_digit: dict[int, list[str]] = {n: [] for n in range(10)}
-    for i, digit in enumerate(digits.target):
-        path = pictures / f"{i:04d}.png"
-        Image.fromarray((digits.images[i] * 255 / 16).astype(np.uint8)).save(path)
-        by_digit[int(digit)].append(str(path))
+    images, digits = drawn_digits.load()
+    paths = np.array(drawn_digits.write(images, args.out / "pictures"))
     rows = []
     for path in sorted(args.fsdd.absolute().glob("*.wav")):
         digit, _, take = path.stem.split("_")
         if int(take) < TEST:
             continue
-        shown = rng.choice(by_digit[int(digit)], FRAMES, replace=False).tolist()
+        shown = rng.choice(paths[digits == int(digit)], FRAMES, replace=False).tolist()
         row: dict[str, Any] = dict(path=str(path), video=shown)
         if rng.random() >= 0.25:
             said = rng.choice(TEMPLATES, 2, replace=False).tolist()

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import rotate
-from sklearn.datasets import load_digits
 
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+from ssl_audio.data import drawn_digits
+from ssl_audio.data.drawn_digits import NAMES
+
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 FRAMES = 6
 TEST = 5  # takes of each speaker and digit that are tested
@@ -33,16 +34,16 @@ def main() -> None:
     args = made.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
-    digits: Any = load_digits()
-    order = rng.permutation(len(digits.target))
+    images, digits = drawn_digits.load()
+    order = rng.permutation(len(digits))
     pools = {True: order[:HELD_OUT], False: order[HELD_OUT:]}
     rows: list[dict[str, Any]] = []
     videos: dict[str, list[np.ndarray]] = dict(videos=[], turned=[])
     for path in sorted(args.fsdd.absolute().glob("*.wav")):
         digit, speaker, take = path.stem.split("_")
         test = int(take) < TEST
-        pool = [i for i in pools[test] if digits.target[i] == int(digit)]
-        shown = digits.images[rng.choice(pool, FRAMES, replace=False)] / 16
+        pool = [i for i in pools[test] if digits[i] == int(digit)]
+        shown = images[rng.choice(pool, FRAMES, replace=False)]
         videos["videos"].append(shown.reshape(FRAMES, -1))
         videos["turned"].append(_turned(shown, SPEAKERS.index(speaker)))
         rows.append(

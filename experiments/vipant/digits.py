@@ -9,13 +9,12 @@ import argparse
 import csv
 import json
 import pathlib
-from typing import Any
 
 import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
 
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+from ssl_audio.data import drawn_digits
+from ssl_audio.data.drawn_digits import NAMES
+
 TEMPLATES = (
     "{}", "the digit {}", "a {}", "the number {}", "a picture of {}", "{} written by hand",
 )  # fmt: skip
@@ -32,21 +31,19 @@ def main() -> None:
     made.add_argument("--seed", type=int, default=0)
     args = made.parse_args()
     rng = np.random.default_rng(args.seed)
-    pictures = args.out.absolute() / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    digits: Any = load_digits()
-    order = rng.permutation(len(digits.target))
+    images, digits = drawn_digits.load()
+    paths = drawn_digits.write(images, args.out / "pictures")
+    order = rng.permutation(len(digits))
     by_digit: dict[int, list[str]] = {n: [] for n in range(10)}
     pivot, test = [], []
     for place, i in enumerate(order):
-        path, digit = pictures / f"{i:04d}.png", int(digits.target[i])
-        Image.fromarray((digits.images[i] * 255 / 16).astype(np.uint8)).save(path)
+        path, digit = paths[i], int(digits[i])
         if place < HELD_OUT:
             test.append((path, NAMES[digit]))
         else:
-            by_digit[digit].append(str(path))
+            by_digit[digit].append(path)
             said = [text.replace("{}", NAMES[digit]) for text in TEMPLATES]
-            pivot.append(json.dumps(dict(path=str(path), text=said)))
+            pivot.append(json.dumps(dict(path=path, text=said)))
     (args.out / "pictures.jsonl").write_text("\n".join(pivot) + "\n")
     _write(args.out / "pictures_test.csv", ("path", "label"), test)
     captions = [text.replace("{}", name) for name in NAMES for text in TEMPLATES]

@@ -156,6 +156,11 @@ class Stack(nn.Module):
         if self.remat not in REMAT:
             raise ValueError(f"remat '{self.remat}': wanted one of {', '.join(REMAT)}.")
 
+    @property
+    def hides_padding(self) -> bool:
+        """Whether tokens that are not valid change no others, however many there are."""
+        return self.positions is None or getattr(self.positions, "hides_padding", False)
+
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool = False, layers: bool = False) -> Encoded:
         """Encode patch tokens; `layers` also returns the stream after every block."""

@@ -67,6 +67,11 @@ class Zipformer(nn.Module):
         """Return the width of the result."""
         return max(self.widths)
 
+    @property
+    def hides_padding(self) -> bool:
+        """Whether tokens that are not valid change no others, however many there are."""
+        return self.masked
+
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool = False, layers: bool = False) -> Encoded:
         """Encode tokens; `layers` also returns every layer's, at the input's rate, zeros put on."""

@@ -54,6 +54,14 @@ class Entry(abc.ABC):
         if type(self).mix is Entry.mix:
             self.mix({}, {}, 1.0)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of a table's columns that are looked up, its own and those of entries within."""
+        found = [getattr(self, "column", "")]
+        for inside in vars(self).values():
+            found += inside.columns if isinstance(inside, Entry) else ()
+        return tuple(filter(None, found))
+
     def check_sources(self, names: Collection[str]) -> None:
         """Raise ValueError if this entry is of other sources than those of these names."""
         del names

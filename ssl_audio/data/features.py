@@ -46,6 +46,10 @@ class Features(Entry):
         if self.pick not in ("random", "middle"):
             raise ValueError(f"pick: got {self.pick!r}, wanted 'random' or 'middle'")
 
+    @property
+    def columns(self) -> tuple[str, ...]:  # noqa: D102
+        return (self.column or self.array,)
+
     def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
         single = np.dtype(np.float32)
         if not self.frames:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.data import mixture
+from ssl_audio.data import mixture, tables
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.entries import Arrays, Entry
@@ -75,6 +75,7 @@ class Pipeline:
                 raise ValueError(f"{name}: none given")
         given: dict[str, str] = {"index": "the pipeline"}
         for name, entry in self._entries:
+            tables.name_columns(entry.columns)
             for array in entry.spec():
                 if array in given:
                     raise ValueError(f"entries: {name} and {given[array]} both give '{array}'.")

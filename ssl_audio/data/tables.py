@@ -165,9 +165,17 @@ def blocks(
         raise opened.error(path, "no rows", "a table")
 
 
+_named: set[str] = set()
+
+
+def name_columns(columns: Iterable[str]) -> None:
+    """Say that entries of batches look these columns up, so that `tell_unused` passes over them."""
+    _named.update(columns)
+
+
 def tell_unused(columns: Iterable[str], known: Sequence[str], where: str) -> tuple[str, ...]:
     """Log which columns of a table have no meaning here, and return them."""
-    unused = tuple(key for key in columns if key not in known)
+    unused = tuple(key for key in columns if key not in known and key not in _named)
     if unused:
         near = {key: difflib.get_close_matches(key.lower(), known, 1, 0.75) for key in unused}
         hints = [f"'{key}' for '{found[0]}'?" for key, found in near.items() if found]

@@ -43,6 +43,10 @@ class Triplet(Entry):
         if self.negatives < 1:
             raise ValueError(f"negatives: wanted at least 1, got {self.negatives}")
 
+    @property
+    def columns(self) -> tuple[str, ...]:  # noqa: D102
+        return (*super().columns, *(("positive", "negative") if self.by == "columns" else ()))
+
     def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
         one = self.audio.spec()
         several = {k: ((self.negatives, *shape), kind) for k, (shape, kind) in one.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from ssl_audio.arrays import Array, Float
+from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.layers.seanet import Conv, Recurrent, ResidualUnit, TransposedConv
 
 
@@ -56,14 +56,17 @@ class Seanet(nn.Module):
         ]
         self.last = conv.copy(channels=self.sounds, size=self.last_kernel)
 
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B S C"]:
-        """Return samples of vectors."""
-        x = self.memory(self.first(x))
+    def __call__(
+        self, x: Float[Array, "B N D"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B S C"]:
+        """Return samples of vectors; `count`: those before the padding, which changes no sample of theirs."""
+        x = self.memory(self.first(x, count))
         for i, up in enumerate(self.up):
-            x = up(nn.elu(x))
+            x = up(nn.elu(x), count)
+            count = None if count is None else count * self.strides[i]
             for unit in self.unit[i * self.units : (i + 1) * self.units]:
-                x = unit(x)
-        return self.last(nn.elu(x))
+                x = unit(x, count)
+        return self.last(nn.elu(x), count)
 
     def piece(self, x: Float[Array, "B N D"], memory: Any) -> tuple[Float[Array, "B S C"], Any]:
         """Return the samples of the next vectors of a long sound, and what those after them need.
@@ -86,6 +89,11 @@ class Seanet(nn.Module):
             for unit in self.unit[i * self.units : (i + 1) * self.units]:
                 x = through(unit, x)
         return through(self.last, nn.elu(x)), after
+
+    @property
+    def takes_end(self) -> bool:
+        """Whether it can be told where vectors end; see `tokens/seanet.py`."""
+        return self.norm != "group"
 
     @property
     def stride(self) -> int:

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio.arrays import Array, Float
+from ssl_audio.backbones.identity import Identity
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import Model
+from ssl_audio.inference.windows import rung
 from ssl_audio.objectives.features import Features
 
 
@@ -104,8 +106,8 @@ class CodecModel(Model):
         size, step = self.objective.chunk or len(sound), self.objective.step or len(sound)
         chunks, scales = [], []
         for begin in range(0, len(sound), step):
-            codes, scale = self._codes(self._on_device, sound[None, begin : begin + size])
-            chunks.append(np.asarray(codes[0, :, :used]))
+            codes, scale = self._coded(sound[begin : begin + size])
+            chunks.append(codes[:, :used])
             scales.append(float(scale[0]))
         return Codes(tuple(chunks), tuple(scales), len(sound))
 
@@ -125,7 +127,7 @@ class CodecModel(Model):
         if not codes.chunks:
             raise ValueError("codes: no chunks.")
         parts = [
-            self._decoded(self._on_device, self.checked(chunk)[None], jnp.full(1, scale))
+            self._sounded(self.checked(chunk), scale)
             for chunk, scale in zip(codes.chunks, codes.scales, strict=True)
         ]
         sound = np.asarray(overlapped(parts, self.objective.step)[0])
@@ -194,6 +196,53 @@ class CodecModel(Model):
         if sound.ndim != 2 or sound.shape[1] != many:
             raise ValueError(f"waveform: got shape {sound.shape}, wanted [S, {many}].")
         return np.stack(self.clips(list(sound.T), sample_rate), -1)
+
+    @property
+    def _takes_end(self) -> bool:
+        """Whether the networks can be told where sound ends, so that few programs do for all lengths."""
+        made = self.objective
+        known = all(getattr(part, "takes_end", False) for part in (made.tokenizer, made.decoder))
+        return known and not made.normalise and isinstance(made.encoder, Identity)
+
+    def _coded(self, sound: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return the codes [N, Q] of a chunk [S, channels], and its scale [1]."""
+        if not self._takes_end:
+            codes, scale = self._codes(self._on_device, sound[None])
+            return np.asarray(codes[0]), scale
+        tokens = -(-len(sound) // self.hop)
+        padded = np.pad(sound, ((0, rung(tokens) * self.hop - len(sound)), (0, 0)))
+        codes = self._codes_of(self._on_device, padded[None], np.full(1, len(sound), np.int32))
+        return np.asarray(codes[0, :tokens]), np.ones(1)
+
+    def _sounded(self, codes: np.ndarray, scale: float) -> Any:
+        """Return the sound [1, S, channels] of codes [N, Q]."""
+        if not self._takes_end:
+            return self._decoded(self._on_device, codes[None], jnp.full(1, scale))
+        count = np.full(1, len(codes), np.int32)
+        padded = np.pad(codes, ((0, rung(len(codes)) - len(codes)), (0, 0)))[None]
+        return self._sound_of(self._on_device, padded, count)[:, : len(codes) * self.hop] * scale
+
+    @functools.cached_property
+    def _codes_of(self) -> Any:
+        made = self.objective
+
+        def codes(params, audio, count):
+            x = made.frontend.channels(audio, count)
+            vectors: Any = made.tokenizer.apply({"params": params["tokenizer"]}, x, count)
+            return made.quantizer.apply({"params": params["quantizer"]}, vectors.x)
+
+        return jax.jit(codes)
+
+    @functools.cached_property
+    def _sound_of(self) -> Any:
+        made = self.objective
+
+        def sound(params, codes, count):
+            weights = {"params": params["quantizer"]}
+            vectors = made.quantizer.apply(weights, codes, method="vectors")
+            return made.decoder.apply({"params": params["decoder"]}, vectors, count)
+
+        return jax.jit(sound)
 
     @functools.cached_property
     def _codes(self) -> Any:

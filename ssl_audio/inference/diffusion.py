@@ -73,11 +73,11 @@ class DiffusionModel(Model):
         rescale: float = 0.0,
         steps: int = 50,
         sampler: str | samplers.Sampler = "dpm3m",
-    ) -> list[np.ndarray]:
-        """Return a sound [S] at `rate` Hz for each text; a bare text is one.
+    ) -> Any:
+        """Return sound [S] at `rate` of a text, or a list of it of several.
 
         Args:
-          texts: "": without words.
+          texts: words; "": without any. One string is one text.
           seconds: length; None: that of training, which is the longest.
           seed: of the first sound; the next has one more. But for rounding, a sound does not depend on the
             others.
@@ -120,7 +120,8 @@ class DiffusionModel(Model):
                 self._on_device, self._extra_on_device, ids, lengths, seeds, scales
             )
             found += list(np.asarray(sounds)[: len(group)])
-        return [_cut(sound, size) for sound in found]
+        sounds = [_cut(sound, size) for sound in found]
+        return sounds[0] if isinstance(texts, str) else sounds
 
     @functools.cached_property
     def _samplers(self) -> dict[Any, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ssl_audio.frontend.base import sounding
 from ssl_audio.heads.readout import FINAL, MEAN_OF_SPECIALS, columns_of
-from ssl_audio.inference import inputs
+from ssl_audio.inference import inputs, windows
 from ssl_audio.inference.model import Model, check_finite, silence
 from ssl_audio.inference.pooling import (
     PADS,
@@ -27,10 +27,8 @@ from ssl_audio.inference.pooling import (
     Whole,
     check_pool,
 )
-from ssl_audio.inference.windows import Clip, Window, batches, cover, every, windows_per_call
+from ssl_audio.inference.windows import PROGRAMS, Clip, Window, batches, cover, every
 from ssl_audio.storage import written
-
-PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +43,8 @@ class Encoder(Model):
     of it; with "silence" the features of the padding are left out.
 
     Longer audio than the training clips is cut in windows of their length, half a window apart,
-    and averaged where they overlap. One program is compiled per number of columns: at most as
-    many as a training clip has. If those are more than 64, clips are padded to a multiple of their
-    64th part, and the padding's columns dropped; a tokenizer that takes the clips' lengths hides
-    this padding from all other tokens.
-
+    and averaged where they overlap. One program is compiled per number of columns, of which there
+    are few: see `windows.padded_count`. A tokenizer that takes lengths hides padding from tokens.
     The same clip gives the same bits, whichever other clips are embedded with it.
 
     Attributes:
@@ -247,9 +242,17 @@ class Encoder(Model):
     def _takes_count(self) -> bool:
         return getattr(self.objective.tokenizer, "takes_count", False)
 
+    def _padded(self, columns: int) -> int:
+        """Return the columns that a piece of so many is padded to."""
+        encoder = self.objective.encoder
+        if getattr(getattr(encoder, "positions", None), "stretches", False):
+            return self._most  # where all positions depend on their number: as in training
+        hidden = self._takes_count and getattr(encoder, "hides_padding", False)
+        return windows.padded_count(columns, self._most, hidden=hidden)
+
     def _windows_per_call(self, columns: int) -> int:
         """Return how many pieces of so many columns are encoded together."""
-        return windows_per_call(self.batch_size, self._samples(columns) / self.rate)
+        return windows.windows_per_call(self.batch_size, self._samples(columns) / self.rate)
 
     @functools.cached_property
     def _frames(self) -> int:
@@ -347,8 +350,7 @@ class Encoder(Model):
         for window in cover(clip, heard(most), starts):
             # Less than one analysis window would leave no frame at all, and all such clips alike.
             audio = np.pad(window.audio, (0, max(0, window_samples - len(window.audio))))
-            grain = -(-most // PROGRAMS)
-            padded = min(most, -(-self._columns(len(audio), fill) // grain) * grain)
+            padded = self._padded(self._columns(len(audio), fill))
             yield padded, window._replace(audio=audio[: heard(padded)])
 
     def _encode(self, columns: int, group: list[np.ndarray], layers: tuple[int, ...]) -> np.ndarray:
@@ -356,7 +358,7 @@ class Encoder(Model):
         if (columns, layers) not in self._compiled:
             self._compiled.add((columns, layers))
             number = sum(known == layers for _, known in self._compiled)
-            most = -(-self._most // -(-self._most // PROGRAMS))
+            most = len({self._padded(n) for n in range(1, self._most + 1)})
             log.info("compiling for %d patch columns: %d of at most %d", columns, number, most)
         audio, length = self._batched(columns, group)
         return np.asarray(_program(self._sized(columns), layers)(self._on_device, audio, length))

@@ -80,9 +80,10 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       ValueError: a model that generates nothing, options that it does not know, a folder with other sounds.
     """
-    from ssl_audio.storage import atomic
+    from ssl_audio.storage import atomic, opened
 
-    texts = [*args.texts, *(_lines(args.texts_from) if args.texts_from else ())]
+    more = opened.texts(args.texts_from) if args.texts_from else ()
+    texts = [*args.texts, *more]
     texts = [text for text in texts for _ in range(args.count)]
     folder = pathlib.Path(args.output).expanduser()
     atomic.check_folder(folder)
@@ -225,17 +226,6 @@ def _begin(path: str, rate: int) -> Any:
     from ssl_audio.data.decode import decode
 
     return decode(path, rate)
-
-
-def _lines(path: str) -> list[str]:
-    from ssl_audio.storage import opened
-
-    file = pathlib.Path(path).expanduser()
-    with opened.reading(file, "texts in UTF-8, one a line", UnicodeDecodeError):
-        lines = file.read_text(encoding="utf-8").splitlines()
-    if not lines:
-        raise ValueError(f"--texts-from {path}: empty; wanted one text a line.")
-    return lines
 
 
 def _count(text: str) -> int:

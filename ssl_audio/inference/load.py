@@ -1,5 +1,6 @@
 """From a folder to a model in use: `load`, part of the public API."""
 
+import contextlib
 import importlib
 import logging
 import os
@@ -91,7 +92,7 @@ def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
         origin=f"{asked if hub.is_address(asked) else path}{which}",
     )
     try:
-        wanted, state = jax.eval_shape(objective.init, jax.random.key(0), model.blank())
+        wanted, state = _shapes(objective, model.blank(), options)
     except FileNotFoundError as error:  # a teacher's: needed to train, not to encode
         log.warning("%s: its parameters cannot be checked: %s", path, error)
         return model.with_files(path, step)
@@ -106,6 +107,26 @@ def _load(asked: str, path: pathlib.Path, step: int | str | None) -> Any:
     checkpoint.check_shapes(params, wanted, str(path))
     checkpoint.check_shapes(extra, {name: state[name] for name in extra}, f"{path}, extra")
     return model.with_files(path, step)
+
+
+def _shapes(objective: Any, blank: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Return what `init` gives: of a model's own batch, or of one that has all that its training had."""
+    try:
+        return jax.eval_shape(objective.init, jax.random.key(0), blank)
+    except KeyError:
+        batch = {**_trained_on(options), **blank}
+        return jax.eval_shape(objective.init, jax.random.key(0), batch)
+
+
+def _trained_on(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the shapes of a batch of one clip with all of a run's entries that can be built here."""
+    found = {}
+    for entry in ((options.get("data") or {}).get("entries") or {}).values():
+        with contextlib.suppress(ValueError, TypeError, OSError, ImportError, RuntimeError):
+            made: Any = config.build(entry, "data")
+            for name, (shape, kind) in made.spec().items():
+                found[name] = jax.ShapeDtypeStruct((1, *shape), kind)
+    return found
 
 
 def interface(objective: Any) -> type[Model]:

@@ -2,7 +2,7 @@
 
 Again: only what is new or changed. Then ssl-audio search query --index DIR "rain on a roof" (--audio FILE:
 what sounds like it; --image, --features; several are one query), search remove --index DIR PATH… (--gone:
-files that are no more), search export --index DIR --to perch-hoplite OUT (or embedding-atlas).
+files that are no more), search export --index DIR --to perch-hoplite OUT; search mine: captions by pictures.
 """
 
 from __future__ import annotations
@@ -109,7 +109,22 @@ def parser() -> argparse.ArgumentParser:
     give.add_argument("out", metavar="OUT", help="a new folder; for embedding-atlas a .parquet")
     for verb in (make, ask, less, give):
         verb.add_argument("--index", required=True, metavar="DIR", help="the index's folder")
-    for verb in (make, ask):
+    mine = verbs.add_parser("mine", help="find captions of sounds by the pictures beside them")
+    mine.add_argument(
+        "--checkpoint", required=True, metavar="RUN", help="a model of pictures and words"
+    )
+    mine.add_argument(
+        "--manifest", required=True, metavar="FILE", help="sounds, with a column of pictures"
+    )
+    mine.add_argument("--root", default="", metavar="DIR", help="what its paths are relative to")
+    mine.add_argument("--column", default="image", help="of the pictures; default: image")
+    mine.add_argument("--captions", required=True, metavar="FILE", help="texts, one a line")
+    mine.add_argument("--output", required=True, metavar="FILE.jsonl", help="the manifest to write")
+    mine.add_argument("--top", type=int, default=10, help="captions of each picture; default: 10")
+    mine.add_argument(
+        "--random", type=int, metavar="SEED", help="as many, drawn at random: the control"
+    )
+    for verb in (make, ask, mine):
         startup.add_trust(verb)
     return made
 
@@ -124,6 +139,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
         said = search_export.export(Index(args.index), args.to, args.out)
         print(f"{args.out}: open it with  {said}")
         return None
+    if args.verb == "mine":
+        return mine(args)
     if args.verb == "remove":
         if not args.places and not args.gone:
             parser().error("remove: give paths, or --gone")
@@ -139,6 +156,29 @@ def main(argv: Sequence[str] | None = None) -> Any:
     if args.top < 1:
         parser().error(f"--top {args.top}: wanted at least 1")
     return query(args)
+
+
+def mine(args: argparse.Namespace) -> list[list[int]]:
+    """Write a manifest with the captions that the pictures of clips find; return their numbers."""
+    from ssl_audio.data.source import Manifest
+    from ssl_audio.inference import mining
+
+    atomic.check(place(args.output))
+    captions = [text for text in opened.texts(args.captions) if text.strip()]
+    model = _load(args.checkpoint, args.trust)
+    if missing := {"image", "text"} - set(getattr(model, "takes", ())):
+        raise ValueError(
+            f"--checkpoint {args.checkpoint}: got a {type(model).__name__} that takes no "
+            f"{' and no '.join(sorted(missing))}, wanted a model of pictures and words in one space, as CLIP "
+            "(ssl-audio convert --from clip)."
+        )
+    source = Manifest(args.manifest, args.root)
+    how = dict(top=args.top, column=args.column, random=args.random)
+    found = mining.write(model, source, captions, args.output, **how)
+    print(
+        f"{args.output}: {len(found)} sounds, {sum(map(len, found)) / len(found):.1f} captions each"
+    )
+    return found
 
 
 def query(args: argparse.Namespace) -> list[Hit]:

@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> None:
             f"--checkpoint {args.checkpoint}: got {type(model).__name__}, which offers "
             f"{', '.join(model.offers)}; wanted a separator: train config uss, or convert one."
         )
-    wanted = asked(model, args)
+    named, of_level = asked(model, args)
+    wanted = [*named, *of_level]
     names = file_names([one.name for one in wanted])
     check_free(output, names, [args.file, *args.query])
     output.mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,11 @@ def run(args: argparse.Namespace) -> None:
             if samples / model.rate >= told:
                 log.info("%.0f of %.0f s", samples / model.rate, seconds)
                 told += TOLD
-    quiet = (peaks <= NOTHING) & bool(args.level)
+    quiet = peaks <= NOTHING
+    for one, name, out in zip(named, names, quiet, strict=False):
+        if out:
+            log.warning("%s: silent: nothing of %r was found in the recording", name, one.name)
+    quiet[: len(named)] = False  # a part that was asked for by name is there
     for name, out in zip(names, quiet, strict=True):
         if out:
             (output / name).unlink()
@@ -156,11 +161,11 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def asked(model: Separator, args: argparse.Namespace) -> list[Wanted]:
-    """Return the parts that the command line asks for.
+def asked(model: Separator, args: argparse.Namespace) -> tuple[list[Wanted], list[Wanted]]:
+    """Return the parts that the command line asks for, each by itself and as a whole level of classes.
 
     Raises:
-      ValueError: the model cannot be asked so, or knows no such class.
+      ValueError: the model cannot be asked so, knows no such class, or is asked for the same twice.
     """
     from ssl_audio.data import hierarchy
     from ssl_audio.data.decode import decode
@@ -175,8 +180,6 @@ def asked(model: Separator, args: argparse.Namespace) -> list[Wanted]:
             raise ValueError(f"--level {args.level}: no class of the model is there or below.")
     chosen = list(model.labels) if args.classes == ["all"] else args.classes
     wanted = [model.of_classes(name, sets.get(name, [name])) for name in chosen]
-    if args.level:
-        wanted += [model.of_classes(name, inside) for name, inside in some.items()]
     for example in args.query:
         sound = decode(example, model.rate)
         wanted.append(model.of_example(pathlib.Path(example).stem, sound, model.rate))
@@ -188,7 +191,27 @@ def asked(model: Separator, args: argparse.Namespace) -> list[Wanted]:
         wanted += [
             model.of_vector(text, vector) for text, vector in zip(args.words, vectors, strict=True)
         ]
-    return wanted
+    for number, one in enumerate(wanted):
+        if same := _equal(one, wanted[:number]):
+            raise ValueError(
+                f"{one.name!r} and {same.name!r} ask for the same: two equal parts; leave one out."
+            )
+    found: list[Wanted] = []
+    for name, inside in some.items() if args.level else ():
+        one = model.of_classes(name, inside)
+        if same := _equal(one, [*wanted, *found]):
+            log.info("%s: of the same classes as %s: one part for both", name, same.name)
+        else:
+            found.append(one)
+    return wanted, found
+
+
+def _equal(one: Wanted, others: Sequence[Wanted]) -> Wanted | None:
+    """Return the first part that is asked for in the same way."""
+    for other in others:
+        if other.by_tags == one.by_tags and np.array_equal(other.condition, one.condition):
+            return other
+    return None
 
 
 def recording(path: str, rate: int, channels: int) -> Iterator[np.ndarray]:

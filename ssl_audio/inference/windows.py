@@ -18,6 +18,7 @@ Starts = Callable[
     [int], Sequence[int] | np.ndarray
 ]  # samples of a clip → first samples of its windows
 
+PROGRAMS = 64  # most programs to compile, hence most different widths that clips are padded to
 LONG = 10.24  # s; of longer windows an accelerator takes fewer together, of as many seconds in all
 LITTLE = 50  # a window's length through this: sound at a clip's end that needs no window of its own
 ALONE = 4.0  # s; on a CPU, longer windows are encoded one by one, shorter ones as many as fit in
@@ -145,6 +146,28 @@ def windows_per_call(most: int, seconds: float) -> int:
     """
     longest = ALONE if jax.default_backend() == "cpu" else most * LONG
     return max(1, min(most, int(longest / seconds)))
+
+
+def rung(count: int) -> int:
+    """Return the smallest of 1, 2, 3, 4, 6, 8, 12, 16, 24, … that is not below `count`, which is 1 or more.
+
+    Clips of any lengths that are padded so need few programs: two for every doubling of length.
+    """
+    power = 1 << (count - 1).bit_length()
+    return 3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power
+
+
+def padded_count(count: int, most: int, *, hidden: bool) -> int:
+    """Return the columns that a piece of `count` columns is padded to, so that few programs are compiled.
+
+    Args:
+      count: of the piece.
+      most: columns of a window, and at most what is returned.
+      hidden: the model sees no padding: it is padded to the next `rung`. Else padding that the model sees
+        stays small: if `most` is above 64, it is padded to a multiple of its 64th part.
+    """
+    grain = -(-most // PROGRAMS)
+    return min(most, rung(count) if hidden else -(-count // grain) * grain)
 
 
 def vectors(

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float
+from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.layers.dense import uniform
 from ssl_audio.layers.lstm import Lstm
 
@@ -54,9 +54,17 @@ class Conv(nn.Module):
         """Return how many values before an output's own stride it sees."""
         return (self.size - 1) * self.dilation + 1 - self.stride
 
-    def __call__(self, x: Float[Array, "B T A"]) -> Float[Array, "B U C"]:
-        """Return the convolution's output."""
-        return self.padded(self.with_ends(x))
+    def __call__(
+        self, x: Float[Array, "B T A"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B U C"]:
+        """Return the convolution's output.
+
+        Args:
+          x: the sequences.
+          count: values of each before its padding, with T a multiple of the stride: the first
+            ceil(count / stride) outputs are then those of the sequences without it. Not with norm "group".
+        """
+        return self.padded(self.with_ends(x) if count is None else self.ended(x, count))
 
     def piece(
         self, x: Float[Array, "B T A"], memory: Any, *, last: bool = False
@@ -115,6 +123,20 @@ class Conv(nn.Module):
         x = jnp.pad(x, ((0, 0), (left, ends), (0, 0)), mode="reflect")
         return x[:, : x.shape[1] - extra]
 
+    @nn.nowrap
+    def ended(self, x: Float[Array, "B T A"], count: Int[Array, " B"]) -> Float[Array, "B U A"]:
+        """Return what `with_ends` gives of the first `count` values of each sequence, and zeros after it."""
+        after = 0 if self.causal else self.spare // 2
+        left, count = self.spare - after, count[:, None]
+        place = jnp.arange(-left, x.shape[1] + after)[None]
+        if self.pad == "reflect":
+            right = after + -count % self.stride
+            edge = jnp.maximum(count - 1, jnp.maximum(left, right))
+            place = jnp.where(place > edge, 2 * edge - place, jnp.abs(place))
+        inside = (place >= 0) & (place < count)
+        found = jnp.take_along_axis(x, jnp.where(inside, place, 0)[:, :, None], axis=1)
+        return jnp.where(inside[:, :, None], found, 0)
+
 
 class TransposedConv(nn.Module):
     """The transpose of a strided convolution: T values become T * stride.
@@ -143,8 +165,13 @@ class TransposedConv(nn.Module):
                 f"TransposedConv: {self.size} taps leave gaps between strides of {self.stride}."
             )
 
-    def __call__(self, x: Float[Array, "B T A"]) -> Float[Array, "B U C"]:
-        """Return the output, cut to T * stride."""
+    def __call__(
+        self, x: Float[Array, "B T A"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B U C"]:
+        """Return the output, cut to T * stride; `count`: values before the padding, see `Conv`."""
+        if count is not None:  # what comes after spreads to what was before, too
+            there = jnp.arange(x.shape[1])[None] < count[:, None]
+            x = jnp.where(there[:, :, None], x, 0)
         spare = self.size - self.stride
         right = spare if self.causal else spare // 2
         found = self.whole(x)
@@ -211,9 +238,11 @@ class ResidualUnit(nn.Module):
         self.second = one.copy()
         self.shortcut = one.copy() if self.projected else None
 
-    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        """Return the output."""
-        return self._added(x, self.first(nn.elu(x)))
+    def __call__(
+        self, x: Float[Array, "B T C"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B T C"]:
+        """Return the output; `count`: values before the padding, see `Conv`."""
+        return self._added(x, self.first(nn.elu(x), count))
 
     def piece(
         self, x: Float[Array, "B T C"], memory: Any, *, last: bool = False

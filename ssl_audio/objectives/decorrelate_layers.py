@@ -62,7 +62,8 @@ class DecorrelateLayers(TaughtViews):
         view_key, *keys = jax.random.split(key, 3)
         first, second, extra = self.pair(extra, batch, view_key)
         q, own, vector, after = self.projected(params, first, keys[0] if train else None)
-        k, other, _, teacher = self.projected(extra["teacher"], second, keys[1] if train else None)
+        teacher = statistics.held_as(extra["teacher"], params)
+        k, other, _, teacher = self.projected(teacher, second, keys[1] if train else None)
         k, other = jax.lax.stop_gradient((k, other))
         contrast, hit = queue_nce(q, k, extra["queue"], self.temperature)
         total, shallow, agreement = jnp.mean(contrast), dict(params["shallow"]), []
@@ -75,7 +76,8 @@ class DecorrelateLayers(TaughtViews):
             total = total + self.diagonal * diagonal + self.cross * cross
             agreement.append(jnp.trace(matrix) / len(matrix))
         if train:
-            extra = extra | {"teacher": teacher, "queue": self.enqueued(extra["queue"], k)}
+            extra = extra | {"teacher": statistics.released(teacher)}
+            extra["queue"] = self.enqueued(extra["queue"], k)
             after["shallow"] = shallow
         weight = float(len(q))
         metrics = {

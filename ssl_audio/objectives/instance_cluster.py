@@ -49,7 +49,8 @@ class InstanceCluster(TaughtViews):
         view_key, *keys = jax.random.split(key, 5)
         views = self.pair(extra, batch, view_key)
         extra, passes = views[2], keys if train else [None] * 4
-        student, teacher, shares, q, k = params, extra["teacher"], [], [], []
+        student, teacher = params, statistics.held_as(extra["teacher"], params)
+        shares, q, k = [], [], []
         vector: Any = None
         for view, own, other in zip(views[:2], passes[:2], passes[2:], strict=True):
             unit, _, vector, student = self.projected(student, view, own)
@@ -65,7 +66,8 @@ class InstanceCluster(TaughtViews):
         back, _ = queue_nce(q[1], k[0], extra["queue"], self.temperature)
         clusters = cluster_contrast(shares[0], shares[1], self.cluster_temperature)
         if train:
-            extra = extra | {"teacher": teacher, "queue": self.enqueued(extra["queue"], *k)}
+            extra = extra | {"teacher": statistics.released(teacher)}
+            extra["queue"] = self.enqueued(extra["queue"], *k)
         weight = float(len(q[0]))
         used = jnp.exp(losses.entropy(jnp.mean(shares[0], axis=0)))
         metrics = {

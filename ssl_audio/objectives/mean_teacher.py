@@ -76,7 +76,8 @@ class MeanTeacher(PseudoLabels):
     ) -> tuple[Float[Array, ""], Metrics, Extra, Params]:
         keys = jax.random.split(key, 6)
         clean = joined(self.clips(batch), self.clips(batch, "unlabelled_"))
-        logits, teacher = self.guessed(extra["teacher"], self._noisy(clean, keys[0]))
+        teacher = statistics.held_as(extra["teacher"], params)
+        logits, teacher = self.guessed(teacher, self._noisy(clean, keys[0]))
         x, label = self.clips(batch, view=self.weak, key=keys[1]), labels(batch)
         u, size = self.clips(batch, "unlabelled_", self.weak, keys[2]), len(label)
         of_x, of_u = jnp.split(jax.nn.softmax(logits), [size])
@@ -93,7 +94,7 @@ class MeanTeacher(PseudoLabels):
             "disagreement": (other, 1.0),
             "weight": (extra["weight"], 1.0),
         }
-        extra = extra | {"teacher": teacher}
+        extra = extra | {"teacher": statistics.released(teacher)}
         return value + extra["weight"] * other, metrics, extra, params
 
     def _noisy(self, clips: Clips, key: Array) -> Clips:

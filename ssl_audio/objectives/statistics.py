@@ -10,7 +10,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ssl_audio.layers.norms import STATISTICS
+from ssl_audio.layers.norms import STATISTICS, Stored
 from ssl_audio.objectives.base import STORED, replaced
 
 
@@ -40,6 +40,24 @@ def renewed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
     old, new = flatten_dict(before), flatten_dict(after)
     new = {name: value for name, value in new.items() if value is not old[name]}
     return unflatten_dict(new) or None
+
+
+def held_as(teacher: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a teacher whose running statistics are held wherever those of the model are; see `Stored`.
+
+    Where the model's batch norms do not learn, as in a frozen encoder, the teacher's would else see batches
+    that the model's do not, and would be another model's. `released` is the way back.
+    """
+    model = flatten_dict(params)
+    found = flatten_dict(teacher, keep_empty_nodes=True)
+    held = {n: Stored(v) if isinstance(model.get(n), Stored) else v for n, v in found.items()}
+    return unflatten_dict(held)
+
+
+def released(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a teacher as it was before `held_as`, with the statistics that its passes renewed."""
+    found = flatten_dict(teacher, keep_empty_nodes=True)
+    return unflatten_dict({n: v.value if isinstance(v, Stored) else v for n, v in found.items()})
 
 
 def kept(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,9 +171,9 @@ def short(
     )
 
 
-def layer_decay(encoder: Mapping[str, Any]) -> float:
-    """Return `Optim.layer_decay` to fine-tune a pretrained encoder: of one stack of layers, or none."""
-    return 0.75 if "depth" in encoder else 1.0
+def layer_decay(encoder: Mapping[str, Any], share: float = 0.75) -> float:
+    """Return `Optim.layer_decay` to fine-tune an encoder: `share`, or 1 without one stack of layers."""
+    return share if "depth" in encoder else 1.0
 
 
 def to_fine_tune(path: str) -> dict[str, Any]:

@@ -118,6 +118,11 @@ def json_file(path: str | os.PathLike | Remote, wanted: str, kind: type = dict) 
     return parsed(text(path, wanted), path, wanted, kind)
 
 
+def texts(path: str | os.PathLike) -> list[str]:
+    """Return the lines of a file of texts; ValueError as `text`."""
+    return text(pathlib.Path(path).expanduser(), "texts in UTF-8, one a line").splitlines()
+
+
 def json_lines(path: str | os.PathLike, wanted: str) -> list[dict[str, Any]]:
     """Return the objects of a file of JSON lines; errors name the line.
 

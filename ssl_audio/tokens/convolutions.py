@@ -3,6 +3,8 @@
 Called by encoders in the place of a table; they know the order of the sequence only, not its length.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -25,6 +27,8 @@ class Convolution(nn.Module):
 
     size: int = 128
     groups: int = 16
+
+    hides_padding: ClassVar[bool] = True  # it is 0 where it comes in, see `Stack`
 
     @nn.compact
     def __call__(self, tokens: Tokens, special: int = 0) -> tuple[Float[Array, "B N D"], float]:
@@ -71,6 +75,11 @@ class Convolutions(nn.Module):
     size: int = 19
     groups: int = 16
     masked: bool = False
+
+    @property
+    def hides_padding(self) -> bool:
+        """Whether padding changes no other token's position."""
+        return self.masked
 
     @nn.compact
     def __call__(self, tokens: Tokens, special: int = 0) -> tuple[Float[Array, "B N D"], float]:

@@ -3,7 +3,7 @@
 Called by encoders with `Tokens.index`, and by warm starts and converters (`transfer`).
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -99,6 +99,8 @@ class Axes(nn.Module):
 
     sizes: tuple[int, ...]
     norm: Norm = LayerNorm()
+
+    stretches: ClassVar[bool] = True  # a clip padded to another length would get other rows
 
     def __post_init__(self):
         super().__post_init__()

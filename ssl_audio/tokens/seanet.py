@@ -62,14 +62,21 @@ class Seanet(nn.Module):
         self.memory = Recurrent(widths[-1], self.recurrent)
         self.last = conv.copy(channels=self.width, size=self.last_kernel)
 
-    def __call__(self, spec: Spec) -> Tokens:
-        """Return tokens of samples [B, T, channels of sound], on a grid of one row."""
-        x = self.first(spec)
+    def __call__(self, spec: Spec, count: Int[Array, "B"] | None = None) -> Tokens:
+        """Return tokens of samples [B, T, channels of sound], on a grid of one row.
+
+        Args:
+          spec: samples.
+          count: those of each sound before its padding, with T a multiple of all strides' product: its
+            tokens, the first of them, are then those of the sound without padding. See `takes_end`.
+        """
+        x = self.first(spec, count)
         for i, down in enumerate(self.down):
             for unit in self.unit[i * self.units : (i + 1) * self.units]:
-                x = unit(x)
-            x = down(nn.elu(x))
-        x = self.last(nn.elu(self.memory(x)))
+                x = unit(x, count)
+            x = down(nn.elu(x), count)
+            count = None if count is None else -(-count // self.strides[i])
+        x = self.last(nn.elu(self.memory(x)), count)
         index = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
         return Tokens(x=x, index=index, grid=(1, x.shape[1]))
 
@@ -100,6 +107,11 @@ class Seanet(nn.Module):
                 x = through(unit, x)
             x = through(down, nn.elu(x))
         return through(self.last, nn.elu(through(self.memory, x))), after
+
+    @property
+    def takes_end(self) -> bool:
+        """Whether it can be told where sound ends, so that what comes after changes no token of it."""
+        return self.norm != "group"
 
     @property
     def stride(self) -> tuple[int, int]:

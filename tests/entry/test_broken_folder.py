@@ -14,10 +14,7 @@ from ssl_audio import startup
 from ssl_audio.__main__ import VERBS, module
 from ssl_audio.storage import exported
 
-pytestmark = [
-    pytest.mark.entry,
-    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
-]
+pytestmark = pytest.mark.entry
 JUNK = bytes(range(256)) * 8
 HUGE = 10**12
 

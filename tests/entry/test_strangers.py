@@ -21,7 +21,6 @@ from ssl_audio.inference.frozen import Frozen
 from ssl_audio.storage import checkpoint, exported, opened, written
 from ssl_audio.train.loop import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 PAYLOAD = """
 import dataclasses, pathlib
 pathlib.Path({mark!r}).write_text("imported")
@@ -57,6 +56,13 @@ CALLS = {
     "search": [
         ["index", "--checkpoint={f}", "--index={o}", "{f}"],
         ["query", "--index={f}", "dog"],
+        [
+            "mine",
+            "--checkpoint={f}",
+            "--manifest={s}/clips.csv",
+            "--captions={f}/config.json",
+            "--output={o}/a.jsonl",
+        ],
     ],
     "kmeans": [["--data=synthetic", "--codes=2", "--out={o}", "--checkpoint={f}"]],
     "evaluate": [["--checkpoint={f}", "--set=synthetic"]],

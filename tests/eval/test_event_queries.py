@@ -14,7 +14,6 @@ from ssl_audio.inference.audio_text import AudioTextModel
 from ssl_audio.inference.load import load
 from ssl_audio.storage import exported
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 RATE = 16_000
 
 

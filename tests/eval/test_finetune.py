@@ -17,8 +17,6 @@ from ssl_audio.inference import calibration
 from ssl_audio.storage import checkpoint, written
 from ssl_audio.train import preview
 
-# ml_collections opens a config's file in an old way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 TONES = {"high": 3000, "low": 200}
 STEPS = 6
 

@@ -14,8 +14,6 @@ from ssl_audio.eval.classify import Classify
 from ssl_audio.eval.held_out import HeldOut
 from ssl_audio.train.run import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 def folder(root, *labels):
     for label in labels:

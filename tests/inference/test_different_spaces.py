@@ -14,8 +14,6 @@ from ssl_audio.eval.zero_shot import ZeroShot
 from ssl_audio.inference import segments
 from ssl_audio.inference.audio_text import AudioTextModel
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def model():

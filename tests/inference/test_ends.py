@@ -20,7 +20,10 @@ def noise(samples, seed=0):
     return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
 
 
-def speech(norm="group", seconds=1, batch_size=2):
+PLACES = dict(kind="convolutions", depth=2, size=5, groups=4, masked=True)
+
+
+def speech(norm="group", seconds=1, batch_size=2, positions=PLACES):
     """Return an encoder of waveforms with the published strides."""
     block = dict(kind="post_norm", mixer=dict(kind="attention", heads=2), mlp=2.0)
     convolutions = dict(kind="waveform", widths=(8,) * 7, norm=norm)
@@ -31,7 +34,7 @@ def speech(norm="group", seconds=1, batch_size=2):
             tokenizer=dict(kind="waveform:Projected", tokenizer=convolutions, width=16),
             encoder=dict(
                 kind="stack", width=16, depth=1, block=block, final_norm=None,
-                positions=dict(kind="convolutions", depth=2, size=5, groups=4, masked=True),
+                positions=positions,
             ),
         ),
         data=dict(entries=dict(audio=dict(samples=seconds * RATE))),
@@ -55,17 +58,45 @@ def test_tokens_are_those_of_whole_fields(samples, tokens):
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_padding_is_heard_by_no_token(norm):
-    encoder = speech(norm, seconds=2)  # 99 tokens: clips are padded to pairs of them
-    clip = noise(4887)
+    encoder = speech(norm, seconds=2)
+    clip = noise(5607)
     batch = {"audio": jnp.asarray(clip[None]), "length": jnp.array([len(clip)])}
     exact = jax.jit(encoder.objective.predictors()["encode"])(encoder.params, {}, batch)
     frames, _ = encoder.frames(clip, RATE)
     assert frames.shape == exact.tokens.x.shape[1:]
-    assert next(encoder._cut(clip))[0] == len(frames) + 1
+    assert len(frames) == 17 and next(encoder._cut(clip))[0] == 24
     assert np.abs(frames - exact.tokens.x[0]).max() < 1e-5
     together = encoder.embed([clip, noise(9_000)], RATE)
     assert np.array_equal(together[0], encoder.embed(clip, RATE))
     assert np.isfinite(encoder.embed(noise(100), RATE)).all()
+
+
+def test_few_programs_for_waveforms_of_any_length():
+    encoder = speech(seconds=2)
+    sizes = {next(encoder._cut(noise(samples)))[0] for samples in range(400, 2 * RATE, 320)}
+    assert sizes == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 99}
+    # Position convolutions that padding reaches: no more of it than before.
+    stack = encoder.objective.encoder
+    leaking = stack.clone(positions=stack.positions.clone(masked=False))
+    objective = dataclasses.replace(encoder.objective, encoder=leaking)
+    encoder = dataclasses.replace(encoder, objective=objective)
+    sizes = {next(encoder._cut(noise(samples)))[0] for samples in range(400, 2 * RATE, 320)}
+    assert sizes == {*range(2, 99, 2), 99}
+
+
+def test_positions_that_stretch_are_those_of_the_training_clips():
+    """A clip has the same vector whatever it is padded to, and one program for all lengths."""
+    encoder = speech(seconds=1, positions=dict(kind="positions:Axes", sizes=(49,)))
+    assert {next(encoder._cut(noise(samples)))[0] for samples in range(400, RATE, 320)} == {49}
+    clip = noise(5607)
+    batch = {
+        "audio": jnp.asarray(np.pad(clip, (0, RATE - 5607)))[None],
+        "length": jnp.array([5607]),
+    }
+    whole = jax.jit(encoder.objective.predictors()["encode"])(encoder.params, {}, batch)
+    frames, _ = encoder.frames(clip, RATE)
+    assert frames.shape == (17, 16)
+    assert np.abs(frames - whole.tokens.x[0, :17]).max() < 1e-5
 
 
 def test_group_norms_and_position_convolutions_know_where_a_clip_ends():

@@ -19,7 +19,6 @@ from ssl_audio.storage import checkpoint, written
 from ssl_audio.structs import TrainState
 from ssl_audio.train import loop, stages
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 BATCH = {"audio": np.zeros((2, 8000), np.float32), "length": np.full(2, 8000, np.int32)}
 
 

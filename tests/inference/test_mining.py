@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from ssl_audio.data.source import Manifest
-from ssl_audio.inference import mining
+from ssl_audio.inference import mining, search
 
 CAPTIONS = np.eye(6, dtype=np.float32)
 
@@ -46,11 +46,36 @@ def test_what_makes_no_sense_is_refused():
 class Pivot:
     """Pictures are named after the caption that they show."""
 
+    takes = ("image", "text")
+
     def embed_text(self, texts):
         return CAPTIONS[: len(texts)]
 
     def embed_image(self, pictures):
         return np.stack([CAPTIONS[int(path[-5])] for path in pictures])
+
+
+def test_the_command_writes_the_same_table(tmp_path, monkeypatch, capsys):
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(160, 0.1), 16_000)
+    (tmp_path / "t.csv").write_text("path,frame\n0.wav,1.png; 0.png\n1.wav,2.png\n")
+    (tmp_path / "captions.txt").write_text("no\none\n\ntwo\none\n")
+    pivot = Pivot()
+    monkeypatch.setattr("ssl_audio.inference.load.load", lambda *_, **__: pivot)
+    out = tmp_path / "mined.jsonl"
+    given = ["mine", "--checkpoint=RUN", f"--manifest={tmp_path / 't.csv'}", "--column=frame"]
+    given += [f"--captions={tmp_path / 'captions.txt'}", f"--output={out}", "--top=1"]
+    assert search.main(given) == [[0, 1], [2]]
+    assert "2 sounds, 1.5 captions each" in capsys.readouterr().out
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == [
+        ["no", "one"], ["two"],
+    ]  # fmt: skip
+    pivot.takes = ("audio", "text")
+    with pytest.raises(ValueError, match="takes no image, wanted a model of pictures and words"):
+        search.main(given)
+    (tmp_path / "captions.txt").write_text("")
+    with pytest.raises(ValueError, match=r"captions\.txt: got an empty file"):
+        search.main(given)
 
 
 def test_the_table_can_be_trained_on(tmp_path):

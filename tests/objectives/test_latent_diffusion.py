@@ -159,16 +159,16 @@ def test_generation(trained):
     found = model.generate(texts, 0.15, 7, steps=4)
     assert [len(sound) for sound in found] == [1200] * 3
     assert not np.array_equal(found[0], found[2])  # another seed
-    alone = model.generate("rain", 0.15, 8, steps=4)  # a bare text is one
-    assert len(alone) == 1
-    np.testing.assert_allclose(alone[0], found[1], atol=2e-3)
+    alone = model.generate("rain", 0.15, 8, steps=4)  # a bare text: no list
+    assert alone.shape == (1200,)
+    np.testing.assert_allclose(alone, found[1], atol=2e-3)
     free = model.generate("rain", 0.15, 8, steps=4, guidance=0.0)
     other = model.generate("dog", 0.15, 8, steps=4, guidance=0.0)
-    np.testing.assert_array_equal(free[0], other[0])  # without guidance no word is heard
-    assert not np.array_equal(free[0], alone[0])
+    np.testing.assert_array_equal(free, other)  # without guidance no word is heard
+    assert not np.array_equal(free, alone)
     # "" is no words, not a word of its own, however much words count.
     no_words = model.generate("", 0.15, 8, steps=4, guidance=300.0)
-    np.testing.assert_allclose(no_words[0], free[0], atol=2e-3)
+    np.testing.assert_allclose(no_words, free, atol=2e-3)
     refused: Any = (
         (dict(texts=[]), "at least one"),
         (dict(texts="x", seconds=3.0), "at most 0.2"),

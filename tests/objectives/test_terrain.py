@@ -10,8 +10,6 @@ from ssl_audio.inference.encoder import Encoder
 from ssl_audio.layers.unet import UNet
 from ssl_audio.objectives.segmentation import IGNORED, Segmentation
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 def made(**options):
     found = config.plain(config_files.load("terrain:runlocal").objective) | options

@@ -13,8 +13,6 @@ from ssl_audio.objectives.pair_losses import OneSoftmax
 from ssl_audio.structs import Tokens
 from ssl_audio.tokens.masking import Random, dropped
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 def built(arg="runlocal", depth=1):
     options = config_files.load(f"vatt:{arg}")

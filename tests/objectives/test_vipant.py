@@ -8,8 +8,6 @@ import pytest
 from ssl_audio import config, config_files
 from ssl_audio.train.run import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 def made(arg):
     options = config_files.load(f"vipant:{arg}")

@@ -6,9 +6,6 @@ import pytest
 from ssl_audio import config_files
 from ssl_audio.storage.exported import write
 
-# ml_collections opens a config's file in an old way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -66,6 +66,19 @@ def test_mamba_has_rates_of_its_own_on_audioset20k(pretrained):
     assert load(PATH, "task=audioset20k,root=DATA").optim.lr == 5e-5
 
 
+@pytest.mark.parametrize("task", ["spoken_digit", "unseen_speaker_digit"])
+def test_a_pretrained_encoder_of_digits_learns_at_lower_rates(task, pretrained):
+    folder, _ = pretrained
+
+    def rates(more):
+        optim = load(PATH, f"task={task},root=DATA,{more}").optim
+        return optim.lr, optim.layer_decay
+
+    assert rates(f"pretrained={folder}") == (4e-4, 0.6)
+    assert rates(f"pretrained={folder},scratch") == rates("encoder=ssamba") == (1e-3, 0.75)
+    assert rates(f"pretrained={folder},adapt=lora") == (1e-3, 1.0)
+
+
 def test_from_scratch(pretrained):
     folder, objective = pretrained
     same = load(PATH, f"root=DATA,pretrained={folder},scratch")

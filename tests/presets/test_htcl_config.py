@@ -2,11 +2,7 @@
 
 import json
 
-import pytest
-
 from ssl_audio import config, config_files
-
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 def test_the_first_stages_tower_hears_whole_spectrograms(tmp_path):

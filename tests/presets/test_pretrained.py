@@ -13,8 +13,6 @@ from ssl_audio.storage.exported import write
 from ssl_audio.structs import TrainState
 from ssl_audio.train.run import Inference, Run, warm_started
 
-# ml_collections opens a config's file in an old way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 METHODS = ("ssast", "audiomae", "asit", "m2d", "sslam")
 
 

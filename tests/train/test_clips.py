@@ -7,8 +7,6 @@ from ssl_audio.train.clips import check_clips
 from ssl_audio.train.loop import train
 from ssl_audio.train.run import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 def check(place, *overrides):
     options = config_files.load(place, [f"--config.{text}" for text in overrides])

@@ -11,8 +11,6 @@ from ssl_audio.train.loop import train
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.run import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 @pytest.mark.parametrize(
     ("name", "value"),

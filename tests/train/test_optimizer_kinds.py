@@ -10,8 +10,6 @@ from ssl_audio.storage import written
 from ssl_audio.train import muon, optim, sgd
 from ssl_audio.train.run import Run
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 
 @pytest.mark.parametrize(
     "kind, wanted", [("sgd:Sgd", sgd.Sgd), ("muon:Muon", muon.Muon), ("optim:Optim", optim.Optim)]

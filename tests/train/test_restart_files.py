@@ -89,7 +89,6 @@ def test_no_duration_is_negative_or_endless(value):
         config.duration(value, total=10)
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_what_a_run_was_begun_with_is_warned_of_only(caplog):
     options = config_files.load("ssamba:runlocal", ["--config.data.entries.audio.samples=16000"])
     run, plain = config.make(Run, options), config.plain(options)

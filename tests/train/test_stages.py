@@ -12,7 +12,6 @@ from ssl_audio.inference import kmeans
 from ssl_audio.storage import written
 from ssl_audio.train import loop, stages
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 CONFIG = f"{ROOT}/configs/unfused.py"
 
 
