@@ -83,7 +83,10 @@ for writer in ("libsndfile", "pedalboard"):
         expect(
             f"MP3 of {rate} samples at {rate} Hz by {writer}: pedalboard {len(ours)}, late by {shift}; "
             f"soundfile {len(other)}, {other_shift}; av {length}",
-            shift == 1105 and len(ours) >= rate + 1105 and len(other) == length == rate and other_shift == 0,
+            shift == 1105
+            and len(ours) >= rate + 1105
+            and len(other) == length == rate
+            and other_shift == 0,
         )
 
 
