@@ -133,7 +133,7 @@ def laptop(a):
             clip=1.0,
             rates={"^logit_scale$": 0.0},
         ),
-        steps="2000",
+        steps="2400",
     )
 
 
