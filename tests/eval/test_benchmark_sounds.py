@@ -89,6 +89,7 @@ def separator():
     """Return an untrained separator that is asked for the classes of synthetic sounds."""
     options = config.plain(config_files.load("uss:runlocal,query=label"))
     built = config.build(options["objective"], "objectives")
+    options["data"]["entries"]["label"]["names"] = list(SOUNDS.info.labels)  # as a run notes them
     samples = options["data"]["entries"]["audio"]["samples"]
     blank = silence(samples) | {"label": np.zeros((1, 12), np.float32)}
     return Separator(built, encoders.drawn(built, blank), options)
