@@ -116,6 +116,8 @@ def source(a, rate: int) -> dict[str, Any]:
     path = pathlib.Path(a.data).expanduser()
     tables = [path / "meta.csv", path / "meta" / "esc50.csv"]
     if table := next((one for one in tables if one.is_file()), None):
+        if a.fold not in range(6):
+            raise ValueError(f"fold={a.fold}: wanted one of 1 to 5, which is left out, or 0: none.")
         classes = len({row["category"] for row in read(table, need=("category",))})
         kept = tuple(fold for fold in range(1, 6) if fold != a.fold)
         return dict(kind="sets.esc", root=str(path), subset=f"esc{classes}", folds=kept, **given)

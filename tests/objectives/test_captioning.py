@@ -175,3 +175,9 @@ def test_captions_without_words_are_refused_and_long_ones_are_told_of(tmp_path, 
     assert "are cut there" not in caplog.text
     load(" ".join(["rain"] * 16), "rain")
     assert "1 of 2 captions have more than 15 words and signs, and are cut there" in caplog.text
+
+
+def test_a_fold_that_there_is_not_is_refused(tmp_path):
+    (tmp_path / "meta.csv").write_text("filename,fold,category\na.ogg,1,dog\n")
+    with pytest.raises(ValueError, match="fold=9: wanted one of 1 to 5"):
+        config_files.load(f"caption:laptop,data={tmp_path},fold=9")
