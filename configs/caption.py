@@ -9,13 +9,16 @@ Options:  prefix=8 (vectors that the words are told of a clip), learn (the encod
 Results:  experiments/caption/README.md
 """
 
+import logging
 import pathlib
 from typing import Any
 
 from ssl_audio.config import build, parse_arg
 from ssl_audio.data import entries, places, text
 from ssl_audio.data.tables import read
+from ssl_audio.eval import captions
 from ssl_audio.presets import runs
+from ssl_audio.storage import opened
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
@@ -23,6 +26,8 @@ from ssl_audio.train.record import Record
 TEMPLATE = "a sound of {}"
 SIZES = {"laptop": (128, 2, 4), "base": (512, 6, 8)}  # of the language model: width, depth, heads
 WORDS = {"laptop": 16, "base": 32}  # numbers of a caption, at most
+
+log = logging.getLogger(__name__)
 
 
 def get_config(arg=""):
@@ -42,7 +47,7 @@ def get_config(arg=""):
     rate = parts["frontend"].get("rate", 16_000)
     samples = runs.crop(parts["frontend"], parts["frontend"]["frames"])
     train = source(a, rate)
-    captions, known = spoken(train)
+    chosen, known = spoken(train, WORDS[size])
     words = dict(kind="text:Words", words=known, buckets=1)
     width, depth, heads = SIZES[size]
     objective = dict(
@@ -65,7 +70,7 @@ def get_config(arg=""):
         batch_size=32 if a.laptop else 64,
         entries=dict(
             audio=entries.audio(samples),
-            text=dict(kind="text", words=words, length=WORDS[size], captions=captions),
+            text=dict(kind="text", words=words, length=WORDS[size], captions=chosen),
         ),
     )
     data |= {} if rate == 16_000 else dict(rate=rate)
@@ -111,6 +116,8 @@ def source(a, rate: int) -> dict[str, Any]:
     path = pathlib.Path(a.data).expanduser()
     tables = [path / "meta.csv", path / "meta" / "esc50.csv"]
     if table := next((one for one in tables if one.is_file()), None):
+        if a.fold not in range(6):
+            raise ValueError(f"fold={a.fold}: wanted one of 1 to 5, which is left out, or 0: none.")
         classes = len({row["category"] for row in read(table, need=("category",))})
         kept = tuple(fold for fold in range(1, 6) if fold != a.fold)
         return dict(kind="sets.esc", root=str(path), subset=f"esc{classes}", folds=kept, **given)
@@ -126,12 +133,24 @@ def is_digits(path: pathlib.Path) -> bool:
     return any(folder.glob("[0-9]_*_[0-9]*.wav"))
 
 
-def spoken(source: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return how a clip's caption is chosen, and all words that captions have."""
+def spoken(source: dict[str, Any], length: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return how a clip's caption is chosen, and all words that captions have.
+
+    `length`: numbers of a caption, at most; the first says that it begins.
+    """
     built = build(dict(source), "data")
     metas = [built.meta(i) for i in range(len(built))]
     said = [meta.get("text") or () for meta in metas]
-    texts = [one for some in said for one in ((some,) if isinstance(some, str) else some)]
+    several = [(some,) if isinstance(some, str) else some for some in said]
+    for meta, some in zip(metas, several, strict=True):
+        if blank := [one for one in some if not captions.plain(one)]:
+            raise ValueError(f"data: clip {meta['id']} has text {blank[0]!r}; wanted words.")
+    texts = [one for some in several for one in some]
+    if long := [one for one in texts if len(text.split(one)) > length - 1]:
+        log.warning(
+            "%d of %d captions have more than %d words and signs, and are cut there, as %s",
+            len(long), len(texts), length - 1, opened.short(long[0]),
+        )  # fmt: skip
     if all(said):
         return dict(kind="captions:Own"), text.vocabulary(texts)
     if any(said) or not built.info.labels:

@@ -11,6 +11,7 @@ import csv
 import functools
 import io
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,10 @@ from ssl_audio.data import channels, tables
 from ssl_audio.data.reading import reading
 from ssl_audio.inference import resumable
 from ssl_audio.inference.inputs import Paths
-from ssl_audio.storage import atomic
+from ssl_audio.storage import atomic, opened
 from ssl_audio.storage.partial_results import Joined, Parts
+
+log = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,8 +72,9 @@ def run(args: argparse.Namespace) -> None:
     from ssl_audio.inference.load import load
 
     output = pathlib.Path(args.output).expanduser()
-    for path in filter(None, (output, args.metrics)):  # before the long work
-        atomic.check(pathlib.Path(path))
+    atomic.check(output, args.truth, args.metrics)  # before the long work
+    if args.metrics:
+        atomic.check(pathlib.Path(args.metrics).expanduser(), args.truth)
     truth = _truth(args.truth) if args.truth else None
     model = load(args.checkpoint, args.step, trust=args.trust)
     if not hasattr(model, "caption"):
@@ -146,8 +150,14 @@ def _truth(place: str) -> dict[str, list[str]]:
     """Return the captions of each file in a table, by its path."""
     found: dict[str, list[str]] = {}
     folder = pathlib.Path(place).expanduser().parent
-    for row in tables.read(pathlib.Path(place), need=("path", "text")):
-        found.setdefault(os.path.realpath(folder / row["path"]), []).append(row["text"])
+    for row in tables.read(pathlib.Path(place).expanduser(), need=("path", "text")):
+        texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            got = opened.short(row["text"])
+            raise opened.error(f"{row.where}: text", got, "a caption; in JSON also several")
+        if not (isinstance(row["path"], str) and row["path"].strip()):
+            raise opened.error(f"{row.where}: path", opened.short(row["path"]), "a file")
+        found.setdefault(os.path.realpath(folder / row["path"]), []).extend(texts)
     return found
 
 
@@ -159,6 +169,10 @@ def _matched(
     if not known:
         few = ", ".join(list(truth)[:3])
         raise ValueError(f"{where}: names none of the {len(ids)} files; it has {few}, …")
+    if left := len(ids) - len(known):
+        log.warning("%s: %d of %d files are not in it, and do not count", where, left, len(ids))
+    if left := len(truth) - len(set(map(os.path.realpath, known))):
+        log.warning("%s: %d of its %d files were not given", where, left, len(truth))
     return known
 
 
@@ -173,4 +187,4 @@ def _compare(
     wide = max(map(len, found))
     print("\n".join(f"{name:{wide}}  {value:.4g}" for name, value in found.items()))
     if args.metrics:
-        atomic.write(pathlib.Path(args.metrics), json.dumps(found, indent=1) + "\n")
+        atomic.write(pathlib.Path(args.metrics).expanduser(), json.dumps(found, indent=1) + "\n")

@@ -50,6 +50,11 @@ class Captioning(Protocol):
                 captions.library()
             except RuntimeError as error:
                 raise Absent(str(error)) from None
+            if len(source) < 4:
+                raise ValueError(
+                    f"{len(source)} clips, wanted at least 4: CIDEr-D counts words over clips, and its "
+                    "interval is of halves of them."
+                )
         numbers, said = listening.captions(source)
         truth = self._truth(source, numbers)
         made = {"said": np.array(said, object)}

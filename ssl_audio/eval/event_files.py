@@ -62,6 +62,11 @@ class Output:
         """The folder of what is found before it is written."""
         return self.place.absolute().with_name(f"{self.place.name}.parts")
 
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        """The files that are written."""
+        return self._files
+
     def write(self, found: Mapping[int, Sequence[Event]], durations: Mapping[int, float]) -> None:
         """Write the events, by the number of their recording; durations in s."""
         if self._kind == "csv":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.data.annotated import united
 from ssl_audio.data.annotations import Event, needs
 
 WHAT = "event metrics"
@@ -161,8 +162,8 @@ def measure(
     """Compare events of the same recordings.
 
     Args:
-      found: recording → events that were found; those of a class that touch count as one.
-      truth: recording → events that there are.
+      found: recording → events that were found.
+      truth: recording → events that there are. In both, those of a class that overlap or touch are one.
       durations: of the recordings, s.
       labels: names of the classes, in the order of their numbers.
       scores: recording → edges, s [M + 1], and scores [M, C] along time, for PSDS; None: no PSDS.
@@ -183,6 +184,8 @@ def measure(
                 f"{', '.join(labels)}."
             )
     check_packages()
+    truth = {file: _united(events, labels) for file, events in truth.items()}
+    found = {file: _united(events, labels) for file, events in found.items()}
     there = [n for n in labels if any(e.label == n for events in truth.values() for e in events)]
     alarms = {n: sum(e.label == n for events in found.values() for e in events) for n in labels}
     counts = {n: Counts(0, k, 0) for n, k in alarms.items() if k and n not in there}
@@ -208,6 +211,13 @@ def measure(
     by = ({n: some[n] for n in labels if n in some} for some in (counts, segments))
     of_events, of_segments = by
     return Metrics(of_events, psds, len(labels), collar, of_segments)
+
+
+def _united(events: Sequence[Event], labels: Sequence[str]) -> list[Event]:
+    """Return the events, those of a class that overlap or touch as one."""
+    number = {name: k for k, name in enumerate(labels)}
+    spans = united([(e.start, e.end, number[e.label]) for e in events])
+    return [Event(start, end, labels[k]) for start, end, k in spans]
 
 
 def _active(events: Sequence[Event], length: float, number: Mapping[str, str]) -> Any:

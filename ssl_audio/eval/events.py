@@ -145,7 +145,11 @@ def run(args: argparse.Namespace) -> None:
     paths = [source.clips[i].path for i in range(len(source))]
     output = Output(args.output, args.format, paths, labels) if args.output else None
     if args.metrics:  # before the long work
-        atomic.check(pathlib.Path(args.metrics))
+        atomic.check(pathlib.Path(args.metrics).expanduser(), args.truth)
+    if args.truth and output:
+        of_truth = pathlib.Path(args.truth).expanduser()
+        files = of_truth.rglob("*") if of_truth.is_dir() else [of_truth]
+        atomic.apart(output.files, [*files, args.metrics])
     known = _matched(paths, truth, args.truth) if truth is not None else {}
     how = "frames" if windows is None else f"windows of {windows.window:g} s, hop {windows.hop:g} s"
     log.info("%d recordings, %d classes, by %s", len(ids), len(labels), how)
@@ -353,4 +357,6 @@ def _compare(
     )
     print("\n".join(metrics.lines()))
     if args.metrics:
-        atomic.write(pathlib.Path(args.metrics), json.dumps(metrics.as_dict(), indent=1) + "\n")
+        atomic.write(
+            pathlib.Path(args.metrics).expanduser(), json.dumps(metrics.as_dict(), indent=1) + "\n"
+        )

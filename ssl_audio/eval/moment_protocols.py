@@ -118,7 +118,8 @@ class Detection(Protocol):
         more = {EVENTS: found.total.f1, SEGMENTS: found.segment_f1, PSDS: found.psds["psds1"]}
         value = float(more.pop(self.report) or 0.0)
         more |= {"PSDS2": found.psds["psds2"], "smooth": best[0], "threshold": best[1]}
-        count = found.total.right + found.total.missed
+        total = found.segment_total if self.report == SEGMENTS else found.total
+        count = total.right + total.missed
         return Outcome(value, 0.0, count, self._interval(each, value), more)
 
     def _interval(self, each: Sequence[event_metrics.Metrics], value: float) -> tuple[float, float]:

@@ -169,7 +169,7 @@ def _clips(args: argparse.Namespace) -> None:
     from ssl_audio.inference.load import load
     from ssl_audio.storage import atomic
 
-    atomic.check(out)
+    atomic.check(out, args.data)
     encoder = load(args.checkpoint, trust=args.trust).encoder
     source = _source(args, encoder.rate)
     codes = args.codes or len(source.info.labels)

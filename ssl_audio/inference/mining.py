@@ -31,8 +31,7 @@ def mine(
     Raises:
       ValueError: not so many captions; a clip without a frame.
     """
-    if not 1 <= top <= len(captions):
-        raise ValueError(f"top: got {top}, wanted 1 to {len(captions)}, the number of captions.")
+    _check(top, len(captions))
     rng, found = np.random.default_rng(random), []
     for number, some in enumerate(frames):
         if not len(some):
@@ -45,6 +44,11 @@ def mine(
             chosen = rng.choice(len(captions), len(chosen), replace=False)
         found.append([int(i) for i in chosen])
     return found
+
+
+def _check(top: int, count: int) -> None:
+    if not 1 <= top <= count:
+        raise ValueError(f"top: got {top}, wanted 1 to {count}, the number of different captions.")
 
 
 def write(
@@ -68,6 +72,7 @@ def write(
       column: of the pictures.
     """
     texts = list(dict.fromkeys(captions))
+    _check(top, len(texts))  # before the long work
     frames, rows = [], []
     for clip in source.clips:
         example = {**clip.meta(), "root": source.clips.root}

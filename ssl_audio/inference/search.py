@@ -163,7 +163,7 @@ def mine(args: argparse.Namespace) -> list[list[int]]:
     from ssl_audio.data.source import Manifest
     from ssl_audio.inference import mining
 
-    atomic.check(place(args.output))
+    atomic.check(place(args.output), args.manifest, args.captions)
     captions = [text for text in opened.texts(args.captions) if text.strip()]
     model = _load(args.checkpoint, args.trust)
     if missing := {"image", "text"} - set(getattr(model, "takes", ())):
@@ -189,7 +189,7 @@ def query(args: argparse.Namespace) -> list[Hit]:
     if args.text is not None and not index.words:
         raise ValueError(no_words(f"{args.index}, of {index.checkpoint}", index.settings["pool"]))
     if args.csv:
-        atomic.check(place(args.csv))
+        atomic.check(place(args.csv), args.audio)
     model = open_model(index, args.trust, args.checkpoint)
     asked: dict[str, Any] = dict(text=args.text, image=args.image, alpha=args.alpha)
     if args.audio is not None:

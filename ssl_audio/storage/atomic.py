@@ -10,20 +10,23 @@ import os
 import pathlib
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 from ssl_audio.storage.remote import Remote
 
 
-def check(final: pathlib.Path | Remote) -> None:
+def check(final: pathlib.Path | Remote, *others: str | os.PathLike | None) -> None:
     """See that a file can be written, before hours are spent on what goes into it; make its folder.
 
+    `others`: files that the command reads or writes, too, which it must not replace; None: not given.
+
     Raises:
-      ValueError: it cannot, with the cause.
+      ValueError: it cannot, with the cause; it is one of the others.
     """
     if isinstance(final, Remote):
         return _try_remote(final.parent)
+    apart([final], others)
     try:
         if final.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
@@ -31,6 +34,21 @@ def check(final: pathlib.Path | Remote) -> None:
         _try(final.parent)
     except OSError as error:
         raise ValueError(f"{final}: cannot be written: {error.strerror or error}.") from None
+
+
+def apart(finals: Iterable[str | os.PathLike], others: Iterable[str | os.PathLike | None]) -> None:
+    """See that no file which is to be written is one that the command reads or writes, too.
+
+    Raises:
+      ValueError: one is, by whatever name.
+    """
+    known = {os.path.realpath(os.path.expanduser(other)) for other in others if other}
+    for final in finals:
+        if os.path.realpath(os.path.expanduser(final)) in known:
+            raise ValueError(
+                f"{final}: the command has this file for something else, too, and would replace it; give "
+                "another name."
+            )
 
 
 def check_folder(folder: pathlib.Path | Remote) -> None:

@@ -143,6 +143,28 @@ def test_events_lie_on_moments_and_short_ones_are_left_out():
     assert y.sum() == sum(round((e.end - e.start) / 0.05) for some in events.values() for e in some)
 
 
+def test_what_is_counted_is_what_is_reported():
+    pytest.importorskip("sed_scores_eval", reason="event metrics NOT tested: ssl_audio[events]")
+    sounds = Synthetic(size=24, seconds=1.8, rate=8000)
+    source = Scenes(sounds, size=6, seconds=4.0, longest=1.8)
+    case = moment_protocols.Detection().case(source, Deaf(8000), 0)
+    tested = [events for clip, events in case.truth["events"].items() if clip >= 4]
+    counts = []
+    for report, count in (
+        (moment_protocols.EVENTS, sum(map(len, tested))),
+        (moment_protocols.SEGMENTS, sum(len({
+            (e.label, second)
+            for e in events
+            for second in range(int(e.start), int(np.ceil(round(e.end, 6))))
+        }) for events in tested)),
+    ):  # fmt: skip
+        protocol = moment_protocols.Detection(report)
+        found = protocol.score(protocol.controlled(case, CONTROLS[0]), 0)
+        assert found.count == count
+        counts.append(count)
+    assert counts[1] > counts[0]  # an event of more than a second is several segments
+
+
 def test_a_sentence_is_found_by_columns_of_a_model_that_learned_when_and_by_windows_of_others():
     rates = {}
     for name in ("finelap", "clap"):

@@ -91,6 +91,12 @@ def test_without_aac_metrics_there_are_exact_matches(monkeypatch):
         captioning.Captioning(template="").case(Synthetic(size=12, seconds=0.1), Deaf(), 0)
 
 
+def test_free_captions_of_too_few_clips_are_refused(monkeypatch):
+    library(monkeypatch)
+    with pytest.raises(ValueError, match="3 clips, wanted at least 4: CIDEr-D counts words over"):
+        captioning.Captioning(template="").case(Synthetic(size=3, seconds=0.1), Deaf(), 0)
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("aac_metrics") is None,
     reason="BLEU, ROUGE and CIDEr NOT tested: pip install 'ssl_audio[caption]'",
@@ -167,3 +173,44 @@ def test_a_captioner_is_asked_by_the_benchmark(folder):
     protocol = captioning.Captioning()
     found = protocol.score(protocol.case(source, heard, 0), 0)
     assert found.chance == pytest.approx(1 / 12) and found.count == 12 and found.value <= 1
+
+
+def test_what_is_compared_with_is_read_strictly_and_never_replaced(folder, tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", rng.normal(0, 0.1, 8_000), 16_000)
+    out, truth = tmp_path / "out.csv", tmp_path / "truth.jsonl"
+    command = [f"--checkpoint={folder}", f"--output={out}", *map(str, tmp_path.glob("[ab].wav"))]
+    model = load(folder)
+    sound, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    # As tables of clips have it: several captions of a clip as a list.
+    rows = [
+        dict(path="a.wav", text=["x y", model.caption(sound, rate)]),
+        dict(path="c.wav", text="x"),
+    ]
+    truth.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scored = [f"--truth={truth}", f"--metrics={tmp_path / 'm.json'}"]
+    caption_verb.main([*command, *scored])
+    assert json.loads((tmp_path / "m.json").read_text())["exact"] == 1
+    assert "1 of 2 files are not in it, and do not count" in caplog.text
+    assert "1 of its 2 files were not given" in caplog.text
+    for text in (None, "  ", [], ["x", ""]):
+        truth.write_text(json.dumps(dict(path="a.wav", text=text)) + "\n")
+        with pytest.raises(ValueError, match="truth.jsonl, line 1: text: got .*wanted a caption"):
+            caption_verb.main([*command, *scored])
+    for path in (None, "", 3):
+        truth.write_text(json.dumps(dict(path=path, text="x")) + "\n")
+        with pytest.raises(ValueError, match="truth.jsonl, line 1: path: got .*wanted a file"):
+            caption_verb.main([*command, *scored])
+    table = tmp_path / "table.csv"
+    table.write_text("path,text\na.wav,x\n")
+    for more in (
+        [f"--output={table}", f"--truth={table}"],
+        [f"--truth={table}", f"--metrics={table}"],
+        [f"--truth={table}", f"--metrics={out}"],
+    ):
+        with pytest.raises(
+            ValueError, match=r"\.csv: the command has this file for something else"
+        ):
+            caption_verb.main([*command, *more])
+    assert table.read_text() == "path,text\na.wav,x\n"

@@ -44,6 +44,17 @@ def test_counted_by_hand():
     assert wide.counts["cat"] == Counts(2, 1, 0)
 
 
+def test_events_of_a_class_that_overlap_or_touch_are_one():
+    # As two people mark them: the library takes no such truth.
+    truth = {"a": [Event(2.0, 3.0, "dog"), Event(1.0, 2.0, "dog"), Event(2.5, 2.7, "dog"),
+                   Event(1.5, 4.0, "cat")]}  # fmt: skip
+    found = {"a": [Event(1.0, 2.5, "dog"), Event(2.5, 3.0, "dog"), Event(0.0, 1.0, "emu"),
+                   Event(1.0, 2.0, "emu")]}  # fmt: skip
+    scored = measure(found, truth, LONG, LABELS)
+    assert scored.counts == {"cat": Counts(0, 0, 1), "dog": Counts(1, 0, 0), "emu": Counts(0, 1, 0)}
+    assert scored.segments["dog"] == Counts(2, 0, 0) and scored.segments["emu"] == Counts(0, 2, 0)
+
+
 def test_nothing_in_the_truth_and_nothing_found():
     nothing = {"a": []}
     found = measure({"a": [Event(0, 1, "cat")]}, nothing, LONG, LABELS)

@@ -224,3 +224,23 @@ def test_no_two_recordings_have_one_file(tmp_path):
     files = event_files._names(tmp_path, "raven", [f"/sound/{name}" for name in names])
     wanted = ["a.wav", "a.flac", "a.wav.ogg", "b", "c/a"]
     assert files == [tmp_path / f"{name}.selections.txt" for name in wanted]
+
+
+def test_the_truth_is_never_replaced(folder, tmp_path):
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    (truth / "x.txt").write_text("0.5\t1.0\towl\n")
+    (truth / "x.wav").write_bytes((folder / "sounds/a/x.wav").read_bytes())
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,start,end,label\n{truth / 'x.wav'},0.5,1.0,owl\n")
+    before = {path: path.read_bytes() for path in (truth / "x.txt", table)}
+    sound = str(truth / "x.wav")
+    for more in (
+        ["--truth", str(truth), "--output", str(truth), "--format", "audacity"],
+        ["--truth", str(table), "--output", str(table)],
+        ["--truth", str(table), "--metrics", str(table)],
+        ["--truth", str(table), "--output", str(tmp_path / "o.csv"), "--metrics", str(tmp_path / "o.csv")],
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="for something else, too, and would replace it"):
+            events.main(["--checkpoint", str(folder / "model"), *more, sound])
+    assert {path: path.read_bytes() for path in before} == before

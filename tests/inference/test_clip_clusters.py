@@ -141,6 +141,9 @@ def test_the_command_clusters_by_the_features(sounds, tmp_path, monkeypatch, cap
     assert out.read_bytes() == first
     with pytest.raises(ValueError, match="8 clips for 9 clusters"):
         kmeans.main([*given, "--codes", "9", "--out", str(out)])
+    with pytest.raises(ValueError, match="for something else, too, and would replace it"):
+        kmeans.main([*given[:3], "--data", str(out), "--out", str(out)])
+    assert out.read_bytes() == first
     for wrong, message in (
         (["--out", str(tmp_path / "folder")], "wanted a table"),
         (["--out", str(out), "--codes", "0"], "at least 1"),

@@ -70,6 +70,15 @@ def test_the_command_writes_the_same_table(tmp_path, monkeypatch, capsys):
     assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == [
         ["no", "one"], ["two"],
     ]  # fmt: skip
+    for name in ("t.csv", "captions.txt"):
+        before = (tmp_path / name).read_text()
+        with pytest.raises(ValueError, match="for something else, too, and would replace it"):
+            search.main([*given, f"--output={tmp_path / name}"])
+        assert (tmp_path / name).read_text() == before
+    with monkeypatch.context() as patch:  # nothing is looked at before
+        patch.setattr(pivot, "embed_image", None, raising=False)
+        with pytest.raises(ValueError, match="top: got 4, wanted 1 to 3, the number of different"):
+            search.main([*given, "--top=4"])
     pivot.takes = ("audio", "text")
     with pytest.raises(ValueError, match="takes no image, wanted a model of pictures and words"):
         search.main(given)

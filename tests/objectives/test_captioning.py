@@ -1,10 +1,13 @@
 """Captions are learned word by word from what an encoder hears, and said by the model that `load` returns."""
 
+import json
+
 import encoders
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
 import ssl_audio
 from ssl_audio import config, config_files
@@ -151,3 +154,30 @@ def test_wrong_options_are_refused(options):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             config.build(dict(options["objective"], **change), "objectives")
+
+
+def test_captions_without_words_are_refused_and_long_ones_are_told_of(tmp_path, caplog):
+    table = tmp_path / "t.jsonl"
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(1600, 0.1), 16_000)
+
+    def load(*texts):
+        rows = [dict(path=f"{i}.wav", text=text) for i, text in enumerate(texts)]
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return config_files.load(f"caption:laptop,data={table}")
+
+    for text in ("  ", ["rain", ""], "!?"):
+        with pytest.raises(ValueError, match="data: clip .* has text .*; wanted words"):
+            load("rain", text)
+    with pytest.raises(ValueError, match="1 of 2 clips have no `text`"):
+        load("rain", None)
+    load(" ".join(["rain"] * 15), "rain")
+    assert "are cut there" not in caplog.text
+    load(" ".join(["rain"] * 16), "rain")
+    assert "1 of 2 captions have more than 15 words and signs, and are cut there" in caplog.text
+
+
+def test_a_fold_that_there_is_not_is_refused(tmp_path):
+    (tmp_path / "meta.csv").write_text("filename,fold,category\na.ogg,1,dog\n")
+    with pytest.raises(ValueError, match="fold=9: wanted one of 1 to 5"):
+        config_files.load(f"caption:laptop,data={tmp_path},fold=9")

@@ -26,6 +26,16 @@ def test_a_place_is_tried_and_left_as_it_was(tmp_path):
         atomic.check_folder(tmp_path / "file")
 
 
+def test_a_file_that_the_command_reads_is_not_one_that_it_writes(tmp_path):
+    (tmp_path / "table.csv").write_text("here")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "table.csv")
+    for name in ("table.csv", "link.csv", "../" + tmp_path.name + "/table.csv"):
+        with pytest.raises(ValueError, match="for something else, too, and would replace it"):
+            atomic.check(tmp_path / name, None, str(tmp_path / "table.csv"))
+    atomic.check(tmp_path / "other.csv", None, tmp_path / "table.csv", "")
+    assert (tmp_path / "table.csv").read_text() == "here"
+
+
 @pytest.mark.parametrize(
     ("verb", "arguments"),
     [
