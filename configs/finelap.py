@@ -32,7 +32,7 @@ def get_config(arg=""):
     a.refuse("data", "laptop and runlocal make scenes of ESC-10")
     if a.runlocal:
         a.refuse("root fold", "runlocal is on synthetic sounds")
-    source = scenes(a, [fold for fold in range(1, 6) if fold != a.fold])
+    source = scenes(a, audio_text.other_folds(a.fold))
     names = tuple(build(dict(source), "data").info.labels)
     audio = audio_text.sound_tower(a.encoder or "cnn", frames=252, depth=4)
     if not a.encoder or a.encoder == "cnn":

@@ -108,6 +108,17 @@ def words_tower(**parts: Any) -> dict[str, Any]:
     return dict(kind="towers:Tower", length="text_length", frozen=False, **parts)
 
 
+def other_folds(fold: int) -> list[int]:
+    """Return the folds of ESC but the one that is left out.
+
+    Raises:
+      ValueError: there is no such fold, so that all clips would be trained on.
+    """
+    if fold not in range(1, 6):
+        raise ValueError(f"fold={fold}: wanted one of 1 to 5, which is left out.")
+    return [other for other in range(1, 6) if other != fold]
+
+
 def laptop(
     *, kind: str, root: str, fold: int, encoder: str, text: str, out: int = 128, **objective: Any
 ) -> Any:
@@ -122,6 +133,7 @@ def laptop(
         which is then frozen.
       out: width of the common space.
     """
+    folds = other_folds(fold)
     projector = dict(kind="projectors:Laion", out=out)
     names = labels(root)
     words, tower = text_of(text, names)
@@ -144,7 +156,7 @@ def laptop(
             **objective,
         ),
         data=dict(
-            sources=dict(esc10=esc10(root, [f for f in range(1, 6) if f != fold])),
+            sources=dict(esc10=esc10(root, folds)),
             batch_size=64,
             entries=dict(audio=entries.audio(CLIP, fill="repeat"), text=data_text),
         ),

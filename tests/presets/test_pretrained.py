@@ -105,3 +105,10 @@ def test_a_model_ends_clips_as_the_one_that_it_begins_from(config_of, tmp_path):
     assert model.pad == "silence"
     assert getattr(model, "fill", "training") == "training"  # as its evaluators fill clips
     assert run.inference == Inference(pad="silence")
+
+
+@pytest.mark.parametrize("name", ["clap", "slap", "finelap", "uss"])
+def test_a_fold_that_esc_does_not_have_is_refused(name):
+    place = "task=esc10,root=." if name == "uss" else "root=."
+    with pytest.raises(ValueError, match="fold=9"):
+        config_files.load(f"{name}:laptop,{place},fold=9")
