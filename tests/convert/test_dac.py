@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,7 +165,8 @@ def test_a_codec_is_written_without_its_discriminator(both, caplog):
 @pytest.mark.parametrize("name", ["quantizer_dropout", "commitment_loss_weight"])
 def test_options_that_are_no_numbers_are_named(name):
     golden = load(GOLDEN / "dac.npz")
-    for value in ("x", -1, float("nan"), True):
+    values: list[Any] = ["x", -1, float("nan"), True]
+    for value in values:
         with pytest.raises(ValueError, match=f"option {name}={value!r}: wanted a number"):
             from_state_dict("dac", golden.state, **golden.options | {name: value})
 
