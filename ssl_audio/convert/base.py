@@ -205,11 +205,16 @@ def check_keys(
         raise ValueError(message)
 
 
-def need(state: State, *names: str) -> list[np.ndarray]:
+def need(state: State, *names: str, rank: int | None = None) -> list[np.ndarray]:
     """Return the arrays that a conversion begins with.
 
+    Args:
+      state: reference name → array.
+      names: of the arrays.
+      rank: how many axes each has, none of them empty; None: not checked.
+
     Raises:
-      ValueError: some are not there: most likely a checkpoint of another model.
+      ValueError: some are not there, most likely a checkpoint of another model, or have other axes.
     """
     if missing := [name for name in names if name not in state]:
         some = list(state)
@@ -218,7 +223,36 @@ def need(state: State, *names: str) -> list[np.ndarray]:
             f"state dict: missing keys: {', '.join(missing)}; it has {have or 'none'}. "
             "Is it a checkpoint of another model?"
         )
-    return [state[name] for name in names]
+    found = [state[name] for name in names]
+    if rank is not None:
+        differ = [
+            f"{name} {np.shape(array)}"
+            for name, array in zip(names, found, strict=True)
+            if np.ndim(array) != rank or not np.size(array)
+        ]
+        if differ:
+            raise ValueError(
+                f"state dict: got the shapes {', '.join(differ)}; wanted {rank} axes, none of them empty."
+            )
+    return found
+
+
+def strides(state: State, *names: str) -> tuple[int, ...]:
+    """Return the strides of a codec's convolutions [A, B, K], half of their taps.
+
+    Raises:
+      ValueError: arrays that are missing, or are no such convolutions.
+    """
+    kernels = need(state, *names, rank=3)
+    if odd := [
+        f"{name} {kernel.shape}"
+        for name, kernel in zip(names, kernels, strict=True)
+        if kernel.shape[2] % 2
+    ]:
+        raise ValueError(
+            f"state dict: got the shapes {', '.join(odd)}; wanted an even last axis: twice the stride."
+        )
+    return tuple(kernel.shape[2] // 2 for kernel in kernels)
 
 
 def count(state: State, prefix: str) -> int:

@@ -17,6 +17,7 @@ from ssl_audio.convert.base import (
     count,
     need,
     plain_names,
+    strides,
 )
 from ssl_audio.convert.oobleck import convolution, written
 from ssl_audio.convert.options import Options
@@ -57,31 +58,31 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     end = "weight" if gain is None else WEIGHT_NORM[gain][1]
     depth = count(state, "encoder.block.") - (0 if style == "transformers" else 3)
 
-    def kernels(side: str, *ours: str) -> list[np.ndarray]:
-        return need(state, *(f"{_name(f'{side}.layers.{n}', style, depth)}.{end}" for n in ours))
+    def names(side: str, *ours: str) -> list[str]:
+        return [f"{_name(f'{side}.layers.{n}', style, depth)}.{end}" for n in ours]
 
-    stem, last, *downs = kernels(
-        "encoder", "0", f"{depth + 2}", *(f"{i + 1}.layers.4" for i in range(depth))
-    )
-    begin, *ups = kernels("decoder", "0", *(f"{i + 1}.layers.1" for i in range(depth)))
+    into = names("encoder", *(f"{i + 1}.layers.4" for i in range(depth)))
+    out = names("decoder", *(f"{i + 1}.layers.1" for i in range(depth)))
+    stem, last, *downs = need(state, *names("encoder", "0", f"{depth + 2}"), *into, rank=3)
+    begin, *ups = need(state, *names("decoder", "0"), *out, rank=3)
     books = count(state, BOOKS)
-    entries = need(state, *(f"{BOOKS}{q}.codebook.weight" for q in range(books)))
+    entries = need(state, *(f"{BOOKS}{q}.codebook.weight" for q in range(books)), rank=2)
     if len({book.shape for book in entries}) > 1:
         shapes = ", ".join(str(book.shape) for book in entries)
         raise ValueError(f"codebooks of {shapes}: only books of one shape can be converted.")
-    channels, strides = len(stem), tuple(down.shape[2] // 2 for down in downs)
+    channels, down_strides, up_strides = len(stem), strides(state, *into), strides(state, *out)
     multiples = tuple(len(down) // channels for down in downs)
     narrowest = ups[-1].shape[1]
     for name, value in (
         ("encoder_hidden_size", channels),
-        ("downsampling_ratios", strides),
+        ("downsampling_ratios", down_strides),
         ("hidden_size", len(last)),
         ("decoder_hidden_size", len(begin)),
-        ("upsampling_ratios", up_strides := tuple(up.shape[2] // 2 for up in ups)),
+        ("upsampling_ratios", up_strides),
         ("n_codebooks", books),
         ("codebook_size", len(entries[0])),
         ("codebook_dim", entries[0].shape[1]),
-        ("hop_length", hop := math.prod(strides)),
+        ("hop_length", hop := math.prod(down_strides)),
     ):
         asked.found(name, value, f"arrays of shape {stem.shape}, {entries[0].shape}, …")
     asked.only("model_type", "dac")
@@ -98,16 +99,16 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         kind="codec",
         frontend=dict(kind="raw", rate=rate, standardise=False),
         tokenizer=dict(
-            kind="oobleck", width=len(last), channels=channels, multiples=multiples, strides=strides,
-            filled=True, **same,
+            kind="oobleck", width=len(last), channels=channels, multiples=multiples,
+            strides=down_strides, filled=True, **same,
         ),
         encoder=dict(kind="identity"),
         quantizer=dict(
             kind="factorised", books=books, codes=len(entries[0]), width=len(last),
             inner=entries[0].shape[1], norm=same["norm"],
-            drop=float(asked.get("quantizer_dropout", 0.0)),
-            commitment=asked.get("commitment_loss_weight", 0.25),
-            codebook=asked.get("codebook_loss_weight", 1.0),
+            drop=asked.number("quantizer_dropout", 0.0),
+            commitment=asked.number("commitment_loss_weight", 0.25),
+            codebook=asked.number("codebook_loss_weight", 1.0),
         ),
         decoder=dict(
             kind="oobleck", sounds=1, channels=narrowest,

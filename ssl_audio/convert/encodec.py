@@ -17,6 +17,7 @@ from ssl_audio.convert.base import (
     need,
     norm,
     plain_names,
+    strides,
     weight_norm,
 )
 from ssl_audio.convert.options import Options
@@ -64,12 +65,13 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     kept = {name: value for name, value in given.items() if LEARNING.fullmatch(name)}
     state = {name: value for name, value in given.items() if name not in kept}
     asked, gain = Options(options), weight_norm(state, "encoder.layers.0.conv")
-    book, _ = need(state, BOOK.format(0, "embed"), "encoder.layers.0.conv.bias")
+    need(state, "encoder.layers.0.conv.bias")
+    (book,) = need(state, BOOK.format(0, "embed"), rank=2)
     normed = "encoder.layers.0.norm.weight" in state
     direction = "weight" if normed else WEIGHT_NORM[gain][1]
 
     def kernel(place: str) -> np.ndarray:
-        return need(state, f"{place}.conv.{direction}")[0]
+        return need(state, f"{place}.conv.{direction}", rank=3)[0]
 
     layers = count(state, "encoder.layers.")
     strided = [i for i in range(1, layers - 1) if f"encoder.layers.{i}.conv.{direction}" in state]
@@ -79,7 +81,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     recurrent = {n[-1] for n in state if re.match(r"encoder\.layers\.\d+\.lstm\.bias_ih_l", n)}
     first, last = kernel("encoder.layers.0"), kernel(f"encoder.layers.{layers - 1}")
     unit = kernel("encoder.layers.1.block.1") if units else np.zeros((1, 2, 3))
-    ratios = tuple(kernel(f"encoder.layers.{i}").shape[2] // 2 for i in reversed(strided))
+    ratios = strides(state, *(f"encoder.layers.{i}.conv.{direction}" for i in reversed(strided)))
     books = count(state, "quantizer.layers.")
     for name, value in (
         ("num_filters", first.shape[0]),

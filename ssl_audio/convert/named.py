@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ssl_audio import convert
+from ssl_audio.presets.codec import LEARNING, is_codec
 from ssl_audio.storage import atomic, hub, written
 
+log = logging.getLogger(__name__)
 WORDS = hub.MORE[1]  # the tokenizer of an audio-text model
 
 
@@ -50,6 +53,8 @@ def put_words(out: pathlib.Path, config: Mapping[str, Any], file: str = "") -> N
 def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, np.ndarray]:
     """Return parameters of ours under a published model's names, without `module.`.
 
+    What a codec needs for its own training only, discriminators, is left out, which is logged.
+
     Args:
       family: a file of `convert/` that can write.
       params: numpy arrays.
@@ -64,6 +69,9 @@ def state_dict(family: str, params: Any, options: dict[str, Any]) -> dict[str, n
     if not hasattr(converter, "to_state_dict"):
         raise ValueError(f"{family}: this family can be read, not written.")
     kind = options["objective"]["kind"]
+    if is_codec(options["objective"]) and (idle := params.keys() & set(LEARNING)):
+        log.warning("%s: left out, no published codec has it: %s", family, ", ".join(sorted(idle)))
+        params = {name: part for name, part in params.items() if name not in idle}
     try:
         state = converter.to_state_dict(params, options)
     except (KeyError, TypeError) as error:

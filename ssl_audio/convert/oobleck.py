@@ -6,7 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_audio.convert.base import WEIGHT_NORM, Converted, State, build, count, need, plain_names
+from ssl_audio.convert.base import (
+    WEIGHT_NORM,
+    Converted,
+    State,
+    build,
+    count,
+    need,
+    plain_names,
+    strides,
+)
 from ssl_audio.convert.options import Options
 from ssl_audio.data.entries import clips
 from ssl_audio.layers.oobleck import DILATIONS
@@ -32,17 +41,17 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
     state = {n.removeprefix(prefix): v for n, v in given.items() if n.startswith(prefix)}
     kept = {n: v for n, v in given.items() if not n.startswith(prefix)}
     depth = count(state, "encoder.layers.") - 3
-    first, *downs = need(state, *(_strided(i, KERNEL) for i in range(depth + 1)))
-    (last,) = need(state, f"encoder.layers.{depth + 2}.{KERNEL}")
+    names = [_strided(i, KERNEL) for i in range(depth + 1)]
+    first, *downs, last = need(state, *names, f"encoder.layers.{depth + 2}.{KERNEL}", rank=3)
     channels, where = len(first), f"encoder.layers.0 {first.shape}"
-    strides = tuple(down.shape[2] // 2 for down in downs)
+    ratios = strides(state, *names[1:])
     multiples = tuple(len(down) // channels for down in downs)
     for name, value in (
         ("io", sounds := first.shape[1]),
         ("channels", channels),
         ("latent", len(last) // 2),
         ("c_mults", multiples),
-        ("strides", strides),
+        ("strides", ratios),
     ):
         asked.found(name, value, where)
     rate = asked.get("sample_rate", 44_100)
@@ -51,7 +60,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         kind="autoencoder",
         frontend=dict(kind="raw", rate=rate, standardise=False),
         tokenizer=dict(
-            kind="oobleck", width=len(last), channels=channels, multiples=multiples, strides=strides
+            kind="oobleck", width=len(last), channels=channels, multiples=multiples, strides=ratios
         ),
         encoder=dict(kind="identity"),
         decoder=dict(
@@ -59,10 +68,10 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             sounds=sounds,
             channels=channels,
             multiples=(*multiples[::-1], 1),
-            strides=strides[::-1],
+            strides=ratios[::-1],
         ),
     )
-    samples = math.prod(strides) * max(1, round(rate / math.prod(strides)))
+    samples = math.prod(ratios) * max(1, round(rate / math.prod(ratios)))
     config = dict(
         objective=objective, data=clips(samples, rate=rate), reference=dict(prefix=prefix)
     )

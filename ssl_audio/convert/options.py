@@ -43,6 +43,17 @@ class Options:
         self.asked.add(name)
         return self.given.get(name, default)
 
+    def number(self, name: str, default: float) -> float:
+        """Return an option that is a number of at least 0.
+
+        Raises:
+          ValueError: it is none.
+        """
+        found = self.get(name, default)
+        if isinstance(found, bool) or not isinstance(found, (int, float)) or not found >= 0:
+            raise ValueError(f"option {name}={found!r}: wanted a number of at least 0.")
+        return float(found)
+
     def found(self, name: str, value: Any, where: str) -> Any:
         """Return the value that the state dict has at `where`; a given option must agree.
 

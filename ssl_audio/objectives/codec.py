@@ -1,6 +1,7 @@
 """A neural codec: sound to codes and back (EnCodec, arXiv:2210.13438; DAC, arXiv:2306.06546)."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.distributed.sharding import path_name
 from ssl_audio.frontend.mel import Mel
 from ssl_audio.frontend.raw import Raw
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Phase, Predictor
@@ -58,6 +60,7 @@ class Codec(Encoding):
       commitment: weight of the quantizer's loss, the squared distance of vectors and entries, which is not
         balanced.
       balance: decay of the gradients' norms; None: not balanced.
+      zeroed: parameters that begin at 0, a regular expression of their paths; "": none.
     """
 
     frontend: Raw
@@ -78,6 +81,7 @@ class Codec(Encoding):
     matching: float = 4.0
     commitment: float = 1.0
     balance: float | None = 0.999
+    zeroed: str = ""
 
     interface: ClassVar[str] = "ssl_audio.inference.codec:CodecModel"
     couples_examples: ClassVar[bool] = True  # codebooks and norms are of the whole batch
@@ -117,7 +121,13 @@ class Codec(Encoding):
             extra["norms"] = {name: jnp.zeros(2) for name in self._weights}
         if self.discriminator is not None:
             made["discriminator"] = self.discriminator.init(keys[4], samples[..., 0])
-        return {name: variables.get("params", {}) for name, variables in made.items()}, extra
+        params = {name: variables.get("params", {}) for name, variables in made.items()}
+        if self.zeroed:
+            params = jax.tree_util.tree_map_with_path(
+                lambda path, x: jnp.zeros_like(x) if re.search(self.zeroed, path_name(path)) else x,
+                params,
+            )
+        return params, extra
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return what descends the balanced gradients; in training, renew the codebooks."""

@@ -85,6 +85,9 @@ def dac(
         ],
         spectral="logs",
         balance=None,
+        # As published: all but those of transposed convolutions. Constants in place of sound would give all
+        # vectors one direction, so that books begin with one code in use.
+        zeroed="^(tokenizer|quantizer|decoder)/(?!up_).*bias$",
         wave=0.0,
         # Published: 15 times the sum over scales, of base 10.
         mel=15.0 * len(spectra) / math.log(10),

@@ -1,6 +1,8 @@
 """DAC of transformers and of descript-audio-codec: codes to the last, sound, the way back, use."""
 
 import json
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +125,50 @@ def test_options_are_held_against_the_arrays(change, message):
     golden = load(GOLDEN / "dac.npz")
     with pytest.raises(ValueError, match=message):
         from_state_dict("dac", golden.state, **golden.options | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("encoder.conv1.weight", 3),
+        ("encoder.block.1.conv1.weight", 3),
+        ("encoder.conv2.weight", 3),
+        ("decoder.conv1.weight", 3),
+        ("decoder.block.0.conv_t1.weight", 3),
+        ("quantizer.quantizers.2.codebook.weight", 2),
+    ],
+)
+def test_arrays_of_other_axes_are_named(name, axes):
+    golden = load(GOLDEN / "dac.npz")
+    array = golden.state[name]
+    for broken in (array.ravel(), array.ravel()[0], array[..., :0], array[None]):
+        message = re.escape(f"{name} {broken.shape}; wanted {axes} axes, none of them empty")
+        with pytest.raises(ValueError, match=message):
+            from_state_dict("dac", golden.state | {name: broken}, sampling_rate=8000)
+    if "block" in name:  # half a tap of stride
+        with pytest.raises(
+            ValueError, match=f"{name} .*wanted an even last axis: twice the stride"
+        ):
+            from_state_dict("dac", golden.state | {name: array[..., :1]}, sampling_rate=8000)
+
+
+def test_a_codec_is_written_without_its_discriminator(both, caplog):
+    _, model = both
+    judge = {"part_0": {"last": {"kernel": np.ones((1, 2, 3), np.float32)}}}
+    state = named.state_dict("dac", model.params | dict(discriminator=judge), model.config)
+    assert state.keys() == named.state_dict("dac", model.params, model.config).keys()
+    assert caplog.text.count("dac: left out, no published codec has it: discriminator") == 1
+    with pytest.raises(ValueError, match="dac has no names for all parameters .*: other"):
+        named.state_dict("dac", model.params | dict(other=judge), model.config)
+
+
+@pytest.mark.parametrize("name", ["quantizer_dropout", "commitment_loss_weight"])
+def test_options_that_are_no_numbers_are_named(name):
+    golden = load(GOLDEN / "dac.npz")
+    values: list[Any] = ["x", -1, float("nan"), True]
+    for value in values:
+        with pytest.raises(ValueError, match=f"option {name}={value!r}: wanted a number"):
+            from_state_dict("dac", golden.state, **golden.options | {name: value})
 
 
 def test_books_of_several_shapes_are_refused():

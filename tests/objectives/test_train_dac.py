@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_audio import config
+from ssl_audio.distributed.sharding import path_name
 from ssl_audio.presets.codec import dac
 from ssl_audio.storage import written
 from ssl_audio.train.optim import Optim
@@ -42,6 +43,34 @@ def test_codebooks_learn_by_gradients(trained):
     assert not {n for report in reports for n, value in report.items() if not np.isfinite(value)}
     assert reports[-1]["codebook"] < reports[0]["codebook"]
     assert reports[-1]["mel"] < reports[0]["mel"]
+
+
+def test_biases_begin_at_zero_as_published(trained):
+    named = jax.tree_util.tree_leaves_with_path(trained[2][0].params)
+    biases = {path_name(path): x for path, x in named if path_name(path).endswith("bias")}
+    zero = {name for name, x in biases.items() if not x.any()}
+    assert {"tokenizer/first/bias", "quantizer/into_1/bias", "quantizer/out_0/bias"} < zero
+    others = biases.keys() - zero
+    assert "decoder/up_0/conv/bias" in others
+    assert all(n.startswith("discriminator/") or n == "decoder/up_0/conv/bias" for n in others)
+
+
+def test_quiet_sounds_begin_with_many_codes():
+    made = dac(
+        rate=8000, strides=(4, 5), channels=4, decoder_channels=4, books=2, codes=16, inner=4,
+        spectra=(), periods=(), widths=(), windows=(), filters=4,
+    )  # fmt: skip
+    place = jnp.arange(400)[None]
+    sound = 0.1 * jnp.sin(place * jnp.linspace(0.1, 1.5, 8)[:, None])
+
+    def codes_in_use(zeroed):
+        objective = config.build(made | dict(zeroed=zeroed), "objectives")
+        params, _ = jax.jit(objective.init)(jax.random.key(0), {"audio": sound})
+        codes, _ = jax.jit(objective.codes)(params, {}, {"audio": sound})
+        return len(np.unique(codes[..., 0]))
+
+    assert codes_in_use(made["zeroed"]) > 12
+    assert codes_in_use("") < 6
 
 
 def test_losses_are_summed_with_their_weights(trained):
