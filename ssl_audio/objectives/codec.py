@@ -1,6 +1,7 @@
 """A neural codec: sound to codes and back (EnCodec, arXiv:2210.13438; DAC, arXiv:2306.06546)."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -9,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int
-from ssl_audio.distributed.sharding import path_name
 from ssl_audio.frontend.mel import Mel
 from ssl_audio.frontend.raw import Raw
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Phase, Predictor
@@ -123,8 +123,9 @@ class Codec(Encoding):
             made["discriminator"] = self.discriminator.init(keys[4], samples[..., 0])
         params = {name: variables.get("params", {}) for name, variables in made.items()}
         if self.zeroed:
+            named = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
             params = jax.tree_util.tree_map_with_path(
-                lambda path, x: jnp.zeros_like(x) if re.search(self.zeroed, path_name(path)) else x,
+                lambda path, x: jnp.zeros_like(x) if re.search(self.zeroed, named(path)) else x,
                 params,
             )
         return params, extra
