@@ -60,7 +60,7 @@ class Metrics:
     psds: Mapping[str, float]
     classes: int
     collar: float
-    segments: Mapping[str, Counts] = dataclasses.field(default_factory=dict)
+    segments: Mapping[str, Counts]
 
     @property
     def occurring(self) -> list[str]:

@@ -107,13 +107,16 @@ def test_zero_shot_says_how_many_labels_have_a_clip():
 
 def test_events_say_over_how_many_classes_each_mean_is():
     counts = {"cat": Counts(1, 0, 1), "owl": Counts(0, 3, 0)}
-    made = Metrics(counts, {"psds1": 0.5}, classes=4, collar=0.2)
+    made = Metrics(counts, {"psds1": 0.5}, classes=4, collar=0.2, segments=counts)
     said = "\n".join(made.lines())
     assert made.macro_f1 == pytest.approx(2 / 3) and counts["owl"].f1 is None
     assert "0.667 as mean of the 1 of 4 classes that occur" in said
     assert "PSDS1 0.500, over the same 1 classes" in said and "owl 3" in said
     assert made.as_dict()["classes_in_truth"] == 1
-    assert Metrics({"owl": Counts(0, 3, 0)}, {}, 4, 0.2).macro_f1 is None
+    assert made.segment_macro_f1 == pytest.approx(2 / 3)
+    owls = {"owl": Counts(0, 3, 0)}
+    none = Metrics(owls, {}, 4, 0.2, owls)
+    assert none.macro_f1 is None and none.segment_macro_f1 is None
 
 
 def test_every_mean_over_classes_of_the_metrics_is_known_here():

@@ -80,7 +80,7 @@ def test_batches_of_an_accelerator(monkeypatch):
     encoder = encoders.encoder(frames=24)
     one_by_one = encoder.embed(CLIPS, RATE)
     for count in (5, 16):
-        monkeypatch.setattr(encoder_file, "windows_per_call", lambda most, seconds, n=count: n)
+        monkeypatch.setattr(windows, "windows_per_call", lambda most, seconds, n=count: n)
         found = same_bits(lambda clips: encoder.embed(clips, RATE))
         np.testing.assert_allclose(found, one_by_one, atol=1e-5)
 
