@@ -8,11 +8,9 @@ Options:  adversarial=true|false (learn from a discriminator, too)
 Results:  experiments/codec/README.md; published weights: ssl-audio convert --from encodec
 """
 
-from typing import Any
-
 from ssl_audio.config import parse_arg
 from ssl_audio.presets import runs
-from ssl_audio.presets.codec import objective
+from ssl_audio.presets.codec import laptop, objective
 from ssl_audio.train.optim import Optim
 
 STEPS = 200 * 2000
@@ -40,17 +38,12 @@ def get_config(arg=""):
             judged=((128,) if small else (256, 128)) if a.adversarial else (),
             filters=4 if small else 8,
         )
-        for spectrum in made["spectra"]:
-            spectrum["floor"] = 1e-6  # else silence, which is exact, outweighs the sound
         # Beside gradients of norm 1 for each of 16 clips. With more, vectors shrink before they mean
         # anything.
         made["commitment"] = 0.16
         made["wave"] = 0.01  # so few codes are for what is heard, not for phases
         made["quantizer"]["decay"] = 0.95  # entries must follow an encoder that moves fast
-        config: Any = runs.short(
-            objective=made, places=a.data, samples=4000, batch=16, steps=LAPTOP, optim=QUICK
-        )
-        config.data.entries.audio.fill = "zeros"  # what comes after a clip is to sound like nothing
+        config = laptop(made, a.data, steps=LAPTOP, optim=QUICK)
         return runs.few_steps(config, 2000) if small else config
     config = runs.pretrain(
         places=a.data,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_audio.config import parse_arg
 from ssl_audio.presets import runs
-from ssl_audio.presets.codec import dac
+from ssl_audio.presets.codec import dac, laptop
 from ssl_audio.train.optim import Optim
 
 STEPS = 250_000
@@ -52,12 +52,7 @@ def get_config(arg=""):
             filters=4 if small else 8,
             edges=(0.5,) if small else (0.1, 0.25, 0.5, 0.75),
         )
-        for spectrum in made["spectra"]:
-            spectrum["floor"] = 1e-6  # else silence, which is exact, outweighs the sound
-        config: Any = runs.short(
-            objective=made, places=a.data, samples=4000, batch=16, steps=LAPTOP, optim=QUICK
-        )
-        config.data.entries.audio.fill = "zeros"  # what comes after a clip is to sound like nothing
+        config = laptop(made, a.data, steps=LAPTOP, optim=QUICK)
         return runs.few_steps(config, 2000) if small else config
     config = runs.pretrain(
         places=a.data,

@@ -25,7 +25,7 @@ trap 'rm -rf "$folder"' EXIT
 unset PYTHONPATH
 cd "$folder"
 "${PYTHON:-python3}" -m venv venv
-venv/bin/pip install -qq --disable-pip-version-check torch==2.13.0 transformers==5.24.0 || exit 2
+venv/bin/pip install -qq --disable-pip-version-check torch==2.13.0 transformers==5.24.0 numpy==2.4.6 || exit 2
 cat > look.py <<'PY'
 import sys
 

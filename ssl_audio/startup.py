@@ -31,6 +31,11 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_bad_share(parser: argparse.ArgumentParser) -> None:
+    """Add the option --max-bad-share of verbs that read many files."""
+    parser.add_argument("--max-bad-share", type=share, default=0.01, help="of unreadable files")
+
+
 def step(text: str) -> int | str:
     """Return the number of a checkpoint, or "best", for argparse."""
     if text == "best" or text.isdigit():

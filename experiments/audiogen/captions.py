@@ -9,9 +9,8 @@ import csv
 import io
 import pathlib
 
+from ssl_audio.data.sets.spoken_digit import WORDS
 from ssl_audio.storage import atomic
-
-WORDS = "zero one two three four five six seven eight nine".split()
 
 
 def main():

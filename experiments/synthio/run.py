@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 import ssl_audio
+from ssl_audio.data.sets.spoken_digit import WORDS as NAMES
 from ssl_audio.eval import features, generated
 from ssl_audio.inference import augment
 from ssl_audio.storage import atomic
 
 RATE = 8000
-NAMES = "zero one two three four five six seven eight nine".split()
 TEMPLATE = "digit {}"
 SHOTS, SEEDS, DRAWS = 3, 5, 16  # real clips a class; draws of time and noise for each pair
 

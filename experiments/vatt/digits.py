@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.data import drawn_digits
-from ssl_audio.data.drawn_digits import NAMES
+from ssl_audio.data.sets.spoken_digit import WORDS
 
 TEMPLATES = ("{}", "the digit {}", "a {}", "the number {}")
 FRAMES = 4  # pictures beside each sound
@@ -39,7 +39,7 @@ def main() -> None:
         row: dict[str, Any] = dict(path=str(path), video=shown)
         if rng.random() >= 0.25:
             said = rng.choice(TEMPLATES, 2, replace=False).tolist()
-            row["text"] = [text.replace("{}", NAMES[int(digit)]) for text in said]
+            row["text"] = [text.replace("{}", WORDS[int(digit)]) for text in said]
         rows.append(json.dumps(row))
     (args.out / "sounds.jsonl").write_text("\n".join(rows) + "\n")
     print(f"{args.out}: {len(rows)} sounds beside pictures")

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import rotate
 
 from ssl_audio.data import drawn_digits
-from ssl_audio.data.drawn_digits import NAMES
+from ssl_audio.data.sets.spoken_digit import WORDS
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 FRAMES = 6
@@ -48,7 +48,7 @@ def main() -> None:
         videos["turned"].append(_turned(shown, SPEAKERS.index(speaker)))
         rows.append(
             dict(
-                path=path, label=NAMES[int(digit)], taste=speaker, text=f"the voice of {speaker}",
+                path=path, label=WORDS[int(digit)], taste=speaker, text=f"the voice of {speaker}",
                 video=f"videos.npy#{len(rows)}", test=test,
             )
         )  # fmt: skip

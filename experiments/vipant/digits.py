@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 from ssl_audio.data import drawn_digits
-from ssl_audio.data.drawn_digits import NAMES
+from ssl_audio.data.sets.spoken_digit import WORDS
 
 TEMPLATES = (
     "{}", "the digit {}", "a {}", "the number {}", "a picture of {}", "{} written by hand",
@@ -39,21 +39,21 @@ def main() -> None:
     for place, i in enumerate(order):
         path, digit = paths[i], int(digits[i])
         if place < HELD_OUT:
-            test.append((path, NAMES[digit]))
+            test.append((path, WORDS[digit]))
         else:
             by_digit[digit].append(path)
-            said = [text.replace("{}", NAMES[digit]) for text in TEMPLATES]
+            said = [text.replace("{}", WORDS[digit]) for text in TEMPLATES]
             pivot.append(json.dumps(dict(path=path, text=said)))
     (args.out / "pictures.jsonl").write_text("\n".join(pivot) + "\n")
     _write(args.out / "pictures_test.csv", ("path", "label"), test)
-    captions = [text.replace("{}", name) for name in NAMES for text in TEMPLATES]
+    captions = [text.replace("{}", name) for name in WORDS for text in TEMPLATES]
     (args.out / "captions.txt").write_text("\n".join(captions) + "\n")
 
     sounds, shuffled, tested = [], [], []
     for path in sorted(args.fsdd.absolute().glob("*.wav")):
         digit, _, take = path.stem.split("_")
         if int(take) < TEST:
-            tested.append((path, NAMES[int(digit)]))
+            tested.append((path, WORDS[int(digit)]))
             continue
         for rows, shown in ((sounds, int(digit)), (shuffled, int(rng.integers(10)))):
             rows.append((path, "; ".join(rng.choice(by_digit[shown], FRAMES, replace=False))))

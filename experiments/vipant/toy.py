@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
-from digits import NAMES, TEMPLATES
+from digits import TEMPLATES, WORDS
 
 import ssl_audio
 from ssl_audio.data.pictures import Pictures
@@ -77,9 +77,9 @@ def _pictures(pivot: pathlib.Path, data: pathlib.Path) -> float:
     assert isinstance(model, ssl_audio.AudioTextModel)
     source = Pictures(str(data / "pictures_test.csv"))
     vectors = model.embed_image([clip.path for clip in source.clips])
-    names = model.embed_labels(NAMES, TEMPLATES)
+    names = model.embed_labels(WORDS, TEMPLATES)
     labels = [clip.label for clip in source.clips if isinstance(clip.label, int)]
-    own = np.array([NAMES.index(source.info.labels[label]) for label in labels])
+    own = np.array([WORDS.index(source.info.labels[label]) for label in labels])
     return float(np.mean(ranks(vectors @ names.T, own) < 1))
 
 

@@ -3,6 +3,7 @@
 `decode.py` calls it.
 """
 
+import argparse
 import logging
 import math
 import numbers
@@ -19,6 +20,13 @@ MOST_LOST = 15.0
 log = logging.getLogger(__name__)
 _lost: dict[str, float] = {}  # file → dB
 _lock = threading.Lock()
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option --channels of verbs that read files."""
+    parser.add_argument(
+        "--channels", choices=CHANNELS, default="average", help="how they become one"
+    )
 
 
 def check_channels(how: str | int, count: int | None = None) -> None:

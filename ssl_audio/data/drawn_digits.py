@@ -10,8 +10,6 @@ import numpy as np
 
 from ssl_audio.arrays import Float, Int
 
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
 
 def load() -> tuple[Float[np.ndarray, "n 8 8"], Int[np.ndarray, " n"]]:
     """Return the pictures, 0 (paper) to 1, and the digit of each."""

@@ -124,9 +124,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--layer", type=int, default=-1, help="0, 1, …; -1: after the last norm")
     made.add_argument("--pool", default="mean", help="mean, rows, stats or special")
     made.add_argument("--seed", type=int, default=0, help="of draws")
-    made.add_argument(
-        "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
-    )
+    startup.add_bad_share(made)
     startup.add_trust(made)
     return made
 

@@ -41,12 +41,8 @@ def parser() -> argparse.ArgumentParser:
         "--truth", metavar="TABLE", help="path and text: say how good the captions are"
     )
     made.add_argument("--metrics", metavar="FILE.json", help="write what --truth gives")
-    made.add_argument(
-        "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
-    )
-    made.add_argument(
-        "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
-    )
+    channels.add_option(made)
+    startup.add_bad_share(made)
     startup.add_trust(made)
     return made
 

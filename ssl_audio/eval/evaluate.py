@@ -318,9 +318,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--pool", choices=(*POOLS, SPECIAL), default="mean")
     made.add_argument("--seed", type=int, default=0, help="of the random initialisation")
-    made.add_argument(
-        "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
-    )
+    startup.add_bad_share(made)
     made.add_argument(
         "--classifier",
         metavar="NAME,…",

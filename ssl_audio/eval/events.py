@@ -82,12 +82,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--column", default=annotations.COLUMN, help="of Raven tables in --truth with the labels"
     )
-    made.add_argument(
-        "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
-    )
-    made.add_argument(
-        "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
-    )
+    channels.add_option(made)
+    startup.add_bad_share(made)
     startup.add_trust(made)
     return made
 

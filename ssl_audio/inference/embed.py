@@ -59,12 +59,8 @@ def parser() -> argparse.ArgumentParser:
         "--pad", choices=PADS, help="what becomes of a clip's end; default: the model's"
     )
     made.add_argument("--frames", action="store_true", help="also features of each patch column")
-    made.add_argument(
-        "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
-    )
-    made.add_argument(
-        "--max-bad-share", type=startup.share, default=0.01, help="of unreadable files"
-    )
+    channels.add_option(made)
+    startup.add_bad_share(made)
     startup.add_trust(made)
     division.add_options(made)
     return made

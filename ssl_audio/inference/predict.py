@@ -64,9 +64,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--pad", choices=PADS, help="what becomes of the end of a short clip; default: the model's"
     )
-    made.add_argument(
-        "--channels", choices=channels.CHANNELS, default="average", help="how they become one"
-    )
+    channels.add_option(made)
     startup.add_trust(made)
     division.add_options(made)
     return made
