@@ -1,7 +1,8 @@
 """Methods of semi-supervised learning on spoken digits, 10 labels per class, one run after another.
 
 python experiments/semi_supervised/run.py --root FSDD --workdir runs/few_labels [--pretrained RUN]
-Start it again and it goes on with the first run that is not finished.
+Start it again and it goes on with the first run that is not finished. Runs that the output's results.json
+has are finished, wherever they were trained.
 """
 
 import argparse
@@ -103,15 +104,18 @@ def train(args, run, seed, options):
 
 
 def results(args):
-    """Return what the finished runs have found."""
-    found = []
+    """Return what the finished runs have found: (name, encoder, seed) → their numbers."""
+    file = args.output / "results.json"
+    runs = json.loads(file.read_text())["runs"] if file.exists() else []
+    found = {(run["name"], run["encoder"], run["seed"]): run for run in runs}
     for name, encoder, seed, _ in plan(args):
         run = folder(args.workdir, name, encoder, seed)
         score = accuracy(run)
         if score is not None:
             cost = run / "cost.json"
             noted = json.loads(cost.read_text()) if cost.exists() else {}
-            found.append(dict(name=name, encoder=encoder, seed=seed, accuracy=score) | noted)
+            label = dict(name=name, encoder=encoder, seed=seed)
+            found[name, encoder, seed] = label | dict(accuracy=score) | noted
     return found
 
 
@@ -203,9 +207,10 @@ def figure(found, path):
 
 def report(args):
     """Write results.json, table.md and results.png of the runs that are finished."""
-    found = results(args)
-    if not found:
+    runs = list(results(args).values())
+    if not runs:
         return
+    found = list(runs)
     known = args.output / "results.json"
     baselines = json.loads(known.read_text())["logistic"] if known.exists() else []
     baselines = baselines or [logistic(args, seed) for seed in range(SEEDS)]
@@ -213,7 +218,7 @@ def report(args):
     for name in ("clip", "second"):
         label = dict(name="logistic regression", encoder=f"log-mel statistics of the {name}")
         found += [label | dict(seed=n, accuracy=score[name]) for n, score in enumerate(baselines)]
-    atomic.write(known, json.dumps(dict(logistic=baselines, runs=results(args)), indent=1))
+    atomic.write(known, json.dumps(dict(logistic=baselines, runs=runs), indent=1))
     atomic.write(args.output / "table.md", table(found) + "\n")
     figure(found, args.output / "results.png")
 
@@ -236,7 +241,7 @@ def main():
         return
     for name, encoder, seed, options in plan(args):
         run = folder(args.workdir, name, encoder, seed)
-        if accuracy(run) is None and run.name.startswith(args.only):
+        if (name, encoder, seed) not in results(args) and run.name.startswith(args.only):
             train(args, run, seed, options)
             report(args)
 

@@ -151,8 +151,8 @@ def optimizer(encoder: Mapping[str, Any]) -> Optim:
 def cut(parts: dict[str, Any], seconds: float, window: int) -> tuple[dict[str, Any], int]:
     """Return the architecture for clips of so many seconds, and their samples.
 
-    A grid of patches is as long as the clip. One that is longer than those of pretraining is encoded in
-    windows, where those were short.
+    A grid of patches is as long as the clip, and so are tokens whose positions count from the begin. A grid
+    that is longer than those of pretraining is encoded in windows, where those were short.
     """
     made = {name: dict(options) for name, options in parts.items()}
     frontend, tokenizer = made["frontend"], made["tokenizer"]
@@ -160,14 +160,20 @@ def cut(parts: dict[str, Any], seconds: float, window: int) -> tuple[dict[str, A
     samples = round(seconds * rate)
     built = config.build(frontend | dict(frames=None), "frontend")
     count = built.count(max(samples, built.window))
-    if tokenizer["kind"] != "patchify":
-        if pretraining and count > pretraining:
-            log.info("clips are cut to the %d frames that the encoder takes", pretraining)
-            samples = built.window + built.hop * (pretraining - 1)
+    patches = tokenizer["kind"] == "patchify"
+    if not patches and pretraining and count > pretraining:
+        log.info("clips are cut to the %d frames that the encoder takes", pretraining)
+        return made, built.window + built.hop * (pretraining - 1)
+    # Whisper's positions go on from the clip's begin: the silence up to 30 s need not be heard.
+    shortened = pretraining and made["encoder"].get("positions", {}).get("cut") == "start"
+    if not patches and not shortened:
         return made, samples
-    stride = tokenizer["stride"][1]
-    frames = max(-(-count // stride) * stride, tokenizer["patch"][1])
+    grid = config.build(tokenizer, "tokens")
+    stride = grid.stride[1]
+    frames = max(-(-count // stride) * stride, grid.patch[1])
     frontend["frames"] = frames
+    if not patches:
+        return made, runs.crop(frontend, frames)
     if not window and 0 < pretraining < frames:
         window = pretraining // stride
     objective: dict[str, Any] = made
