@@ -20,7 +20,7 @@ from ssl_audio.eval import sequences as judged
 from ssl_audio.inference.sequences import SequenceModel, Sif, mean, write_items
 
 GENRES, CLASSES = 6, 5  # of lists of ESC-10: genres, and the classes that each prefers
-STEPS = 1500
+STEPS, LISTS = 1500, 600
 
 
 def main() -> None:
@@ -30,6 +30,10 @@ def main() -> None:
     made.add_argument("--seeds", default="0")
     made.add_argument("--encoders", default="both,ahead,plain")
     made.add_argument("--steps", default=STEPS, type=int)
+    made.add_argument(
+        "--lists", default=LISTS, type=int, help="to learn from; as many are judged as by default"
+    )
+    made.add_argument("--size", default="tiny", choices=["tiny", "base"], help="of the config")
     made.add_argument("--esc10", help="lists of its clips; default: synthetic items")
     made.add_argument("--vectors", help="of its clips: what `ssl-audio embed` wrote, .npz")
     args = made.parse_args()
@@ -49,11 +53,14 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
     files = {part: out / f"{part}.jsonl" for part in ("train", "test")}
     for part, file in files.items():
         if not file.exists():
-            lists = esc10(args.esc10, part, seed) if args.esc10 else synthetic(part, seed)
+            count = args.lists if part == "train" else LISTS
+            lists = (
+                esc10(args.esc10, part, seed, count) if args.esc10 else synthetic(part, seed, count)
+            )
             file.write_text("".join(json.dumps(row) + "\n" for row in lists))
     items = out / "items"
     if not args.esc10:
-        train(items, seed, args.steps, "stage=items", "length=20", f"data={files['train']}")
+        train(items, args, seed, "stage=items", "length=20", f"data={files['train']}")
     elif not items.exists():
         found = np.load(args.vectors)
         write_items(items, [pathlib.Path(one).name for one in found["ids"]], found["embedding"])
@@ -61,7 +68,7 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]
     for encoder in args.encoders.split(","):
         where = out / encoder
         given = (f"encoder={encoder}", "length=20", f"items={items}", f"data={files['train']}")
-        train(where, seed, args.steps, *given)
+        train(where, args, seed, *given)
         models[encoder] = ssl_audio.load(where)
     shown, hidden = (Sequences(str(file)) for file in files.values())
     lists, labels = contents(shown)
@@ -96,17 +103,16 @@ def untrained(model: SequenceModel, seed: int) -> SequenceModel:
     return type(model)(model.objective, {**params, "items": model.params["items"]}, model.config)
 
 
-def synthetic(part: str, seed: int) -> list[dict]:
+def synthetic(part: str, seed: int, count: int) -> list[dict]:
     """Return the rows of synthetic lists: those of the test are others, of the same genres."""
-    size = dict(train=600, test=600)[part]
-    source = Chains(size=size, seed=2 * seed + (part == "test"), world=seed)
+    source = Chains(size=count, seed=2 * seed + (part == "test"), world=seed)
     metas = [source.meta(i) for i in range(len(source))]
     return [
         dict(id=meta["id"], items=meta["items"], label=f"genre-{meta['label']}") for meta in metas
     ]
 
 
-def esc10(root: str, part: str, seed: int) -> list[dict]:
+def esc10(root: str, part: str, seed: int, lists: int) -> list[dict]:
     """Return lists of clips of ESC-10; those of the test are of fold 5, which no other list has.
 
     A genre has a circle of five classes: what follows a clip is a clip of the next class.
@@ -119,7 +125,7 @@ def esc10(root: str, part: str, seed: int) -> list[dict]:
         assert isinstance(clip.label, int)
         clips.setdefault(clip.label, []).append(pathlib.Path(clip.path).name)
     rows = []
-    for number in range(600):
+    for number in range(lists):
         rng = np.random.default_rng((seed, 1 + (part == "test"), number))
         genre, count = number % GENRES, int(rng.integers(10, 21))
         classes = chain(circles, genre, count, rng=rng, follow=0.8, stray=0.1, opens=0.9)
@@ -128,11 +134,15 @@ def esc10(root: str, part: str, seed: int) -> list[dict]:
     return rows
 
 
-def train(workdir: pathlib.Path, seed: int, steps: int, *arguments: str) -> None:
+def train(workdir: pathlib.Path, args: argparse.Namespace, seed: int, *arguments: str) -> None:
     """Train a config of `playlists`; a run that is done costs nothing."""
     command = [sys.executable, "-m", "ssl_audio", "train", "--workdir", str(workdir)]
-    command += ["--config", ",".join(("playlists:size=tiny", *arguments))]
-    command += [f"--config.seed={seed}", f"--config.data.seed={seed}", f"--config.steps={steps}"]
+    command += ["--config", ",".join((f"playlists:size={args.size}", *arguments))]
+    command += [
+        f"--config.seed={seed}",
+        f"--config.data.seed={seed}",
+        f"--config.steps={args.steps}",
+    ]
     subprocess.run(command, check=True)
 
 

@@ -25,7 +25,9 @@ from ssl_audio.inference.clip_clusters import agreement
 RATE, TEST = 8000, 5  # Hz; takes of each speaker and digit that are held out
 SIDE, TILE, CANVASES = 40, 8, 300  # pixels; pictures for the pixels, of which a third is tested
 LABELLED = 0.05  # share of the tiles that sound labels
-STEPS = 900
+STEPS, PIXEL_STEPS = 900, 2500
+# Two sizes see little more than a tile: what lies around one says nothing of it.
+CHANNELS, NOISE = (32, 32), 0.4
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
     made.add_argument("--out", required=True, type=pathlib.Path)
     made.add_argument("--seeds", default="0")
     made.add_argument("--steps", default=STEPS, type=int)
-    made.add_argument("--pixel-steps", default=300, type=int)
+    made.add_argument("--pixel-steps", default=PIXEL_STEPS, type=int)
     args = made.parse_args()
     rows = [one_seed(args, int(seed)) for seed in args.seeds.split(",")]
     for name in rows[0]:
@@ -157,7 +159,8 @@ def train(workdir: pathlib.Path, seed: int, steps: int, *arguments: str) -> None
     command += ["--config", ",".join(arguments), f"--config.seed={seed}"]
     command += [f"--config.data.seed={seed}", f"--config.steps={steps}"]
     if "stage=pixels" in arguments[0]:
-        command += ["--config.objective.model.channels=(8,16,32)"]
+        command += [f"--config.objective.model.channels={CHANNELS}"]
+        command += [f"--config.objective.noise={NOISE}"]
     subprocess.run(command, check=True)
 
 

@@ -29,18 +29,22 @@ class Segmentation(Objective):
       model: picture → logits [B, H, W, C]: `unet:UNet`.
       classes: C.
       base: 1.02 as published: a rare class counts up to 50 times; much more than 1: all count alike.
+      noise: deviation of normal noise added to pictures in training, in their values; a network that sees
+        few labelled pixels then cannot know them again by what lies around them.
     """
 
     model: Layer
     classes: int
     base: float = 1.02
+    noise: float = 0.0
 
     interface: ClassVar[str] = "ssl_audio.inference.model:Model"
 
     def __post_init__(self):
-        if self.base <= 1 or self.classes < 2:
+        if self.base <= 1 or self.classes < 2 or self.noise < 0:
             raise ValueError(
-                f"segmentation: base {self.base}, classes {self.classes}; wanted above 1, and at least 2."
+                f"segmentation: base {self.base}, classes {self.classes}, noise {self.noise}; wanted above "
+                "1, at least 2, and at least 0."
             )
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Extra]:
@@ -50,14 +54,14 @@ class Segmentation(Objective):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the weighted mean over labelled pixels; 0 where there is none."""
-        del key
-        pixels = batch["pixels"]
+        pixels, image = batch["pixels"], batch["image"]
         there = pixels != IGNORED
         target = jnp.where(there, pixels, 0)
         counts = extra["counts"]
         if train:
             counts = counts + self.counted(target, there)
-        logits = self.model.apply({"params": params["model"]}, batch["image"])
+            image = image + self.noise * jax.random.normal(key, image.shape, image.dtype)
+        logits = self.model.apply({"params": params["model"]}, image)
         weight = there * self.weights(counts)[target]
         own = jnp.take_along_axis(logits, target[..., None], -1)[..., 0]
         entropy = jax.nn.logsumexp(logits, -1) - own

@@ -1,5 +1,7 @@
 """Triplets with reconstruction, and pixels of which few are labelled, against their formulas."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,23 @@ def test_pixels_without_a_label_teach_nothing():
     assert np.abs(gradient).max() > 0
     none = {**batch, "pixels": jnp.full((2, 4, 4), IGNORED, jnp.int32)}
     assert objective.loss(params, extra, none, jax.random.key(0), train=True).total == 0
+
+
+def test_noise_is_added_in_training_alone():
+    objective, batch, params, extra = pictures(np.ones((2, 4, 4), int))
+    noisy = dataclasses.replace(objective, noise=0.5)
+    totals = {}
+    for train in (True, False):
+        for seed in (0, 1):
+            found = [
+                one.loss(params, extra, batch, jax.random.key(seed), train=train).total
+                for one in (noisy, objective)
+            ]
+            totals[train, seed] = [float(value) for value in found]
+    assert totals[True, 0][0] != totals[True, 1][0] != totals[True, 1][1]
+    assert totals[False, 0][0] == totals[False, 1][0] == totals[False, 0][1]
+    with pytest.raises(ValueError, match="noise -1"):
+        dataclasses.replace(objective, noise=-1.0)
 
 
 def test_odd_sides_are_refused():

@@ -10,6 +10,7 @@ import soundfile
 from published import CONFIGS, load
 
 from ssl_audio import config
+from ssl_audio.presets import own_labels
 from ssl_audio.train.run import Inference, Run
 
 (PATH,) = [path for path in CONFIGS if path.stem == "finetune"]
@@ -280,3 +281,20 @@ def test_an_encoder_of_short_clips_hears_all_of_ones_own_longer_clips(short, tmp
             soundfile.write(tmp_path / name / f"{n}.wav", np.ones(8 * 16_000) / 2, 16_000)
     made = load(PATH, f"data={tmp_path},pretrained={short}")
     assert made.evals.validation.samples == 16_224 and made.evals.validation.views == 8
+
+
+def test_positions_that_count_from_the_begin_take_clips_as_long_as_they_are():
+    """Whisper hears 30 s: a clip of 5 s in that much silence costs ten times as much."""
+    parts = dict(
+        frontend=dict(kind="mel", bins=80, hop=160, window=400, low=0.0, high=8000.0, frames=3000),
+        tokenizer=dict(kind="conv_stem", width=8),
+        encoder=dict(positions=dict(kind="positions:Learned", grid=(1, 1500), cut="start")),
+    )
+    made, samples = own_labels.cut(parts, 5.005, 0)
+    assert made["frontend"]["frames"] == 502 and samples == 400 + 501 * 160
+    assert "window" not in made  # not encoded in pieces
+    longer, samples = own_labels.cut(parts, 40.0, 0)
+    assert longer["frontend"]["frames"] == 3000 and samples == 400 + 2999 * 160
+    parts["encoder"] = dict(positions=dict(kind="positions:Learned", grid=(1, 1500)))
+    fixed, samples = own_labels.cut(parts, 5.0, 0)
+    assert fixed["frontend"]["frames"] == 3000 and samples == 80_000
