@@ -21,6 +21,7 @@ from ssl_audio.data.compose import RELATIONS, another, joined, named
 from ssl_audio.data.source import Example, Source
 from ssl_audio.eval import retrieval
 from ssl_audio.eval.evaluate import SETS
+from ssl_audio.inference import kinds
 from ssl_audio.storage import atomic, hub, written
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     from ssl_audio.inference.load import load
 
     model = load(args.checkpoint, trust=args.trust)
+    kinds.check(model, "sound and words", f"--checkpoint {args.checkpoint}")
     model.check_offers("embed_audio", "embed_text")
     options: dict[str, Any] = dict(rate=model.rate)
     if args.manifest:
