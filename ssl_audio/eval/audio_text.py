@@ -128,7 +128,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     keys = list(dict.fromkeys(key for record in records for key in record))
 
     def cell(value: Any) -> str:
-        return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+        return f"{value:z.3f}" if isinstance(value, float) else "" if value is None else str(value)
 
     rows = [keys, ["---"] * len(keys), *([cell(r.get(key)) for key in keys] for r in records)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
