@@ -21,6 +21,7 @@ OPTIM = Optim(
     b1=0.8,
     b2=0.99,
     weight_decay=0.01,
+    decay=".*",  # published: all parameters, also lengths, biases and codebooks
     schedule="exponential",
     gamma=0.999996,
     clip=1000.0,

@@ -31,7 +31,7 @@ def main():
     args.output.mkdir(parents=True, exist_ok=True)
     codec = ssl_audio.load(args.checkpoint)
     train, test = (digits(args.root, split) for split in ("train", "test"))
-    # Silence up to whole tenths of a second: a program is compiled for each length.
+    # Silence up to whole tenths of a second, as when the figures on the pages were measured.
     whole = [np.pad(clip, (0, -len(clip) % (RATE // 10))) for clip, _ in test]
     sounds = [codec.encode(clip, RATE) for clip in whole]
     decoded = [

@@ -94,6 +94,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
             f"option sampling_rate={rate}: the state dict does not tell it, wanted the sampling rate in Hz: "
             "give the option sampling_rate (published models: 16000, 24000, 44100)."
         )
+    no_drop = asked.get("quantizer_dropout") is False  # the original's default
     same = dict(activation=dict(kind="oobleck:Snake"), norm="none" if gain is None else "weight")
     objective = dict(
         kind="codec",
@@ -106,7 +107,7 @@ def from_state_dict(state_dict: State, **options: Any) -> Converted:
         quantizer=dict(
             kind="factorised", books=books, codes=len(entries[0]), width=len(last),
             inner=entries[0].shape[1], norm=same["norm"],
-            drop=asked.number("quantizer_dropout", 0.0),
+            drop=0.0 if no_drop else asked.number("quantizer_dropout", 0.0),
             commitment=asked.number("commitment_loss_weight", 0.25),
             codebook=asked.number("codebook_loss_weight", 1.0),
         ),

@@ -229,14 +229,21 @@ def _torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             ".safetensors or .npz."
         ) from None
     import pickle
+    import re
 
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < SAFE:
         raise RuntimeError(
             f"{path}: torch {torch.__version__} may run code of such a file; wanted 2.6 or newer: "
             "pip install -U 'ssl_audio[torch]'."
         )
-    with opened.reading(path, "a file of weights", pickle.UnpicklingError, RuntimeError, OSError):
-        found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with opened.reading(path, "a file of weights", RuntimeError, OSError):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its text says how to run the file's code after all
+        other = re.search(r"GLOBAL (\S+)", str(error))
+        got = f"a pickle that calls for {other[1]}" if other else "what cannot be read"
+        wanted = "a file of weights: tensors and plain values, nothing that could run code"
+        raise opened.error(path, got, wanted) from None
     sizes = found.get("dims") if isinstance(found, dict) else None  # of OpenAI's Whisper
     options = (
         {k: v for k, v in sizes.items() if isinstance(v, int)} if isinstance(sizes, dict) else {}

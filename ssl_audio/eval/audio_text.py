@@ -21,6 +21,7 @@ from ssl_audio.data.compose import RELATIONS, another, joined, named
 from ssl_audio.data.source import Example, Source
 from ssl_audio.eval import retrieval
 from ssl_audio.eval.evaluate import SETS
+from ssl_audio.inference import kinds
 from ssl_audio.storage import atomic, hub, written
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     keys = list(dict.fromkeys(key for record in records for key in record))
 
     def cell(value: Any) -> str:
-        return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+        return f"{value:z.3f}" if isinstance(value, float) else "" if value is None else str(value)
 
     rows = [keys, ["---"] * len(keys), *([cell(r.get(key)) for key in keys] for r in records)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -159,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     from ssl_audio.inference.load import load
 
     model = load(args.checkpoint, trust=args.trust)
+    kinds.check(model, "sound and words", f"--checkpoint {args.checkpoint}")
     model.check_offers("embed_audio", "embed_text")
     options: dict[str, Any] = dict(rate=model.rate)
     if args.manifest:

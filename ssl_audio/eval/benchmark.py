@@ -277,5 +277,7 @@ def _read(path: pathlib.Path) -> list[Record]:
 
 def _said(record: Record) -> str:
     if "value" in record:
-        return f"{record['value']:.3f} ({record['metric']}, chance {record['chance']:.3f})"
-    return next(str(record[k]) for k in ("not_offered", "absent", "failed") if k in record)
+        return f"{record['value']:z.3f} ({record['metric']}, chance {record['chance']:z.3f})"
+    if "not_offered" in record:
+        return f"does not apply: {record['not_offered']}"
+    return next(str(record[k]) for k in ("absent", "failed") if k in record)

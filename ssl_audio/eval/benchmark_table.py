@@ -19,13 +19,13 @@ def text(records: Sequence[Record]) -> str:
     for task in dict.fromkeys(r["task"] for r in scored):
         first = next(r for r in scored if r["task"] == task)
         lines.append([
-            f"`{task}`", first["group"], first["metric"], f"{first['chance']:.3f}",
+            f"`{task}`", first["group"], first["metric"], f"{first['chance']:z.3f}",
             str(first["count"]), *(_cell(rows.get((task, name))) for name in names),
         ])  # fmt: skip
     means = mean_above_chance(records)
     if means and len(names) > 0:
         count = next(iter(means.values()))[1]
-        said = [f"{means[name][0]:.3f}" if name in means else "" for name in names]
+        said = [f"{means[name][0]:z.3f}" if name in means else "" for name in names]
         lines.append([f"mean over {count} tasks that all have", "", "above chance", "0", "", *said])
     parts = [_markdown(lines)] if scored else ["No task was scored."]
     seeds = ", ".join(sorted({str(r["seed"]) for r in records}))
@@ -33,17 +33,20 @@ def text(records: Sequence[Record]) -> str:
     limit = f", at most {', '.join(map(str, most))} clips of each set" if most else ""
     parts.append(
         f"In brackets 95 % confidence; seed {seeds}{limit}. "
-        "Above chance: (score - chance) / (best - chance). -: the model does not offer what is asked."
+        "Above chance: (score - chance) / (best - chance). -: does not apply."
     )
     asked = {r["task"]: r["how"] for r in scored if r["how"]}
     if asked:
         parts.append("\n".join(f"* `{task}`: {how}" for task, how in asked.items()))
-    for key, title in (("absent", "Data that are not there"), ("failed", "Not scored")):
+    titles = dict(
+        not_offered="Does not apply", absent="Data that are not there", failed="Not scored"
+    )
+    for key, title in titles.items():
         found: dict[tuple[str, str], list[str]] = {}
         for r in records:
-            # Data are missing for all models alike; what fails is a matter of one.
+            # Data are missing for all models alike; the others are a matter of one.
             place = (
-                found.setdefault((r["name"] if key == "failed" else "", r[key]), [])
+                found.setdefault((r["name"] if key != "absent" else "", r[key]), [])
                 if key in r
                 else []
             )
@@ -127,7 +130,7 @@ def _cell(record: Record | None) -> str:
         return "-"
     if "value" not in record:
         return "failed" if "failed" in record else ""
-    return f"{record['value']:.3f} ({record['low']:.2f} to {record['high']:.2f})"
+    return f"{record['value']:z.3f} ({record['low']:z.2f} to {record['high']:z.2f})"
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from ssl_audio import startup
 from ssl_audio.data import channels, tables
 from ssl_audio.data.reading import reading
-from ssl_audio.inference import resumable
+from ssl_audio.inference import kinds, resumable
 from ssl_audio.inference.inputs import Paths
 from ssl_audio.storage import atomic, opened
 from ssl_audio.storage.partial_results import Joined, Parts
@@ -73,11 +73,7 @@ def run(args: argparse.Namespace) -> None:
         atomic.check(pathlib.Path(args.metrics).expanduser(), args.truth)
     truth = _truth(args.truth) if args.truth else None
     model = load(args.checkpoint, args.step, trust=args.trust)
-    if not hasattr(model, "caption"):
-        raise ValueError(
-            f"--checkpoint {args.checkpoint}: a {type(model).__name__} makes no captions; wanted a run of "
-            "config caption."
-        )
+    kinds.check(model, "captioner", f"--checkpoint {args.checkpoint}")
     source = Paths(tuple(args.paths or truth or ()), model.rate, args.channels)
     ids = [source.meta(i)["id"] for i in range(len(source))]
     known = None if truth is None else _matched(ids, truth, args.truth)

@@ -27,7 +27,7 @@ from ssl_audio.data.annotations import ENDINGS, Event
 from ssl_audio.data.reading import check_share, reading
 from ssl_audio.eval.event_files import Output
 from ssl_audio.eval.event_metrics import COLLAR
-from ssl_audio.inference import resumable
+from ssl_audio.inference import kinds, resumable
 from ssl_audio.inference.inputs import Paths
 from ssl_audio.storage import atomic, opened
 from ssl_audio.storage.partial_results import Joined, Parts
@@ -107,8 +107,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks."""
-    from ssl_audio.inference.audio_text import AudioTextModel
-    from ssl_audio.inference.classifier import Classifier
     from ssl_audio.inference.event_scores import SMOOTH, Windows, hear, usual_windows
     from ssl_audio.inference.load import load
 
@@ -117,14 +115,9 @@ def run(args: argparse.Namespace) -> None:
         annotations.needs("sed_scores_eval", "--truth")
     classifier = load(args.checkpoint, args.step, trust=args.trust)
     if args.query:
-        if not isinstance(classifier, AudioTextModel):
-            raise ValueError(f"--query: {args.checkpoint} has classes; wanted a run of finelap.")
+        kinds.check(classifier, "when", f"--query, --checkpoint {args.checkpoint}")
         classifier = classifier.listening(list(dict.fromkeys(args.query)))
-    if not isinstance(classifier, Classifier):
-        raise ValueError(
-            f"{args.checkpoint}: {classifier!r} is no classifier; wanted a run of finetune or events, or one "
-            "of finelap with --query."
-        )
+    kinds.check(classifier, "events", f"--checkpoint {args.checkpoint}")
     windows = usual_windows(classifier)
     if args.window is not None:
         windows = Windows(args.window, args.window / 4 if args.hop is None else args.hop)

@@ -141,7 +141,7 @@ def said(scores: Mapping[str, float], classes: int) -> str:
         )
 
     return ", ".join(
-        f"{name.replace('_', ' ')} {value:.3f}{means(name)}"
+        f"{name.replace('_', ' ')} {value:z.3f}{means(name)}"
         for name, value in scores.items()
         if name not in COUNTS
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssl_audio import config, startup
+from ssl_audio.inference import kinds
 from ssl_audio.storage import atomic, hub
 
 STILL = {"crop": "first", "pick": "middle"}  # options of entries that leave something to chance
@@ -53,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     from ssl_audio.inference.load import load
 
     model = load(args.checkpoint, trust=args.trust)
-    if not hasattr(model.objective, "towers"):
-        raise ValueError(f"{args.checkpoint}: a model of one modality; wanted towers, as of clap.")
+    kinds.check(model, "towers", f"--checkpoint {args.checkpoint}")
     source = dict(kind="source:Manifest", path=args.manifest, rate=model.rate)
     source |= {k: getattr(args, k) for k in ("root", "split") if getattr(args, k)}
     wanted = {args.key, *(part for name in args.ask for part in name.split("+"))}

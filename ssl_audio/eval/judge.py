@@ -17,6 +17,7 @@ import numpy as np
 
 from ssl_audio import config, startup
 from ssl_audio.eval import generated as measures
+from ssl_audio.inference import kinds
 from ssl_audio.storage import atomic
 
 LOG_MEL = "logmel"  # an embedding that needs no model
@@ -46,23 +47,23 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parser().parse_args(argv)
     from ssl_audio.inference.load import load
 
-    def model(path: str | None, does: str = "", wanted: str = "") -> Any:
+    def model(option: str, kind: str) -> Any:
+        path = getattr(args, option)
         if path is None:
             return None
-        found = load(path, trust=args.trust)
-        if does and not hasattr(found, does):
-            raise ValueError(f"{path}: got a {type(found).__name__}, wanted {wanted}.")
-        return found
+        return kinds.check(load(path, trust=args.trust), kind, f"--{option} {path}")
 
     atomic.check(pathlib.Path(args.output))
     found = judge(
         args.generated,
         args.recorded,
         rate=args.rate,
-        encoder=None if args.embedding == LOG_MEL else model(args.embedding).encoder,
-        classifier=model(args.classifier, "scores", "a classifier"),
-        words=model(args.words, "embed_audio", "a model of audio and text"),
-        codec=model(args.codec, "decode", "a codec"),
+        encoder=None
+        if args.embedding == LOG_MEL
+        else load(args.embedding, trust=args.trust).encoder,
+        classifier=model("classifier", "classifier"),
+        words=model("words", "sound and words"),
+        codec=model("codec", "codec"),
     )
     found |= {"embedding": args.embedding}
     atomic.write(pathlib.Path(args.output), json.dumps(found, indent=1) + "\n")

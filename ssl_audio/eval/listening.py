@@ -119,18 +119,18 @@ class Listener:
 
         offered = set(self.model.objective.predictors())
         if "parts" in needs and not {"separate", "condition"} <= offered:
-            return "does not apply: it separates nothing"
+            return "it separates nothing"
         if "sound" in needs and not hasattr(self.model, "generate"):
-            return "does not apply: it generates nothing"
+            return "it generates no sound"
         if "captions" in needs and not hasattr(self.model, "caption"):
-            return "does not apply: it makes no captions"
+            return "it makes no captions"
         if self._encoder is None and {"clips", "moments", "moments in words"} & set(needs):
-            return "no features of sound"
+            return "it has no features of sound"
         words = {"words", "moments in words"} & set(needs)
         if words and not {"embed_audio", "embed_text"} <= offered:
-            return "no words: not a model of sound and text"
+            return "it compares no sound with words"
         if "moments" in needs and isinstance(self._encoder, WindowEncoder):
-            return "no features along time: one vector for each window"
+            return "it has no features along time, but one vector for each window"
         return ""
 
     def clips(self, source: Source) -> Vectors:  # noqa: D102
@@ -201,7 +201,7 @@ class Listener:
         model: Any = self.model
         known = model.labels or tuple(labels)
         if missing := [label for label in labels if label not in known]:
-            raise Inapplicable(f"does not apply: it cannot be asked for {missing[0]!r}")
+            raise Inapplicable(f"it cannot be asked for {missing[0]!r}")
         return (model.objective, model.params, model.extra), known
 
     def generated(  # noqa: D102

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssl_audio.eval.protocols import unit
+from ssl_audio.inference import kinds
 from ssl_audio.inference.encoder import FINAL
 from ssl_audio.inference.load import load
 
@@ -40,7 +41,7 @@ def model(
     heard = load(run, trust=trust)
     reads = {"embed_audio", "embed_text"} <= set(heard.objective.predictors())
     if shared and not reads:
-        heard.check_offers("embed_text")
+        kinds.check(heard, "sound and words")
     heard.encoder.readout(layer, pool)
     return Maeb(heard, pathlib.PurePath(run).name, layer, pool, reads if shared is None else shared)
 

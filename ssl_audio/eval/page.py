@@ -41,7 +41,7 @@ def table(head: Iterable[Any], rows: Iterable[Iterable[Any]], kind: str = "") ->
     """
 
     def cell(value: Any) -> Html:
-        return fill("<td>$x</td>", x=f"{value:.3f}" if isinstance(value, float) else value)
+        return fill("<td>$x</td>", x=f"{value:z.3f}" if isinstance(value, float) else value)
 
     body = (fill("<tr>$cells</tr>", cells=join(map(cell, row))) for row in rows)
     return fill(

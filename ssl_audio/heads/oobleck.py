@@ -6,8 +6,9 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float
+from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.layers.oobleck import SnakeBeta, Units, Up, flat
+from ssl_audio.layers.seanet import until
 from ssl_audio.slots import Layer
 
 
@@ -37,6 +38,7 @@ class Oobleck(nn.Module):
     tanh: bool = False
 
     causal: ClassVar[bool] = False
+    takes_end: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,16 +48,22 @@ class Oobleck(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B S C"]:
-        """Return samples of latent vectors."""
+    def __call__(
+        self, x: Float[Array, "B N D"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B S C"]:
+        """Return samples of latent vectors.
+
+        `count`: vectors before the padding, which changes no sample of theirs; after these come zeros.
+        """
         snake, norm = self.activation, self.norm
-        x = flat(self.multiples[0] * self.channels, 7, "first", norm=norm)(x)
+        x = flat(self.multiples[0] * self.channels, 7, "first", norm=norm)(x, count)
         for i, (multiple, stride) in enumerate(zip(self.multiples[1:], self.strides, strict=True)):
             width = multiple * self.channels
-            x = Up(width, stride, norm, name=f"up_{i}")(snake.copy(name=f"snake_{i}")(x))
-            x = Units(width, snake, norm, name=f"units_{i}")(x)
+            x = Up(width, stride, norm, name=f"up_{i}")(snake.copy(name=f"snake_{i}")(x), count)
+            count = None if count is None else count * stride - stride % 2
+            x = Units(width, snake, norm, name=f"units_{i}")(x, count)
         last = flat(self.sounds, 7, "last", bias=self.bias, norm=norm)
-        x = last(snake.copy(name="snake")(x))
+        x = until(last(snake.copy(name="snake")(x), count), count)
         return jnp.tanh(x) if self.tanh else x
 
     @property

@@ -1,7 +1,7 @@
 """Vectors back to samples: the decoder of SEANet (EnCodec, arXiv:2210.13438)."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 
@@ -36,6 +36,10 @@ class Seanet(nn.Module):
     causal: bool = True
     pad: str = "reflect"
     norm: str = "weight"
+
+    takes_end: ClassVar[bool] = (
+        True  # it can be told where sound ends; what comes after changes nothing
+    )
 
     def setup(self):
         """Declare the layers."""
@@ -89,11 +93,6 @@ class Seanet(nn.Module):
             for unit in self.unit[i * self.units : (i + 1) * self.units]:
                 x = through(unit, x)
         return through(self.last, nn.elu(x)), after
-
-    @property
-    def takes_end(self) -> bool:
-        """Whether it can be told where vectors end; see `tokens/seanet.py`."""
-        return self.norm != "group"
 
     @property
     def stride(self) -> int:

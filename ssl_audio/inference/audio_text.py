@@ -17,7 +17,7 @@ from ssl_audio import config as configs
 from ssl_audio.data.banks import Bank
 from ssl_audio.data.decode import decode
 from ssl_audio.data.text import Text
-from ssl_audio.inference import queries, windows
+from ssl_audio.inference import kinds, queries, windows
 from ssl_audio.inference.classifier import Classifier
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.model import Model
@@ -292,11 +292,7 @@ class AudioTextModel(Model):
         Raises:
           ValueError: as `embed_labels`; an empty phrase; the model was not trained to say when one is heard.
         """
-        if not hasattr(self.objective, "queried"):
-            raise ValueError(
-                f"{self.origin}: it compares whole clips with texts, and cannot say when; wanted a run of "
-                "`finelap`."
-            )
+        kinds.check(self, "when")
         if any(not str(label).strip() for label in labels):
             raise ValueError(f"labels: got {list(labels)!r}, wanted words in each.")
         vectors = self.embed_labels(labels, templates)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ssl_audio.data import mixcap, tables
 from ssl_audio.data.decode import decode
+from ssl_audio.inference import kinds
 from ssl_audio.storage import atomic
 
 log = logging.getLogger("ssl_audio")
@@ -207,10 +208,7 @@ def fitting(model: Any, template: str, rate: int) -> tuple[str, Score]:
             return float(model.scores(sound, rate).values.mean(0)[model.labels.index(label)])
 
         return "confidence", heard
-    raise ValueError(
-        f"filter: a {type(model).__name__} offers {', '.join(offers)}; wanted a model of audio and text, or "
-        "a classifier."
-    )
+    raise kinds.refusal(model, "filter", "filter")
 
 
 def sounds(model: Any, texts: Sequence[str], folder: pathlib.Path, seed: int) -> list[pathlib.Path]:
@@ -221,11 +219,7 @@ def sounds(model: Any, texts: Sequence[str], folder: pathlib.Path, seed: int) ->
     """
     import soundfile
 
-    if not hasattr(model, "generate"):
-        raise ValueError(
-            f"model: a {type(model).__name__} generates no sound; it offers {', '.join(model.offers)}; "
-            "wanted a run of `diffusion`."
-        )
+    kinds.check(model, "generator")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{seed + i:06d}.wav" for i in range(len(texts))]
     todo = [i for i, path in enumerate(paths) if not path.exists()]

@@ -202,7 +202,12 @@ class CodecModel(Model):
         """Whether the networks can be told where sound ends, so that few programs do for all lengths."""
         made = self.objective
         known = all(getattr(part, "takes_end", False) for part in (made.tokenizer, made.decoder))
-        return known and not made.normalise and isinstance(made.encoder, Identity)
+        return known and isinstance(made.encoder, Identity)
+
+    def _padded(self, tokens: int) -> int:
+        """Return how many tokens a program takes that is for so many: those of a chunk at most."""
+        whole = -(-self.objective.chunk // self.hop)
+        return min(rung(tokens), whole) if tokens <= whole else rung(tokens)
 
     def _coded(self, sound: np.ndarray) -> tuple[np.ndarray, Any]:
         """Return the codes [N, Q] of a chunk [S, channels], and its scale [1]."""
@@ -210,16 +215,17 @@ class CodecModel(Model):
             codes, scale = self._codes(self._on_device, sound[None])
             return np.asarray(codes[0]), scale
         tokens = -(-len(sound) // self.hop)
-        padded = np.pad(sound, ((0, rung(tokens) * self.hop - len(sound)), (0, 0)))
-        codes = self._codes_of(self._on_device, padded[None], np.full(1, len(sound), np.int32))
-        return np.asarray(codes[0, :tokens]), np.ones(1)
+        padded = np.pad(sound, ((0, self._padded(tokens) * self.hop - len(sound)), (0, 0)))
+        count = np.full(1, len(sound), np.int32)
+        codes, scale = self._codes_of(self._on_device, padded[None], count)
+        return np.asarray(codes[0, : self.objective.tokenizer.grid(len(sound))[1]]), scale
 
     def _sounded(self, codes: np.ndarray, scale: float) -> Any:
         """Return the sound [1, S, channels] of codes [N, Q]."""
         if not self._takes_end:
             return self._decoded(self._on_device, codes[None], jnp.full(1, scale))
         count = np.full(1, len(codes), np.int32)
-        padded = np.pad(codes, ((0, rung(len(codes)) - len(codes)), (0, 0)))[None]
+        padded = np.pad(codes, ((0, self._padded(len(codes)) - len(codes)), (0, 0)))[None]
         return self._sound_of(self._on_device, padded, count)[:, : len(codes) * self.hop] * scale
 
     @functools.cached_property
@@ -227,9 +233,9 @@ class CodecModel(Model):
         made = self.objective
 
         def codes(params, audio, count):
-            x = made.frontend.channels(audio, count)
+            x, scale = made.samples({"audio": audio, "length": count})
             vectors: Any = made.tokenizer.apply({"params": params["tokenizer"]}, x, count)
-            return made.quantizer.apply({"params": params["quantizer"]}, vectors.x)
+            return made.quantizer.apply({"params": params["quantizer"]}, vectors.x), scale
 
         return jax.jit(codes)
 
@@ -240,7 +246,8 @@ class CodecModel(Model):
         def sound(params, codes, count):
             weights = {"params": params["quantizer"]}
             vectors = made.quantizer.apply(weights, codes, method="vectors")
-            return made.decoder.apply({"params": params["decoder"]}, vectors, count)
+            found: Any = made.decoder.apply({"params": params["decoder"]}, vectors, count)
+            return made.filled(found, codes.shape[1])
 
         return jax.jit(sound)
 

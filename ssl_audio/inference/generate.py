@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_audio import startup
+from ssl_audio.inference import kinds
 
 MANIFEST = "manifest.csv"
 # What is handed on to the model if it is given, and only then.
@@ -122,11 +123,7 @@ def _generate(
     from ssl_audio.storage import atomic
 
     model = load(args.checkpoint, args.step, trust=args.trust)
-    if not hasattr(model, "generate"):
-        raise ValueError(
-            f"--checkpoint {args.checkpoint}: a {type(model).__name__} generates no sound; it offers "
-            f"{', '.join(model.offers)}."
-        )
+    kinds.check(model, "generator", f"--checkpoint {args.checkpoint}")
     known = inspect.signature(model.generate).parameters
     asked = {**handed, **({"begins": args.begin} if args.begin else {})}
     if unknown := [name for name in asked if name not in known]:

@@ -17,6 +17,7 @@ from flax.errors import FlaxError
 
 from ssl_audio.data.decode import fault, rate_fault, resample
 from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.inference import kinds
 from ssl_audio.storage import opened, written
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Model:
     @property
     def encoder(self) -> Any:
         """The model's `Encoder` of audio; ValueError when it has none."""
-        raise ValueError(f"{self._name} has no encoder; it offers {self._list}.")
+        raise kinds.refusal(self, "encoder")
 
     def with_files(self, folder: pathlib.Path, step: int | str | None) -> "Model":
         """Return the model with what else lies in the folder that it was loaded from: here, nothing."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from ssl_audio import startup
 from ssl_audio.data import channels
-from ssl_audio.inference import inputs, predictions, resumable
+from ssl_audio.inference import inputs, kinds, predictions, resumable
 from ssl_audio.inference.pooling import PADS
 from ssl_audio.storage import atomic, columns, division
 from ssl_audio.storage.partial_results import Joined, Parts
@@ -90,11 +90,7 @@ def run(args: argparse.Namespace) -> None:
     from ssl_audio.inference.load import load
 
     model = load(args.checkpoint, args.step, trust=args.trust)
-    if not hasattr(model, "rows_of"):
-        raise ValueError(
-            f"--checkpoint {args.checkpoint}: a {type(model).__name__} of {', '.join(model.offers)}: it "
-            "has no classes. Fine-tune it on labelled clips first, or use `ssl-audio embed`."
-        )
+    kinds.check(model, "classifier", f"--checkpoint {args.checkpoint}")
     model = inputs.with_batch_size(model, args)
     options = predictions.Options(args.window, args.hop, args.pad, args.top, args.threshold)
     options.check(model)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.heads.readout import frame_tokens
+from ssl_audio.inference import kinds
 from ssl_audio.storage import written
 
 
@@ -101,7 +102,7 @@ def program(model: Any, seconds: float | None = None) -> Program:
         outputs = {"vector": "[B, D], mean over all tokens", "frames": "[B, T, rows * D]"}
         times = model.times(columns)
     else:
-        raise ValueError(f"{model!r}: has no predictor encode, logits or embed_audio.")
+        raise kinds.refusal(model, "encoder")
     leaves, tree = jax.tree_util.tree_flatten_with_path((model.params, {"extra": model.extra}))
     names = [path_name(path[1:]) for path, _ in leaves]
 

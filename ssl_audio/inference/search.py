@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_audio import startup
 from ssl_audio.data.decode import decode, printable
 from ssl_audio.data.features import read
-from ssl_audio.inference import approximate, search_export
+from ssl_audio.inference import approximate, kinds, search_export
 from ssl_audio.inference.index import Hit, Index
 from ssl_audio.inference.pooling import POOLS, SPECIAL
 from ssl_audio.inference.search_export import FORMATS
@@ -166,12 +166,7 @@ def mine(args: argparse.Namespace) -> list[list[int]]:
     atomic.check(place(args.output), args.manifest, args.captions)
     captions = [text for text in opened.texts(args.captions) if text.strip()]
     model = _load(args.checkpoint, args.trust)
-    if missing := {"image", "text"} - set(getattr(model, "takes", ())):
-        raise ValueError(
-            f"--checkpoint {args.checkpoint}: got a {type(model).__name__} that takes no "
-            f"{' and no '.join(sorted(missing))}, wanted a model of pictures and words in one space, as CLIP "
-            "(ssl-audio convert --from clip)."
-        )
+    kinds.check(model, "pictures and words", f"--checkpoint {args.checkpoint}")
     source = Manifest(args.manifest, args.root)
     how = dict(top=args.top, column=args.column, random=args.random)
     found = mining.write(model, source, captions, args.output, **how)

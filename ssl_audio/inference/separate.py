@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_audio import startup
+from ssl_audio.inference import kinds
 from ssl_audio.storage import atomic, opened
 
 if TYPE_CHECKING:
@@ -91,17 +92,12 @@ def run(args: argparse.Namespace) -> None:
     """Do what the command line asks."""
     from ssl_audio.data.decode import stated_channels, stated_seconds
     from ssl_audio.inference.load import load
-    from ssl_audio.inference.separator import Separator
 
     output = pathlib.Path(args.output).expanduser()
     atomic.check_folder(output)
     channels, seconds = stated_channels(args.file), stated_seconds(args.file)
     model = load(args.checkpoint, args.step, trust=args.trust)
-    if not isinstance(model, Separator):
-        raise ValueError(
-            f"--checkpoint {args.checkpoint}: got {type(model).__name__}, which offers "
-            f"{', '.join(model.offers)}; wanted a separator: train config uss, or convert one."
-        )
+    kinds.check(model, "separator", f"--checkpoint {args.checkpoint}")
     named, of_level = asked(model, args)
     wanted = [*named, *of_level]
     names = file_names([one.name for one in wanted])
@@ -185,8 +181,7 @@ def asked(model: Separator, args: argparse.Namespace) -> tuple[list[Wanted], lis
         wanted.append(model.of_example(pathlib.Path(example).stem, sound, model.rate))
     if args.words:
         texts = load(args.text_model, trust=args.trust)
-        if not hasattr(texts, "embed_text"):
-            raise ValueError(f"--text-model {args.text_model}: it has no text tower.")
+        kinds.check(texts, "words", f"--text-model {args.text_model}")
         vectors = texts.embed_text(args.words)
         wanted += [
             model.of_vector(text, vector) for text, vector in zip(args.words, vectors, strict=True)

@@ -9,8 +9,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float
-from ssl_audio.layers.seanet import Conv, TransposedConv
+from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.layers.seanet import Conv, TransposedConv, until
 from ssl_audio.slots import Layer
 
 DILATIONS = (1, 3, 9)
@@ -55,13 +55,15 @@ class Units(nn.Module):
     norm: str = "weight"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        """Return the output of all units."""
+    def __call__(
+        self, x: Float[Array, "B T C"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B T C"]:
+        """Return the output of all units; `count`: values before the padding, see `Conv`."""
         for i, dilation in enumerate(DILATIONS):
             y = self.activation.copy(name=f"snake_{i}_0")(x)
-            y = flat(self.channels, 7, f"conv_{i}_0", dilation=dilation, norm=self.norm)(y)
+            y = flat(self.channels, 7, f"conv_{i}_0", dilation=dilation, norm=self.norm)(y, count)
             y = self.activation.copy(name=f"snake_{i}_1")(y)
-            x = x + flat(self.channels, 1, f"conv_{i}_1", norm=self.norm)(y)
+            x = x + flat(self.channels, 1, f"conv_{i}_1", norm=self.norm)(y, count)
         return x
 
 
@@ -79,11 +81,14 @@ class Down(nn.Module):
     norm: str = "weight"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T A"]) -> Float[Array, "B U C"]:
-        """Return the output; U is T / stride, or one less where an odd stride leaves too few zeros."""
+    def __call__(
+        self, x: Float[Array, "B T A"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B U C"]:
+        """Return the output of all of them, `made`; `count`: values before the padding, see `Conv`."""
         ends = -(-self.stride // 2)
         conv = Conv(self.channels, 2 * self.stride, self.stride, norm=self.norm, name="conv")
-        return conv.padded(jnp.pad(x, ((0, 0), (ends, ends), (0, 0))))
+        x = jnp.pad(until(x, count), ((0, 0), (ends, ends), (0, 0)))
+        return conv.padded(x, None if count is None else made(count, self.stride))
 
 
 class Up(nn.Module):
@@ -100,14 +105,21 @@ class Up(nn.Module):
     norm: str = "weight"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T A"]) -> Float[Array, "B U C"]:
-        """Return the output."""
+    def __call__(
+        self, x: Float[Array, "B T A"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B U C"]:
+        """Return the output; `count`: values before the padding, see `Conv`."""
         ends = -(-self.stride // 2)
         conv = TransposedConv(
             self.channels, 2 * self.stride, self.stride, norm=self.norm, name="conv"
         )
-        found = conv.whole(x)
+        found = conv.whole(x, count)
         return found[:, ends : found.shape[1] - ends]
+
+
+def made(count: Any, stride: int) -> Any:
+    """Return the outputs of `Down` of so many values: one for each whole stride, or for half an odd one."""
+    return (count + 2 * -(-stride // 2) - 2 * stride) // stride + 1
 
 
 def flat(

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.layers.dense import uniform
 from ssl_audio.layers.lstm import Lstm
 
@@ -62,9 +62,11 @@ class Conv(nn.Module):
         Args:
           x: the sequences.
           count: values of each before its padding, with T a multiple of the stride: the first
-            ceil(count / stride) outputs are then those of the sequences without it. Not with norm "group".
+            ceil(count / stride) outputs are then those of the sequences without it.
         """
-        return self.padded(self.with_ends(x) if count is None else self.ended(x, count))
+        if count is None:
+            return self.padded(self.with_ends(x))
+        return self.padded(self.ended(x, count), -(-count // self.stride))
 
     def piece(
         self, x: Float[Array, "B T A"], memory: Any, *, last: bool = False
@@ -91,8 +93,13 @@ class Conv(nn.Module):
         return self.padded(jnp.pad(x, ((0, 0), (0, extra), (0, 0)), mode=how)), memory
 
     @nn.compact
-    def padded(self, x: Float[Array, "B T A"]) -> Float[Array, "B U C"]:
-        """Return the output where every tap lies inside: of a sequence that has its padding already."""
+    def padded(
+        self, x: Float[Array, "B T A"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B U C"]:
+        """Return the output where every tap lies inside: of a sequence that has its padding already.
+
+        `count`: outputs that count in a norm over time; None: all.
+        """
         shape = self.size, x.shape[-1], self.channels
         kernel, bias = weights(self, shape, shape[0] * shape[1], (0, 1))
         x = jax.lax.conv_general_dilated(
@@ -103,7 +110,7 @@ class Conv(nn.Module):
             rhs_dilation=(self.dilation,),
             dimension_numbers=("NWC", "WIO", "NWC"),
         )
-        return normalised(self.norm, x if bias is None else x + bias[None, None])
+        return normalised(self.norm, x if bias is None else x + bias[None, None], count)
 
     @nn.nowrap
     def with_ends(self, x: Float[Array, "B T A"], right: bool = True) -> Float[Array, "B U A"]:
@@ -127,12 +134,13 @@ class Conv(nn.Module):
     def ended(self, x: Float[Array, "B T A"], count: Int[Array, " B"]) -> Float[Array, "B U A"]:
         """Return what `with_ends` gives of the first `count` values of each sequence, and zeros after it."""
         after = 0 if self.causal else self.spare // 2
-        left, count = self.spare - after, count[:, None]
-        place = jnp.arange(-left, x.shape[1] + after)[None]
-        if self.pad == "reflect":
-            right = after + -count % self.stride
-            edge = jnp.maximum(count - 1, jnp.maximum(left, right))
-            place = jnp.where(place > edge, 2 * edge - place, jnp.abs(place))
+        left = self.spare - after
+        if self.pad == "constant":
+            return jnp.pad(until(x, count), ((0, 0), (left, after), (0, 0)))
+        place, count = jnp.arange(-left, x.shape[1] + after)[None], count[:, None]
+        right = after + -count % self.stride
+        edge = jnp.maximum(count - 1, jnp.maximum(left, right))
+        place = jnp.where(place > edge, 2 * edge - place, jnp.abs(place))
         inside = (place >= 0) & (place < count)
         found = jnp.take_along_axis(x, jnp.where(inside, place, 0)[:, :, None], axis=1)
         return jnp.where(inside[:, :, None], found, 0)
@@ -169,12 +177,9 @@ class TransposedConv(nn.Module):
         self, x: Float[Array, "B T A"], count: Int[Array, " B"] | None = None
     ) -> Float[Array, "B U C"]:
         """Return the output, cut to T * stride; `count`: values before the padding, see `Conv`."""
-        if count is not None:  # what comes after spreads to what was before, too
-            there = jnp.arange(x.shape[1])[None] < count[:, None]
-            x = jnp.where(there[:, :, None], x, 0)
         spare = self.size - self.stride
         right = spare if self.causal else spare // 2
-        found = self.whole(x)
+        found = self.whole(x, count)
         return found[:, spare - right : found.shape[1] - right]
 
     def piece(
@@ -194,8 +199,12 @@ class TransposedConv(nn.Module):
         return found, x[:, x.shape[1] - before :]
 
     @nn.compact
-    def whole(self, x: Float[Array, "B T A"]) -> Float[Array, "B U C"]:
-        """Return the output before anything is cut."""
+    def whole(
+        self, x: Float[Array, "B T A"], count: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B U C"]:
+        """Return the output before anything is cut; `count`: values before the padding."""
+        if count is not None:  # what comes after spreads to what was before, too
+            x, count = until(x, count), (count - 1) * self.stride + self.size
         shape = self.size, x.shape[-1], self.channels
         kernel, bias = weights(self, shape, shape[0] * shape[2], (0, 2))
         # What each value spreads to, in parts of one stride that are added where they overlap. XLA's own
@@ -203,13 +212,13 @@ class TransposedConv(nn.Module):
         parts = -(-self.size // self.stride)
         kernel = jnp.pad(kernel, ((0, parts * self.stride - self.size), (0, 0), (0, 0)))
         spread = jnp.einsum("bta,kac->btkc", x, kernel)
-        batch, count, channels = x.shape[0], x.shape[1] + parts - 1, shape[2]
-        total = jnp.zeros((batch, count, self.stride, channels), spread.dtype)
+        batch, length, channels = x.shape[0], x.shape[1] + parts - 1, shape[2]
+        total = jnp.zeros((batch, length, self.stride, channels), spread.dtype)
         for k in range(parts):
             some = spread[:, :, k * self.stride : (k + 1) * self.stride]
             total = total + jnp.pad(some, ((0, 0), (k, parts - 1 - k), (0, 0), (0, 0)))
         total = total.reshape(batch, -1, channels)[:, : (x.shape[1] - 1) * self.stride + self.size]
-        return normalised(self.norm, total + bias[None, None])
+        return normalised(self.norm, total + bias[None, None], count)
 
 
 class ResidualUnit(nn.Module):
@@ -242,7 +251,7 @@ class ResidualUnit(nn.Module):
         self, x: Float[Array, "B T C"], count: Int[Array, " B"] | None = None
     ) -> Float[Array, "B T C"]:
         """Return the output; `count`: values before the padding, see `Conv`."""
-        return self._added(x, self.first(nn.elu(x), count))
+        return self._added(x, self.first(nn.elu(x), count), count)
 
     def piece(
         self, x: Float[Array, "B T C"], memory: Any, *, last: bool = False
@@ -251,8 +260,9 @@ class ResidualUnit(nn.Module):
         y, memory = self.first.piece(nn.elu(x), memory, last=last)
         return self._added(x, y), memory
 
-    def _added(self, x, y):
-        return self.second(nn.elu(y)) + (x if self.shortcut is None else self.shortcut(x))
+    def _added(self, x, y, count=None):
+        x = x if self.shortcut is None else self.shortcut(x, count)
+        return self.second(nn.elu(y), count) + x
 
 
 class Recurrent(nn.Module):
@@ -309,8 +319,20 @@ def weights(module: Any, shape: tuple[int, ...], fan: int, axes: tuple[int, ...]
     return kernel * (jnp.expand_dims(gain, axes) / length), bias
 
 
-def normalised(norm: str, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-    """Return a convolution's output after its norm; called inside a compact module."""
+def normalised(
+    norm: str, x: Float[Array, "B T C"], count: Int[Array, " B"] | None
+) -> Float[Array, "B T C"]:
+    """Return an output after its norm over the first `count` values; called inside a compact module."""
     if norm != "group":
         return x
-    return nn.GroupNorm(1, epsilon=1e-5, use_fast_variance=False, name="norm")(x)
+    there = None if count is None else jnp.broadcast_to(_there(x, count), x.shape)
+    return nn.GroupNorm(1, epsilon=1e-5, use_fast_variance=False, name="norm")(x, mask=there)
+
+
+def until(x: Float[Array, "B T C"], count: Int[Array, " B"] | None) -> Float[Array, "B T C"]:
+    """Return sequences with zeros after the first `count` values of each; None: as they are."""
+    return x if count is None else jnp.where(_there(x, count), x, 0)
+
+
+def _there(x: Float[Array, "B T C"], count: Int[Array, " B"]) -> Bool[Array, "B T 1"]:
+    return (jnp.arange(x.shape[1])[None] < count[:, None])[:, :, None]

@@ -127,6 +127,17 @@ def held(params: Params, learns: Callable[[Any], bool]) -> Params:
     return jax.tree_util.tree_map_with_path(leaf, params)
 
 
+def zeroed(params: Params, pattern: str) -> Params:
+    """Return parameters with zeros for those whose path holds a regular expression; "": as they are."""
+
+    def leaf(path, value):
+        return (
+            jax.numpy.zeros_like(value) if pattern and re.search(pattern, _named(path)) else value
+        )
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+
 def _named(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 

@@ -1,8 +1,6 @@
 """A neural codec: sound to codes and back (EnCodec, arXiv:2210.13438; DAC, arXiv:2306.06546)."""
 
 import dataclasses
-import functools
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -12,9 +10,10 @@ import jax.numpy as jnp
 from ssl_audio.arrays import Array, Float, Int
 from ssl_audio.frontend.mel import Mel
 from ssl_audio.frontend.raw import Raw
-from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Phase, Predictor
+from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Phase, Predictor, zeroed
 from ssl_audio.objectives.reconstruction import (
     GANS,
+    JUDGED,
     SPECTRAL,
     Losses,
     balanced,
@@ -60,6 +59,7 @@ class Codec(Encoding):
       commitment: weight of the quantizer's loss, the squared distance of vectors and entries, which is not
         balanced.
       balance: decay of the gradients' norms; None: not balanced.
+      judged_after: first steps, in which the discriminator learns and the codec does not hear it yet.
       zeroed: parameters that begin at 0, a regular expression of their paths; "": none.
     """
 
@@ -81,6 +81,7 @@ class Codec(Encoding):
     matching: float = 4.0
     commitment: float = 1.0
     balance: float | None = 0.999
+    judged_after: int = 0
     zeroed: str = ""
 
     interface: ClassVar[str] = "ssl_audio.inference.codec:CodecModel"
@@ -122,13 +123,9 @@ class Codec(Encoding):
         if self.discriminator is not None:
             made["discriminator"] = self.discriminator.init(keys[4], samples[..., 0])
         params = {name: variables.get("params", {}) for name, variables in made.items()}
-        if self.zeroed:
-            named = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-            params = jax.tree_util.tree_map_with_path(
-                lambda path, x: jnp.zeros_like(x) if re.search(self.zeroed, named(path)) else x,
-                params,
-            )
-        return params, extra
+        if self.judged_after:
+            extra["steps"] = jnp.zeros((), jnp.int32)
+        return zeroed(params, self.zeroed), extra
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return what descends the balanced gradients; in training, renew the codebooks."""
@@ -138,7 +135,11 @@ class Codec(Encoding):
         found: Any = self.quantizer.apply(weights, vectors, extra, key, train=train, method="learn")
         sound: Any = self.decoder.apply({"params": params["decoder"]}, found.vectors)
         sound, x = _as_long(sound, x)
-        losses, after, weights = self._losses(params, x), dict(found.state), self._weights
+        losses, after, weights = self._losses(params, x), dict(found.state), dict(self._weights)
+        if self.judged_after:
+            judged = extra["steps"] >= self.judged_after
+            weights |= {name: weights[name] * judged for name in JUDGED if name in weights}
+            after["steps"] = extra["steps"] + 1
         if self.balance is None:
             total, metrics = weighted(losses, weights, sound)
         else:
@@ -177,7 +178,7 @@ class Codec(Encoding):
     @property
     def _weights(self) -> dict[str, float]:
         names = ["wave"] + ["mel"] * bool(self.spectra)
-        names += [] if self.discriminator is None else ["adversarial", "matching"]
+        names += [] if self.discriminator is None else JUDGED
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def _losses(self, params: Params, x: Array) -> Losses:
@@ -195,7 +196,9 @@ class Codec(Encoding):
         x = self.frontend.channels(batch["audio"], batch.get("length"))
         if not self.normalise:
             return x, jnp.ones(len(x))
-        scale = jnp.sqrt(jnp.mean(jnp.mean(x, -1) ** 2, -1)) + 1e-8
+        # Silence after the end is no part of it.
+        count = jnp.clip(jnp.asarray(batch.get("length", x.shape[1])), 1, x.shape[1])
+        scale = jnp.sqrt(jnp.sum(jnp.mean(x, -1) ** 2, -1) / count) + 1e-8
         return x / scale[:, None, None], scale
 
     def vectors(self, params: Params, x: Float[Array, "B S C"]) -> Encoded:
@@ -230,10 +233,13 @@ class Codec(Encoding):
         del extra
         weights = {"params": params["quantizer"]}
         vectors = self.quantizer.apply(weights, batch["codes"], method="vectors")
-        found = self.decoder.apply({"params": params["decoder"]}, vectors)
-        missing = max(0, batch["codes"].shape[1] * self.tokenizer.stride[1] - found.shape[1])
-        found = jnp.pad(found, ((0, 0), (0, missing), (0, 0)))
-        return found * batch["scale"][:, None, None]
+        found: Any = self.decoder.apply({"params": params["decoder"]}, vectors)
+        return self.filled(found, batch["codes"].shape[1]) * batch["scale"][:, None, None]
+
+    def filled(self, sound: Float[Array, "B S C"], tokens: int) -> Float[Array, "B T C"]:
+        """Return the sound of so many tokens with zeros for what odd strides leave out of the last."""
+        missing = max(0, tokens * self.tokenizer.stride[1] - sound.shape[1])
+        return jnp.pad(sound, ((0, 0), (0, missing), (0, 0)))
 
 
 def _as_long(sound: Float[Array, "B S C"], x: Float[Array, "B T C"]) -> tuple[Array, Array]:

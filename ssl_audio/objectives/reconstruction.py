@@ -37,11 +37,12 @@ GANS = {
 # Of magnitudes and of their logarithms: mean absolute and mean squared difference, as EnCodec; of the
 # logarithms alone, absolute, as DAC.
 SPECTRAL = ("magnitudes_and_logs", "logs")
+JUDGED = ("adversarial", "matching")  # losses that a discriminator gives: `judged`
 
 
 def balanced(
     losses: Losses,
-    weights: Mapping[str, float],
+    weights: Mapping[str, Any],
     norms: Mapping[str, Array],
     sound: Float[Array, "B S C"],
     decay: float,
@@ -77,7 +78,7 @@ def balanced(
 
 
 def weighted(
-    losses: Losses, weights: Mapping[str, float], sound: Float[Array, "B S C"]
+    losses: Losses, weights: Mapping[str, Any], sound: Float[Array, "B S C"]
 ) -> tuple[Array, dict[str, Any]]:
     """Return the losses' weighted sum, and metrics."""
     total, metrics, rows = jnp.zeros(()), {}, float(len(sound))
@@ -108,7 +109,7 @@ def spectral(
 
 
 def judged(said: Callable[[Wave], Any], x: Float[Array, "B S C"], gan: Gan) -> Losses:
-    """Return the losses that a discriminator gives decoded sound, "adversarial" and "matching".
+    """Return the losses that a discriminator gives decoded sound, JUDGED.
 
     Args:
       said: clips → of each of its parts scores, and what came before them.
@@ -127,7 +128,7 @@ def judged(said: Callable[[Wave], Any], x: Float[Array, "B S C"], gan: Gan) -> L
         ]
         return jnp.mean(jnp.stack(apart))
 
-    return {"adversarial": adversarial, "matching": matching}
+    return dict(zip(JUDGED, (adversarial, matching), strict=True))
 
 
 def cost(scores: Sequence[Array], of: Callable[[Array], Array]) -> Float[Array, ""]:

@@ -6,8 +6,9 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_audio.arrays import Spec
-from ssl_audio.layers.oobleck import Down, SnakeBeta, Units, flat
+from ssl_audio.arrays import Array, Int, Spec
+from ssl_audio.layers.oobleck import Down, SnakeBeta, Units, flat, made
+from ssl_audio.layers.seanet import until
 from ssl_audio.slots import Layer
 from ssl_audio.structs import Tokens
 
@@ -35,6 +36,7 @@ class Oobleck(nn.Module):
     filled: bool = False
 
     causal: ClassVar[bool] = False
+    takes_end: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -44,17 +46,26 @@ class Oobleck(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, spec: Spec) -> Tokens:
-        """Return tokens of samples [B, T, channels of sound], on a grid of one row."""
+    def __call__(self, spec: Spec, count: Int[Array, " B"] | None = None) -> Tokens:
+        """Return tokens of samples [B, T, channels of sound], on a grid of one row.
+
+        Args:
+          spec: samples.
+          count: those of each sound before its padding, with T a multiple of all strides' product: its
+            tokens, the first of them, are then those of the sound without padding.
+        """
         width, snake, norm = self.channels, self.activation, self.norm
         if self.filled:
             spec = jnp.pad(spec, ((0, 0), (0, -spec.shape[1] % self.stride[1]), (0, 0)))
-        x = flat(width, 7, "first", norm=norm)(spec)
+        if self.filled and count is not None:
+            spec, count = until(spec, count), count + -count % self.stride[1]
+        x = flat(width, 7, "first", norm=norm)(spec, count)
         for i, (multiple, stride) in enumerate(zip(self.multiples, self.strides, strict=True)):
-            x = snake.copy(name=f"snake_{i}")(Units(width, snake, norm, name=f"units_{i}")(x))
-            width = multiple * self.channels
-            x = Down(width, stride, norm, name=f"down_{i}")(x)
-        x = flat(self.width, 3, "last", norm=norm)(snake.copy(name="snake")(x))
+            x = Units(width, snake, norm, name=f"units_{i}")(x, count)
+            x, width = snake.copy(name=f"snake_{i}")(x), multiple * self.channels
+            x = Down(width, stride, norm, name=f"down_{i}")(x, count)
+            count = None if count is None else made(count, stride)
+        x = flat(self.width, 3, "last", norm=norm)(snake.copy(name="snake")(x), count)
         index = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
         return Tokens(x=x, index=index, grid=(1, x.shape[1]))
 
@@ -75,5 +86,5 @@ class Oobleck(nn.Module):
         if self.filled:
             frames += -frames % self.stride[1]
         for stride in self.strides:
-            frames = (frames + 2 * -(-stride // 2) - 2 * stride) // stride + 1
+            frames = made(frames, stride)
         return 1, frames

@@ -1,7 +1,7 @@
 """Samples to the vectors that a codec quantises: the encoder of SEANet (EnCodec, arXiv:2210.13438)."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -43,6 +43,10 @@ class Seanet(nn.Module):
     pad: str = "reflect"
     norm: str = "weight"
 
+    takes_end: ClassVar[bool] = (
+        True  # it can be told where sound ends; what comes after changes nothing
+    )
+
     def setup(self):
         """Declare the layers."""
         conv = Conv(1, 1, causal=self.causal, pad=self.pad, norm=self.norm, parent=None)
@@ -68,7 +72,7 @@ class Seanet(nn.Module):
         Args:
           spec: samples.
           count: those of each sound before its padding, with T a multiple of all strides' product: its
-            tokens, the first of them, are then those of the sound without padding. See `takes_end`.
+            tokens, the first of them, are then those of the sound without padding.
         """
         x = self.first(spec, count)
         for i, down in enumerate(self.down):
@@ -107,11 +111,6 @@ class Seanet(nn.Module):
                 x = through(unit, x)
             x = through(down, nn.elu(x))
         return through(self.last, nn.elu(through(self.memory, x))), after
-
-    @property
-    def takes_end(self) -> bool:
-        """Whether it can be told where sound ends, so that what comes after changes no token of it."""
-        return self.norm != "group"
 
     @property
     def stride(self) -> tuple[int, int]:

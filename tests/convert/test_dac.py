@@ -1,5 +1,6 @@
 """DAC of transformers and of descript-audio-codec: codes to the last, sound, the way back, use."""
 
+import fractions
 import json
 import re
 from typing import Any
@@ -171,6 +172,12 @@ def test_options_that_are_no_numbers_are_named(name):
             from_state_dict("dac", golden.state, **golden.options | {name: value})
 
 
+def test_no_dropout_is_the_originals_default():
+    golden = load(GOLDEN / "dac_descript.npz")
+    model = from_state_dict("dac", golden.state, **golden.options | dict(quantizer_dropout=False))
+    assert model.config["objective"]["quantizer"]["drop"] == 0
+
+
 def test_books_of_several_shapes_are_refused():
     golden = load(GOLDEN / "dac.npz")
     name = "quantizer.quantizers.1.codebook.weight"
@@ -191,3 +198,17 @@ def test_a_file_of_audiotools_brings_its_options(tmp_path):
     model = from_state_dict("dac", state, **options)
     assert model.config["objective"]["frontend"]["rate"] == 8000
     golden.check_same_bits(named.state_dict("dac", model.params, model.config))
+
+
+def test_a_file_that_calls_for_more_than_tensors_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    rate = fractions.Fraction(8000)
+    kept = dict(state_dict={"a": torch.zeros(2)}, metadata=dict(kwargs=dict(sampling_rate=rate)))
+    path = tmp_path / "weights.pth"
+    torch.save(kept, path)
+    message = (
+        r"weights\.pth: got a pickle that calls for fractions\.Fraction, wanted a file of weights: "
+    )
+    with pytest.raises(ValueError, match=message) as error:
+        command.main(["--from", "dac", "--checkpoint", str(path), "--out", str(tmp_path / "ours")])
+    assert "weights_only" not in str(error.value) and not (tmp_path / "ours").exists()

@@ -113,7 +113,7 @@ def test_torch_files_say_what_they_take(tmp_path):
         with pytest.raises(RuntimeError, match=r"ssl_audio\[torch\]"):
             files.read(path)
     else:
-        with pytest.raises(ValueError, match="not a readable file of weights"):
+        with pytest.raises(ValueError, match="got what cannot be read, wanted a file of weights"):
             files.read(path)
 
 

@@ -10,7 +10,14 @@ import pytest
 from ssl_audio import config, config_files
 from ssl_audio.data.scenes import Scenes
 from ssl_audio.data.synthetic import Synthetic
-from ssl_audio.eval import benchmark, generated, moment_protocols, sound_protocols, tasks
+from ssl_audio.eval import (
+    benchmark,
+    benchmark_table,
+    generated,
+    moment_protocols,
+    sound_protocols,
+    tasks,
+)
 from ssl_audio.eval.listening import Deaf, Inapplicable, Listener
 from ssl_audio.eval.protocols import CONTROLS, Case
 from ssl_audio.inference.audio_text import AudioTextModel
@@ -78,11 +85,24 @@ def test_words_of_a_clip_are_its_own_or_those_of_its_label():
 def test_what_a_model_does_not_offer_does_not_apply():
     heard = Listener(encoders.encoder(frames=24))
     assert "separates nothing" in heard.lacks(("parts",))
-    assert "generates nothing" in heard.lacks(("sound",))
-    assert "no words" in heard.lacks(("moments in words",))
+    assert "generates no sound" in heard.lacks(("sound",))
+    assert "compares no sound with words" in heard.lacks(("moments in words",))
     assert heard.lacks(("clips", "moments")) == ""
     record = benchmark.run(tasks.TASKS["digits/separation"], heard, None)
-    assert record["not_offered"].startswith("does not apply") and "value" not in record
+    assert record["not_offered"] == "it separates nothing" and "value" not in record
+    assert benchmark._said(record) == "does not apply: it separates nothing"
+    page = benchmark_table.text([record | dict(name="mine", seed=0, most=0)])
+    assert "Does not apply:\n\n* mine: `digits/separation`: it separates nothing" in page
+
+
+def test_a_score_that_is_rounded_to_zero_has_no_sign():
+    about = dict(task="digits/separation", group="parts", name="mine", seed=0, most=0, how="")
+    score = dict(
+        metric="SDRi, dB", best=None, value=-0.0001, chance=-0.0, count=8, low=-0.001, high=2.0
+    )
+    page = benchmark_table.text([about | score])
+    assert "| 0.000 | 8 | 0.000 (0.00 to 2.00) |" in page and "-0.00" not in page
+    assert benchmark._said(score) == "0.000 (SDRi, dB, chance 0.000)"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +119,8 @@ def separator():
 
 def test_a_separator_is_scored_and_has_no_features(separator):
     heard = Listener(separator)
-    assert heard.lacks(("clips",)) == "no features of sound" and heard.lacks(("parts",)) == ""
+    assert heard.lacks(("clips",)) == "it has no features of sound"
+    assert heard.lacks(("parts",)) == ""
     assert heard.rate == separator.rate
     source = Synthetic(size=24, seconds=0.5, rate=separator.rate)
     protocol = sound_protocols.Separation(pairs=4)

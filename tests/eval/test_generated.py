@@ -161,7 +161,7 @@ def test_what_cannot_be_judged_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="one: 1 clips; wanted at least two"):
         judge.main([*asked, str(one)])
     monkeypatch.setattr(load, "load", lambda *_, **__: Tagger())
-    for flag, wanted in (("--words", "audio and text"), ("--codec", "a codec")):
-        with pytest.raises(ValueError, match=f"RUN: got a Tagger, wanted .*{wanted}"):
+    for flag, wanted in (("--words", "a model of sound and words"), ("--codec", "a codec")):
+        with pytest.raises(ValueError, match=f"{flag} RUN: wanted {wanted} .*got a Tagger"):
             judge.main([*asked, str(real), flag, "RUN"])
     judge.main([*asked, str(real), "--classifier", "RUN"])

@@ -115,7 +115,7 @@ def test_only_what_is_missing_is_generated_again(tmp_path):
     assert augment.sounds(again, texts, tmp_path, 100) == paths
     assert again.asked == [("text 3", 103), ("text 4", 104), ("text 8", 108)]
     silent: Any = type("Silent", (), {"offers": ("encode",)})()
-    with pytest.raises(ValueError, match="a Silent generates no sound; it offers encode"):
+    with pytest.raises(ValueError, match="generates sound .*got a Silent, which offers encode"):
         augment.sounds(silent, texts, tmp_path, 100)
 
 
@@ -178,5 +178,7 @@ def test_the_filter_is_named_by_what_the_model_offers():
     assert name == "confidence" and score(np.zeros(8), "dog") == pytest.approx(0.7)
     with pytest.raises(ValueError, match="none of the filter"):
         score(np.zeros(8), "cow")
-    with pytest.raises(ValueError, match="audio and text, or a classifier"):
+    with pytest.raises(
+        ValueError, match="filter: wanted a model of sound and words, or a classifier"
+    ):
         augment.fitting(type("Other", (), {"offers": ("encode",)})(), "", RATE)

@@ -370,7 +370,9 @@ def test_options_that_contradict(more, tmp_path, capsys):
 def test_an_encoder_without_classes_is_refused(sounds, tmp_path):
     model = encoders.encoder(frames=24)
     exported.write(tmp_path / "run", model.params, model.config)
-    with pytest.raises(ValueError, match="a Encoder of encode.*: it has no classes"):
+    with pytest.raises(
+        ValueError, match="wanted a classifier .*got an encoder of sound, which offers encode"
+    ):
         call(tmp_path / "run", tmp_path / "out.csv", sounds)
 
 

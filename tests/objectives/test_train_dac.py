@@ -1,5 +1,7 @@
 """Training DAC: codebooks that gradients move, losses that are only weighted, odd strides."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,6 +103,33 @@ def test_scores_cost_their_squared_distance(trained):
     adversarial = objective.loss(params, {}, batch, jax.random.key(1), train=False)
     wanted = np.mean([np.mean((np.asarray(s) - 1) ** 2) for s, _ in fake])
     np.testing.assert_allclose(adversarial.metrics["adversarial"][0] / 4, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("balance", [None, 0.9])
+def test_a_discriminator_is_heard_after_some_steps(trained, balance):
+    objective, batch, states, _ = trained
+    params, key = states[-1].params, jax.random.key(1)
+    norms = {} if balance is None else {"norms": dict.fromkeys(objective._weights, jnp.ones(2))}
+    heard = dataclasses.replace(objective, balance=balance)
+    late, alone = (
+        dataclasses.replace(heard, **options)
+        for options in (dict(judged_after=2), dict(discriminator=None))
+    )
+
+    def loss(some, extra):
+        def total(decoder):
+            found = some.loss(params | dict(decoder=decoder), extra, batch, key, train=True)
+            return found.total, found
+
+        return jax.value_and_grad(total, has_aux=True)(params["decoder"])
+
+    (_, found), gradients = loss(late, norms | {"steps": jnp.asarray(1)})
+    wanted = loss(alone, norms)
+    np.testing.assert_allclose(found.total, wanted[0][0], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients, wanted[1])
+    assert found.extra["steps"] == 2 and found.metrics["adversarial"][0] != 0
+    (_, found), _ = loss(late, norms | {"steps": jnp.asarray(2)})
+    np.testing.assert_allclose(found.total, loss(heard, norms)[0][0], rtol=1e-6)
 
 
 def test_logs_alone_are_compared():
