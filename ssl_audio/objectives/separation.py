@@ -175,7 +175,12 @@ def mixed(
 
 
 def distortion(found: Float[Array, "B S *C"], target: Float[Array, "B S *C"]) -> Float[Array, " B"]:
-    """Return the signal-to-distortion ratio of each clip, dB."""
+    """Return the signal-to-distortion ratio of each clip, dB, whatever its level; at most 100.
+
+    Of a silent target there is none: what is heard counts as if the target had a power of 1e-10.
+    """
     rest = tuple(range(1, target.ndim))
-    signal = jnp.maximum(jnp.mean(target**2, axis=rest), LEAST)
-    return 10 * jnp.log10(signal / jnp.maximum(jnp.mean((found - target) ** 2, rest), LEAST))
+    signal = jnp.mean(target**2, axis=rest)
+    signal = jnp.where(signal > 0, signal, LEAST)
+    least = jnp.minimum(LEAST, LEAST * signal)
+    return 10 * jnp.log10(signal / jnp.maximum(jnp.mean((found - target) ** 2, rest), least))

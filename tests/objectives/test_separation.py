@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssl_audio import config
-from ssl_audio.objectives import anchors, queries
+from ssl_audio.objectives import anchors, queries, separation
 from ssl_audio.objectives.base import Objective
 from ssl_audio.structs import Encoded, Loss, Tokens
 
@@ -136,6 +136,20 @@ def test_an_adaptor_learns_and_what_it_reads_does_not():
     learned, still = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, extra)
     assert np.abs(learned["query"]["dense_0"]["kernel"]).max() > 0
     assert float(still["query"]["params"]["gain"]) == 0.0
+
+
+def test_the_ratio_does_not_depend_on_the_level():
+    rng = np.random.default_rng(0)
+    target = rng.normal(0, 0.05, (1, 16_000)).astype(np.float32)
+    found = target + rng.normal(0, 0.005, target.shape).astype(np.float32)
+    wanted = 10 * np.log10(np.mean(target**2) / np.mean((found - target) ** 2))
+    for level in (10.0, 1.0, 1e-2, 1e-4, 1e-6):  # a power of 1e-10 as the floor: 14 dB at 1e-3
+        got = separation.distortion(jnp.asarray(level * found), jnp.asarray(level * target))
+        np.testing.assert_allclose(got, wanted, atol=1e-3)
+    silent = jnp.zeros((1, 16))
+    assert separation.distortion(silent, silent) == 100
+    assert separation.distortion(silent + 1, silent) == -100
+    assert separation.distortion(jnp.asarray(target), jnp.asarray(target)) == 100
 
 
 def test_training_mixes_the_segments():
