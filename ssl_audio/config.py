@@ -217,9 +217,9 @@ def plain(config: Any) -> Any:
     if hasattr(config, "to_dict"):
         config = config.to_dict()
     if isinstance(config, Mapping):
-        return {k: plain(v) for k, v in config.items()}
+        return {k: v if type(v) in _LEAVES else plain(v) for k, v in config.items()}
     if isinstance(config, (list, tuple)):
-        return tuple(plain(v) for v in config)
+        return tuple(v if type(v) in _LEAVES else plain(v) for v in config)
     return config
 
 

@@ -1,5 +1,6 @@
 """`ssl-audio VERB --help` for every verb: it lists, and it imports nothing that only work needs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,21 @@ found = sorted(set({heavy}) & set(sys.modules))
 assert not found, f"imported: {{', '.join(found)}}"
 """
 
+HELPS = """
+import contextlib, io, json, runpy, sys
+told = {{}}
+for verb in {verbs}:
+    sys.argv[1:] = [verb, "--help"]
+    status, said = None, io.StringIO()
+    with contextlib.redirect_stdout(said):
+        try:
+            runpy.run_module("ssl_audio", run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code
+    told[verb] = said.getvalue(), status, sorted(set({heavy}) & set(sys.modules))
+print(json.dumps(told))
+"""
+
 
 def watched(*arguments, heavy=HEAVY, cwd=ROOT):
     """Run a command; it must end well and have imported none of the `heavy` modules."""
@@ -46,9 +62,25 @@ def test_help_lists_the_verbs():
     assert watched("--version").startswith("ssl_audio 0.")
 
 
+@pytest.fixture(scope="module")
+def helps():
+    """Return verb → what `--help` says, and what was imported by then; all of one process.
+
+    What one imports is there for those after it, so the first verb with any is to blame.
+    """
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    code = HELPS.format(verbs=list(VERBS), heavy=HEAVY.split())
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert not done.returncode, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb_imports_nothing_that_only_work_needs(verb):
-    said = watched(verb, "--help")
+def test_help_of_a_verb_imports_nothing_that_only_work_needs(verb, helps):
+    said, status, found = helps[verb]
+    assert not status and not found, f"ended with {status}, imported: {', '.join(found)}"
     assert said.startswith(f"usage: ssl-audio {verb}")
     assert len(said.splitlines()) > 4
 
