@@ -205,6 +205,7 @@ def kmeans(
     """
     if len(x) < codes:
         raise ValueError(f"kmeans: {len(x)} vectors are less than {codes} codes.")
+    x = x.astype(jnp.float32)  # bfloat16 counts to 256, and draws from 128 numbers
     first, key = jax.random.split(key)
     start = x[jax.random.randint(first, (), 0, len(x))]
 
@@ -253,6 +254,7 @@ def dot_kmeans(
     """
     if len(x) < codes:
         raise ValueError(f"kmeans: {len(x)} vectors are less than {codes} codes.")
+    x = x.astype(jnp.float32)
     valid = jnp.ones(len(x), bool) if valid is None else valid
     order = jnp.where(valid, jax.random.uniform(key, (len(x),)), -1.0)
     start = x[jax.lax.top_k(order, codes)[1]]

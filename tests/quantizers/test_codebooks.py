@@ -25,6 +25,14 @@ def test_perplexity_counts_codes_in_use():
     assert float(codebooks.perplexity(even)) == pytest.approx(4, rel=1e-4)
 
 
+def test_kmeans_of_a_model_in_bfloat16_counts_beyond_256():
+    """A count kept in bfloat16 stops at 256, and a sum of threes at 1024: their mean would be 4."""
+    x = jnp.repeat(jnp.array([[3.0, 0.0], [-1.0, 0.0]], jnp.bfloat16), 2048, axis=0)
+    found = codebooks.kmeans(jax.random.key(0), x, 2)
+    assert np.allclose(np.sort(np.asarray(found, np.float32)[:, 0]), [-1, 3], atol=0.01)
+    assert codebooks.dot_kmeans(jax.random.key(1), x, 2)[0].dtype == jnp.float32
+
+
 def test_kmeans_finds_what_is_apart():
     rng = np.random.default_rng(0)
     centres = np.array([[0, 0], [9, 0], [0, 9]])
