@@ -60,7 +60,8 @@ class Segmentation(Objective):
         counts = extra["counts"]
         if train:
             counts = counts + self.counted(target, there)
-            image = image + self.noise * jax.random.normal(key, image.shape, image.dtype)
+            if self.noise:
+                image = image + self.noise * jax.random.normal(key, image.shape, image.dtype)
         logits = self.model.apply({"params": params["model"]}, image)
         weight = there * self.weights(counts)[target]
         own = jnp.take_along_axis(logits, target[..., None], -1)[..., 0]

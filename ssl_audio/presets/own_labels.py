@@ -165,7 +165,8 @@ def cut(parts: dict[str, Any], seconds: float, window: int) -> tuple[dict[str, A
         log.info("clips are cut to the %d frames that the encoder takes", pretraining)
         return made, built.window + built.hop * (pretraining - 1)
     # Whisper's positions go on from the clip's begin: the silence up to 30 s need not be heard.
-    shortened = pretraining and made["encoder"].get("positions", {}).get("cut") == "start"
+    positions = made["encoder"].get("positions") or {}
+    shortened = pretraining and positions.get("cut") == "start"
     if not patches and not shortened:
         return made, samples
     grid = config.build(tokenizer, "tokens")
