@@ -33,12 +33,11 @@ def get_config(arg=""):
     a = parse_arg(arg, data="synthetic", waves=False, laptop=False, runlocal=False)
     if a.laptop:
         a.refuse("runlocal", "laptop sets it")
-        made = objective(512, 16, 128, clips=512, waves=a.waves)
         return runs.short(
-            objective=made | dict(places=3),  # of ESC-10, a tenth of all crops would be silent
+            objective=objective(512, 32, 128, clips=512, waves=a.waves),
             places=a.data,
             batch=64,
-            steps=2500,
+            steps=1200,
             samples=80_000,
             optim=Optim(lr=1e-3, weight_decay=1e-2, warmup="10%", schedule="cosine", clip=1.0),
         )
