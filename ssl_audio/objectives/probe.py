@@ -85,13 +85,14 @@ class Probe(Objective):
         )
 
     def predictors(self) -> Mapping[str, Predictor]:
-        """Offer what the encoder does, and "logits"."""
+        """Offer "encode", where `base` does, and "logits".
 
-        def within(predictor: Predictor) -> Predictor:
-            return lambda params, extra, batch: predictor(params["base"], extra, batch)
-
-        offered = {name: within(p) for name, p in self.base.predictors().items()}
-        return offered | {"logits": self.logits}
+        What else `base` offers, as scores of its own classes in time, is about nothing that the head knows.
+        """
+        offered: dict[str, Predictor] = {"logits": self.logits}
+        if encode := self.base.predictors().get("encode"):
+            offered["encode"] = lambda params, extra, batch: encode(params["base"], extra, batch)
+        return offered
 
     def logits(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B C"]:
         """Return class logits of clips that are encoded whole."""
