@@ -42,7 +42,7 @@ def join(encoded: Encoded, like: Tokens) -> Encoded:
       like: the tokens that were cut.
     """
     rows, columns = encoded.tokens.grid
-    clips, total = len(like.x), like.grid[1]
+    clips, total = like.x.shape[0], like.grid[1]
 
     def whole(x):  # [..., B * W, N, D]
         x = x.reshape(*x.shape[:-3], clips, -1, rows, columns, x.shape[-1])

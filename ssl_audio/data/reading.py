@@ -59,10 +59,15 @@ def examples(
             if isinstance(result, str):
                 name = source.meta(i)["id"]
                 bad[name] = result
-                log.warning("skipped %s: %s", name, result)
+                log.warning("skipped %s", named(name, result))
                 check_share(bad, len(numbers), max_bad_share)
             else:
                 yield i, result
+
+
+def named(name: str, cause: str) -> str:
+    """Return why a clip was left out, with its name, which most causes begin with."""
+    return cause if cause.startswith(name) else f"{name}: {cause}"
 
 
 def check_share(bad: Mapping[str, str], read: int, max_share: float) -> None:
@@ -246,7 +251,7 @@ def reading(
                 yield piece
         except DecodeError as error:
             bad[id] = str(error)
-            log.warning("skipped %s: %s", id, error)
+            log.warning("skipped %s", named(id, str(error)))
 
     numbers = range(len(source)) if numbers is None else numbers
     total = len(source) if total is None else total

@@ -35,7 +35,7 @@ class MeanOfAll(nn.Module):
         if special is None:
             raise ValueError("pools:MeanOfAll: this encoder has no special tokens; use pools:Mean.")
         total, count = jnp.sum(special, axis=1), tokens.x.shape[1]
-        weight = jnp.ones((len(total), count)) if tokens.valid is None else tokens.valid
+        weight = jnp.ones((total.shape[0], count)) if tokens.valid is None else tokens.valid
         weight = weight.astype(tokens.x.dtype)[..., None]
         return (total + jnp.sum(weight * tokens.x, 1)) / (special.shape[1] + jnp.sum(weight, 1))
 

@@ -229,7 +229,7 @@ def strongest(
     cosine = nn.relu(dot / (MARGIN * length[..., None, None]))
     if valid is not None:
         cosine = jnp.where(valid[..., None, None], cosine, 0)
-    return greatest(cosine.reshape(len(cosine), -1, *cosine.shape[3:]))
+    return greatest(cosine.reshape(cosine.shape[0], -1, *cosine.shape[3:]))
 
 
 def directions(prototypes: Float[Array, "C J D"]) -> Float[Array, "C J D"]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ssl_audio.inference.encoder import Encoder
 
 ROWS = 1024  # embeddings written together
+OURS = "embedding"  # the column of vectors
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     if args.csv:
         table = inputs.of_csv(args.csv, args.root)
         source: inputs.Pieces = inputs.Asked(table, encoder.rate, args.channels)
-        columns = table.columns
+        columns = _carried(table.columns)
     else:
         source, columns = inputs.Paths(tuple(args.paths), encoder.rate, args.channels), {}
     keys = [source.meta(i)["id"] for i in range(len(source))]
@@ -184,6 +185,16 @@ def _embed(
     return bad
 
 
+def _carried(given: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Return a table's columns under the names that they have beside the embedding."""
+    name = OURS
+    while name in given:
+        name += "_"
+    if name != OURS:
+        log.warning("column %r is the model's: the table's is called %r", OURS, name)
+    return {name if column == OURS else column: cells for column, cells in given.items()}
+
+
 def _possible(path: pathlib.Path | Remote) -> pathlib.Path | Remote:
     """Return the output's path, having seen that it can be written."""
     if path.suffix not in (".npz", ".parquet"):
@@ -204,7 +215,7 @@ def _columns(
     shape = len(keys), len(parts.vector(keys[0]))
     found = {
         "ids": columns.column(ids),
-        "embedding": columns.Column(shape, np.dtype(np.float32), vectors),
+        OURS: columns.Column(shape, np.dtype(np.float32), vectors),
     }
     if frames:
         lengths = [parts.length(key) for key in keys]
@@ -227,8 +238,8 @@ def _clip_rows(
         some = slice(first, first + ROWS)
         yield {
             "id": ids[some],
-            **{name: cells[some] for name, cells in given.items() if name != "embedding"},
-            "embedding": np.stack([parts.vector(key) for key in keys[some]]),
+            **{name: cells[some] for name, cells in given.items()},
+            OURS: np.stack([parts.vector(key) for key in keys[some]]),
         }
 
 

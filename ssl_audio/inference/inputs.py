@@ -120,7 +120,7 @@ class Asked(Pieces):
 
     def __getitem__(self, i: int) -> Example:
         if fault := self.table.faults.get(i):
-            raise DecodeError(fault)
+            raise DecodeError(f"{self.table.keys[i]}: {fault}")
         return super().__getitem__(i)
 
 

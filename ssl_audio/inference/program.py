@@ -15,6 +15,9 @@ import numpy as np
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.heads.readout import frame_tokens
 from ssl_audio.inference import kinds
+from ssl_audio.inference.classifier import Classifier
+from ssl_audio.inference.encoder import Encoder
+from ssl_audio.inference.probe import ProbeClassifier
 from ssl_audio.storage import written
 
 
@@ -88,7 +91,7 @@ def program(model: Any, seconds: float | None = None) -> Program:
     offers = model.objective.predictors()
     function, outputs, times = _features, {}, None
     if "logits" in offers:
-        function, outputs = _named(offers["logits"], "logits", samples), {"logits": "[B, classes]"}
+        function, outputs = _classes(model, samples), {"logits": "[B, classes]"}
     elif "embed_audio" in offers:
         if samples != most:
             raise ValueError(
@@ -123,18 +126,78 @@ def _named(predictor: Any, name: str, samples: int, length: str = "length") -> A
     return run
 
 
-def _features(encoder: Any, samples: int) -> tuple[Any, int]:
-    """Return the pass of `Encoder` on clips of one window, and the columns that it gives."""
-    columns = encoder._columns(samples)
-    size = encoder._samples(columns)
-    encode = encoder._sized(columns).predictors()["encode"]
-    rows = encoder.rows
+def _classes(model: Any, samples: int) -> Any:
+    """Return the pass of `Classifier.scores` on clips of one window, up to the logits.
+
+    Raises:
+      ValueError: a probe on an encoder that hears more than it gives of clips that are so short.
+    """
+    if not isinstance(model, Classifier):
+        return _named(model.objective.predictors()["logits"], "logits", samples)
+    if isinstance(model, ProbeClassifier):
+        return _probe(model, samples)
+    # The samples of a clip by their numbers, as they are heard: cut, or said again.
+    (columns, piece), *more = model._cut(np.arange(samples), model.fill, model._heard)
+    if more:
+        return _named(model.objective.predictors()["logits"], "logits", samples)
+    places, size = model._ended(piece, model.fill), model._heard(columns)
+    objective = model.objective if columns == model._most else model._sized(columns)
+    logits = objective.predictors()["logits"]
 
     def run(params, extra, audio):
-        audio = jnp.pad(audio[:, :size], ((0, 0), (0, max(0, size - samples))))
-        length = jnp.full(audio.shape[:1], min(samples, size), jnp.int32)
-        frames = frame_tokens(encode(params, extra, {"audio": audio, "length": length}))
+        audio = audio[:, places] if len(places) > samples else audio[:, : len(places)]
+        return {"logits": logits(params, extra, _padded(audio, size))}
+
+    return run
+
+
+def _probe(model: ProbeClassifier, samples: int) -> Any:
+    most = written.samples(model.config)
+    reads = model.objective.reads == "encode"
+    columns, padded, heard = _widths(model.encoder, samples) if reads else (0, samples - most, 0)
+    if padded != columns:  # what is heard of the silence behind a short clip would count
+        raise ValueError(
+            f"--seconds {samples / model.rate:g}: a probe on this encoder takes {most / model.rate:g} s: "
+            "leave it out, and put silence behind shorter clips."
+        )
+    if not reads:
+        return _named(model.objective.logits, "logits", samples)
+    objective = dataclasses.replace(model.objective, base=model.encoder._sized(columns))
+    size = model.encoder._samples(columns)
+
+    def run(params, extra, audio):
+        return {"logits": objective.logits(params, extra, _padded(audio[:, :heard], size))}
+
+    return run
+
+
+def _features(encoder: Encoder, samples: int) -> tuple[Any, int]:
+    """Return the pass of `Encoder.embed` on clips of one window, and the columns that it gives."""
+    columns, padded, heard = _widths(encoder, samples)
+    size, rows = encoder._samples(padded), encoder.rows
+    encode = encoder._sized(padded).predictors()["encode"]
+
+    def run(params, extra, audio):
+        frames = frame_tokens(encode(params, extra, _padded(audio[:, :heard], size)))[:, :columns]
         tokens = frames.reshape(*frames.shape[:2], rows, frames.shape[2] // rows)
         return {"vector": jnp.mean(tokens, axis=(1, 2)), "frames": frames}
 
     return run, columns
+
+
+def _widths(encoder: Encoder, samples: int) -> tuple[int, int, int]:
+    """Return the columns of so much sound, those that are encoded, and the samples that are heard.
+
+    More may be encoded: of silence, where the encoder hears it, or so that few programs are compiled.
+    """
+    columns = encoder._columns(samples, encoder.pad)
+    (padded, piece), *more = encoder._cut(np.arange(samples), encoder.pad)
+    if more:  # a clip of the training's length that `embed` takes in two: here in one
+        return columns, columns, min(samples, encoder._samples(columns))
+    return columns, padded, len(piece.audio)
+
+
+def _padded(audio: Any, size: int) -> dict[str, Any]:
+    """Return a batch of audio [B, S] with silence up to so many samples."""
+    length = jnp.full(audio.shape[:1], audio.shape[1], jnp.int32)
+    return {"audio": jnp.pad(audio, ((0, 0), (0, size - audio.shape[1]))), "length": length}

@@ -183,8 +183,8 @@ class BagOfCodes(Objective):
             codes = self.codes(params, view, spectra)  # [B, times, bands]
             times = view.times(frames)
             real = jnp.arange(codes.shape[1])[None] < times[:, None]
-            real = jnp.broadcast_to(real[..., None], codes.shape).reshape(len(codes), -1)
-            found.append(_shares(codes.reshape(len(codes), -1), real, view.codes))
+            real = jnp.broadcast_to(real[..., None], codes.shape).reshape(codes.shape[0], -1)
+            found.append(_shares(codes.reshape(codes.shape[0], -1), real, view.codes))
             if self.bigrams and view is self.views[0]:
                 pairs = _hashed(codes[:, :-1, 0] * view.codes + codes[:, 1:, 0], self.bigrams)
                 bigrams = _shares(pairs, real[:, 1:], self.bigrams)
@@ -238,8 +238,8 @@ def nearest(x: Float[Array, "N O"], book: Float[Array, "K O"]) -> Int[Array, "N"
 
 def _shares(codes: Int[Array, "B N"], real: Array, count: int) -> Float[Array, "B K"]:
     """Return the square roots of the codes' shares among those that are real."""
-    rows = jnp.arange(len(codes))[:, None]
-    found = jnp.zeros((len(codes), count)).at[rows, codes].add(real.astype(jnp.float32))
+    rows = jnp.arange(codes.shape[0])[:, None]
+    found = jnp.zeros((codes.shape[0], count)).at[rows, codes].add(real.astype(jnp.float32))
     return jnp.sqrt(found / jnp.maximum(jnp.sum(found, axis=1, keepdims=True), 1))
 
 

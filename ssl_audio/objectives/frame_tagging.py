@@ -158,9 +158,8 @@ class FrameTagging(Encoding):
         step = self.tokenizer.stride[1] * getattr(self.encoder, "joined", 1) * self.frontend.hop
         begins = jnp.arange(found.grid[1]) * step
         inside = (begins[None] < length[:, None]) | (begins == 0)[None]
-        inside = jnp.broadcast_to(inside[:, None], (len(length), *found.grid)).reshape(
-            len(length), -1
-        )
+        clips = length.shape[0]
+        inside = jnp.broadcast_to(inside[:, None], (clips, *found.grid)).reshape(clips, -1)
         return dataclasses.replace(encoded, tokens=dataclasses.replace(found, valid=inside))
 
     def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:

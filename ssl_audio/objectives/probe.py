@@ -85,13 +85,14 @@ class Probe(Objective):
         )
 
     def predictors(self) -> Mapping[str, Predictor]:
-        """Offer what the encoder does, and "logits"."""
+        """Offer "encode", where `base` does, and "logits".
 
-        def within(predictor: Predictor) -> Predictor:
-            return lambda params, extra, batch: predictor(params["base"], extra, batch)
-
-        offered = {name: within(p) for name, p in self.base.predictors().items()}
-        return offered | {"logits": self.logits}
+        What else `base` offers, as scores of its own classes in time, is about nothing that the head knows.
+        """
+        offered: dict[str, Predictor] = {"logits": self.logits}
+        if encode := self.base.predictors().get("encode"):
+            offered["encode"] = lambda params, extra, batch: encode(params["base"], extra, batch)
+        return offered
 
     def logits(self, params: Params, extra: Extra, batch: Batch) -> Float[Array, "B C"]:
         """Return class logits of clips that are encoded whole."""
@@ -137,7 +138,7 @@ class Probe(Objective):
         """Return maps as `inference.probe` keeps them: NaN where there is no sound, as wide as `columns`."""
         beyond = [(0, 0)] * (x.ndim - 3)
         if tokens.valid is not None:
-            valid = tokens.valid.reshape(len(x), *tokens.grid)
+            valid = tokens.valid.reshape(x.shape[0], *tokens.grid)
             rows = (0, x.shape[1] - valid.shape[1])  # more are of special tokens
             valid = jnp.pad(valid, ((0, 0), rows, (0, 0)), constant_values=True)
             x = jnp.where(jnp.expand_dims(valid, range(3, x.ndim)), x, jnp.nan)
@@ -170,7 +171,7 @@ def encoded(x: Float[Array, "B ..."], view: str) -> Encoded:
         return Encoded(Tokens(flat, index, (rows, columns), valid))
     layers = jnp.moveaxis(x, 1, 0)[:, :, None] if view == "layers" else None
     last = x[:, None] if layers is None else layers[-1]
-    return Encoded(Tokens(last, jnp.zeros((len(x), 1), jnp.int32), (1, 1)), layers=layers)
+    return Encoded(Tokens(last, jnp.zeros((x.shape[0], 1), jnp.int32), (1, 1)), layers=layers)
 
 
 def _rows(found: Encoded) -> Float[Array, "B D"]:
@@ -192,7 +193,7 @@ def _moments(found: Encoded) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
     weight = (weight / jnp.maximum(jnp.sum(weight, axis=2, keepdims=True), 1))[..., None]
     mean = jnp.sum(weight * x, axis=2, keepdims=True)
     square = jnp.sum(weight * (x - mean) ** 2, axis=2)
-    return mean.reshape(len(x), -1), square.reshape(len(x), -1)
+    return mean.reshape(x.shape[0], -1), square.reshape(x.shape[0], -1)
 
 
 POOLS = {

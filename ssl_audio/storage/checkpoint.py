@@ -135,8 +135,8 @@ class Checkpoints:
             why = "which says nothing: these parameters cannot be the best."
             log.warning("step %d: %s is %s, %s", state.step, self.name, results[self.name], why)
             return
-        params = merged.filled(links.averaged(state.opt_state), state.params)
-        kept = {"params": params, "extra": {name: state.extra[name] for name in self.beside}}
+        extra = {name: state.extra[name] for name in self.beside}
+        kept = {"params": merged.served(state), "extra": extra}
         saved = {
             name: self._ocp.args.StandardSave(item)
             for name, item in kept.items()

@@ -87,12 +87,29 @@ def average(stored: Mapping[str, Any]) -> Any:
     return next(link["average"] for link in stored["main"] if _is_average(link))
 
 
-def averaged(opt_state: Any) -> Any:
-    """Return the moving average inside an optimizer state, or None when none is kept."""
-    found = [
-        s["average"] for s in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(s)
-    ]
+def averaged(opt_state: Mapping[str, Any]) -> Any:
+    """Return the average of the parameters that the main phase keeps, or None when it keeps none."""
+    found = [link["average"] for link in opt_state.get("main", ()) if _is_average(link)]
     return found[0] if found else None
+
+
+def begun(opt_state: Mapping[str, Any], params: Any) -> dict[str, Any]:
+    """Return optimizer states whose averages are these parameters, as before the first update.
+
+    Each in a buffer of its own, since a step donates both.
+    """
+
+    def copied(old: Any, new: Any) -> Any:
+        if isinstance(old, Mapping):
+            return {name: copied(part, new[name]) for name, part in old.items()}
+        return jax.device_put(new, old.sharding, may_alias=False)
+
+    def link(state: Any) -> Any:
+        return (
+            state | {"average": copied(state["average"], params)} if _is_average(state) else state
+        )
+
+    return {phase: tuple(map(link, chain)) for phase, chain in opt_state.items()}
 
 
 def _is_average(state: Any) -> bool:

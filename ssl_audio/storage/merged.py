@@ -11,6 +11,7 @@ import jax
 
 from ssl_audio import config
 from ssl_audio.storage import items, links, sealed
+from ssl_audio.structs import TrainState
 
 
 def ordinary(
@@ -38,6 +39,11 @@ def average(folder: pathlib.Path) -> Any:
         return found
     sealed.check(folder, ("params",))
     return filled(found, items.load(folder / "params"))
+
+
+def served(state: TrainState) -> Any:
+    """Return the parameters that those who load a training state get: their average, where it has one."""
+    return filled(links.averaged(state.opt_state), state.params)
 
 
 def filled(part: Any, params: Any) -> Any:

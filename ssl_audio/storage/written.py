@@ -227,7 +227,9 @@ def architecture(path: str) -> dict[str, Any]:
     objective = towers.get("audio", objective) if isinstance(towers, dict) else objective
     parts = ("frontend", "tokenizer", "encoder")
     if missing := [part for part in parts if part not in objective]:
-        raise ValueError(f"pretrained={path}: its objective has no {', '.join(missing)}.")
+        probe = "It is a probe: give the run or folder of the encoder that it was made on."
+        hint = probe if "base" in objective else "Wanted a run or a folder of an encoder."
+        raise ValueError(f"pretrained={path}: its objective has no {', '.join(missing)}. {hint}")
     return {part: objective[part] for part in parts}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ssl_audio import config, slots
 from ssl_audio.distributed import processes, sharding
-from ssl_audio.storage import checkpoint
+from ssl_audio.storage import checkpoint, merged
 from ssl_audio.storage.lock import Lock
 from ssl_audio.train import changes, programs, record
 from ssl_audio.train.clips import check_clips
@@ -224,12 +224,13 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
 def _evaluate(session: Session, state: Any, known: Mapping[str, float]) -> dict[str, float]:
     """Run the evaluators that `known` has no results of; return it with theirs, and keep the best state."""
     run, results = session.run, dict(known)
+    served = state.replace(params=merged.served(state))  # what is kept as the best, and loaded
     try:
         for name, evaluator in run.evals.items():
             if any(key.startswith(f"{name}/") for key in known):
                 continue
             with session.recorder.spent.during("evaluation"):
-                values = evaluator.run(run.objective, state, session.mesh)
+                values = evaluator.run(run.objective, served, session.mesh)
             session.recorder.log(int(state.step), values, prefix=f"{name}/")
             results |= {f"{name}/{key}": value for key, value in values.items()}
         session.checkpoints.save_best(state, results)

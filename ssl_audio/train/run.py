@@ -18,7 +18,7 @@ from ssl_audio.layers.lora import ADAPTERS
 from ssl_audio.objectives.adapted import Adapted
 from ssl_audio.objectives.base import Objective
 from ssl_audio.slots import Adapter, Data, Evaluator
-from ssl_audio.storage import checkpoint
+from ssl_audio.storage import checkpoint, links
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
@@ -163,7 +163,8 @@ class Run:
 def warm_started(run: Run, state: Any) -> Any:
     """Return a state that has not begun with what `run.warm_start` takes from other runs.
 
-    What `extra` holds as a copy of a parameter, as a teacher does, becomes a copy of the new one.
+    What `extra` holds as a copy of a parameter, as a teacher does, becomes a copy of the new one; an average
+    of the parameters begins at the new ones.
     """
     params = state.params
     for other in run.warm_start.values():
@@ -197,7 +198,8 @@ def warm_started(run: Run, state: Any) -> Any:
         return jax.device_put(after[names[0]], value.sharding, may_alias=False)
 
     extra = jax.tree_util.tree_map_with_path(copied, state.extra)
-    return state.replace(params=params, extra=extra)
+    opt_state = links.begun(state.opt_state, params)
+    return state.replace(params=params, extra=extra, opt_state=opt_state)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 import ssl_audio
+from ssl_audio import config as configs
 from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.eval import base, evaluate, features, save_probe
 from ssl_audio.eval.calibrate import quality
@@ -18,8 +19,10 @@ from ssl_audio.eval.knn import Knn
 from ssl_audio.eval.learner import Learner
 from ssl_audio.eval.probe import Probe
 from ssl_audio.eval.trained import classifiers
+from ssl_audio.inference import kinds, segments
 from ssl_audio.inference import probe as probing
 from ssl_audio.inference.calibration import Calibration
+from ssl_audio.inference.event_scores import usual_windows
 from ssl_audio.inference.probe import ProbeClassifier, filled
 
 RATE = 16_000
@@ -239,6 +242,24 @@ def test_a_saved_probe_of_a_tower_without_patches(tmp_path):
     words = ssl_audio.load(tmp_path / "words")
     scores = np.concatenate([words.scores(clip, model.rate).values for clip in clips])
     np.testing.assert_allclose(scores, learner.scores(), atol=1e-5)
+    with pytest.raises(ValueError, match="wanted a model of sound and words .* got a classifier"):
+        kinds.check(words, "sound and words")
+    indexed = segments.of(words)
+    assert not indexed.words and len(list(indexed.spans(clips[:1]))) == 1
+
+
+def test_a_probe_does_not_speak_for_the_classes_of_the_model_under_it():
+    """That one scores its own classes in time, the probe's classes have windows."""
+    options = encoders.options()
+    base = options["objective"]
+    del base["masking"]
+    base |= dict(kind="frame_tagging", head=dict(kind="classify:Frames", classes=3))
+    head = dict(kind="classify:Classifier", classes=2)
+    objective = configs.build(dict(kind="probe", base=base, head=head), "objectives")
+    model = ProbeClassifier(objective, dict(base={}), options | dict(objective=dict(base=base)))
+    assert sorted(model.offers) == ["encode", "logits"]
+    windows = usual_windows(model)
+    assert windows is not None and windows.window == model.window
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -206,11 +206,18 @@ def test_files_are_embedded_in_python(classifier, sounds):
         classifier.embed(audio)
 
 
-def test_a_table_is_embedded(run, sounds, table, tmp_path):
+def test_a_column_with_the_name_of_the_vectors_is_kept_under_another(caplog):
+    found = embed._carried({"path": ["a"], "embedding": ["x"], "embedding_": ["y"]})
+    assert found == {"path": ["a"], "embedding__": ["x"], "embedding_": ["y"]}
+    assert "column 'embedding' is the model's: the table's is called 'embedding__'" in caplog.text
+
+
+def test_a_table_is_embedded(run, sounds, table, tmp_path, capsys):
     """Failures are skipped, as with files; the table's columns are carried along."""
     parquet = pytest.importorskip("pyarrow.parquet")
     how = ["--checkpoint", str(run), "--csv", str(table), "--max-bad-share", "1"]
     embed.main([*how, "--output", str(tmp_path / "out.parquet")])
+    assert "skipped row 6 of the table: path: nothing is given" in capsys.readouterr().out
     embed.main([*how, "--output", str(tmp_path / "out.npz")])
     found, arrays = parquet.read_table(tmp_path / "out.parquet"), np.load(tmp_path / "out.npz")
     assert found.column_names == ["id", "path", "label", "start", "end", "weather", "embedding"]

@@ -150,7 +150,11 @@ def test_mistakes_are_named(pretrained, tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             load(PATH, arg)
     (tmp_path / "config.json").write_text(json.dumps(dict(objective=dict(encoder={}))))
-    with pytest.raises(ValueError, match="its objective has no frontend, tokenizer"):
+    with pytest.raises(ValueError, match="its objective has no frontend, tokenizer.*of an encoder"):
+        load(PATH, f"root=DATA,pretrained={tmp_path}")
+    probe = dict(kind="probe", base=dict(encoder={}), head={})
+    (tmp_path / "config.json").write_text(json.dumps(dict(objective=probe)))
+    with pytest.raises(ValueError, match="It is a probe: give the run or folder of the encoder"):
         load(PATH, f"root=DATA,pretrained={tmp_path}")
 
 

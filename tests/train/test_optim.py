@@ -190,8 +190,10 @@ def test_the_average_follows_the_parameters():
     want = path[0]
     for params in path[1:]:
         want = jax.tree.map(lambda a, p: 0.8 * a + 0.2 * p, want, params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), averaged(state), want)
-    assert averaged(run(Optim(lr=0.05))[1]) is None
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), averaged({"main": state}), want
+    )
+    assert averaged({"main": run(Optim(lr=0.05))[1]}) is None
 
 
 def test_a_plateau_reduces_the_rate():
@@ -262,6 +264,8 @@ def test_snapshots_are_averaged_evenly(steps, taken):
     optim = Optim(lr=0.1, average_every=2, average_from=3)
     path, state = run(optim, steps=steps)
     want = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *[path[i] for i in taken])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), averaged(state), want)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), averaged({"main": state}), want
+    )
     with pytest.raises(ValueError, match="exclude each other"):
         Optim(lr=0.1, average=0.9, average_every=2)
