@@ -136,6 +136,10 @@ class Arrow(Packed):
         return {**vars(self), **found}  # found once, not in every process
 
 
+# From datasets 4 on, that writes arrays as they are and cut to [-1, 1]: int16 would become a square wave.
+_CAST = "With `datasets`: cast_column(NAME, Audio()); divide arrays of int16 by 32768 before."
+
+
 class _Columns:
     """Which columns of some tables mean what; `rows` gives all but the sound."""
 
@@ -164,7 +168,7 @@ class _Columns:
             got = f"columns {', '.join(sounds)}" if sounds else f"no such column in {there}"
             raise opened.error(
                 f"{first.path}: audio", got, "one column of sound: a struct of bytes and path",
-                "Say which: audio=NAME." if sounds else "With `datasets`: cast_column(NAME, Audio()).",
+                "Say which: audio=NAME." if sounds else _CAST,
             )  # fmt: skip
         self.audio = sounds[0]
         classes = [name for name in features if class_names(features[name])]

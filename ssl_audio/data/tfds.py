@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_audio.data.decode import resample
+from ssl_audio.data.decode import DecodeError, fault, resample
 from ssl_audio.data.reading import examples
 from ssl_audio.data.shards import from_int16, to_int16
 from ssl_audio.data.source import Example, Source, SourceInfo
@@ -28,7 +28,8 @@ class Tfds:
     """A split of a prepared dataset: `name` is its version folder, or found below `data_dir`.
 
     Raises ValueError on first use when there is none, ImportError when reading it needs TensorFlow
-    (it has an `Audio` feature; those that `write` makes have not).
+    (it has an `Audio` feature; those that `write` makes have not), DecodeError of a clip whose samples are
+    neither on the scale of int16 nor floating point in [-1, 1].
     """
 
     name: str
@@ -63,7 +64,9 @@ class Tfds:
         number, row = self._row(i)
         audio = np.asarray(row[self._audio])
         if np.issubdtype(audio.dtype, np.integer):
-            audio = from_int16(audio)
+            audio = self._scaled(audio, number)
+        if cause := fault(audio):
+            raise DecodeError(f"{self.name}: clip {number}: {cause}")
         if audio.ndim > 1:
             audio = audio.mean(axis=1)
         stored = row.get("rate") or getattr(
@@ -72,6 +75,20 @@ class Tfds:
         if not stored:
             raise ValueError(f"{self.name}: its sampling rate is not recorded")
         return {"audio": resample(audio, int(stored), self.rate), **self._meta(number, row)}
+
+    def _scaled(self, audio: np.ndarray, number: int) -> np.ndarray:
+        """Return whole numbers as float32 in [-1, 1), if they are on the scale of int16.
+
+        TFDS stores them in wider types too, int64 for all its `Audio`, which do not tell the scale: WAVs of
+        24 and 32 bits reach 2**31 there (pydub, with which it reads files, makes 32 bits of 24).
+        """
+        low, high = int(audio.min(initial=0)), int(audio.max(initial=0))
+        if audio.dtype.kind == "i" and audio.itemsize > 1 and -32768 <= low and high <= 32767:
+            return from_int16(audio)
+        raise DecodeError(
+            f"{self.name}: clip {number}: {audio.dtype} from {low} to {high}, wanted whole numbers on the "
+            "scale of int16, or floating point in [-1, 1]"
+        )
 
     def _row(self, i: int) -> tuple[int, dict[str, Any]]:
         number = i if self._kept is None else self._kept[i]

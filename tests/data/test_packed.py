@@ -178,7 +178,10 @@ def test_columns_of_other_kinds(arrow, tmp_path):
     assert written(label=[2.0, None, 1.0]).meta(1).get("label") is None
     without = table(arrow, [0]).drop_columns(["audio"])
     pyarrow.parquet.write_table(without, tmp_path / "none.parquet")
-    with pytest.raises(ValueError, match="no such column in label .*cast_column"):
+    with pytest.raises(
+        ValueError,
+        match=r"no such column in label .*cast_column.* divide arrays of int16 by 32768 before",
+    ):
         len(Arrow(str(tmp_path / "none.parquet")))
     with pytest.raises(ValueError, match="audio: got 'sound', wanted a column of audio"):
         len(Arrow(several.root, audio="sound"))

@@ -8,6 +8,7 @@ import soundfile
 
 from ssl_audio.data import prepare as verb
 from ssl_audio.data import tfds
+from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.entries import Audio, Labels
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.source import Manifest
@@ -54,6 +55,31 @@ def test_splits_texts_and_several_labels(tmp_path):
     assert test.meta(0)["text"] == "é" and test.meta(0)["split"] == "test"
     assert len(tfds.Tfds("few", split="train+test", data_dir=str(tmp_path / "data"))) == 4
     assert Manifest(str(tmp_path / "m.jsonl"), split="test").info.labels == test.info.labels
+
+
+def test_samples_of_another_scale_are_refused(tmp_path, monkeypatch):
+    made = tfds.write(Synthetic(1, seconds=0.1), "toy_sounds", str(tmp_path))
+    row = made._row(0)[1]
+    wave = np.tile([0, 0.5, 0, -0.5], 400)
+
+    def read(audio):
+        monkeypatch.setattr(tfds.Tfds, "_row", lambda self, i: (i, row | {"audio": audio}))
+        return made[0]["audio"]
+
+    for kind, scale in (("int16", 2**15), ("int64", 2**15), ("float32", 1), ("float64", 1)):
+        np.testing.assert_array_equal(read((wave * scale).astype(kind)), wave.astype(np.float32))
+    for kind, scale, wanted in (
+        ("int64", 2**31, "clip 0: int64 from -1073741824 to 1073741824, wanted whole numbers on"),
+        ("int32", 2**23, "int32 from -4194304 to 4194304"),
+        ("uint8", 2**6, "uint8 from 0 to "),
+        ("float32", 2**15, "samples reach 1.638e.04, wanted .* in the range of int16"),
+    ):
+        with pytest.raises(DecodeError, match=wanted):
+            read(
+                (wave * scale).astype(kind)
+                if kind != "uint8"
+                else (wave * scale + 128).astype(kind)
+            )
 
 
 def test_a_missing_dataset_is_named(tmp_path):
