@@ -18,7 +18,7 @@ from ssl_audio.data.entries import Entry
 from ssl_audio.data.reading import examples
 from ssl_audio.distributed import sharding
 from ssl_audio.eval import inputs
-from ssl_audio.eval.retrieval import KS, ranks
+from ssl_audio.eval.retrieval import ranks, recalls
 from ssl_audio.inference import branches
 from ssl_audio.slots import AnySource
 from ssl_audio.structs import TrainState
@@ -228,7 +228,8 @@ def gallery(
       itself: queries are the items: none finds itself, and there are no pairs.
 
     Returns:
-      R@1, R@5, R@10: share of queries whose own item is among the first k; median_rank, from 1.
+      R@1, R@5, R@10: share of queries whose own item is among the first k, items of equal score in random
+        order; median_rank, from 1.
       precision@10: share of fitting ones among the first 10; hit@10: share of queries with one there;
       NDCG@10: those, by rank. The mean is over queries that anything fits.
     """
@@ -239,7 +240,7 @@ def gallery(
     found: dict[str, float] = {}
     if not itself:
         own = ranks(scores, np.arange(n))
-        found = {f"R@{k}": float(np.mean(own < k)) for k in KS}
+        found = recalls(scores, np.arange(n))
         found["median_rank"] = float(np.floor(np.median(own)) + 1)
     if fits is None:
         return found

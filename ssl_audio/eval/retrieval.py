@@ -1,7 +1,8 @@
 """Audio and text side by side: retrieval in both directions, zero-shot scores, the modality gap.
 
 On unit vectors as numpy arrays; called by `audio_text.py`. The rank of an item is the number of others
-that score higher plus half of those that score the same, so that equal captions neither help nor harm.
+that score higher plus half of those that score the same, and recall is what is to be expected where items of
+equal score stand in random order, so that equal captions neither help nor harm.
 """
 
 import logging
@@ -23,14 +24,26 @@ def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 
 
 def recall(scores: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
-    """Return how surely the relevant column [n] of each row of scores [n, m] is among the k best.
+    """Return how surely a relevant column of each row of scores [n, m] is among the k best.
 
     Columns with the same score stand in random order, and the result [n] is the mean over these orders: 1 and
     0 where there are no such columns. All scores equal give k / m, which is chance.
+
+    Args:
+      scores: similarities, higher is better.
+      relevant: number of the relevant column [n], or of several [n, p], of which one is enough.
+      k: how many are looked at.
     """
-    own = np.take_along_axis(scores, relevant[:, None], axis=1)
-    higher, same = (scores > own).sum(axis=1), (scores == own).sum(axis=1)
-    return np.clip((k - higher) / same, 0.0, 1.0)
+    own = np.take_along_axis(scores, relevant.reshape(len(scores), -1), axis=1)
+    best = own.max(axis=1, keepdims=True)
+    higher, same = (scores > best).sum(axis=1), (scores == best).sum(axis=1)
+    places = np.clip(k - higher, 0, same)  # among the first k, for those as good as the best
+    mine, missed = (own == best).sum(axis=1), np.ones(len(scores))
+    for i in range(own.shape[1]):  # each of them in turn misses all the places
+        missed *= np.where(
+            i < mine, np.maximum(same - places - i, 0) / np.maximum(same - i, 1), 1.0
+        )
+    return 1 - missed
 
 
 def retrieval(audio: np.ndarray, text: np.ndarray, per_clip: int = 1) -> dict[str, float]:
@@ -56,17 +69,23 @@ def retrieval(audio: np.ndarray, text: np.ndarray, per_clip: int = 1) -> dict[st
     own = np.arange(clips * per_clip).reshape(clips, per_clip)
     to_text = np.stack([ranks(scores.T, own[:, i]) for i in range(per_clip)], axis=1)
     best = np.sort(to_text, axis=1)
-    found = _scores("text_to_audio", to_audio, to_audio[:, None])
-    return found | _scores("audio_to_text", best[:, 0], best)
+    found = recalls(scores, np.repeat(np.arange(clips), per_clip), "text_to_audio_")
+    found |= _places("text_to_audio", to_audio[:, None])
+    return found | recalls(scores.T, own, "audio_to_text_") | _places("audio_to_text", best)
 
 
-def _scores(name: str, best: np.ndarray, each: np.ndarray) -> dict[str, float]:
+def recalls(scores: np.ndarray, relevant: np.ndarray, prefix: str = "") -> dict[str, float]:
+    """Return R@1, R@5 and R@10, the mean of `recall`, under names that begin with `prefix`."""
+    return {f"{prefix}R@{k}": float(np.mean(recall(scores, relevant, k))) for k in KS}
+
+
+def _places(name: str, each: np.ndarray) -> dict[str, float]:
     place = np.arange(1, each.shape[1] + 1)
     precision = np.where(each < 10, place / (each + 1), 0).sum(axis=1) / each.shape[1]
-    found = {f"{name}_R@{k}": float(np.mean(best < k)) for k in KS}
-    found[f"{name}_mAP@10"] = float(np.mean(precision))
-    found[f"{name}_median_rank"] = float(np.floor(np.median(best)) + 1)
-    return found
+    return {
+        f"{name}_mAP@10": float(np.mean(precision)),
+        f"{name}_median_rank": float(np.floor(np.median(each[:, 0])) + 1),
+    }
 
 
 def modality_gap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, float]:

@@ -121,7 +121,7 @@ class Captions(Protocol):
         similar = _similar(case.vectors["captions"], audio)
         value = float(np.mean(retrieval.recall(similar, owner, self.k)))
         rank = retrieval.ranks(similar, owner)
-        more = {f"R@{k}": float(np.mean(retrieval.recall(similar, owner, k))) for k in retrieval.KS}
+        more = retrieval.recalls(similar, owner)
         more["median_rank"] = float(np.floor(np.median(rank)) + 1)
         more["relative_rank"] = float(np.mean(rank) / max(1, len(audio) - 1))
         chance = min(1.0, self.k / len(audio))

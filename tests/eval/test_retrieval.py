@@ -26,7 +26,28 @@ def test_ties_count_half():
     assert retrieval.ranks(scores, np.array([0, 3])).tolist() == [1.0, 1.5]
     same = np.ones((8, 4)) / 2
     found = retrieval.retrieval(same, same)
-    assert found["audio_to_text_R@1"] == 0.0 and found["text_to_audio_median_rank"] == 4.0
+    assert found["audio_to_text_R@1"] == 1 / 8 and found["text_to_audio_median_rank"] == 4.0
+
+
+@pytest.mark.parametrize("alike", (2, 3, 4))
+@pytest.mark.parametrize("per_clip", (1, 3))
+def test_equal_captions_neither_help_nor_harm(alike, per_clip):
+    rng = np.random.default_rng(0)
+    clips = 12
+    audio = np.eye(clips)[np.arange(clips) // alike]  # groups that sound and are called alike
+    text = np.repeat(audio, per_clip, axis=0)
+    found = retrieval.retrieval(audio, text, per_clip)
+    scores, right = text @ audio.T, {k: ([], []) for k in retrieval.KS}
+    owner = np.repeat(np.arange(clips), per_clip)
+    for _ in range(500):
+        there, back = (x + 1e-6 * rng.random(x.shape) for x in (scores, scores.T))
+        for k, (forth, again) in right.items():
+            forth.append(np.mean([owner[i] in row.argsort()[-k:] for i, row in enumerate(there)]))
+            again.append(np.mean([i in owner[row.argsort()[-k:]] for i, row in enumerate(back)]))
+    for k, (forth, again) in right.items():
+        assert found[f"text_to_audio_R@{k}"] == pytest.approx(np.mean(forth), abs=0.02)
+        assert found[f"audio_to_text_R@{k}"] == pytest.approx(np.mean(again), abs=0.02)
+    assert found["text_to_audio_R@1"] == pytest.approx(1 / alike)
 
 
 def test_perfect_random_and_constant_vectors():
