@@ -20,7 +20,6 @@
 #   soundfile.write, which keeps int16; num_channels goes on to AudioDecoder), _torchcodec.py ("array": the mean);
 #   torchcodec#1576 (clipping is meant) and pytorch/audio#4211 (torchaudio.save does the same to int16). FFmpeg's
 #   mixing weighs so where samples are floating point, and scales down where they are whole numbers.
-#   Its documentation names no levels.
 # Output seen:
 #   float array: comes back as it was: True
 #   int16 array: peak 1.0 and different samples: [-1.0, 0.0, 1.0]
