@@ -33,7 +33,7 @@ unset PYTHONPATH
 cd "$folder"
 "${PYTHON:-python3}" -m venv venv
 venv/bin/pip install -qq --disable-pip-version-check \
-  visqol-python==3.8.0 libsvm-official==3.37.0 numpy==2.4.6 scipy==1.17.1 soundfile==0.14.0 || exit 2
+  visqol-python==3.8.0 libsvm-official==3.37.0 numba==0.68.1 numpy==2.4.6 scipy==1.17.1 soundfile==0.14.0 || exit 2
 venv/bin/pip download -qq --disable-pip-version-check --no-deps --only-binary :all: pyannote.audio==4.0.7 || exit 2
 cat > look.py <<'PY'
 import io
