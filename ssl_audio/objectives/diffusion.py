@@ -70,8 +70,9 @@ class Diffusion(Objective):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the error at one time for each example; in training, hear what latents are like."""
-        time_key, noise_key, drop_key = jax.random.split(key, 3)
-        x, known = self.latents(params, extra, batch, jax.random.fold_in(key, 1), train=train)
+        # Not fold_in(key, 1): that is the second of these keys, and the noise would be the latents' own.
+        time_key, noise_key, drop_key, draw_key = jax.random.split(key, 4)
+        x, known = self.latents(params, extra, batch, draw_key, train=train)
         condition = self.condition(params, batch)
         time = jax.random.uniform(time_key, x.shape[:1])
         noise = jax.random.normal(noise_key, x.shape)

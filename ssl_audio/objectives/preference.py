@@ -36,8 +36,7 @@ class Preference(Diffusion):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the loss of each pair's preference."""
-        time_key, noise_key, drop_key = jax.random.split(key, 3)
-        draw_key = jax.random.fold_in(key, 1)
+        time_key, noise_key, drop_key, draw_key = jax.random.split(key, 4)
         x: Any = batch.get("latents")
         other: Any = batch.get("rejected")
         if self.autoencoder is not None:

@@ -46,8 +46,7 @@ class Retention(LatentPrediction):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
         """Return the loss over fresh mixtures and masks; a mixture has the masks of its clip."""
-        layout_key = jax.random.fold_in(key, 1)
-        mask_key, noise_key, key = jax.random.split(key, 3)
+        mask_key, noise_key, key, layout_key = jax.random.split(key, 4)
         spec = self.heard(batch, key if train else None)
         clips, grid = len(spec), self.tokenizer.grid(*spec.shape[1:])
         mixed = self.mixed(layout_key, grid[1])
