@@ -153,7 +153,10 @@ class DistillLayers(Encoding):
 
     def taught(self, name: str, state: Any, batch: Batch) -> Encoded:
         """Return what a teacher makes of a batch, as long as that: see `teacher.encoded`."""
-        frozen = _inner(self.teachers[name])
+        frozen = teacher.heard_by(self.teachers[name])
+        if not hasattr(frozen, "frontend"):
+            what = type(frozen).__name__
+            raise ValueError(f"teachers.{name}: got a {what}; wanted an encoder of sound alone.")
         frontend = frozen.frontend
         if frontend.rate != self.frontend.rate:
             raise ValueError(
@@ -180,7 +183,7 @@ class DistillLayers(Encoding):
         self, name: str, made: Float[Array, "B N D"], z: Float[Array, "B M D"]
     ) -> tuple[Float[Array, "B K D"], Float[Array, "B K D"]]:
         """Return predictions and features of a teacher at the rate of the slower, of the same frames."""
-        mine, theirs = teacher.spacing(self), teacher.spacing(_inner(self.teachers[name]))
+        mine, theirs = teacher.spacing(self), teacher.spacing(teacher.heard_by(self.teachers[name]))
         slow, fast = max(mine, theirs), min(mine, theirs)
         if slow % fast:
             raise ValueError(
@@ -193,7 +196,7 @@ class DistillLayers(Encoding):
 
     def heard(self, name: str, length: Int[Array, "B"], count: int) -> Bool[Array, "B K"]:
         """Return which of the frames that `together` gives begin before a clip's end."""
-        spacing = max(teacher.spacing(self), teacher.spacing(_inner(self.teachers[name])))
+        spacing = max(teacher.spacing(self), teacher.spacing(teacher.heard_by(self.teachers[name])))
         return before(-(-length // spacing), count)
 
 
@@ -230,11 +233,6 @@ def distances(
 def _over(there: Bool[Array, "B K"], x: Float[Array, "B K"]) -> Float[Array, "B"]:
     """Return the mean of each clip's frames."""
     return jnp.sum(jnp.where(there, x, 0), axis=1) / jnp.maximum(jnp.sum(there, axis=1), 1)
-
-
-def _inner(frozen: Any) -> Any:
-    """Return the objective itself of a folder's."""
-    return getattr(frozen, "objective", frozen)
 
 
 def _pair(number: int) -> str:

@@ -93,6 +93,16 @@ def standard(z: Float[Array, "B K D"], known: Mapping[str, Array]) -> Float[Arra
     return (z - known["mean"][None, None]) * jax.lax.rsqrt(known["variance"] + LEAST)[None, None]
 
 
+def heard_by(model: Any) -> Any:
+    """Return the objective whose front end a frozen model hears with: a folder's, or that of its teacher."""
+    while not hasattr(model, "frontend"):
+        inner = getattr(model, "objective", None) or getattr(model, "teacher", None)
+        if inner is None:
+            return model
+        model = inner
+    return model
+
+
 def spacing(objective: Any) -> int:
     """Return the samples from one column of an objective's encoded tokens to the next."""
     merged = getattr(objective.encoder, "joined", 1)
@@ -122,14 +132,14 @@ def encoded(frozen: Any, state: Mapping[str, Any], batch: Batch) -> Encoded:
     if most is None or count <= most:
         return encode(batch)
     size = frontend.window + frontend.hop * (most - 1)
-    first: Any = jax.eval_shape(encode, batch | {"audio": audio[:, :size]})
+    first: Any = jax.eval_shape(encode, {"audio": audio[:, :size], "length": length})
     rows, columns = first.tokens.grid
     step = columns * spacing(frozen)
     windows = -(-count * frontend.hop // step)
     audio = jnp.pad(audio, ((0, 0), (0, max(0, (windows - 1) * step + size - audio.shape[1]))))
     cut = [audio[:, k * step : k * step + size] for k in range(windows)]
     left = length[:, None] - step * jnp.arange(windows)[None]
-    heard = encode(
+    found: Any = encode(
         {
             "audio": jnp.stack(cut, axis=1).reshape(-1, size),
             "length": jnp.clip(left, 1, size).reshape(-1),  # no window is empty
@@ -141,6 +151,6 @@ def encoded(frozen: Any, state: Mapping[str, Any], batch: Batch) -> Encoded:
         return jnp.moveaxis(x, -4, -3).reshape(*x.shape[:-5], x.shape[-5], -1, x.shape[-1])
 
     index = jnp.arange(rows * windows * columns)[None].repeat(len(length), axis=0)
-    tokens = Tokens(x=together(heard.tokens.x), index=index, grid=(rows, windows * columns))
-    different = heard.layers is None or isinstance(heard.layers, tuple)
-    return Encoded(tokens=tokens, layers=None if different else together(heard.layers))
+    tokens = Tokens(x=together(found.tokens.x), index=index, grid=(rows, windows * columns))
+    layers, different = found.layers, found.layers is None or isinstance(found.layers, tuple)
+    return Encoded(tokens=tokens, layers=None if different else together(layers))
