@@ -148,13 +148,22 @@ class AvReader:
         )
 
     def _container(self, file: Any) -> Any:
-        import av
         import av.error
 
         try:
-            return av.open(file, metadata_errors="ignore")
+            return open_file(file)
         except av.error.FFmpegError as error:
             raise Unknown(f"FFmpeg: {error.strerror}.") from error
+
+
+def open_file(file: Any) -> Any:
+    """Return the container of an open file, whatever the encoding of its metadata."""
+    import av
+
+    # Version 19 has no such option, and keeps bytes that are not UTF-8 as surrogates.
+    old = int(av.__version__.split(".")[0]) < 19
+    options: dict[str, Any] = dict(metadata_errors="ignore") if old else {}
+    return av.open(file, **options)
 
 
 def _stated(container: Any, track: Any) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.data import pyav
 from ssl_audio.data.beside_files import every
 from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.entries import Arrays, Audio, Shape
@@ -148,14 +149,13 @@ def frames_at(path: pathlib.Path, times: Sequence[float] | np.ndarray) -> Iterat
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
-    import av
     import av.error
 
     if not path.is_file():
         raise DecodeError(f"{path}: no such video")
     with open(path, "rb") as file:  # by an open file: a name need not be UTF-8
         try:
-            container = av.open(file, metadata_errors="ignore")
+            container = pyav.open_file(file)
         except av.error.FFmpegError as error:
             raise DecodeError(f"{path}: no video that FFmpeg knows ({error.strerror})") from error
         with container:

@@ -1,6 +1,8 @@
 """Right lengths, first and last samples of every format: a known signal is encoded here and read back."""
 
 import fractions
+import io
+import struct
 
 import numpy as np
 import pytest
@@ -150,3 +152,17 @@ def test_what_pyav_reads_is_whole_and_in_place(tmp_path, ending, codec, more, bi
     check(audio, expected, bits, samples or len(audio))
     np.testing.assert_array_equal(decode(path, RATE, 1.0, 2.0), decode(path, RATE)[16_000:32_000])
     np.testing.assert_array_equal(decode(path.read_bytes(), RATE), decode(path, RATE))
+
+
+def test_metadata_that_is_not_utf_8_keeps_nothing_from_being_read():
+    pytest.importorskip("av", reason="the extra av is not installed")
+    from ssl_audio.data import pyav
+
+    sound, title = io.BytesIO(), b"caf\xe9 "  # Latin-1
+    soundfile.write(sound, signal(1600), RATE, format="WAV")
+    named = b"INFOINAM" + struct.pack("<I", len(title)) + title
+    whole = sound.getvalue() + b"LIST" + struct.pack("<I", len(named)) + named
+    whole = whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
+    with pyav.open_file(io.BytesIO(whole)) as opened:
+        assert opened.metadata["title"].startswith("caf")
+        assert sum(frame.samples for frame in opened.decode(audio=0)) == 1600
