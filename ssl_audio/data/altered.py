@@ -62,7 +62,8 @@ class Stretch(Change):
             return audio
         import librosa
 
-        return librosa.effects.time_stretch(audio, rate=speed, n_fft=_window(audio))
+        with np.errstate(invalid="ignore"):  # of librosa 1.0's buffers, not of the sound
+            return librosa.effects.time_stretch(audio, rate=speed, n_fft=_window(audio))
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ class Pitch(Change):
             return audio
         import librosa
 
-        return librosa.effects.pitch_shift(
-            audio, sr=rate, n_steps=steps, n_fft=_window(audio), res_type="soxr_hq"
-        )
+        with np.errstate(invalid="ignore"):  # as above
+            return librosa.effects.pitch_shift(
+                audio, sr=rate, n_steps=steps, n_fft=_window(audio), res_type="soxr_hq"
+            )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ from ssl_audio.data.entries import Audio
 from ssl_audio.data.pipeline import Pipeline
 from ssl_audio.data.synthetic import Synthetic
 
+# librosa 1.0 warns of what its own time_stretch and pitch_shift do.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The `(hop_length|n_fft)` parameter is deprecated as of 1.0:FutureWarning"
+)
+
 RATE = 8000
 TONE = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32)
 CHANGES = (Stretch(chance=0.5), Pitch(chance=0.5))
