@@ -7,6 +7,7 @@ depends on the clips alone, so every start of a run makes the same parts.
 import collections
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,12 @@ import numpy as np
 from ssl_audio.data import division
 from ssl_audio.data.clip_columns import Coded, Columns, Example, distinct
 from ssl_audio.data.manifest import GROUPS
+from ssl_audio.data.shards import Shards
 from ssl_audio.data.source import SPLITS, SourceInfo, coded_labels
 from ssl_audio.slots import AnySource
 
 PARTS = ("train", "validation", "test")
+_CUT = re.compile(r"(#\d+(\.\d+)?(e[+-]\d+)?)+$")  # of the id of an excerpt
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
         )
     part, given, said = _given(source, columns, rows, fold, where)
     groups, kept = _groups(source, columns, places, rows, by, where)
-    notes += said
+    notes += said + (_unknown_files(places) if isinstance(source, Shards) and not by else [])
     notes += _straddling(part, groups, kept)
     if share and "validation" not in given:
         mine = np.flatnonzero(part == "train")
@@ -278,6 +281,18 @@ def _straddling(part: np.ndarray, groups: np.ndarray, kept: str) -> list[str]:
         parts[group].add(name)
     cut = sum(len(names) > 1 for names in parts.values())
     return [f"{cut} groups (by {kept}) are in several of the data's own splits"] if cut else []
+
+
+def _unknown_files(places: Sequence[Any]) -> list[str]:
+    """Return a note about shards of an earlier version, which do not say what their clips were cut out of."""
+    named = [place for place in places if isinstance(place, str)]
+    files = {_CUT.sub("", name) for name in named}
+    if not any(map(_CUT.search, named)) or len(files) == len(set(named)):
+        return []
+    return [
+        f"{len(set(named))} clips are, by their names, of {len(files)} recordings, and clips of "
+        "one may be in several parts: prepare them again, and they are kept together"
+    ]
 
 
 def columns_of(source: Any) -> Columns | None:
