@@ -92,6 +92,9 @@ def run(
             "classes have %d to %d training clips: rare ones are drawn as often as common ones "
             "(data.balanced)", counts.min(), counts.max(),
         )  # fmt: skip
+    weighted = _weighted(whole.source)
+    if weighted:
+        log.info("%s: clips count in the loss as its column 'weight' says", data)
     size = len(found.parts["train"])
     epochs = min(max(STEPS[0], 10 * size // batch), STEPS[1])
     name = places.name(data)
@@ -103,6 +106,7 @@ def run(
             entries=dict(
                 audio=audio(samples, speed=0.1, gain=6.0),
                 label=dict(kind="entries:Labels", classes=len(names), names=names),
+                **({"weight": dict(kind="entries:Weight")} if weighted else {}),
             ),
             mixup=0.3,
             balanced=balanced,
@@ -131,6 +135,14 @@ def run(
     }
     made.eval_every = "20%"
     return made
+
+
+def _weighted(source: Any) -> bool:
+    """Tell whether a source says how much its clips count."""
+    from ssl_audio.data.labelled import columns_of
+
+    columns = columns_of(source)
+    return columns is not None and bool((~np.isnan(columns.number("weight"))).any())
 
 
 def _best(sources: Mapping[str, Any], several: bool) -> str:
