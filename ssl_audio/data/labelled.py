@@ -39,6 +39,7 @@ class Labelled:
       share: of the clips that are not for the test, for validation, where the data has none; 0: none.
       by: columns of a table; none: those in `GROUPS` that there are.
       fold: the clips of this fold are the test, where the data has folds and no split; 0: none are.
+      several: clips may have several labels, even if each has one, as in the data that a model learns from.
 
     Raises ValueError on first use when there is no such part, a split has another name, or all clips are
     of one class.
@@ -49,6 +50,7 @@ class Labelled:
     share: float = 0.2
     by: tuple[str, ...] = ()
     fold: int = 0
+    several: bool = False
 
     def __post_init__(self):
         if self.part not in ("", *PARTS):
@@ -89,7 +91,7 @@ class Labelled:
     @functools.cached_property
     def found(self) -> "Found":
         """Return the clips and their parts."""
-        return divided(self.source, self.share, self.by, self.fold)
+        return divided(self.source, self.share, self.by, self.fold, self.several)
 
     @functools.cached_property
     def _rows(self) -> np.ndarray:
@@ -142,7 +144,9 @@ class Found:
         return np.sum(list(self.counts.values()), axis=0)
 
 
-def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
+def divided(
+    source: Any, share: float, by: Sequence[str], fold: int, several: bool = False
+) -> Found:
     """Return the clips of a source and their parts; see `Labelled`.
 
     Raises:
@@ -151,7 +155,7 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
     names, where = source.info.labels, source.info.name
     columns = columns_of(source)
     places = _places(source, columns)
-    labels, several, notes = _labels(source, places, where)
+    labels, several, notes = _labels(source, places, where, several)
     rows = np.array(list(labels), np.int64)
     every = [label if isinstance(label, tuple) else (label,) for label in labels.values()]
     present = collections.Counter(n for some in every for n in some)
@@ -163,6 +167,7 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
             "table has a column 'label'."
         )
     part, given, said = _given(source, columns, rows, fold, where)
+    said += _contradicting(source, columns, places)
     groups, kept = _groups(source, columns, places, rows, by, where)
     notes += said + (_unknown_files(places) if isinstance(source, Shards) and not by else [])
     notes += _straddling(part, groups, kept)
@@ -183,11 +188,11 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
 
 
 def _labels(
-    source: Any, places: Sequence[Any], where: str
+    source: Any, places: Sequence[Any], where: str, several: bool
 ) -> tuple[dict[int, Any], bool, list[str]]:
     """Return row → label of each clip, whether clips may have several, and what was left out."""
     codes, values = coded_labels(source)
-    several, merged, notes = source.info.multilabel, 0, []
+    merged, notes = 0, []
     found: dict[int, set[int]] = {}
     first: dict[Any, int] = {}
     unlabelled = 0
@@ -204,7 +209,7 @@ def _labels(
             f"{where}: none of its {len(codes)} clips has a label. In a folder, the name of a clip's "
             "sub-folder is its label; a table has a column 'label', or 'labels' for several."
         )
-    several = several or any(len(some) > 1 for some in found.values())
+    several |= source.info.multilabel or any(len(some) > 1 for some in found.values())
     if unlabelled:
         notes.append(f"{unlabelled} of {len(codes)} clips have no label and are left out")
     if merged:
@@ -246,6 +251,26 @@ def _given(
         raise ValueError(f"{where}: fold {fold} cannot be the test: {why}.")
     split[folds == fold] = "test"
     return split, (*named, "test"), notes
+
+
+def _contradicting(source: Any, columns: Columns | None, places: Sequence[Any]) -> list[str]:
+    """Return a note about clips of which several rows say different splits or folds."""
+    notes = []
+    for name in ("split", "fold"):
+        codes, values = coded(source, columns, name)
+        first: dict[Any, Any] = {}
+        odd = {
+            place
+            for place, code in zip(places, codes.tolist(), strict=True)
+            if first.setdefault(place, values[code]) != values[code]
+        }
+        if odd:
+            few = str(next(p for p in places if p in odd))
+            notes.append(
+                f"{len(odd)} clips have rows with different entries in '{name}', as {few}: that of the first "
+                "row counts"
+            )
+    return notes
 
 
 def _groups(
@@ -307,6 +332,13 @@ def coded(source: Any, columns: Columns | None, name: str) -> Coded:
         return columns.coded(name)
     values, codes = distinct(source.meta(i).get(name) for i in range(len(source)))
     return codes, values
+
+
+def first_rows(source: Any) -> np.ndarray:
+    """Return of each row [N] the first one that names the same stretch of sound."""
+    first: dict[Any, int] = {}
+    places = _places(source, columns_of(source))
+    return np.array([first.setdefault(place, row) for row, place in enumerate(places)], np.int64)
 
 
 def _places(source: Any, columns: Columns | None) -> list[Any]:

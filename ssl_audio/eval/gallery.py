@@ -6,6 +6,7 @@ one modality, of several, and for any share of a branch.
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.entries import Entry
+from ssl_audio.data.labelled import first_rows
 from ssl_audio.data.reading import examples
 from ssl_audio.distributed import sharding
 from ssl_audio.eval import inputs
@@ -22,6 +24,8 @@ from ssl_audio.eval.retrieval import ranks, recalls
 from ssl_audio.inference import branches
 from ssl_audio.slots import AnySource
 from ssl_audio.structs import TrainState
+
+log = logging.getLogger(__name__)
 
 TOP = 10  # of a list of recommendations
 
@@ -145,6 +149,11 @@ class Gallery:
             flush()
         if not found:
             raise ValueError(f"{self.source.info.name}: no clip could be read.")
+        if again := len(self.source) - len(np.unique(first_rows(self.source))):
+            log.warning(
+                "%s: %d rows name the sound of an earlier row: each is an item of its own, so that a "
+                "query may find the other one first", self.source.info.name, again,
+            )  # fmt: skip
         joined = {name: np.concatenate([some[name] for some in found]) for name in wanted}
         return joined, groups if self.relevant else None
 

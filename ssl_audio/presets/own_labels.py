@@ -74,6 +74,7 @@ def run(
     for part, place in (("validation", validation), ("test", test)):
         if place:
             sources[part] = dict(kind="labelled", source=places.source(place, rate), share=0.0)
+            check_kind(sources[part], found.several, part, place)
         elif len(found.parts[part]):
             sources[part] = options | dict(part=part)
     usual = durations(whole)
@@ -135,6 +136,23 @@ def run(
     }
     made.eval_every = "20%"
     return made
+
+
+def check_kind(options: dict[str, Any], several: bool, part: str, place: str) -> None:
+    """See that clips to score on have one label or several, as those of the training; `options` may change.
+
+    Raises:
+      ValueError: they have several, and those of the training one.
+    """
+    made: Any = config.build(options, "data", path=f"{part}={place}")
+    if made.found.several and not several:
+        raise ValueError(
+            f"{part}={place}: clips have several labels (a column 'labels', or rows that name one clip), and "
+            "those to learn from one each: what is scored must be as what is learned. A column 'labels' in "
+            "the data to learn from makes it a model of several."
+        )
+    if several:
+        options["several"] = True
 
 
 def _weighted(source: Any) -> bool:

@@ -112,6 +112,21 @@ def test_splits_of_the_data_are_obeyed(tmp_path):
         len(Labelled(table(tmp_path, odd, "path,label,split")))
 
 
+def test_rows_that_contradict_each_other_are_told_of(tmp_path):
+    rows = [f"{i}.wav,{'ab'[i % 2]},{'test' if i > 7 else 'train'}" for i in range(10)]
+    found = Labelled(
+        table(tmp_path, [*rows, "2.wav,a,test", "3.wav,b,train"], "path,label,split")
+    ).found
+    said = " ".join(found.notes)
+    assert (
+        "1 clips have rows with different entries in 'split', as 2.wav: that of the first" in said
+    )
+    assert len(found.parts["test"]) == 2
+    assert "different" not in " ".join(
+        Labelled(table(tmp_path, rows, "path,label,split")).found.notes
+    )
+
+
 def test_a_fold_is_the_test(tmp_path):
     rows = [f"{i}.wav,{CLASSES[i % 3]},{i % 5 + 1}" for i in range(60)]
     source = table(tmp_path, rows, "path,label,fold")
