@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
         args.max_bad_share,
         what="files",
         did="captioned",
+        files=[clip.path for clip in source.clips],
     )
     resumable.run_whole(work, output.with_name(output.name + ".parts"))
 
