@@ -105,15 +105,9 @@ def _missing(
     work: Work, parts: Parts, numbers: range, check: Check = lambda: None
 ) -> dict[str, str]:
     """Compute what is not there yet; return what could not be read, and why."""
-    files = dict(zip(work.keys, work.files, strict=False))
-    if again := parts.forget_changed(
-        {key: files[key] for i in numbers if (key := work.keys[i]) in files}
-    ):
-        log.warning(
-            "%d of the %s have changed since they were finished, and are done again",
-            again,
-            work.what,
-        )
+    files = {work.keys[i]: work.files[i] for i in numbers if work.files}
+    if again := parts.forget_changed(files):
+        log.warning("%d %s changed since they were finished, and are done again", again, work.what)
     finished = parts.finished
     first = dict(reversed([(work.keys[i], i) for i in numbers]))
     left = sorted(i for key, i in first.items() if key not in finished)

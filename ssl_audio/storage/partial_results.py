@@ -81,10 +81,11 @@ class Parts:
         return sum(place.shape[0] for place in self._pieces(id))
 
     def forget_changed(self, files: Mapping[str, str]) -> int:
-        """Take clips for unfinished whose files have changed since their results were written; return how many.
+        """Take clips for unfinished whose files have changed since they were finished; return how many.
 
         Args:
-          files: of clips, by id. What lies in an object store is not looked at.
+          files: of clips, by id. What lies in an object store is not looked at, nor are times to come, which
+            recorders with a wrong clock give.
         """
         times: dict[Any, float] = {}
         changed = []
@@ -93,7 +94,7 @@ class Parts:
                 continue
             with contextlib.suppress(OSError):  # gone: that is found when it is read
                 since = times.setdefault(path, path.stat().st_mtime)
-                if pathlib.Path(file).stat().st_mtime > since:
+                if since < pathlib.Path(file).stat().st_mtime <= time.time():
                     changed.append(id)
         for id in changed:
             del self._vectors[id]

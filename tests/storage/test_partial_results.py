@@ -1,6 +1,5 @@
 import json
 import os
-import time
 
 import numpy as np
 import pytest
@@ -121,8 +120,10 @@ def test_what_was_found_in_files_that_have_changed_since_is_found_again(tmp_path
         parts.finish(name, np.zeros(2, np.float32))
     parts.write()
     assert parts.forget_changed(files) == 0 and parts.finished == set("abc")
-    later = time.time() + 100
-    os.utime(tmp_path / "b", (later, later))
+    (written,) = (tmp_path / "parts").glob("*.part")
+    os.utime(written, (1.5e9, 1.5e9))
+    os.utime(tmp_path / "b", (1.6e9, 1.6e9))
+    os.utime(tmp_path / "a", (9e9, 9e9))  # by a clock that is wrong
     (tmp_path / "c").unlink()  # that is found when it is read
     again = Parts(tmp_path / "parts", {"a": 1})
     assert again.forget_changed(files) == 1 and again.finished == {"a", "c"}
