@@ -284,7 +284,7 @@ def _first(scores: np.ndarray, fits: np.ndarray, top: int) -> tuple[np.ndarray, 
     order = np.argsort(-scores, kind="stable")
     value, right = scores[order], fits[order].astype(np.float64)
     begin = np.flatnonzero(np.concatenate([[True], value[1:] != value[:-1]]))  # of equal ones
-    size, good = np.diff([*begin, len(value)]), np.add.reduceat(right, begin)
+    size, good = np.diff(begin, append=len(value)), np.add.reduceat(right, begin)
     missed = 1.0
     for places, several, fitting in zip(np.clip(top - begin, 0, size), size, good, strict=True):
         drawn = np.arange(places)  # each of them in turn is one that does not fit

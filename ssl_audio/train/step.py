@@ -1,5 +1,6 @@
 """The generic training step: gradients of one objective, one update per phase, the rest unchanged."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def make_train_step(
                 shares = (
                     jnp.sum(term * amount / amounts[name]) for name, (term, amount) in means.items()
                 )
-                loss = loss.replace(total=accumulate * sum(shares))
+                loss = dataclasses.replace(loss, total=accumulate * sum(shares))
             return loss.total, loss
 
         grad = jax.grad(total, has_aux=True)
