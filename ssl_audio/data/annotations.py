@@ -92,7 +92,9 @@ def splits(place: str | os.PathLike) -> dict[str, str]:
     for block in tables.blocks(path):
         known = {name.lower(): name for name in block.columns}
         file = next((known[name] for name in _NAMES["path"] if name in known), None)
-        for row in map(block.row, range(len(block.lines)) if file and "split" in known else ()):
+        if file is None or "split" not in known:
+            continue
+        for row in map(block.row, range(len(block.lines))):
             said, named = spelling.text(row.get(known["split"])), spelling.text(row[file])
             name = found.setdefault(os.path.normpath(path.parent / named), said)
             if name != said:
