@@ -30,6 +30,12 @@ SYSTEMS = {
     "hubert": "token_predict",
     "wav2vec2": "latent_contrast",
     "data2vec": "latent_regress",
+    "cola": "crop_contrast",
+    "audiomosaic": "masked_contrast",
+    "m2d": "masked_modeling_duo",
+    "audiojepa": "context_prediction",
+    "wavjepa": "context_prediction",
+    "dasheng": "mae",
 }
 COLUMNS = "config | objective | steps | loss, first → last | probe | untrained | steps/s | clips/s | peak GiB"
 

@@ -38,8 +38,8 @@ class DistillLayers(Encoding):
         or of an exported or converted folder. They stay as they are, in `extra`.
       pairs: of each teacher, (layer of the student, layer of the teacher), …; -1: after the last norm.
       projector: template of the heads, one for each pair; its `out` becomes the teacher's width.
-      tap: layers are what their perceptrons give before it is added, of student and teachers; False: the
-        streams after them.
+      tap: numbered layers are what their perceptrons give before it is added, of student and teachers; False:
+        the streams after them.
       standardise: each channel of a teacher's layer is predicted less its mean and over its deviation, of
         all batches before this one. Layers differ in scale, and single channels lie far from 0 or spread
         many times as far as the others.
@@ -69,10 +69,6 @@ class DistillLayers(Encoding):
                 raise ValueError(f"pairs.{name}: got {pairs}; wanted {wanted}")
         if wrong := sorted(self.domains.keys() - self.teachers.keys()):
             raise ValueError(f"domains: got {wrong[0]}; wanted names of teachers: {known}.")
-        if self.tap and any(FINAL in pair for pairs in self.pairs.values() for pair in pairs):
-            raise ValueError(
-                "pairs: got layer -1, after the last norm; wanted numbers, as tap=True."
-            )
         if self.matched <= 0:
             raise ValueError(f"matched is {self.matched}; it must be above 0.")
 
@@ -156,19 +152,20 @@ class DistillLayers(Encoding):
         return found / jnp.sum(found, axis=1, keepdims=True)
 
     def taught(self, name: str, state: Any, batch: Batch) -> Encoded:
-        """Return what a teacher makes of a batch, as long as that: not of clips as long as its own."""
-        frozen = _inner(self.teachers[name])
+        """Return what a teacher makes of a batch, as long as that: see `teacher.encoded`."""
+        frozen = teacher.heard_by(self.teachers[name])
+        if not hasattr(frozen, "frontend"):
+            what = type(frozen).__name__
+            raise ValueError(f"teachers.{name}: got a {what}; wanted an encoder of sound alone.")
         frontend = frozen.frontend
         if frontend.rate != self.frontend.rate:
             raise ValueError(
                 f"teachers.{name}: hears {frontend.rate} Hz, the student {self.frontend.rate} Hz; wanted "
                 "the same: give the student a front end of that rate."
             )
-        if frontend.frames is not None:
-            count = dataclasses.replace(frontend, frames=None).count(batch["audio"].shape[1])
-            frontend = dataclasses.replace(frontend, frames=min(frontend.frames, count))
-        frozen = dataclasses.replace(frozen, frontend=frontend, encoder=self._read(frozen.encoder))
-        return frozen.predictors()["encode"](state["params"], state["extra"], batch)
+        if any(theirs != FINAL for _, theirs in self.pairs[name]):
+            frozen = dataclasses.replace(frozen, encoder=self._read(frozen.encoder))
+        return teacher.encoded(frozen, state, batch)
 
     def _read(self, encoder: Any) -> Any:
         """Return an encoder whose layers are those that are predicted."""
@@ -186,7 +183,7 @@ class DistillLayers(Encoding):
         self, name: str, made: Float[Array, "B N D"], z: Float[Array, "B M D"]
     ) -> tuple[Float[Array, "B K D"], Float[Array, "B K D"]]:
         """Return predictions and features of a teacher at the rate of the slower, of the same frames."""
-        mine, theirs = _spacing(self), _spacing(_inner(self.teachers[name]))
+        mine, theirs = teacher.spacing(self), teacher.spacing(teacher.heard_by(self.teachers[name]))
         slow, fast = max(mine, theirs), min(mine, theirs)
         if slow % fast:
             raise ValueError(
@@ -199,7 +196,7 @@ class DistillLayers(Encoding):
 
     def heard(self, name: str, length: Int[Array, "B"], count: int) -> Bool[Array, "B K"]:
         """Return which of the frames that `together` gives begin before a clip's end."""
-        spacing = max(_spacing(self), _spacing(_inner(self.teachers[name])))
+        spacing = max(teacher.spacing(self), teacher.spacing(teacher.heard_by(self.teachers[name])))
         return before(-(-length // spacing), count)
 
 
@@ -209,10 +206,14 @@ def frames(encoded: Encoded, layer: int, whose: str) -> Float[Array, "B T D"]:
     Raises:
       ValueError: there is no such layer.
     """
-    count = 0 if encoded.layers is None else len(encoded.layers)
+    # Layers of different sizes, as of convolutional networks, are no frames of the tokens' grid.
+    count = (
+        0 if encoded.layers is None or isinstance(encoded.layers, tuple) else len(encoded.layers)
+    )
     if not FINAL <= layer < count:
+        numbers = f"0 to {count - 1}, or " if count else ""
         raise ValueError(
-            f"objective.{whose} has no layer {layer}; wanted 0 to {count - 1}, or -1 for the final one."
+            f"objective.{whose} has no layer {layer}; wanted {numbers}-1 for the final one."
         )
     layers: Any = encoded.layers
     x = encoded.tokens.x if layer == FINAL else layers[layer]
@@ -232,17 +233,6 @@ def distances(
 def _over(there: Bool[Array, "B K"], x: Float[Array, "B K"]) -> Float[Array, "B"]:
     """Return the mean of each clip's frames."""
     return jnp.sum(jnp.where(there, x, 0), axis=1) / jnp.maximum(jnp.sum(there, axis=1), 1)
-
-
-def _spacing(objective: Any) -> int:
-    """Return the samples from one frame to the next."""
-    merged = getattr(objective.encoder, "joined", 1)
-    return objective.frontend.hop * objective.tokenizer.stride[1] * merged
-
-
-def _inner(frozen: Any) -> Any:
-    """Return the objective itself of a folder's."""
-    return getattr(frozen, "objective", frozen)
 
 
 def _pair(number: int) -> str:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Float, Int
+from ssl_audio.objectives import teacher
 from ssl_audio.objectives.base import Batch, Extra, Objective, Params, Predictor
 from ssl_audio.slots import AnyObjective, Quantizer
 from ssl_audio.structs import Encoded, Loss
@@ -68,14 +69,15 @@ class FitCodes(Objective):
     def encode(self, params: Params, extra: Extra, batch: Batch) -> Encoded:
         """Return the teacher's features."""
         del params
-        teacher = extra["teacher"]
-        return self.teacher.predictors()["encode"](teacher["params"], teacher["extra"], batch)
+        state = extra["teacher"]
+        return self.teacher.predictors()["encode"](state["params"], state["extra"], batch)
 
     def codes(self, params: Params, extra: Extra, batch: Batch) -> Int[Array, "B N Q"]:
         """Return the codes of the teacher's features."""
         return self.quantizer.apply({"params": params["quantizer"]}, self._taught(extra, batch))
 
     def _taught(self, extra: Extra, batch: Batch) -> Float[Array, "B N D"]:
-        encoded = self.encode({}, jax.lax.stop_gradient(extra), batch)
+        state = jax.lax.stop_gradient(extra["teacher"])
+        encoded = teacher.encoded(teacher.heard_by(self.teacher), state, batch)
         x = encoded.tokens.x if self.layer == FINAL else encoded.layers[self.layer]
         return jax.lax.stop_gradient(x.astype(jnp.float32))

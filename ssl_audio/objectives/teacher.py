@@ -1,9 +1,10 @@
-"""Teachers that follow a student, numbers that change with the step, and the scale of a teacher's features.
+"""Teachers that follow a student, numbers that change with the step, and the features of frozen teachers.
 
 The first two are for `Objective.refresh`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_audio.arrays import Array, Bool, Float
+from ssl_audio.objectives.base import Batch
+from ssl_audio.structs import Encoded, Tokens
 
 SETTLED = 1000.0  # batches, from which on each counts a thousandth in what is known of features
 LEAST = 1e-6  # variance
@@ -88,3 +91,66 @@ def heard(
 def standard(z: Float[Array, "B K D"], known: Mapping[str, Array]) -> Float[Array, "B K D"]:
     """Return features with mean 0 and deviation 1 in each channel, over what was heard."""
     return (z - known["mean"][None, None]) * jax.lax.rsqrt(known["variance"] + LEAST)[None, None]
+
+
+def heard_by(model: Any) -> Any:
+    """Return the objective whose front end a frozen model hears with: a folder's, or that of its teacher."""
+    while not hasattr(model, "frontend"):
+        inner = getattr(model, "objective", None) or getattr(model, "teacher", None)
+        if inner is None:
+            return model
+        model = inner
+    return model
+
+
+def spacing(objective: Any) -> int:
+    """Return the samples from one column of an objective's encoded tokens to the next."""
+    merged = getattr(objective.encoder, "joined", 1)
+    return objective.frontend.hop * objective.tokenizer.stride[1] * merged
+
+
+def encoded(frozen: Any, state: Mapping[str, Any], batch: Batch) -> Encoded:
+    """Return what a frozen model makes of a batch whose clips may be longer or shorter than its own.
+
+    Shorter ones are not filled up to the length that it was trained with. Longer ones it hears in windows of
+    that length, each beginning where the columns of the one before end.
+
+    Args:
+      frozen: an objective that offers "encode".
+      state: its "params" and "extra".
+      batch: with "audio" [B, T] and "length".
+
+    Returns:
+      tokens and layers; of windows, those of all columns on one grid, and no layers if their sizes differ.
+    """
+    frontend, (audio, length) = frozen.frontend, (batch["audio"], batch["length"])
+    most, count = frontend.frames, dataclasses.replace(frontend, frames=None).count(audio.shape[1])
+    if most is not None:
+        fitted = dataclasses.replace(frontend, frames=min(most, count))
+        frozen = dataclasses.replace(frozen, frontend=fitted)
+    encode = functools.partial(frozen.predictors()["encode"], state["params"], state["extra"])
+    if most is None or count <= most:
+        return encode(batch)
+    size = frontend.window + frontend.hop * (most - 1)
+    first: Any = jax.eval_shape(encode, {"audio": audio[:, :size], "length": length})
+    rows, columns = first.tokens.grid
+    step = columns * spacing(frozen)
+    windows = -(-count * frontend.hop // step)
+    audio = jnp.pad(audio, ((0, 0), (0, max(0, (windows - 1) * step + size - audio.shape[1]))))
+    cut = [audio[:, k * step : k * step + size] for k in range(windows)]
+    left = length[:, None] - step * jnp.arange(windows)[None]
+    found: Any = encode(
+        {
+            "audio": jnp.stack(cut, axis=1).reshape(-1, size),
+            "length": jnp.clip(left, 1, size).reshape(-1),  # no window is empty
+        }
+    )
+
+    def together(x: Array) -> Array:
+        x = x.reshape(*x.shape[:-3], -1, windows, rows, columns, x.shape[-1])
+        return jnp.moveaxis(x, -4, -3).reshape(*x.shape[:-5], x.shape[-5], -1, x.shape[-1])
+
+    index = jnp.arange(rows * windows * columns)[None].repeat(len(length), axis=0)
+    tokens = Tokens(x=together(found.tokens.x), index=index, grid=(rows, windows * columns))
+    layers, different = found.layers, found.layers is None or isinstance(found.layers, tuple)
+    return Encoded(tokens=tokens, layers=None if different else together(layers))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Bool, Float, Int
 from ssl_audio.frontend.base import Frontend
+from ssl_audio.objectives import teacher
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params
 from ssl_audio.quantizers.codebooks import perplexity, usage
 from ssl_audio.slots import AnyObjective, Augment, Backbone, Head, Masking, Tokenizer
@@ -114,23 +115,27 @@ class TokenPredict(Encoding):
     def codes(
         self, name: str, extra: Extra, batch: Batch, grid: tuple[int, int]
     ) -> Int[Array, "B N Q"]:
-        """Return the codes of one target on the grid of the tokens.
+        """Return the codes of one target on the grid of the tokens: those heard at the middle of each.
 
         Raises:
-          ValueError: its grid is another one, of more than one row.
+          ValueError: its grid is another one, of more than one row; it hears shorter clips.
         """
         frozen = jax.lax.stop_gradient(extra["targets"][name])
         found = self.targets[name].predictors()["codes"](frozen["params"], frozen["extra"], batch)
         have, want = found.shape[1], grid[0] * grid[1]
-        if have == want:
+        mine, theirs = teacher.spacing(self), teacher.spacing(teacher.heard_by(self.targets[name]))
+        if have == want and mine == theirs:
             return found
         if grid[0] > 1:
             raise ValueError(
                 f"target {name}: {have} codes for {want} tokens; wanted the same patches in both."
             )
-        place = jnp.arange(want)
-        if abs(have - want) > 2:  # another frame rate, not merely another way to end
-            place = (2 * place + 1) * have // (2 * want)
+        if have * theirs < want * mine - 2 * max(mine, theirs):  # not merely another way to end
+            raise ValueError(
+                f"target {name}: {have} codes, one every {theirs} samples, for {want} tokens, one every "
+                f"{mine}; wanted clips no longer than it hears: lower data.entries.audio.samples."
+            )
+        place = (2 * jnp.arange(want) + 1) * mine // (2 * theirs)
         return found[:, jnp.minimum(place, have - 1)]
 
     def _seen(self, params, spec, batch, key, train, rngs) -> tuple[Tokens, Bool[Array, "B N"]]:

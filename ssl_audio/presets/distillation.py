@@ -9,6 +9,7 @@ from ssl_audio.presets import runs
 from ssl_audio.storage import written
 
 UNTRAINED = "untrained"  # the teacher that stands in where none is named
+FINAL = -1  # the layer after the last norm
 
 
 def taught(
@@ -25,7 +26,8 @@ def taught(
     Args:
       student: the config of its encoder.
       folders: of the teachers, by name; none: an untrained network, which stands in for one.
-      count: of the layers of each that teach, evenly spaced; its last one is the last of them.
+      count: of the layers of each that teach, evenly spaced; its last one is the last of them. One that is no
+        stack of equal layers teaches the student's last layer what it says in the end.
       hidden: width within the heads.
       tap: see `DistillLayers`.
       options: its others.
@@ -35,7 +37,7 @@ def taught(
     return dict(
         kind="distill_layers",
         teachers={name: teacher for name, (teacher, _) in found.items()},
-        pairs={name: spread(depth, there, count) for name, (_, there) in found.items()},
+        pairs={name: _pairs(depth, there, count) for name, (_, there) in found.items()},
         projector=dict(kind="projectors:Byol", hidden=hidden, norm=False),
         tap=tap,
         **options,
@@ -74,19 +76,16 @@ def layers(encoder: Mapping[str, Any]) -> int:
     return built.depth // built.block.layers
 
 
-def _teacher(folder: str) -> tuple[dict[str, Any], int]:
-    """Return the model of a folder, and its layers.
+def _pairs(student: int, teacher: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Return the pairs with a teacher of so many equal layers."""
+    return spread(student, teacher, count) if teacher else ((student - 1, FINAL),)
 
-    Raises:
-      ValueError: it is no stack of layers.
-    """
+
+def _teacher(folder: str) -> tuple[dict[str, Any], int]:
+    """Return the model of a folder, and how many equal layers it has."""
     encoder = written.architecture(folder)["encoder"]
-    if "depth" not in encoder or "block" not in encoder:
-        raise ValueError(
-            f"teacher={folder}: its encoder is a {encoder['kind']!r}; wanted one of equal layers, a 'stack'."
-        )
     teacher = dict(kind="ssl_audio.inference.frozen:Frozen", path=folder)
-    return teacher, layers(encoder)
+    return teacher, layers(encoder) if "depth" in encoder and "block" in encoder else 0
 
 
 def _stand_in() -> dict[str, tuple[dict[str, Any], int]]:

@@ -12,6 +12,7 @@ import numpy as np
 from ssl_audio.data.entries import Weight
 from ssl_audio.data.labelled import Labelled, columns_of
 from ssl_audio.data.source import SPLITS
+from ssl_audio.objectives import teacher
 from ssl_audio.train.run import Run
 
 SLACK = 0.02  # share of a clip's frames that a published recipe may cut off, beside two of the ends
@@ -31,7 +32,8 @@ def check_clips(
         looked at nothing) is fixed, and only warned of. Its front ends are compared later.
 
     Raises:
-      ValueError: another rate; clips whose end no frontend would hear; windows of another rate.
+      ValueError: another rate, also of a teacher; clips whose end no frontend would hear; windows of another
+        rate.
     """
     sound = run.data.entries.get("audio")
     lengths = {"data.entries.audio.samples": getattr(sound, "samples", None)}
@@ -70,6 +72,12 @@ def check_clips(
                     if samples != _at(before, field):
                         raise
                     log.warning("the run was begun so and goes on so: %s", error)
+    for path, rate in taught(run.objective):
+        if rate != run.data.rate:
+            raise ValueError(
+                f"{path} hears {rate} Hz, but data.rate is {run.data.rate} Hz; wanted the same: a model of "
+                f"that rate, or data.rate={rate} and a front end of that rate."
+            )
 
 
 def tell_of_unused(run: Run) -> None:
@@ -105,6 +113,20 @@ def frontends(objective: Any) -> Iterator[tuple[str, Any]]:
     for name, tower in getattr(objective, "towers", {}).items():
         if tower.frontend is not None:
             yield f"objective.towers.{name}.frontend", tower.frontend
+
+
+def taught(objective: Any) -> Iterator[tuple[str, int]]:
+    """Yield the path and the sampling rate of each frozen model that an objective asks: teachers, targets."""
+    for field in dataclasses.fields(objective):
+        value = getattr(objective, field.name)
+        named = value if isinstance(value, Mapping) else {"": value}
+        for name, model in named.items():
+            if field.name == "towers" or not hasattr(model, "predictors"):
+                continue
+            hears = getattr(teacher.heard_by(model), "frontend", None)
+            rate = getattr(hears, "rate", None)
+            if rate is not None:
+                yield f"objective.{field.name}{name and '.'}{name}", rate
 
 
 def _at(options: Any, path: str) -> Any:

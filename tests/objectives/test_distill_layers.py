@@ -183,6 +183,45 @@ def test_teachers_hear_as_much_as_the_student_and_learn_nothing():
     assert min(largest.values()) > 0, largest
 
 
+def test_a_teacher_of_short_clips_hears_windows():
+    short = parts(4, 8, frames=8)
+    short["tokenizer"] |= dict(patch=(BINS // 2, 4), stride=(BINS // 2, 4))
+    short["encoder"]["positions"]["grid"] = (2, 2)
+    made, found = objective(teachers=dict(short=short)), batch()
+    _, extra = drawn(made, found)
+    state, size = extra["teachers"]["short"], 400 + 160 * 7
+    frozen = made.teachers["short"]
+    encode = jax.jit(lambda b: frozen.predictors()["encode"](state["params"], {}, b))
+    want = {-1: [], 1: []}
+    for start in range(0, 32 * 160, 8 * 160):
+        length = jnp.clip(found["length"] - start, 1, size)
+        alone = encode({"audio": found["audio"][:, start : start + size], "length": length})
+        for layer, parts_of in want.items():
+            parts_of.append(distill_layers.frames(alone, layer, ""))
+    taught = jax.jit(lambda b: made.taught("short", state, b))(found)
+    assert taught.tokens.grid == (2, 8)
+    for layer, parts_of in want.items():
+        same = distill_layers.frames(taught, layer, "")
+        np.testing.assert_allclose(same, jnp.concatenate(parts_of, axis=1), atol=1e-5)
+
+
+def test_a_convolutional_teacher_teaches_what_it_says_in_the_end():
+    taught = parts(4) | dict(
+        frontend=dict(kind="fbank", bins=BINS, frames=16),
+        tokenizer=dict(kind="bins:Bins"),
+        encoder=dict(kind="audio_ntt:AudioNtt", width=6, channels=2, blocks=2),
+    )
+    made = objective(teachers=dict(a=taught), pairs=dict(a=((1, -1),)), tap=True)
+    params, extra = drawn(made, batch())
+    extra = jax.tree.map(jnp.abs, extra)  # variances among them
+    loss = jax.jit(lambda b: made.loss(params, extra, b, jax.random.key(0), train=False).total)
+    assert np.isfinite(loss(batch()))
+    shape = jax.eval_shape(lambda b: made.taught("a", extra["teachers"]["a"], b), batch())
+    assert shape.tokens.x.shape == (3, 8, 6)  # two windows of 16 frames
+    with pytest.raises(ValueError, match="the teacher has no layer 0; wanted -1 for the final one"):
+        drawn(objective(teachers=dict(a=taught), pairs=dict(a=((1, 0),))), batch())
+
+
 def test_features_are_standardised_by_what_was_heard_before():
     made, found = objective(standardise=True, teachers=dict(slow=parts(4, 8))), batch()
     params, extra = drawn(made, found)
@@ -229,8 +268,6 @@ def test_a_tapped_layer_is_what_its_last_branch_adds(mlp):
         ValueError, match="Identity cannot be tapped; wanted layers of blocks:PreNorm"
     ):
         tapped._read(build(dict(kind="identity"), "backbones"))
-    with pytest.raises(ValueError, match="pairs: got layer -1, after the last norm"):
-        objective(tap=True)
 
 
 def test_a_folder_teaches_and_the_student_does_without_it(tmp_path):
@@ -256,6 +293,7 @@ def test_layers_are_paired_at_equal_shares_of_both_depths():
     assert distillation.spread(12, 12, 4) == ((2, 2), (5, 5), (8, 8), (11, 11))
     assert distillation.spread(6, 4, 4) == ((1, 0), (2, 1), (4, 2), (5, 3))
     assert distillation.spread(4, 12, 1) == ((3, 11),)
+    assert distillation._pairs(4, 0, 3) == ((3, -1),)  # no stack of layers
     with pytest.raises(
         ValueError, match="pairs=5: the student has 12 layers, the teacher 4; wanted 1 to 4"
     ):

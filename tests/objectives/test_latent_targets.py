@@ -1,6 +1,7 @@
 """Objectives that predict codes or latents: what they learn from, and what must not reach what."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -164,20 +165,32 @@ def test_settings_that_contradict_each_other_are_refused():
 
 
 def test_codes_come_from_another_frame_rate():
-    objective = dataclasses.replace(
-        openbeats(), targets={"codes": _Counted(8)}, heads={"codes": None}
-    )
     extra = {"targets": {"codes": {"params": {}, "extra": {}}}}
-    found = objective.codes("codes", extra, batch(), (1, 4))
-    assert found[0, :, 0].tolist() == [1, 3, 5, 7]
-    assert objective.codes("codes", extra, batch(), (1, 9))[0, :, 0].tolist() == [*range(8), 7]
+
+    def codes(count, hop, grid):
+        target = {"codes": _Counted(count, SimpleNamespace(hop=hop))}
+        objective = dataclasses.replace(openbeats(), targets=target, heads={"codes": None})
+        return objective.codes("codes", extra, batch(), grid)[0, :, 0].tolist()
+
+    assert codes(8, 80, (1, 4)) == [1, 3, 5, 7]
+    assert codes(8, 160, (1, 9)) == [*range(8), 7]
+    # A target that hears longer clips has codes of the silence after the end.
+    assert codes(100, 80, (1, 4)) == [1, 3, 5, 7]
+    assert codes(8, 320, (1, 8)) == [0, 0, 1, 1, 2, 2, 3, 3]
     with pytest.raises(ValueError, match="8 codes for 6 tokens"):
-        objective.codes("codes", extra, batch(), (2, 3))
+        codes(8, 160, (2, 3))
+    with pytest.raises(
+        ValueError, match="4 codes, one every 1280 samples, for 8 tokens, one every 1280"
+    ):
+        codes(4, 160, (1, 8))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Counted:
     count: int
+    frontend: SimpleNamespace
+    tokenizer = SimpleNamespace(stride=(1, 8))
+    encoder = None
 
     def predictors(self):
         return {

@@ -37,6 +37,11 @@ def test_the_configs_of_the_package_agree_with_themselves(name, mode, tmp_path):
         ),
         ("hubert", ["data.rate=8000"], r"data\.rate is 8000 Hz, but objective\.frontend\.rate 16000"),
         ("clap:laptop", ["data.rate=32000"], r"objective\.towers\.audio\.frontend\.rate 16000"),
+        (
+            "distill:runlocal",
+            ["objective.teachers.untrained.frontend.rate=32000"],
+            r"objective\.teachers\.untrained hears 32000 Hz, but data\.rate is 16000 Hz",
+        ),
         ("asit:laptop", ["objective.crop=160000"], "would not be heard"),
         ("clap:laptop", ["evals.zero_shot.source.rate=8000"], r"evals\.zero_shot\.source\.rate is 8000"),
         ("finetune:runlocal", ["evals.test.samples=48000"], r"evals\.test\.samples=48000 gives"),
