@@ -44,6 +44,9 @@ class Loss:
     ]  # name -> (sum, weight), so that means over shards and steps are exact
     extra: Any  # `extra` after the forward pass
     renewed: Any = None  # parameters that the pass itself renews (running statistics); None: none
+    # name -> (term, amount): the terms of `total` and what each is a mean over, where that differs between
+    # batches of one size, so that parts of a batch count as in the whole; None: by their examples
+    means: Mapping[str, Any] | None = None
 
 
 @struct.dataclass

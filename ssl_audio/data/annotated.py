@@ -33,6 +33,7 @@ class Recordings(Files):
     column: str = annotations.COLUMN  # of Raven tables with the labels
     name: str = ""
     channels: str = "average"  # or "first", "loudest"
+    split: str = ""  # keep this split only, which a table says in a column
 
     def __post_init__(self):
         if not 0 <= self.seconds < math.inf:
@@ -64,7 +65,14 @@ class Recordings(Files):
     def _stretches(self) -> list[tuple[Clip, Spans]]:
         number = {name: i for i, name in enumerate(self._labels)}
         found, late, far = [], 0, ""
-        for path, events in sorted(self._annotated.items()):
+        splits = annotations.splits(self.path)
+        kept = {p: e for p, e in self._annotated.items() if self.split in ("", splits.get(p))}
+        if not kept:
+            there = ", ".join(sorted(set(splits.values()))) or "none"
+            raise ValueError(
+                f"{self.path}: no recording has split={self.split!r}; there are {there}"
+            )
+        for path, events in sorted(kept.items()):
             spans = united([(e.start, e.end, number[e.label]) for e in events])
             count, whole = 1, math.inf
             if self.seconds:
@@ -86,8 +94,9 @@ class Recordings(Files):
                 id = path if count == 1 else f"{path}#{start:g}"
                 label = tuple(sorted({c for *_, c in inside}))
                 stop = None if k == count - 1 else end
-                found.append((Clip(path, id, label, start=start, end=stop), inside))
-        total = sum(map(len, self._annotated.values()))
+                known = Clip(path, id, label, split=splits.get(path), start=start, end=stop)
+                found.append((known, inside))
+        total = sum(map(len, kept.values()))
         if late:
             said = (
                 f"{self.path}: {late} of {total} events begin behind their recording's end ({far})"

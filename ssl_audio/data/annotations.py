@@ -80,6 +80,30 @@ def read(place: str | os.PathLike, column: str = COLUMN) -> Annotated:
     return _table(place)
 
 
+def splits(place: str | os.PathLike) -> dict[str, str]:
+    """Return the split of each recording of a table with a column `split`; of anything else nothing.
+
+    Raises:
+      ValueError: rows of one recording say different splits.
+    """
+    path, found = pathlib.Path(place).expanduser(), {}
+    if path.suffix.lower() not in TABLES or not path.is_file():
+        return found
+    for block in tables.blocks(path):
+        known = {name.lower(): name for name in block.columns}
+        file = next((known[name] for name in _NAMES["path"] if name in known), None)
+        if file is None or "split" not in known:
+            continue
+        for row in map(block.row, range(len(block.lines))):
+            said, named = spelling.text(row.get(known["split"])), spelling.text(row[file])
+            name = found.setdefault(os.path.normpath(path.parent / named), said)
+            if name != said:
+                raise opened.error(
+                    f"{row.where}: split", repr(said), f"{name!r}, as of its other rows"
+                )
+    return {name: split for name, split in found.items() if split}
+
+
 def describing(recording: pathlib.Path, folder: pathlib.Path | None = None) -> pathlib.Path | None:
     """Return the file that describes a recording, beside it or in another folder; None: there is none.
 

@@ -29,6 +29,7 @@ FIELDS = ("id", "label", "fold", "split", "text", "rewrites", "negatives", "weig
 CODED = ("label", "fold", "split")  # the same few values again and again
 NUMBERS = ("weight", "start", "end")
 CELLS = ("path", "id", "text", "rewrites", "negatives", "columns")
+PLACE = ("path", "start", "end")  # what of which file a clip is
 BLOCK = 16_384  # clips that are worked on together
 _SPARSE = 8  # one clip wanted of so many: they are looked up one by one
 _JSON = "\0"  # begins a cell that is no text, but JSON

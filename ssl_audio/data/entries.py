@@ -186,7 +186,7 @@ class Labels(Entry):
 
 @dataclass(frozen=True)
 class Weight(Entry):
-    """`weight` float32: how much a clip counts in the loss; unknown counts 1."""
+    """`weight` float32: how much a clip counts in the loss; unknown counts 1, a mixture as its parts do."""
 
     def spec(self) -> Mapping[str, tuple[Shape, np.dtype]]:  # noqa: D102
         return {"weight": ((), np.dtype(np.float32))}
@@ -196,7 +196,7 @@ class Weight(Entry):
         return {"weight": np.float32(example.get("weight", 1.0))}
 
     def mix(self, first: Arrays, second: Arrays, share: float) -> Arrays:  # noqa: D102
-        return first
+        return {"weight": np.float32(share * first["weight"] + (1 - share) * second["weight"])}
 
 
 @dataclass(frozen=True)

@@ -119,10 +119,10 @@ def read(place: str) -> np.ndarray:
     Raises:
       DecodeError: there is no such file or row, or it holds no numbers.
     """
-    path, _, row = place.partition("#")
+    path, mark, row = place.rpartition("#")
+    if not mark or not path.endswith(".npy"):  # names may have the sign, too: "C#.npy"
+        return _mapped(place)
     array = _mapped(path)
-    if not row:
-        return array
     if not row.isdecimal() or array.ndim < 2 or int(row) >= len(array):
         raise DecodeError(f"{place}: no such row; the file has {array.shape}")
     return array[int(row)]

@@ -7,6 +7,7 @@ depends on the clips alone, so every start of a run makes the same parts.
 import collections
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,12 @@ import numpy as np
 from ssl_audio.data import division
 from ssl_audio.data.clip_columns import Coded, Columns, Example, distinct
 from ssl_audio.data.manifest import GROUPS
+from ssl_audio.data.shards import Shards
 from ssl_audio.data.source import SPLITS, SourceInfo, coded_labels
 from ssl_audio.slots import AnySource
 
 PARTS = ("train", "validation", "test")
+_CUT = re.compile(r"(#\d+(\.\d+)?(e[+-]\d+)?)+$")  # of the id of an excerpt
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Labelled:
       share: of the clips that are not for the test, for validation, where the data has none; 0: none.
       by: columns of a table; none: those in `GROUPS` that there are.
       fold: the clips of this fold are the test, where the data has folds and no split; 0: none are.
+      several: clips may have several labels, even if each has one, as in the data that a model learns from.
 
     Raises ValueError on first use when there is no such part, a split has another name, or all clips are
     of one class.
@@ -46,6 +50,7 @@ class Labelled:
     share: float = 0.2
     by: tuple[str, ...] = ()
     fold: int = 0
+    several: bool = False
 
     def __post_init__(self):
         if self.part not in ("", *PARTS):
@@ -86,7 +91,7 @@ class Labelled:
     @functools.cached_property
     def found(self) -> "Found":
         """Return the clips and their parts."""
-        return divided(self.source, self.share, self.by, self.fold)
+        return divided(self.source, self.share, self.by, self.fold, self.several)
 
     @functools.cached_property
     def _rows(self) -> np.ndarray:
@@ -139,7 +144,9 @@ class Found:
         return np.sum(list(self.counts.values()), axis=0)
 
 
-def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
+def divided(
+    source: Any, share: float, by: Sequence[str], fold: int, several: bool = False
+) -> Found:
     """Return the clips of a source and their parts; see `Labelled`.
 
     Raises:
@@ -148,7 +155,7 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
     names, where = source.info.labels, source.info.name
     columns = columns_of(source)
     places = _places(source, columns)
-    labels, several, notes = _labels(source, places, where)
+    labels, several, notes = _labels(source, places, where, several)
     rows = np.array(list(labels), np.int64)
     every = [label if isinstance(label, tuple) else (label,) for label in labels.values()]
     present = collections.Counter(n for some in every for n in some)
@@ -160,8 +167,9 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
             "table has a column 'label'."
         )
     part, given, said = _given(source, columns, rows, fold, where)
+    said += _contradicting(source, columns, places)
     groups, kept = _groups(source, columns, places, rows, by, where)
-    notes += said
+    notes += said + (_unknown_files(places) if isinstance(source, Shards) and not by else [])
     notes += _straddling(part, groups, kept)
     if share and "validation" not in given:
         mine = np.flatnonzero(part == "train")
@@ -180,11 +188,11 @@ def divided(source: Any, share: float, by: Sequence[str], fold: int) -> Found:
 
 
 def _labels(
-    source: Any, places: Sequence[Any], where: str
+    source: Any, places: Sequence[Any], where: str, several: bool
 ) -> tuple[dict[int, Any], bool, list[str]]:
     """Return row → label of each clip, whether clips may have several, and what was left out."""
     codes, values = coded_labels(source)
-    several, merged, notes = source.info.multilabel, 0, []
+    merged, notes = 0, []
     found: dict[int, set[int]] = {}
     first: dict[Any, int] = {}
     unlabelled = 0
@@ -201,7 +209,7 @@ def _labels(
             f"{where}: none of its {len(codes)} clips has a label. In a folder, the name of a clip's "
             "sub-folder is its label; a table has a column 'label', or 'labels' for several."
         )
-    several = several or any(len(some) > 1 for some in found.values())
+    several |= source.info.multilabel or any(len(some) > 1 for some in found.values())
     if unlabelled:
         notes.append(f"{unlabelled} of {len(codes)} clips have no label and are left out")
     if merged:
@@ -245,6 +253,26 @@ def _given(
     return split, (*named, "test"), notes
 
 
+def _contradicting(source: Any, columns: Columns | None, places: Sequence[Any]) -> list[str]:
+    """Return a note about clips of which several rows say different splits or folds."""
+    notes = []
+    for name in ("split", "fold"):
+        codes, values = coded(source, columns, name)
+        first: dict[Any, Any] = {}
+        odd = {
+            place
+            for place, code in zip(places, codes.tolist(), strict=True)
+            if first.setdefault(place, values[code]) != values[code]
+        }
+        if odd:
+            few = str(next(p for p in places if p in odd))
+            notes.append(
+                f"{len(odd)} clips have rows with different entries in '{name}', as {few}: that of the first "
+                "row counts"
+            )
+    return notes
+
+
 def _groups(
     source: Any,
     columns: Columns | None,
@@ -280,6 +308,18 @@ def _straddling(part: np.ndarray, groups: np.ndarray, kept: str) -> list[str]:
     return [f"{cut} groups (by {kept}) are in several of the data's own splits"] if cut else []
 
 
+def _unknown_files(places: Sequence[Any]) -> list[str]:
+    """Return a note about shards of an earlier version, which do not say what their clips were cut out of."""
+    named = [place for place in places if isinstance(place, str)]
+    files = {_CUT.sub("", name) for name in named}
+    if not any(map(_CUT.search, named)) or len(files) == len(set(named)):
+        return []
+    return [
+        f"{len(set(named))} clips are, by their names, of {len(files)} recordings, and clips of "
+        "one may be in several parts: prepare them again, and they are kept together"
+    ]
+
+
 def columns_of(source: Any) -> Columns | None:
     """Return the columns that a source keeps its clips' metadata in; None: it has none."""
     found = getattr(getattr(source, "clips", None), "columns", getattr(source, "columns", None))
@@ -292,6 +332,13 @@ def coded(source: Any, columns: Columns | None, name: str) -> Coded:
         return columns.coded(name)
     values, codes = distinct(source.meta(i).get(name) for i in range(len(source)))
     return codes, values
+
+
+def first_rows(source: Any) -> np.ndarray:
+    """Return of each row [N] the first one that names the same stretch of sound."""
+    first: dict[Any, int] = {}
+    places = _places(source, columns_of(source))
+    return np.array([first.setdefault(place, row) for row, place in enumerate(places)], np.int64)
 
 
 def _places(source: Any, columns: Columns | None) -> list[Any]:

@@ -199,7 +199,7 @@ def _add_paths(
             a if a == b or not (root / b).exists() else b for a, b in zip(files, cells, strict=True)
         ]
     given = block.columns.get("id", [""] * len(files))
-    ids = [str(id) if id and id is not ABSENT else "" for id in given]
+    ids = [str(id) if id not in ("", None, ABSENT) else "" for id in given]
     # pathlib leaves out what does not count in a path, as in "./a.wav"; most have nothing of it.
     text = "\n" + "\n".join(files) + "\n"
     if any(part in text for part in _ODD):

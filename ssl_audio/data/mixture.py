@@ -15,6 +15,7 @@ import numpy as np
 from ssl_audio.data.clip_columns import Coded, Label
 from ssl_audio.data.shared_arrays import SharedArrays
 
+_NONE = (-1,)  # in place of the numbers of labels: a clip is known to have none
 _BLOCK = 1024  # draws over which a weighted mixture keeps its proportions exactly
 
 
@@ -91,7 +92,8 @@ def check_shares(weights: Mapping[str, float], names: Sequence[str]) -> None:
 def balanced(labels: Sequence[Coded]) -> np.ndarray:
     """Return each clip's sampling weight [N]: over its labels, the sum of 1000 / (count + 0.01).
 
-    A clip without a label has weight 0. (SSAST, AudioSet fine-tuning; the rule is PSLA's.)
+    A clip whose label is not known has weight 0. Those that are known to have none, (), count as having one
+    more label of their own. (SSAST, AudioSet fine-tuning; the rule for clips with labels is PSLA's.)
 
     Args:
       labels: of each source, as `source.coded_labels` gives them.
@@ -107,7 +109,7 @@ def balanced(labels: Sequence[Coded]) -> np.ndarray:
         ):
             for number in numbers:
                 counts[number] += count
-    if not any(counts.values()):
+    if not any(count for number, count in counts.items() if number not in _NONE):
         raise ValueError("balanced sampling: no clip has a label")
     rarity = {number: 1000.0 / (count + 0.01) for number, count in counts.items()}
     weights = [
@@ -118,7 +120,7 @@ def balanced(labels: Sequence[Coded]) -> np.ndarray:
 
 
 def _numbers(label: Label | None) -> tuple[int, ...]:
-    return () if label is None else label if isinstance(label, tuple) else (label,)
+    return () if label is None else label or _NONE if isinstance(label, tuple) else (label,)
 
 
 class _Orders:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,9 @@ from tqdm import tqdm
 
 from ssl_audio.data import shards
 from ssl_audio.data.channels import CHANNELS
+from ssl_audio.data.clip_columns import PLACE, Columns
 from ssl_audio.data.decode import DecodeError, rate_fault
+from ssl_audio.data.labelled import columns_of
 from ssl_audio.data.reading import check_share
 from ssl_audio.data.source import FIELDS, Example, Source, content
 from ssl_audio.storage import atomic, division, opened
@@ -31,6 +33,8 @@ SKIPPED = "skipped.txt"
 PARTS = "parts"  # the folder that says which are done
 READS = 16  # small files that are read at once, since each may come from an object store
 SHORTEST = 0.01  # s; of a piece of a longer clip
+
+_Place = tuple[str, float | None, float | None]  # file, start and end (s), as PLACE names them
 
 
 def prepare(
@@ -148,6 +152,7 @@ class Preparation:
             key: [value for part in parts for value in part["clips"][key]]
             for key in (*FIELDS, "samples")
         }
+        columns |= _excerpts([part["clips"] for part in parts])
         if not columns["id"]:
             name = self._settings["name"]
             raise ValueError(f"{name}: no clip could be read; see {self._root / SKIPPED}")
@@ -288,8 +293,9 @@ def _claim(root: Any, settings: dict[str, Any]) -> None:
 
 def _read(
     source: Source, numbers: range, pool: ThreadPoolExecutor, bar: tqdm
-) -> Iterator[tuple[Example, np.ndarray | str]]:
-    """Yield what is known of each clip and its audio, or why there is none, a few ahead."""
+) -> Iterator[tuple[Example, _Place, np.ndarray | str]]:
+    """Yield what is known of each clip, its place and its audio, or why there is none, a few ahead."""
+    columns = columns_of(source)
 
     def read(i: int) -> np.ndarray | str:
         try:
@@ -302,25 +308,44 @@ def _read(
         waiting.append((i, pool.submit(read, i)))
         if len(waiting) > 4 * (os.cpu_count() or 1):
             i, future = waiting.popleft()
-            yield source.meta(i), future.result()
+            yield source.meta(i), _place(source, columns, i), future.result()
             bar.update()
     for i, future in waiting:
-        yield source.meta(i), future.result()
+        yield source.meta(i), _place(source, columns, i), future.result()
         bar.update()
+
+
+def _place(source: Source, columns: Columns | None, i: int) -> _Place:
+    """Return of a clip its file and what it is of it; the id of one that is of no file."""
+    if columns is None or "path" not in columns.arrays:
+        return source.meta(i)["id"], None, None
+    path, start, end = (columns.get(name, i) for name in PLACE)
+    return path or source.meta(i)["id"], start, end
+
+
+def _excerpts(parts: Sequence[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Return the places of all clips, as columns; nothing where each is a file of its own.
+
+    Those who divide clips keep clips of one file together by them; see `labelled.py`.
+    """
+    if not all(name in part for part in parts for name in PLACE):
+        return {}  # an earlier version began
+    found = {name: [value for part in parts for value in part[name]] for name in PLACE}
+    return found if len(set(found["path"])) < len(found["path"]) else {}
 
 
 def _shard(
     path: Any,
-    reads: Iterator[tuple[Example, np.ndarray | str]],
+    reads: Iterator[tuple[Example, _Place, np.ndarray | str]],
     seconds: float,
     compress: bool,
 ) -> dict[str, Any]:
     """Write one file; return the columns of its clips and the causes of those left out."""
-    clips: dict[str, list] = {key: [] for key in (*FIELDS, "samples")}
+    clips: dict[str, list] = {key: [] for key in (*FIELDS, "samples", *PLACE)}
     bad: dict[str, str] = {}
 
     def pieces() -> Iterator[np.ndarray]:
-        for meta, audio in reads:
+        for meta, (path, start, end), audio in reads:
             if isinstance(audio, str):
                 bad[meta["id"]] = audio
                 continue
@@ -331,6 +356,10 @@ def _shard(
                 clips["samples"].append(len(piece))
                 if count > 1:
                     clips["id"][-1] = f"{meta['id']}#{n}"
+                    start = end if n else start or 0.0
+                    end = start + len(piece) / meta["rate"]
+                for key, value in zip(PLACE, (path, start, end), strict=True):
+                    clips[key].append(value)
                 yield piece
 
     content = shards.write_records(path, pieces(), compress=compress)

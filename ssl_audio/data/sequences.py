@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssl_audio.data import names as spelling
 from ssl_audio.data import tables
 from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.entries import Arrays, Entry, Shape
@@ -63,33 +64,43 @@ class Sequences:
         path = pathlib.Path(self.path).expanduser()
         for row in tables.read(path):
             if "items" in row:
-                key, items = row.get("id") or f"{path.stem}-{len(found):06d}", _items(row)
+                given = spelling.text(row.get("id"))
+                key, items = given or f"{path.stem}-{len(found):06d}", _items(row)
                 if str(key) in found:
                     raise ValueError(f"{row.where}: id: {key!r} is that of an earlier list too")
             else:
                 key, items = row["id"], [_name(row["item"], row.where, "item")]
+            said = spelling.text(row.get("label"))
             known = found.setdefault(
                 str(key),
-                dict(rate=self.rate, id=str(key), items=[], said=row.get("label") or None)
+                dict(rate=self.rate, id=str(key), items=[], said=said)
                 | ({"split": str(row["split"])} if row.get("split") else {})
-                | ({"weight": row.number("weight", float)} if row.get("weight") else {}),
+                | ({"weight": weight} if (weight := _weight(row)) is not None else {}),
             )
             known["items"] += items
+            known["said"] = known["said"] or said
+            if said not in ("", known["said"]):
+                wanted = f"{known['said']!r}, as of the list's other rows"
+                raise opened.error(f"{row.where}: label", repr(said), wanted)
         kept = [one for one in found.values() if self.split in ("", one.get("split", ""))]
         if not kept:
             splits = sorted({one.get("split", "") or "none" for one in found.values()})
             raise ValueError(
                 f"{path}: no list has split={self.split!r}; there are {', '.join(splits)}"
             )
-        said = {str(one["said"]) for one in found.values() if one["said"] is not None}
-        names = self.labels or tuple(sorted(said))
-        if other := sorted(said - set(names)):
+        there = {one["said"] for one in found.values() if one["said"]}
+        names = self.labels or tuple(sorted(there))
+        if other := sorted(there - set(names)):
             raise ValueError(f"{path}: label {other[0]!r} is not among labels={names}")
         for one in kept:
             label = one.pop("said")
-            one |= {} if label is None else {"label": names.index(str(label))}
+            one |= {"label": names.index(label)} if label else {}
             one["items"] = tuple(one["items"])
         return kept, names
+
+
+def _weight(row: tables.Row) -> float | None:
+    return row.number("weight", float) if "weight" in row else None
 
 
 def _items(row: tables.Row) -> list[str]:

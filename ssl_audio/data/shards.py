@@ -20,7 +20,15 @@ import numpy as np
 
 from ssl_audio import startup
 from ssl_audio.data import open_files
-from ssl_audio.data.clip_columns import FIELDS, Coded, Columns, Example, in_columns, many_objects
+from ssl_audio.data.clip_columns import (
+    FIELDS,
+    PLACE,
+    Coded,
+    Columns,
+    Example,
+    in_columns,
+    many_objects,
+)
 from ssl_audio.data.decode import DecodeError
 from ssl_audio.data.records import Records
 from ssl_audio.data.source import SourceInfo, chosen, folder
@@ -131,7 +139,7 @@ class _Index(NamedTuple):
             edition = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
         info = SourceInfo(**{**found["info"], "labels": tuple(found["info"]["labels"])})
         clips = found["clips"]
-        fields = {key: clips[key] for key in FIELDS if key in clips}
+        fields = {key: clips[key] for key in (*FIELDS, *PLACE) if key in clips}
         columns = in_columns(fields, len(clips["id"]))
         return cls(info, found["rate"], found["shards"], columns, edition)
 

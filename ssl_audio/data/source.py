@@ -160,6 +160,7 @@ class Folder(Files):
     rate: int = 16_000  # Hz
     name: str = ""  # default: the folder's own name
     channels: str = "average"  # or "first", "loudest"
+    split: str = ""  # keep this split only
 
     def scan(self) -> tuple[SourceInfo, Sequence[Clip]]:  # noqa: D102
         root = folder(self.root, "Folder.root")
@@ -197,7 +198,7 @@ class Folder(Files):
             "split": [SPLITS[some[0].lower()] if depth else "" for some in folders],
         })  # fmt: skip
         info = SourceInfo(self.name or root.name, labels, left_out=listed.summary)
-        return info, Clips(columns, f"{root / '_'}"[:-1])
+        return info, keep(Clips(columns, f"{root / '_'}"[:-1]), str(root), self.split)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,9 @@ class Webdataset(Packed):
         labels, names, several = numbered(
             [row.get("label") for row in said], self.labels, where.__getitem__
         )
-        ids = [row.get("id") or sample["key"] for row, sample in zip(said, samples, strict=True)]
+        keys = [sample["key"] for sample in samples]
+        ids = [row.get("id", key) for row, key in zip(said, keys, strict=True)]
+        ids = [key if id in ("", None) else id for id, key in zip(ids, keys, strict=True)]
         stems = [f"{self._tars[s['tar']].name}/{s['key']}" for s in samples]
         fields = {
             "id": unique_ids(list(map(str, ids)), stems.__getitem__),

@@ -74,7 +74,7 @@ def evaluate(
 
 
 def captioned(model: AudioTextModel, source: Source) -> dict[str, float]:
-    """Return the retrieval scores of clips with the same number of captions each.
+    """Return the retrieval scores of clips with the same number of captions each, in one row or in several.
 
     Raises:
       ValueError: the numbers differ.
@@ -85,11 +85,12 @@ def captioned(model: AudioTextModel, source: Source) -> dict[str, float]:
     numbers, audio = asked.vectors(model)
     texts = [source.meta(int(i)).get("text") or () for i in numbers]
     texts = [(said,) if isinstance(said, str) else tuple(said) for said in texts]
+    clips, texts = retrieval.together(source, numbers, texts)
     counts = {len(said) for said in texts}
     if len(counts) > 1 or counts == {0}:
         raise ValueError(f"retrieval: wanted equally many captions per clip, got {sorted(counts)}.")
     vectors = model.embed_text([text for said in texts for text in said])
-    return retrieval.retrieval(audio, vectors, counts.pop())
+    return retrieval.retrieval(audio[clips], vectors, counts.pop())
 
 
 def ordered(model: AudioTextModel, source: Source, seed: int) -> dict[str, float]:

@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
         args.max_bad_share,
         what="files",
         did="captioned",
+        files=[clip.path for clip in source.clips],
     )
     resumable.run_whole(work, output.with_name(output.name + ".parts"))
 
@@ -147,6 +148,11 @@ def _truth(place: str) -> dict[str, list[str]]:
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             got = opened.short(row["text"])
             raise opened.error(f"{row.where}: text", got, "a caption; in JSON also several")
+        if part := [key for key in ("start", "end") if row.get(key) and row.number(key, float)]:
+            got = f"{part[0]} {row[part[0]]}"
+            raise opened.error(
+                row.where, got, "whole files, which are captioned", "Cut them first."
+            )
         if not (isinstance(row["path"], str) and row["path"].strip()):
             raise opened.error(f"{row.where}: path", opened.short(row["path"]), "a file")
         found.setdefault(os.path.realpath(folder / row["path"]), []).extend(texts)

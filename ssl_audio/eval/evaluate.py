@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_audio import config, startup
+from ssl_audio.data import places
 from ssl_audio.data.names import natural
 from ssl_audio.data.source import Source
 from ssl_audio.eval import base, few_shot
@@ -333,7 +334,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder for the probe, trained on all training clips: a classifier; default: linear",
     )
     startup.add_trust(made)
-    made.add_argument("--output", help="default: evals/SET_PROTOCOL[_Kshot].jsonl in RUN")
+    made.add_argument("--output", help="default: evals/SET[_NAME]_PROTOCOL[_Kshot].jsonl in RUN")
     return made
 
 
@@ -354,7 +355,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if args.shots and args.layer == "best":
         parser().error("--shots: a few clips do not tell which layer is best; name one")
     few = f"_{args.shots}shot" if args.shots else ""
-    default = f"evals/{args.data}_{args.protocol or SETS[args.data][1]}{few}.jsonl"
+    named = f"{args.data}_{places.name(args.root)}" if args.data in OWN else args.data
+    default = f"evals/{named}_{args.protocol or SETS[args.data][1]}{few}.jsonl"
     path = hub.beside(args.checkpoint) / (args.output or default)
     from ssl_audio.inference.load import load
 

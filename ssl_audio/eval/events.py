@@ -173,7 +173,7 @@ def run(args: argparse.Namespace) -> None:
         "truth": sorted(ids[i] for i in keep),
     }
     work = resumable.Work(
-        ids, settings, compute, write, args.max_bad_share, what="recordings", did="searched"
+        ids, settings, compute, write, args.max_bad_share, "recordings", "searched", paths
     )
     with contextlib.ExitStack() as stack:
         if output is None:  # nothing is kept where nothing is written

@@ -6,6 +6,7 @@ one modality, of several, and for any share of a branch.
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from ssl_audio.data.captions import with_names
 from ssl_audio.data.entries import Entry
+from ssl_audio.data.labelled import first_rows
 from ssl_audio.data.reading import examples
 from ssl_audio.distributed import sharding
 from ssl_audio.eval import inputs
@@ -22,6 +24,8 @@ from ssl_audio.eval.retrieval import ranks, recalls
 from ssl_audio.inference import branches
 from ssl_audio.slots import AnySource
 from ssl_audio.structs import TrainState
+
+log = logging.getLogger(__name__)
 
 TOP = 10  # of a list of recommendations
 
@@ -145,6 +149,11 @@ class Gallery:
             flush()
         if not found:
             raise ValueError(f"{self.source.info.name}: no clip could be read.")
+        if again := len(self.source) - len(np.unique(first_rows(self.source))):
+            log.warning(
+                "%s: %d rows name the sound of an earlier row: each is an item of its own, so that a "
+                "query may find the other one first", self.source.info.name, again,
+            )  # fmt: skip
         joined = {name: np.concatenate([some[name] for some in found]) for name in wanted}
         return joined, groups if self.relevant else None
 
@@ -231,7 +240,8 @@ def gallery(
       R@1, R@5, R@10: share of queries whose own item is among the first k, items of equal score in random
         order; median_rank, from 1.
       precision@10: share of fitting ones among the first 10; hit@10: share of queries with one there;
-      NDCG@10: those, by rank. The mean is over queries that anything fits.
+      NDCG@10: those, by rank; all as in the mean over random orders of items of equal score. The mean is over
+      queries that anything fits.
     """
     scores = np.array(scores, np.float64)
     n = len(scores)
@@ -253,11 +263,30 @@ def gallery(
     if not asked.any():
         return found
     top = min(TOP, n - itself)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-    right = np.take_along_axis(fits, order, axis=1)[asked].astype(np.float64)
+    some = [_first(*row, top) for row in zip(scores[asked], fits[asked], strict=True)]
+    right, hit = (np.array(values) for values in zip(*some, strict=True))
     gain = 1 / np.log2(np.arange(top) + 2)
     best = np.cumsum(gain)[np.minimum(there[asked], top) - 1]
     found[f"precision@{TOP}"] = float(right.mean())
-    found[f"hit@{TOP}"] = float(right.any(axis=1).mean())
+    found[f"hit@{TOP}"] = float(hit.mean())
     found[f"NDCG@{TOP}"] = float(np.mean(right @ gain / best))
     return found
+
+
+def _first(scores: np.ndarray, fits: np.ndarray, top: int) -> tuple[np.ndarray, float]:
+    """Return how probably each of the first places [top] has a fitting item, and whether any has one.
+
+    Args:
+      scores: of the items [n]; those of equal score are in random order.
+      fits: which fit [n].
+      top: places.
+    """
+    order = np.argsort(-scores, kind="stable")
+    value, right = scores[order], fits[order].astype(np.float64)
+    begin = np.flatnonzero(np.concatenate([[True], value[1:] != value[:-1]]))  # of equal ones
+    size, good = np.diff(begin, append=len(value)), np.add.reduceat(right, begin)
+    missed = 1.0
+    for places, several, fitting in zip(np.clip(top - begin, 0, size), size, good, strict=True):
+        drawn = np.arange(places)  # each of them in turn is one that does not fit
+        missed *= np.prod(np.maximum(several - fitting - drawn, 0) / (several - drawn))
+    return np.repeat(good / size, size)[:top], 1 - missed

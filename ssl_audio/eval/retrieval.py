@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ssl_audio.data.labelled import first_rows
+
 KS = (1, 5, 10)
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,27 @@ def retrieval(audio: np.ndarray, text: np.ndarray, per_clip: int = 1) -> dict[st
     found = recalls(scores, np.repeat(np.arange(clips), per_clip), "text_to_audio_")
     found |= _places("text_to_audio", to_audio[:, None])
     return found | recalls(scores.T, own, "audio_to_text_") | _places("audio_to_text", best)
+
+
+def together(
+    source: Any, numbers: np.ndarray, texts: Sequence[Sequence[str]]
+) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+    """Return which of some rows of a source are its clips [m], and the captions of each clip.
+
+    Rows that name the same stretch of sound are one clip with the captions of all: it is found by each of
+    them, where several alike would compete for the first place.
+
+    Args:
+      source: of clips with captions.
+      numbers: of its rows that could be read [n].
+      texts: captions of each [n].
+    """
+    found: dict[int, tuple[int, dict[str, None]]] = {}
+    for at, (first, some) in enumerate(
+        zip(first_rows(source)[numbers].tolist(), texts, strict=True)
+    ):
+        found.setdefault(first, (at, {}))[1].update(dict.fromkeys(some))
+    return np.array([at for at, _ in found.values()]), [tuple(said) for _, said in found.values()]
 
 
 def recalls(scores: np.ndarray, relevant: np.ndarray, prefix: str = "") -> dict[str, float]:

@@ -62,8 +62,7 @@ def tasks(lists: Lists, labels: Sequence[int | None], seed: int = 0) -> dict[str
     for name, changed in (("order", _shuffled), ("swap", _swapped)):
         if len(long) > 1:
             both = [list(one) for one in long] + [changed(one, rng) for one in long]
-            classes, groups = np.repeat([0, 1], len(long)), np.tile(np.arange(len(long)), 2)
-            found[name] = Task(both, classes, groups)
+            found[name] = Task(both, np.repeat([0, 1], len(long)), np.tile(_same(long), 2))
     lengths = np.array([len(one) for one in lists])
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, BINS + 1)[1:-1]))
     if _can_be_told(bins := np.searchsorted(edges, lengths, side="right")):
@@ -88,7 +87,13 @@ def _can_be_told(classes: Any) -> bool:
 
 
 def _task(lists: Lists, classes: Any) -> Task:
-    return Task(lists, np.asarray(classes), np.arange(len(lists)))
+    return Task(lists, np.asarray(classes), _same(lists))
+
+
+def _same(lists: Lists) -> np.ndarray:
+    """Return a number for each list, that of equal lists being the same."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    return np.array([numbers.setdefault(tuple(one), len(numbers)) for one in lists])
 
 
 def _shuffled(one: Sequence[Any], rng: np.random.Generator) -> list[Any]:

@@ -104,7 +104,8 @@ class Captions(Protocol):
 
     def case(self, source: Source, listening: Listening, seed: int) -> Case:  # noqa: D102
         numbers, audio = listening.shared(source)
-        texts = captions_of(source, numbers)
+        clips, texts = retrieval.together(source, numbers, captions_of(source, numbers))
+        audio = audio[clips]
         owner = np.repeat(np.arange(len(texts)), [len(said) for said in texts])
         text = listening.words([said for some in texts for said in some])
         # Clips with the same words are the same answer to a model that knows no more than the words.

@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> None:
             _write, encoder, source, keys, columns, output=output, frames=args.frames
         ),
         args.max_bad_share,
+        files=[clip.path for clip in source.clips],
     )
     resumable.run(work, args, folder)
 

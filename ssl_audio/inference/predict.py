@@ -109,6 +109,7 @@ def run(args: argparse.Namespace) -> None:
         max_bad_share=1.0,
         what="rows",
         did="classified",
+        files=[clip.path for clip in table.clips],
     )
     resumable.run(work, args, folder)
 

@@ -43,6 +43,7 @@ class Work:
       write: (results, keys that have none and why, files in which averaging channels loses much).
       max_bad_share: of the clips of all parts.
       what, did: they are, and what was done with them, in messages.
+      files: of the keys' sound, in the order of the keys; one that has changed since is done again.
     """
 
     keys: Sequence[str]
@@ -52,6 +53,7 @@ class Work:
     max_bad_share: float
     what: str = "files"
     did: str = "embedded"
+    files: Sequence[str] = ()
 
 
 def begin(
@@ -103,6 +105,9 @@ def _missing(
     work: Work, parts: Parts, numbers: range, check: Check = lambda: None
 ) -> dict[str, str]:
     """Compute what is not there yet; return what could not be read, and why."""
+    files = {work.keys[i]: work.files[i] for i in numbers if work.files}
+    if again := parts.forget_changed(files):
+        log.warning("%d %s changed since they were finished, and are done again", again, work.what)
     finished = parts.finished
     first = dict(reversed([(work.keys[i], i) for i in numbers]))
     left = sorted(i for key, i in first.items() if key not in finished)

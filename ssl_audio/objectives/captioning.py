@@ -82,7 +82,8 @@ class Captioning(Encoding):
         words = jnp.sum(inside).astype(jnp.float32)
         entropy = jnp.sum(jnp.where(inside, entropy, 0))
         metrics = {"entropy": (entropy, words), "accuracy": (right.astype(jnp.float32), words)}
-        return Loss(total=entropy / jnp.maximum(words, 1), metrics=metrics, extra=extra)
+        total = entropy / jnp.maximum(words, 1)
+        return Loss(total=total, metrics=metrics, extra=extra, means={"entropy": (total, words)})
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode", and "prefix": what the words are told of a clip."""

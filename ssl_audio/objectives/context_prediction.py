@@ -98,7 +98,7 @@ class ContextPrediction(Encoding):
         spread["context"] = jnp.mean(context.astype(jnp.float32))
         metrics = {name: (weight * value, weight) for name, value in spread.items()}
         total = each / jnp.maximum(count, 1e-6)
-        return Loss(total=total, metrics=metrics, extra=extra)
+        return Loss(total=total, metrics=metrics, extra=extra, means={"error": (total, count)})
 
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
         """Move the teacher towards the student."""

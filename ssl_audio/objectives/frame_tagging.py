@@ -95,13 +95,16 @@ class FrameTagging(Encoding):
             each = LOSSES[self.criterion](self._logits(params, encoded), batch["tags"])
             parts["clip"] = (jnp.sum(each * batch["tagged"]), jnp.sum(batch["tagged"]))
         weights = {"frame": self.frames, "clip": self.clips}
-        total = sum(weights[name] * s / jnp.maximum(n, 1.0) for name, (s, n) in parts.items())
+        means = {
+            name: (weights[name] * s / jnp.maximum(n, 1.0), n) for name, (s, n) in parts.items()
+        }
+        total = sum(term for term, _ in means.values())
         said = (logits > 0) * heard[..., None]
         true = (events > 0.5) * heard[..., None]
         right = jnp.sum(said * true)
         metrics = parts if self.clips else {}
         metrics |= {"precision": (right, jnp.sum(said)), "recall": (right, jnp.sum(true))}
-        return Loss(total=total, metrics=metrics, extra=extra)
+        return Loss(total=total, metrics=metrics, extra=extra, means=means)
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode", "logits" of clips and "frame_logits" of their columns."""

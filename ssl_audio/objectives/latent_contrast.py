@@ -101,14 +101,16 @@ class LatentContrast(Encoding):
         amount = jnp.maximum(jnp.sum(counted), 1e-6)
         share = jnp.sum(probable * counted[..., None, None], (0, 1)) / amount
         used = perplexity(share)
-        total = jnp.sum(nce * counted) / amount + self.diversity * (1 - jnp.sum(used) / share.size)
-        total = total + self.penalty * jnp.mean(tokens.x**2)
+        told = jnp.sum(nce * counted) / amount
+        rest = self.diversity * (1 - jnp.sum(used) / share.size)
+        rest = rest + self.penalty * jnp.mean(tokens.x**2)
         metrics = {
             "nce": (jnp.sum(nce * counted), jnp.sum(counted)),
             "accuracy": (jnp.sum(accuracy * counted), jnp.sum(counted)),
             "codes_in_use": (jnp.mean(used), 1.0),
         }
-        return Loss(total=total, metrics=metrics, extra=extra)
+        means = {"nce": (told, jnp.sum(counted)), "rest": (rest, jnp.ones(()))}
+        return Loss(total=told + rest, metrics=metrics, extra=extra, means=means)
 
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
         """Return `extra` with the temperature of the next step's draws."""

@@ -97,7 +97,8 @@ class LatentRegress(Encoding):
             "target_deviation": (_deviation(target), 1.0),
             "predicted_deviation": (_deviation(predicted), 1.0),
         }
-        return Loss(total=total, metrics=metrics, extra=extra)
+        means = {"error": (total, jnp.sum(counted))}
+        return Loss(total=total, metrics=metrics, extra=extra, means=means)
 
     def targets(self, extra: Extra, tokens: Any) -> Float[Array, "B N D"]:
         """Return the teacher's latents of unmasked tokens."""

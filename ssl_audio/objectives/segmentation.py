@@ -73,7 +73,8 @@ class Segmentation(Objective):
             "accuracy": (right, labelled),
             "labelled_pixels": (labelled, float(there.size)),
         }
-        return Loss(total=total, metrics=metrics, extra={**extra, "counts": counts})
+        means = {"entropy": (total, jnp.sum(weight))}
+        return Loss(total, metrics, extra={**extra, "counts": counts}, means=means)
 
     def counted(
         self, target: Int[Array, "B H W"], there: Bool[Array, "B H W"]

@@ -85,7 +85,8 @@ class SequenceAutoencoder(Objective):
             "entropy": (jnp.sum(there * entropy), count),
             "accuracy": (jnp.sum(there * right), count),
         }
-        return Loss(total=total, metrics=metrics, extra=extra)
+        means = {"entropy": (total, jnp.sum(weight))}
+        return Loss(total=total, metrics=metrics, extra=extra, means=means)
 
     def targets(self, batch: Batch) -> tuple[Int[Array, "B M"], Bool[Array, "B M"]]:
         """Return the items and the end behind the last one, M = N + 1, and which places are scored."""

@@ -25,8 +25,7 @@ PREDICTORS = "predictors"
 class Siamese(Joint):
     """Predict the average towers' projections, of the other modality and of the own one.
 
-    No example is compared with another, so gradients of parts of a batch add up to those of the whole,
-    as long as its rows weigh the same (`weight` in the batch).
+    No example is compared with another, so gradients of parts of a batch add up to those of the whole.
     Inference takes the predictors' output, normalised.
 
     Attributes:
@@ -104,7 +103,9 @@ class Siamese(Joint):
             "intra": (jnp.sum(intra), rows),
             "spread": (jnp.min(jnp.stack([losses.spread(x) for x in q.values()])) * rows, rows),
         }
-        return Loss(total=losses.weighted_mean(value, weight), metrics=metrics, extra=extra)
+        total = losses.weighted_mean(value, weight)
+        means = None if weight is None else {"distance": (total, jnp.sum(weight))}
+        return Loss(total=total, metrics=metrics, extra=extra, means=means)
 
     def refresh(self, params: Params, extra: Extra, step: Any) -> Extra:
         """Move the targets towards the parameters, once per update."""

@@ -73,7 +73,8 @@ class SkipGram(Objective):
         above = (right[..., None] > wrong).astype(jnp.float32) * apart * there[..., None]
         pairs = jnp.sum(apart * there[..., None])
         metrics = {"told_apart": (jnp.sum(above), pairs)}
-        return Loss(total=total, metrics=metrics, extra={**extra, "counts": counts})
+        means = {"pairs": (total, count)}
+        return Loss(total, metrics, extra={**extra, "counts": counts}, means=means)
 
     def neighbours(
         self, items: Int[Array, "B N"], valid: Bool[Array, "B N"], key: Array | None = None

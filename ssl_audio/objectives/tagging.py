@@ -28,7 +28,7 @@ LOSSES = {
 
 @dataclasses.dataclass(frozen=True)
 class Tagging(Objective):
-    """Fit `batch["label"]` [B, C], multi-hot or mixed.
+    """Fit `batch["label"]` [B, C], multi-hot or mixed; `batch["weight"]` [B], if there, weighs the clips.
 
     Attributes:
       frontend, tokenizer, encoder: as in pretraining; patches may overlap here.
@@ -84,7 +84,7 @@ class Tagging(Objective):
         return {**weights, "head": head["params"]}, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: Array, *, train: bool) -> Loss:
-        """Return the mean loss and the share of clips whose best class is a right one."""
+        """Return the weighted mean loss and the share of clips whose best class is a right one."""
         logits, after = self._logits(params, batch, key if train else None)
         label = batch["label"]
         if train and self.smoothing:
@@ -95,10 +95,12 @@ class Tagging(Objective):
         right = jnp.take_along_axis(batch["label"], best[:, None], 1)[:, 0] >= jnp.max(
             batch["label"], -1
         )
-        weight = float(logits.shape[0])
-        metrics = {"accuracy": (jnp.sum(right.astype(jnp.float32)), weight)}
+        clips, weight = float(logits.shape[0]), batch.get("weight")
+        metrics = {"accuracy": (jnp.sum(right.astype(jnp.float32)), clips)}
         renewed = statistics.renewed(params, after)
-        return Loss(total=jnp.mean(value), metrics=metrics, extra=extra, renewed=renewed)
+        total = losses.weighted_mean(value, weight)
+        means = None if weight is None else {"clips": (total, jnp.sum(weight))}
+        return Loss(total, metrics, extra, renewed, means)
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode" and "logits"."""

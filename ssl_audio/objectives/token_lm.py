@@ -85,9 +85,10 @@ class TokenLm(Objective):
             there = there & before(batch["codes_length"], entropy.shape[1])[..., None]
         counts = jnp.sum(there, (0, 1)).astype(jnp.float32)
         sums = jnp.sum(jnp.where(there, entropy, 0), (0, 1))
-        total = jnp.mean(sums / jnp.maximum(counts, 1))
+        each = sums / jnp.maximum(counts, 1)
         metrics = {"entropy": (jnp.sum(sums), jnp.sum(counts))}
-        return Loss(total=total, metrics=metrics, extra=extra)
+        means = {"books": (each / len(each), counts)}
+        return Loss(total=jnp.mean(each), metrics=metrics, extra=extra, means=means)
 
     def given(
         self, params: Params, batch: Batch

@@ -102,15 +102,15 @@ class TokenPredict(Encoding):
         counted = jnp.where(hidden, 1.0, self.unmasked)
         if tokens.valid is not None:
             counted = jnp.where(tokens.valid, counted, 0.0)
-        total, metrics = jnp.zeros((), jnp.float32), {}
+        total, metrics, means = jnp.zeros((), jnp.float32), {}, {}
         for name in self.targets:
             code = self.codes(name, extra, batch, tokens.grid)
             logits = self.heads[name].apply({"params": params["heads"][name]}, tokens.x)
-            value, found = self._entropy(logits, code, counted, self._weight(name, batch))
-            total = total + value
+            means[name], found = self._entropy(logits, code, counted, self._weight(name, batch))
+            total = total + means[name][0]
             prefix = f"{name}/" if len(self.targets) > 1 else ""
             metrics |= {prefix + key: pair for key, pair in found.items()}
-        return Loss(total=total, metrics=metrics, extra=extra)
+        return Loss(total=total, metrics=metrics, extra=extra, means=means)
 
     def codes(
         self, name: str, extra: Extra, batch: Batch, grid: tuple[int, int]
@@ -182,12 +182,13 @@ class TokenPredict(Encoding):
             )
         return jnp.asarray(weight, jnp.float32)[batch["source"]]
 
-    def _entropy(self, logits, code, counted, weight) -> tuple[Array, dict[str, Any]]:
+    def _entropy(self, logits, code, counted, weight) -> tuple[tuple[Array, Array], dict[str, Any]]:
+        """Return the mean cross-entropy and of how many codes it is, and metrics."""
         known = code >= 0
         share = jnp.where(known, counted[..., None], 0.0)
         value = losses.code_cross_entropy(logits, jnp.maximum(code, 0), self.smoothing)
         clips = weight[:, None, None]
-        total = jnp.sum(value * share * clips) / jnp.maximum(jnp.sum(share), 1e-6)
+        total = jnp.sum(value * share * clips) / jnp.maximum(jnp.sum(share), 1e-6), jnp.sum(share)
         right = (jnp.argmax(logits, -1) == code).astype(jnp.float32)
         heard_share = share * (clips > 0)
         amount = jnp.sum(heard_share)

@@ -92,8 +92,10 @@ class TripletReconstruction(Encoding):
             "told_apart": (jnp.sum(right), float(rows)),
             "mse": (error * rows, float(rows)),
         }
-        total = self.triplet * losses.weighted_mean(hinge, batch.get("weight"))
-        return Loss(total=total + self.reconstruct * error, metrics=metrics, extra=extra)
+        weight = batch.get("weight", jnp.ones(rows))
+        apart, error = self.triplet * losses.weighted_mean(hinge, weight), self.reconstruct * error
+        means = {"triplet": (apart, jnp.sum(weight)), "mse": (error, jnp.ones(()))}
+        return Loss(total=apart + error, metrics=metrics, extra=extra, means=means)
 
     def vectors(self, params: Params, spec: Spec, key: Array | None = None) -> Float[Array, "B E"]:
         """Return the clips' vectors, not normalised."""

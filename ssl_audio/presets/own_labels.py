@@ -74,6 +74,7 @@ def run(
     for part, place in (("validation", validation), ("test", test)):
         if place:
             sources[part] = dict(kind="labelled", source=places.source(place, rate), share=0.0)
+            check_kind(sources[part], found.several, part, place)
         elif len(found.parts[part]):
             sources[part] = options | dict(part=part)
     usual = durations(whole)
@@ -92,6 +93,9 @@ def run(
             "classes have %d to %d training clips: rare ones are drawn as often as common ones "
             "(data.balanced)", counts.min(), counts.max(),
         )  # fmt: skip
+    weighted = _weighted(whole.source)
+    if weighted:
+        log.info("%s: clips count in the loss as its column 'weight' says", data)
     size = len(found.parts["train"])
     epochs = min(max(STEPS[0], 10 * size // batch), STEPS[1])
     name = places.name(data)
@@ -103,6 +107,7 @@ def run(
             entries=dict(
                 audio=audio(samples, speed=0.1, gain=6.0),
                 label=dict(kind="entries:Labels", classes=len(names), names=names),
+                **({"weight": dict(kind="entries:Weight")} if weighted else {}),
             ),
             mixup=0.3,
             balanced=balanced,
@@ -131,6 +136,31 @@ def run(
     }
     made.eval_every = "20%"
     return made
+
+
+def check_kind(options: dict[str, Any], several: bool, part: str, place: str) -> None:
+    """See that clips to score on have one label or several, as those of the training; `options` may change.
+
+    Raises:
+      ValueError: they have several, and those of the training one.
+    """
+    made: Any = config.build(options, "data", path=f"{part}={place}")
+    if made.found.several and not several:
+        raise ValueError(
+            f"{part}={place}: clips have several labels (a column 'labels', or rows that name one clip), and "
+            "those to learn from one each: what is scored must be as what is learned. A column 'labels' in "
+            "the data to learn from makes it a model of several."
+        )
+    if several:
+        options["several"] = True
+
+
+def _weighted(source: Any) -> bool:
+    """Tell whether a source says how much its clips count."""
+    from ssl_audio.data.labelled import columns_of
+
+    columns = columns_of(source)
+    return columns is not None and bool((~np.isnan(columns.number("weight"))).any())
 
 
 def _best(sources: Mapping[str, Any], several: bool) -> str:

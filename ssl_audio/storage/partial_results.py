@@ -3,6 +3,7 @@
 A part is one file, whole or absent: a line of JSON that says what lies where, then float32 numbers.
 """
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -78,6 +79,26 @@ class Parts:
     def length(self, id: str) -> int:
         """Return how many frames a finished clip has."""
         return sum(place.shape[0] for place in self._pieces(id))
+
+    def forget_changed(self, files: Mapping[str, str]) -> int:
+        """Take clips for unfinished whose files have changed since they were finished; return how many.
+
+        Args:
+          files: of clips, by id. What lies in an object store is not looked at, nor are times to come, which
+            recorders with a wrong clock give.
+        """
+        times: dict[Any, float] = {}
+        changed = []
+        for id, file in files.items():
+            if id not in self._vectors or isinstance(path := self._vectors[id][1].path, Remote):
+                continue
+            with contextlib.suppress(OSError):  # gone: that is found when it is read
+                since = times.setdefault(path, path.stat().st_mtime)
+                if since < pathlib.Path(file).stat().st_mtime <= time.time():
+                    changed.append(id)
+        for id in changed:
+            del self._vectors[id]
+        return len(changed)
 
     def write(self) -> None:
         """Put on disk what has come since the last part."""

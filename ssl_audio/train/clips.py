@@ -1,11 +1,17 @@
 """Whether the lengths and rates of a run's clips agree with its frontends; `loop.py` asks before step 1."""
 
+import collections
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from ssl_audio.data.entries import Weight
+from ssl_audio.data.labelled import Labelled, columns_of
+from ssl_audio.data.source import SPLITS
 from ssl_audio.objectives import teacher
 from ssl_audio.train.run import Run
 
@@ -72,6 +78,32 @@ def check_clips(
                 f"{path} hears {rate} Hz, but data.rate is {run.data.rate} Hz; wanted the same: a model of "
                 f"that rate, or data.rate={rate} and a front end of that rate."
             )
+
+
+def tell_of_unused(run: Run) -> None:
+    """Warn of what tables say of the clips to train on, and what has no effect: of splits, and weights."""
+    for name, source in run.data.sources.items():
+        inner = source
+        while columns_of(inner) is None and hasattr(inner, "source"):
+            inner = inner.source
+        if isinstance(source, Labelled) or (columns := columns_of(inner)) is None:
+            continue  # the one is of the part that was asked for, the other says nothing
+        codes, values = columns.coded("split")
+        known = [SPLITS.get(str(value).strip().lower(), "") if value else "" for value in values]
+        there = collections.Counter(np.array(known, object)[codes].tolist())
+        held = {part: there[part] for part in ("validation", "test") if there[part]}
+        if held and sum(held.values()) < len(codes):
+            said = " and ".join(f"{count} of split '{part}'" for part, count in held.items())
+            log.warning(
+                "data.sources.%s: %s of its %d clips are trained on as well; to leave them out, give the "
+                "source split='train', as it is called there", name, said, len(codes),
+            )  # fmt: skip
+        weights = any(isinstance(entry, Weight) for entry in run.data.entries.values())
+        if not weights and (columns.number("weight") >= 0).any():
+            log.warning(
+                "data.sources.%s: its column 'weight' is not used: no entry of data.entries is of kind "
+                "'entries:Weight'", name,
+            )  # fmt: skip
 
 
 def frontends(objective: Any) -> Iterator[tuple[str, Any]]:

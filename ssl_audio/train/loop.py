@@ -20,7 +20,7 @@ from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint, merged
 from ssl_audio.storage.lock import Lock
 from ssl_audio.train import changes, programs, record
-from ssl_audio.train.clips import check_clips
+from ssl_audio.train.clips import check_clips, tell_of_unused
 from ssl_audio.train.goodput import Goodput
 from ssl_audio.train.record import Recorder
 from ssl_audio.train.run import Run, describe, fitting, warm_started
@@ -82,6 +82,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
         if start:
             spent.resume(workdir, start)
         describe(run, state, total, start, workdir)
+        tell_of_unused(run)
         batches = run.data.batches(start, shard=processes.index(), shards=processes.count())
         how: Any = dict(start=start, total=total, lead=processes.is_lead(), profile=profile)
         with Recorder(workdir, run.record, **how, spent=spent) as recorder:

@@ -1,5 +1,6 @@
 """The generic training step: gradients of one objective, one update per phase, the rest unchanged."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,7 +42,8 @@ def make_train_step(
     Args:
       objective: supplies loss, phases and refresh.
       txs: phase name → optax transformation.
-      accumulate: split the batch in so many parts and average their gradients.
+      accumulate: split the batch in so many parts and average their gradients, each mean in the loss over
+        what the parts have of it (`Loss.means`): the gradients of the whole batch.
       learns: whether the parameter at a path is updated; others do not count in "gradient_norm". Running
         statistics of what does not learn are used in training as in evaluation, and stay as they are.
 
@@ -63,10 +65,16 @@ def make_train_step(
         return learns(path) and any(phase.covers(name) for phase in objective.phases)
 
     def gradients(params, extra, batch, key, phase):
-        def total(part, extra, batch, key):
+        def total(part, extra, batch, key, amounts=None):
             whole = held(phase.replaced(params, part), updated)
             loss: Loss = getattr(objective, phase.loss)(whole, extra, batch, key, train=True)
             check_renewed(objective, whole, loss)
+            if amounts:
+                means = loss.means or {}
+                shares = (
+                    jnp.sum(term * amount / amounts[name]) for name, (term, amount) in means.items()
+                )
+                loss = dataclasses.replace(loss, total=accumulate * sum(shares))
             return loss.total, loss
 
         grad = jax.grad(total, has_aux=True)
@@ -80,7 +88,7 @@ def make_train_step(
 
         def add(carry, part):
             grads, total_, extra = carry
-            new, loss = grad(learned, extra, part[0], part[1])
+            new, loss = grad(learned, extra, *part, amounts)
             grads = jax.tree.map(lambda a, b: a + b / accumulate, grads, new)
             return (grads, total_ + loss.total / accumulate, loss.extra), (
                 loss.metrics,
@@ -90,6 +98,13 @@ def make_train_step(
         learned = phase.part(params)
         start = (jax.tree.map(jnp.zeros_like, learned), jnp.zeros((), jnp.float32), extra)
         keys = jax.random.split(key, accumulate)
+
+        def count(extra, part):  # without gradients; what the amounts do not need is not compiled
+            loss = total(learned, extra, *part)[1]
+            return loss.extra, {name: amount for name, (_, amount) in (loss.means or {}).items()}
+
+        counted = jax.lax.scan(count, extra, (parts, keys))[1]
+        amounts = jax.tree.map(lambda n: jnp.maximum(jnp.sum(n, axis=0), 1e-6), counted)
         (grads, total_, extra), (metrics, renewed) = jax.lax.scan(add, start, (parts, keys))
         metrics = jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics)
         renewed = jax.tree.map(lambda x: jnp.mean(x, axis=0), renewed)

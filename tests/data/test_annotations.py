@@ -244,3 +244,20 @@ def test_a_package_that_lacks_another_is_told_from_one_that_is_missing(tmp_path,
         RuntimeError, match=r"X needs half_there \(No module named 'pkg_gone'\): pip install"
     ):
         annotations.needs("half_there", "X")
+
+
+def test_a_column_of_splits(tmp_path):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(16_000), 16_000)
+    table = tmp_path / "t.csv"
+    rows = ["a.wav,0,1,x,train", "b.wav,0,1,y,test", "a.wav,0.5,1,y,train", "c.wav,,,,train"]
+    table.write_text("\n".join(["path,start,end,label,split", *rows]))
+    every, train = Recordings(str(table)), Recordings(str(table), split="train")
+    assert [every.meta(i)["split"] for i in range(3)] == ["train", "test", "train"]
+    assert [train.meta(i)["id"][-5:] for i in range(len(train))] == ["a.wav", "c.wav"]
+    assert train.info.labels == ("x", "y")
+    with pytest.raises(ValueError, match="no recording has split='dev'; there are test, train"):
+        len(Recordings(str(table), split="dev"))
+    table.write_text("\n".join(["path,start,end,label,split", *rows, "a.wav,0,1,x,test"]))
+    with pytest.raises(ValueError, match=r"line 6: split: got 'test', wanted 'train'"):
+        len(Recordings(str(table)))

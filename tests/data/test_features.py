@@ -30,6 +30,8 @@ def test_a_vector_a_row_and_a_drawn_row(tmp_path):
     entry, root = Features(width=3), str(tmp_path)
     assert np.array_equal(drawn(entry, "one.npy", root)["features"], rows[0])
     assert np.array_equal(drawn(entry, "f.npy#3", root)["features"], rows[3])
+    np.save(tmp_path / "C#.npy", rows)
+    assert np.array_equal(drawn(entry, "C#.npy#2", root)["features"], rows[2])
     found = {drawn(entry, "f.npy", root, seed)["features"].tobytes() for seed in range(40)}
     assert found == {row.tobytes() for row in rows}
     middle = drawn(Features(width=3, pick="middle"), "f.npy", root)["features"]

@@ -5,10 +5,12 @@ import logging
 
 import numpy as np
 import pytest
+import soundfile
 
 from ssl_audio import config
 from ssl_audio.data import division, shards
 from ssl_audio.data.labelled import Labelled
+from ssl_audio.data.prepare import prepare
 from ssl_audio.data.source import Folder, Manifest, content
 from ssl_audio.presets import own_labels
 
@@ -110,6 +112,21 @@ def test_splits_of_the_data_are_obeyed(tmp_path):
         len(Labelled(table(tmp_path, odd, "path,label,split")))
 
 
+def test_rows_that_contradict_each_other_are_told_of(tmp_path):
+    rows = [f"{i}.wav,{'ab'[i % 2]},{'test' if i > 7 else 'train'}" for i in range(10)]
+    found = Labelled(
+        table(tmp_path, [*rows, "2.wav,a,test", "3.wav,b,train"], "path,label,split")
+    ).found
+    said = " ".join(found.notes)
+    assert (
+        "1 clips have rows with different entries in 'split', as 2.wav: that of the first" in said
+    )
+    assert len(found.parts["test"]) == 2
+    assert "different" not in " ".join(
+        Labelled(table(tmp_path, rows, "path,label,split")).found.notes
+    )
+
+
 def test_a_fold_is_the_test(tmp_path):
     rows = [f"{i}.wav,{CLASSES[i % 3]},{i % 5 + 1}" for i in range(60)]
     source = table(tmp_path, rows, "path,label,fold")
@@ -177,3 +194,38 @@ def test_shards_keep_recordings_together(tmp_path):
     recording = {name: {int(row) // 4 for row in rows} for name, rows in found.parts.items()}
     assert found.groups == "recording" and recording["validation"]
     assert not recording["train"] & recording["validation"]
+
+
+def test_shards_of_excerpts_have_the_parts_of_their_table(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000 * 3)
+    for i in range(8):
+        soundfile.write(tmp_path / f"{i}.wav", noise, 16_000)
+    rows = [f"{i}.wav,{s},{s + 1},{'ab'[(s + i) % 2]}" for i in range(8) for s in range(3)]
+    source = table(tmp_path, rows, "path,start,end,label")
+    made = prepare(source, tmp_path / "shards")
+    found, wanted = Labelled(made).found, Labelled(source).found
+    assert found.groups == wanted.groups == "file" and found.part_of == wanted.part_of
+    whole = table(tmp_path, [f"{i}.wav,{'ab'[i % 2]}" for i in range(8)])
+    for given, seconds in ((made, 0.4), (whole, 1.0)):  # of excerpts, of whole files
+        cut = prepare(given, tmp_path / f"cut{seconds:g}", seconds=seconds)
+        parts = {
+            n: {cut.meta(int(i))["id"][0] for i in p} for n, p in Labelled(cut).found.parts.items()
+        }
+        assert parts["validation"] and not parts["train"] & parts["validation"]
+    assert "path" not in prepare(whole, tmp_path / "plain").columns.arrays
+
+
+def test_shards_that_do_not_know_their_recordings_say_so(tmp_path):
+    source = table(
+        tmp_path, [f"{i}.wav,{s},{'ab'[s]}" for i in range(6) for s in (0, 1)], "path,start,label"
+    )
+    soundfile.write(tmp_path / "0.wav", np.zeros(32_000), 16_000)
+    for i in range(1, 6):
+        (tmp_path / f"{i}.wav").symlink_to("0.wav")
+    prepare(source, tmp_path / "shards")
+    index = json.loads((tmp_path / "shards" / shards.INDEX).read_text())
+    for name in ("path", "start", "end"):  # an earlier version did not write them
+        del index["clips"][name]
+    (tmp_path / "shards" / shards.INDEX).write_text(json.dumps(index))
+    notes = Labelled(shards.Shards(str(tmp_path / "shards"))).found.notes
+    assert "12 clips are, by their names, of 6 recordings" in " ".join(notes)

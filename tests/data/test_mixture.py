@@ -56,6 +56,11 @@ def test_balanced_weights_follow_the_rule():
     weights = balanced([0, 0, 0, (0, 1), None])
     common, rare = 1000 / 4.01, 1000 / 1.01
     np.testing.assert_allclose(weights, [common, common, common, common + rare, 0])
+    # Clips that are known to have no label are trained on, too.
+    none = 1000 / 2.01
+    np.testing.assert_allclose(
+        balanced([(0,), (), (), None, (0, 1)]), [1000 / 2.01, none, none, 0, 1000 / 2.01 + rare]
+    )
 
 
 def test_balanced_draws_make_rare_labels_as_frequent_as_common_ones():
@@ -71,4 +76,4 @@ def test_faulty_weights_are_refused():
     with pytest.raises(ValueError, match="2 positive numbers"):
         Draws((1, 1), (1.0, 0.0))
     with pytest.raises(ValueError, match="no clip has a label"):
-        balanced([None])
+        balanced([None, ()])

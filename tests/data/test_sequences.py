@@ -31,12 +31,30 @@ def test_lists_in_one_row_and_in_many_are_the_same(tmp_path):
         ("id,items\np,a\np,b\n", "line 3: id: 'p' is that of an earlier list"),
         ("id,item\np,\n", "line 2: item"),
         ("id,songs\np,a\n", "item"),
+        ("id,item,label\np,a,x\np,b,y\n", "line 3: label: got 'y', wanted 'x'"),
     ],
 )
 def test_rows_that_cannot_be_understood_are_named(tmp_path, text, message):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         len(Sequences(str(tmp_path / "a.csv")))
+
+
+def test_zeros_are_values(tmp_path):
+    lines = [
+        f'{{"id": {i}, "items": [1, {i}], "label": {i % 3}, "weight": {i % 2}}}' for i in range(6)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    source = Sequences(str(tmp_path / "a.jsonl"))
+    metas = [source.meta(i) for i in range(6)]
+    assert [m["label"] for m in metas] == [0, 1, 2, 0, 1, 2] and source.info.labels == (
+        "0",
+        "1",
+        "2",
+    )
+    assert [m["weight"] for m in metas] == [0, 1, 0, 1, 0, 1] and metas[0]["id"] == "0"
+    (tmp_path / "b.csv").write_text("id,item,label\np,a,\np,b,x\n")  # said once
+    assert Sequences(str(tmp_path / "b.csv")).meta(0)["label"] == 0
 
 
 def test_parts_and_labels_keep_their_numbers(tmp_path):

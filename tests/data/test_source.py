@@ -102,3 +102,14 @@ def test_unknown_splits_and_labels_list_what_there_is(tmp_path):
         len(Manifest(str(path), split="tset"))
     with pytest.raises(ValueError, match="line 2: label 'dog' is not one of"):
         len(Manifest(str(path), labels=("cat",)))
+
+
+def test_one_split_of_a_folder(tmp_path):
+    for name in ("train/a/1.wav", "train/b/2.wav", "test/a/3.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, np.zeros(100), 16_000)
+    some = Folder(str(tmp_path), split="test")
+    assert [some.meta(i)["id"] for i in range(len(some))] == ["test/a/3.wav"]
+    assert some.info.labels == ("a", "b")
+    with pytest.raises(ValueError, match="no clip has split='dev'"):
+        len(Folder(str(tmp_path), split="dev"))

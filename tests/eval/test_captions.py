@@ -153,6 +153,9 @@ def test_the_verb_writes_a_table_and_says_how_good_it_is(folder, tmp_path, capsy
     with pytest.raises(SystemExit):
         caption_verb.main(command[:2])
     assert "PATH: which files?" in capsys.readouterr().err
+    (tmp_path / "truth.csv").write_text("path,start,end,text\na.wav,0,,x\na.wav,0,0.5,y\n")
+    with pytest.raises(ValueError, match=r"line 3: got end 0.5, wanted whole files"):
+        caption_verb.main([*command, scored[0]])
     (tmp_path / "truth.csv").write_text("path,text\nd.wav,x\n")
     with pytest.raises(ValueError, match="names none of the 3 files"):
         caption_verb.main([*command, scored[0]])

@@ -105,7 +105,7 @@ def test_evaluate_takes_a_table_and_keeps_recordings_together(place, capsys):
     ])  # fmt: skip
     said = capsys.readouterr().out
     assert "60 clips of 2 classes: high 20, low 40" in said
-    lines = (place / "encoder/evals/manifest_folds.jsonl").read_text().splitlines()
+    lines = (place / "encoder/evals/manifest_clips__all_csv_folds.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["accuracy"] > 0.9
     assert sum(json.loads(line)["clips"] for line in lines[:-1]) == 60
 

@@ -116,3 +116,23 @@ def test_queries_go_through_the_tower_that_merges_them():
     evaluator = gallery.Gallery(None, {}, ("image",))
     with pytest.raises(ValueError, match="modality 'image': the towers are of audio, query"):
         evaluator.check(made, None)
+
+
+@pytest.mark.parametrize("itself", [False, True])
+def test_items_that_repeat_count_as_in_random_order(itself):
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(3), 8)
+    scores = rng.normal(size=(6, 6))[np.arange(24) % 6][:, np.arange(24) % 6]  # each four times
+    fits = labels[:, None] == labels[None]
+    found = gallery.gallery(scores, fits, itself=itself)
+    some = []
+    for _ in range(4000):  # in any order, with ties told apart by chance
+        order = rng.permutation(24)
+        both = scores + 1e-9 * rng.permutation(24)[None]
+        some.append(gallery.gallery(both[order][:, order], fits[order][:, order], itself=itself))
+    for name in ("precision@10", "hit@10", "NDCG@10"):
+        mean, error = np.mean([s[name] for s in some]), np.std([s[name] for s in some]) / 60
+        assert found[name] == pytest.approx(mean, abs=5 * error + 1e-9)
+    turned = rng.permutation(24)
+    again = gallery.gallery(scores[turned][:, turned], fits[turned][:, turned], itself=itself)
+    assert again == pytest.approx(found)

@@ -112,3 +112,13 @@ def test_lists_are_judged_without_what_training_leaves_out(tmp_path):
         sequences.SequenceTasks(source, Items(names=("a", "b"))).check(None, None)
     with pytest.raises(ValueError, match="no list has an item that is known"):
         sequences.SequenceTasks(source, Items(names=("c",), unknown="skip")).check(None, None)
+
+
+def test_equal_lists_are_on_one_side():
+    lists = [["a", "b", "c"], ["b", "c", "d"], ["a", "b", "c"], ["c", "d", "a"]] * 5
+    for name, task in sequences.tasks(lists, [0, 1, 0, 1] * 5).items():
+        same = task.groups[:, None] == task.groups[None]
+        for i, one in enumerate(task.lists):
+            equal = np.array([list(one) == list(other) for other in task.lists])
+            assert same[i][equal].all() or name in ("order", "swap")
+        assert name != "genre" or len(set(task.groups.tolist())) == 3

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from reference import golden_files
 
-from ssl_audio.eval import retrieval
-from ssl_audio.eval.zero_shot import zero_shot
+from ssl_audio.data.source import Manifest
+from ssl_audio.eval import audio_text, retrieval
+from ssl_audio.eval.zero_shot import ZeroShot, zero_shot
 
 
 @pytest.mark.parity
@@ -27,6 +28,31 @@ def test_ties_count_half():
     same = np.ones((8, 4)) / 2
     found = retrieval.retrieval(same, same)
     assert found["audio_to_text_R@1"] == 1 / 8 and found["text_to_audio_median_rank"] == 4.0
+
+
+def test_rows_of_one_clip_are_one_clip_with_all_captions(tmp_path, monkeypatch):
+    rows = [f"{i % 4}.wav,said {i}" for i in range(8)] + ["3.wav,said 3"]
+    (tmp_path / "list.csv").write_text("\n".join(["path,text", *rows]))
+    source = Manifest(str(tmp_path / "list.csv"))
+    numbers = np.array([0, 1, 3, 4, 5, 6, 7, 8])  # row 2 could not be read
+    said = [(source.meta(int(i))["text"],) for i in numbers]
+    clips, texts = retrieval.together(source, numbers, said)
+    assert clips.tolist() == [0, 1, 2, 5]
+    assert texts == [("said 0", "said 4"), ("said 1", "said 5"), ("said 3", "said 7"), ("said 6",)]
+
+    class Perfect:  # knows by its number what is said of a clip
+        config, text = {}, None
+
+        def embed_text(self, texts):
+            return np.eye(4)[[int(text[5:]) % 4 for text in texts]]
+
+    every = np.arange(9)
+    vectors = every, np.eye(4)[every % 4]
+    vectors[1][8] = np.eye(4)[3]
+    monkeypatch.setattr(ZeroShot, "vectors", lambda self, model: vectors)
+    monkeypatch.setattr(audio_text.written, "samples", lambda config: 100)
+    found = audio_text.captioned(Perfect(), source)
+    assert found["text_to_audio_R@1"] == found["audio_to_text_R@1"] == 1
 
 
 @pytest.mark.parametrize("alike", (2, 3, 4))

@@ -158,3 +158,12 @@ def test_smoothing_in_closed_form(batch, criterion):
     want = 0.7 * loss(plain, batch["label"]) + 0.3 * loss(plain, jnp.full((9, CLASSES), even))
     assert loss(smooth, batch["label"]) == pytest.approx(want, rel=1e-5)
     assert loss(smooth, batch["label"], train=False) == loss(plain, batch["label"], train=False)
+
+
+def test_clips_count_as_their_weights_say(batch):
+    objective, key = tagging(), jax.random.key(0)
+    params = objective.init(key, batch)[0]
+    weight = jnp.array([0.0, 3, 1, 0, 0, 0, 0, 0, 2])
+    found = objective.loss(params, {}, {**batch, "weight": weight}, key, train=False).total
+    each = losses.softmax_cross_entropy(objective.logits(params, {}, batch), batch["label"])
+    np.testing.assert_allclose(found, (3 * each[1] + each[2] + 2 * each[8]) / 6, rtol=1e-5)

@@ -72,6 +72,23 @@ def test_each_part_counts_only_what_is_known(batch):
     np.testing.assert_allclose(loss.metrics["clip"][0], 14 * clip, rtol=1e-5)
 
 
+def test_accumulated_parts_count_by_what_is_known_of_them(batch):
+    objective, key = tagging(frames=1.0, clips=1.0), jax.random.key(0)
+    heard = batch["heard"].at[:5, :6].set(1).at[9].set(1)  # columns of six clips of sixteen
+    batch = {**batch, "heard": heard}
+    txs = Optim(lr=1e-2).make(objective.phases, 10)
+    state = jax.jit(lambda b: init_state(objective, txs, key, b))(batch)
+    found = [
+        jax.jit(make_train_step(objective, txs, accumulate=parts))(state, batch) for parts in (1, 8)
+    ]
+    (whole, told), (parts, told_parts) = found
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), whole.params, parts.params
+    )
+    for name in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(told[name][0], told_parts[name][0], rtol=1e-4)
+
+
 def test_attention_gives_the_mean_probability_by_weights_that_padding_has_none_of():
     rng = np.random.default_rng(0)
     tokens = jnp.asarray(rng.normal(size=(2, 10, 4)), jnp.float32)  # two rows of five columns

@@ -10,6 +10,7 @@ import soundfile
 from published import CONFIGS, load
 
 from ssl_audio import config
+from ssl_audio.data.entries import Weight
 from ssl_audio.presets import own_labels
 from ssl_audio.train.run import Inference, Run
 
@@ -302,3 +303,32 @@ def test_positions_that_count_from_the_begin_take_clips_as_long_as_they_are():
     for positions in (dict(kind="positions:Learned", grid=(1, 1500)), None):
         fixed, samples = own_labels.cut(parts | dict(encoder=dict(positions=positions)), 5.0, 0)
         assert fixed["frontend"]["frames"] == 3000 and samples == 80_000
+
+
+def test_weights_of_a_table_count_in_the_loss(pretrained, tmp_path):
+    rows = [f"{i}.wav,{'ab'[i % 2]},{i if i < 3 else ''}" for i in range(12)]
+    for i in range(12):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(8000, 0.1), 16_000)
+    table = tmp_path / "list.csv"
+    for column in ("weight", "mass"):
+        table.write_text("\n".join([f"path,label,{column}", *rows]))
+        made = load(PATH, f"data={table},pretrained={pretrained[0]}")
+        entries = config.make(Run, made).data.entries
+        assert ("weight" in entries) == (column == "weight")
+    mixed = Weight().mix({"weight": np.float32(2)}, {"weight": np.float32(0)}, 0.75)
+    assert mixed == {"weight": 1.5}
+
+
+def test_what_is_scored_has_as_many_labels_as_what_is_learned(pretrained, tmp_path):
+    for i in range(12):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(8000, 0.1), 16_000)
+    one, several = tmp_path / "one.csv", tmp_path / "several.csv"
+    one.write_text("\n".join(["path,label", *(f"{i}.wav,{'ab'[i % 2]}" for i in range(12))]))
+    rows = [f"{i}.wav,{('a', 'a;b', 'b')[i % 3]}" for i in range(12)]
+    several.write_text("\n".join(["path,labels", *rows]))
+    made = load(PATH, f"data={several},validation={one},pretrained={pretrained[0]}")
+    source = config.make(Run, made).evals["validation"].source
+    assert source.info.multilabel and source.meta(0)["label"] == (0,)
+    assert made.checkpoint.best == "validation/mAP"
+    with pytest.raises(ValueError, match="test=.*several.csv: clips have several labels"):
+        load(PATH, f"data={one},test={several},pretrained={pretrained[0]}")

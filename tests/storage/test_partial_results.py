@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -107,3 +108,27 @@ def test_a_damaged_file_is_named_and_nothing_is_taken_for_whole(tmp_path, conten
             Parts(tmp_path, SETTINGS)
         file.write_bytes(before)
     assert Parts(tmp_path, SETTINGS).finished == {"a"}
+
+
+def test_what_was_found_in_files_that_have_changed_since_is_found_again(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (1e9, 1e9))
+    files = {name: str(tmp_path / name) for name in "abcd"}
+    parts = Parts(tmp_path / "parts", {"a": 1})
+    for name in "abc":
+        parts.finish(name, np.zeros(2, np.float32))
+    parts.write()
+    assert parts.forget_changed(files) == 0 and parts.finished == set("abc")
+    (written,) = (tmp_path / "parts").glob("*.part")
+    os.utime(written, (1.5e9, 1.5e9))
+    os.utime(tmp_path / "b", (1.6e9, 1.6e9))
+    os.utime(tmp_path / "a", (9e9, 9e9))  # by a clock that is wrong
+    (tmp_path / "c").unlink()  # that is found when it is read
+    again = Parts(tmp_path / "parts", {"a": 1})
+    assert again.forget_changed(files) == 1 and again.finished == {"a", "c"}
+    again.finish("b", np.ones(2, np.float32))
+    again.write()
+    os.utime(tmp_path / "b", (1e9, 1e9))
+    last = Parts(tmp_path / "parts", {"a": 1})
+    assert last.forget_changed(files) == 0 and last.vector("b").tolist() == [1, 1]

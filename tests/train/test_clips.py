@@ -3,7 +3,7 @@
 import pytest
 
 from ssl_audio import config, config_files
-from ssl_audio.train.clips import check_clips
+from ssl_audio.train.clips import check_clips, tell_of_unused
 from ssl_audio.train.loop import train
 from ssl_audio.train.run import Run
 
@@ -71,3 +71,23 @@ def test_training_refuses_before_it_writes(tmp_path):
     with pytest.raises(ValueError, match="would not be heard"):
         train(options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_table_says_and_training_does_not_look_at_is_told(tmp_path, caplog):
+    table = tmp_path / "list.csv"
+    rows = [f"{i}.wav,{'train' if i % 3 else 'eval'},{i % 2}" for i in range(9)]
+    table.write_text("\n".join(["path,split,weight", *rows]))
+
+    def said(*overrides):
+        caplog.clear()
+        given = [f"--config.{text}" for text in overrides]
+        options = config_files.load(f"ssamba:runlocal,data={table}", given)
+        tell_of_unused(config.make(Run, options))
+        return " ".join(
+            record.getMessage() for record in caplog.records if record.levelname == "WARNING"
+        )
+
+    assert "3 of split 'test' of its 9 clips are trained on as well" in said()
+    assert "column 'weight' is not used" in said("data.sources.list_csv.split=train")
+    assert "trained on" not in said("data.sources.list_csv.split=train")
+    assert "weight" not in said("data.entries.weight.kind=entries:Weight")

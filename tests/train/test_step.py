@@ -93,6 +93,36 @@ def test_accumulation_equals_the_full_batch():
     assert (int(whole.extra["passes"]), int(parts.extra["passes"])) == (1, 4)
 
 
+@dataclasses.dataclass(frozen=True)
+class Means(Regression):
+    """A mean over the rows that `known` counts, and another one over the books of `counts` [B, 2]."""
+
+    def loss(self, params, extra, batch, key, *, train):
+        each = jnp.mean((batch["x"] @ params["kernel"] - batch["y"]) ** 2, axis=1)
+        known, counts = batch["known"], batch["counts"]
+        first = jnp.sum(each * known) / jnp.maximum(jnp.sum(known), 1)
+        second = jnp.sum(each[:, None] ** 2 * counts, 0) / jnp.maximum(jnp.sum(counts, 0), 1)
+        means = {"first": (first, jnp.sum(known)), "second": (second, jnp.sum(counts, 0))}
+        return Loss(first + jnp.sum(second), {"first": means["first"]}, extra, means=means)
+
+
+def test_parts_count_by_what_their_means_are_over():
+    objective = Means()
+    known = jnp.array([1.0, 0, 0, 0, 1, 1, 0, 1])  # one of four parts of two has none
+    counts = jnp.asarray(np.random.default_rng(1).integers(0, 4, (8, 2)), jnp.float32)
+    batch = {**data(), "known": known, "counts": counts}
+    txs, state = start(objective)
+    whole, told = jax.jit(make_train_step(objective, txs))(state, batch)
+    parts, told_parts = jax.jit(make_train_step(objective, txs, accumulate=4))(state, batch)
+    assert distance(whole.params, state.params) > 0.01
+    assert distance(whole.params, parts.params) < 1e-6
+    np.testing.assert_allclose(told["loss"][0], told_parts["loss"][0], rtol=1e-6)
+    batch = {**batch, "known": jnp.zeros(8)}  # nothing of it in any part
+    parts, _ = jax.jit(make_train_step(objective, txs, accumulate=4))(state, batch)
+    whole, _ = jax.jit(make_train_step(objective, txs))(state, batch)
+    assert distance(whole.params, parts.params) < 1e-6
+
+
 def test_the_gradient_norm_is_of_what_learns():
     optim, objective = Optim(lr=0.1, rates={"^bias$": 0.0}), Regression()
     txs, state = start(objective, optim)
