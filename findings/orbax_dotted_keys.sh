@@ -12,8 +12,8 @@
 #   states keyed by the dotted names of a PyTorch state dict beside the nested parameters; metrics "val.loss" beside
 #   {"val": {"loss": ...}}. The adapter of a layer has the layer's shape as often as not, and no step of saving or
 #   restoring says that the checkpoint holds one of them twice. Keys without dots, or another sign, are safe.
-# Versions: orbax-checkpoint 0.12.8, jax 0.10.2, numpy 2.4.6; Python 3.11. The same with jax 0.12.0.1, Python 3.13, and
-#   with the v1 API.
+# Versions: orbax-checkpoint 0.12.8, jax 0.10.2, numpy 2.4.6; Python 3.11. The same with jax 0.12.0.1 and Python 3.13;
+#   the v1 API loses one too, or fails with an error of the storage layer, by chance.
 # Source: orbax/checkpoint/_src/tree/utils.py, the name of a parameter: its path's keys joined by "."; the guide to the
 #   checkpoint format does not name a restriction on keys.
 # Output seen (one array is zeros, the other ones; the count of each varies from run to run):

@@ -7,15 +7,15 @@
 #   order (a transpose, moved axes, Fortran order, every second column) keeps shape, type, size, and for transposes its
 #   set of values, hence mean and norm too, with the values in other places. Nothing is raised on either side, and the
 #   file is a valid one. 0.7.0 wrote the values in C order. `safetensors.flax.save_file`, which goes the same way, also
-#   changes the dict that it is given: after saving, the caller's JAX arrays in it are numpy arrays that cannot be
-#   written to.
+#   changes the dict that it is given: after saving, the caller's JAX arrays in it are numpy arrays.
 # Matters: converting PyTorch's weights to JAX is transposing: kernels of dense layers and of convolutions are what comes
 #   out wrong, embeddings, biases and norms are right. Checks of names, shapes and norms pass. Results of scikit-learn's
-#   PCA often come in Fortran order. The descriptions ask for "contiguous and dense" tensors, which such
-#   arrays are in numpy's own words (flags.f_contiguous). Write `np.ascontiguousarray(value)`, and compare one output
-#   of the model that was read back. Files made by 0.8.0 from such arrays have to be made again.
+#   PCA often come in Fortran order. The descriptions ask for "contiguous and dense" tensors, which transposes are in
+#   numpy's own words (flags.f_contiguous). Write `np.ascontiguousarray(value)`, and compare an output of the model that
+#   was read back. Files made by 0.8.0 from such arrays have to be made again.
 # Versions: safetensors 0.8.0 (the newest) beside 0.7.0, jax 0.10.2, numpy 2.4.6; Python 3.11.
-# Source: safetensors/numpy.py, `_flatten` (data_ptr, data_len), and flax.py, `_jnp2np`; issue 825 of safetensors reports it for Fortran order.
+# Source: safetensors/numpy.py, `_flatten` (data_ptr, data_len), and flax.py, `_jnp2np`; issue 825 of
+#   safetensors reports it for Fortran order, and is open.
 # Output seen (largest difference between what was saved and what was read; values are 0 to 3071):
 #   0.7.0, a matrix: 0; its transpose: 0; moved axes: 0; Fortran order: 0; every second column: 0
 #   0.8.0, a matrix: 0; its transpose: 2961; moved axes: 2961; Fortran order: 2961; every second column: 1535
