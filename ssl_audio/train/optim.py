@@ -13,6 +13,7 @@ import optax
 from ssl_audio.config import Duration, duration
 from ssl_audio.distributed.sharding import path_name
 from ssl_audio.objectives.base import Phase
+from ssl_audio.train.plateau import reduce_on_plateau
 
 BEFORE_LAYERS = "^tokenizer/|/(positions|special)(/|$)"
 
@@ -138,11 +139,8 @@ class Optim:
         if self.plateau:
             span = duration(self.plateau, total=total, epoch=epoch)
             steps.append(
-                optax.contrib.reduce_on_plateau(
-                    factor=self.gamma,
-                    patience=self.patience + 1,  # optax counts the span that decides
-                    accumulation_size=span,
-                )
+                # It counts the span that decides.
+                reduce_on_plateau(factor=self.gamma, patience=self.patience + 1, span=span)
             )
         if self.rates or phase.trains != ".*":
             steps.append(_scale_by_path(self.rates, phase.trains))

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ssl_audio.objectives.base import Phase
 from ssl_audio.storage.links import averaged
 from ssl_audio.train.optim import Optim
+from ssl_audio.train.plateau import reduce_on_plateau
 
 MAIN = (Phase(),)
 START = {"encoder": {"kernel": jnp.array([1.0, -2.0, 0.5]), "bias": jnp.array([0.3])},
@@ -209,6 +211,34 @@ def test_a_plateau_reduces_the_rate():
     np.testing.assert_allclose(flat[8:11], 0.005, rtol=1e-3)
     falling = moved(optim, lambda i: 10.0 - i)
     np.testing.assert_allclose(falling, 0.01, rtol=1e-3)
+    # Losses below 0, as those of similarities and of ratios in dB: the same where they stand still or rise.
+    for loss in (lambda _: -15.0, lambda i: -15.0 + 1e-4 * i):
+        np.testing.assert_array_equal(moved(optim, loss) > 0.0075, flat > 0.0075)
+    np.testing.assert_allclose(moved(optim, lambda i: -15.0 - i), 0.01, rtol=1e-3)
+
+
+def test_a_plateau_of_positive_losses_is_that_of_optax():
+    one = reduce_on_plateau(factor=0.5, patience=3, span=2)
+    other = optax.contrib.reduce_on_plateau(factor=0.5, patience=3, accumulation_size=2)
+    params = {"kernel": jnp.ones(2)}
+    states = one.init(params), other.init(params)
+    for loss in np.random.default_rng(0).uniform(1, 2, 40):
+        outputs = [
+            tx.update(params, state, params, value=jnp.float32(loss))
+            for tx, state in zip((one, other), states, strict=True)
+        ]
+        jax.tree.map(np.testing.assert_array_equal, *outputs)
+        states = [state for _, state in outputs]
+    assert states[0].scale < 0.1  # it did fall
+
+
+def test_a_run_goes_on_with_a_shorter_plateau():
+    params = {"kernel": jnp.ones(2)}
+    long, short = (reduce_on_plateau(factor=0.5, patience=1, span=span) for span in (10, 2))
+    state = long.init(params)
+    for tx in [long] * 5 + [short] * 5:
+        _, state = tx.update(params, state, params, value=jnp.float32(1))
+    assert state.scale < 1
 
 
 def test_one_optimizer_per_phase():
