@@ -120,7 +120,12 @@ def split(
         if not test.any() or test.all():
             raise ValueError(f"protocol {protocol!r}: the data has no splits 'train' and 'test'.")
         return Split({"test": test}, strata(np.where(test, -1, labels), seed, groups))
-    folds = np.array([m.get("fold", 0) for m in metas])
+    if 0 < len(without := [m["id"] for m in metas if m.get("fold") is None]) < len(metas):
+        raise ValueError(
+            f"{len(without)} of {len(metas)} clips have no fold, as {without[0]}; wanted one for each, or for "
+            "none: then five are made up."
+        )
+    folds = np.array([0 if m.get("fold") is None else m["fold"] for m in metas])
     if len(np.unique(folds)) == 1:
         if protocol == "speakers":
             raise ValueError("protocol 'speakers': the data does not say who speaks.")

@@ -172,6 +172,11 @@ def test_official_split_tests_its_own_clips():
         (dict(label=[0, 1], split=["test"] * 2), "split", "no splits"),
         (dict(label=[0, 1]), "speakers", "does not say who speaks"),
         (dict(label=[0, 1], fold=[1, 2]), "folds", "at least 3 folds"),
+        (
+            dict(label=[0, 1, 0, 1], fold=[1, 2, 3, None]),
+            "folds",
+            "1 of 4 clips have no fold, as c3; wanted one for each",
+        ),
         (dict(label=[0, 1], group=[3, 3]), "folds", r"got 1: clips are kept together in 1 group"),
         (dict(label=[0, None, (1, 2)]), "folds", "c1 and 1 others.*ssl-audio finetune"),
     ],
