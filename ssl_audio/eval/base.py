@@ -122,8 +122,8 @@ def split(
         return Split({"test": test}, strata(np.where(test, -1, labels), seed, groups))
     if 0 < len(without := [m["id"] for m in metas if m.get("fold") is None]) < len(metas):
         raise ValueError(
-            f"{len(without)} of {len(metas)} clips have no fold, as {without[0]}; wanted one for each, or for "
-            "none: then five are made up."
+            f"{len(without)} of {len(metas)} clips have no fold, as {without[0]}; wanted one for each, or "
+            "for none: then five are made up."
         )
     folds = np.array([0 if m.get("fold") is None else m["fold"] for m in metas])
     if len(np.unique(folds)) == 1:
