@@ -100,7 +100,7 @@ class Tagging(Objective):
         renewed = statistics.renewed(params, after)
         total = losses.weighted_mean(value, weight)
         means = None if weight is None else {"clips": (total, jnp.sum(weight))}
-        return Loss(total, metrics, extra, renewed, means)
+        return Loss(total, metrics, extra, renewed, means=means)
 
     def predictors(self) -> Mapping[str, Predictor]:
         """Offer "encode" and "logits"."""

@@ -121,7 +121,7 @@ def taught(objective: Any) -> Iterator[tuple[str, int]]:
         value = getattr(objective, field.name)
         named = value if isinstance(value, Mapping) else {"": value}
         for name, model in named.items():
-            if field.name == "towers" or not hasattr(model, "predictors"):
+            if not hasattr(model, "predictors"):
                 continue
             hears = getattr(teacher.heard_by(model), "frontend", None)
             rate = getattr(hears, "rate", None)

@@ -84,7 +84,7 @@ def test_command_line_probes_a_folder(encoder, tmp_path, capsys):
         ["--checkpoint", str(run), "--set", "folder", "--root", str(sounds), "--features"]
         + ["encoder,logmel", "--layer", "0"]
     )
-    lines = (run / "evals" / "folder_folds.jsonl").read_text().splitlines()
+    lines = (run / "evals" / "folder_sounds_folds.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == records
     table = capsys.readouterr().out.splitlines()
     assert table[0] == "sounds, protocol folds: 20 clips of 2 classes: high 10, low 10"
@@ -97,7 +97,7 @@ def test_command_line_probes_a_folder(encoder, tmp_path, capsys):
         ["--checkpoint", str(run), "--set", "folder", "--root", str(sounds), "--features"]
         + ["logmel", "--shots", "2", "--draws", "3", "--classifier", "prototype,knn"]
     )
-    lines = (run / "evals" / "folder_folds_2shot.jsonl").read_text().splitlines()
+    lines = (run / "evals" / "folder_sounds_folds_2shot.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == records
     table = capsys.readouterr().out.splitlines()
     head = next(i for i, line in enumerate(table) if line.startswith("features"))
