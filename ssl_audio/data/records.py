@@ -113,7 +113,8 @@ class _Open:
                 with open(path, "rb"):
                     pass
             except OSError as error:
-                full = error
+                # With its traceback it would hold this frame, and so the reader, after the file is put out.
+                full = error.with_traceback(None)
                 try:
                     open_files.check(error, path)
                 except open_files.TooManyOpenFiles:
