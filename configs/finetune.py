@@ -8,6 +8,7 @@ Run:      ssl-audio train --workdir runs/esc50_fold1 \\
 Folds:    ssl-audio folds --folds 1-5 --workdir runs/esc50 \\
               --config finetune:task=esc50,root=DIR,pretrained=RUN
 LoRA:     add adapt=lora,rank=8 (or adapt=head): the encoder is frozen, see docs/track.md
+In two:   folds with adapt=head in runs/heads, then with pretrained=runs/heads,keep_head
 Scratch:  add `scratch` for the encoder of RUN untrained; or leave RUN out and name encoder=, size=, patch=
 Try:      ssl-audio train --config finetune:runlocal --workdir runs/try
 Results:  experiments/finetune/README.md
@@ -20,7 +21,7 @@ from ssl_audio.config import build, parse_arg
 from ssl_audio.data import entries
 from ssl_audio.frontend.fbank import STATS
 from ssl_audio.layers.lora import Lora
-from ssl_audio.presets import own_labels, patch_encoders, runs
+from ssl_audio.presets import kept_head, own_labels, patch_encoders, runs
 from ssl_audio.storage import written
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
@@ -99,7 +100,7 @@ def get_config(arg=""):
     a = parse_arg(
         arg, task="esc50", root="", pretrained="", scratch=False, fold=0, stride="", encoder="", size="",
         patch="", runlocal=False, data="", validation="", test="", by="", share=0.2, seconds=0.0, steps="",
-        batch=16, max_bad_share=0.01, adapt="", rank=8, alpha=16.0,
+        batch=16, max_bad_share=0.01, adapt="", rank=8, alpha=16.0, keep_head=False,
     )  # fmt: skip
     if a.data:
         return own(a)
@@ -112,6 +113,8 @@ def get_config(arg=""):
         a.refuse("root size", "runlocal is a small model on synthetic sounds")
     elif "folds" not in task:
         a.refuse("fold", f"task {a.task} has none")
+    elif a.pretrained:
+        a.pretrained = kept_head.of_fold(a.pretrained, a.fold)
     if not a.pretrained:
         a.refuse("scratch", "without pretrained=RUN the encoder is untrained anyway")
     parts = architecture(a)
@@ -184,9 +187,7 @@ def get_config(arg=""):
         with config.unlocked():
             config.inference = dict(average=task["criterion"])
     config.eval_every = "20%" if laptop else "5%" if superb else "1ep"
-    if a.pretrained and not a.scratch:
-        runs.begin(config, a.pretrained)
-    adapted(a, config)
+    begun(a, config)
     return runlocal(config) if a.runlocal else config
 
 
@@ -212,6 +213,18 @@ def fitted(a, task, parts, rate: int) -> tuple[dict[str, Any], int]:
     if laptop and not a.stride and 0 < pretraining < frames:
         parts["window"] = pretraining // parts["tokenizer"]["stride"][1]
     return parts, int(rate * task["seconds"])
+
+
+def begun(a, config) -> None:
+    """Let the run begin from the pretrained one, where there is one, and freeze what is frozen."""
+    if not a.pretrained or a.scratch:
+        a.refuse("keep_head", "only with pretrained=RUN, and without scratch, is there one to keep")
+    else:
+        runs.begin(config, a.pretrained)
+        kept_head.check_unseen(config, a.pretrained)
+        if a.keep_head:
+            kept_head.keep(config, a.pretrained)
+    adapted(a, config)
 
 
 def adapted(a, config) -> None:
@@ -240,9 +253,7 @@ def own(a):
     window = written.trained(a.pretrained).get("window", 0) if a.pretrained else 0
     by = tuple(filter(None, a.by.split("+")))
     config = own_labels.run(parts, data=a.data, by=by, fold=a.fold, window=window, **given)
-    if a.pretrained and not a.scratch:
-        runs.begin(config, a.pretrained)
-    adapted(a, config)
+    begun(a, config)
     return config
 
 

@@ -64,7 +64,8 @@ class Watch(threading.Thread):
         """Note that a step begins."""
         self.number, self.begun = number, time.monotonic()
         if self.step_timeout:  # also ends a process whose interpreter is stuck
-            faulthandler.dump_traceback_later(self.step_timeout + 4 * self.interval, exit=True)
+            wait = self.step_timeout + 4 * self.interval
+            faulthandler.dump_traceback_later(wait, exit=True, file=_stderr())
 
     def end(self) -> None:
         """Note that the step has ended."""
@@ -230,7 +231,7 @@ class Watch(threading.Thread):
             f"step {self.number} has not ended within {self.step_timeout:g} s "
             f"(SSL_AUDIO_STEP_TIMEOUT). {where}. This one is here:"
         )
-        faulthandler.dump_traceback(all_threads=True)
+        faulthandler.dump_traceback(all_threads=True, file=_stderr())
         self.fail(f"step {self.number} hangs", AGAIN)
         if self.index:
             time.sleep(2 * self.interval)  # for the others to read why
@@ -252,3 +253,11 @@ class Watch(threading.Thread):
 
     def _say(self, what: str) -> None:
         print(f"process {self.index}: {what}", file=sys.stderr, flush=True)
+
+
+def _stderr() -> int:
+    """Return a descriptor for tracebacks: `sys.stderr` has none where it is captured or replaced."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return 2

@@ -18,7 +18,7 @@ log = logging.getLogger("ssl_audio")
 
 ARGUMENTS = (
     "data", "pretrained", "validation", "test", "by", "share", "fold", "seconds", "steps", "batch",
-    "max_bad_share", "adapt", "rank",
+    "max_bad_share", "adapt", "rank", "keep_head",
 )  # fmt: skip
 
 
@@ -57,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--adapt", choices=("lora", "head"),
         help="freeze the encoder: learn low-rank adapters of its matrices and the head, or the head alone",
+    )  # fmt: skip
+    made.add_argument(
+        "--keep-head", action="store_true", default=None,
+        help="begin from the head of RUN too, a run of this verb on the same classes",
     )  # fmt: skip
     made.add_argument("--rank", type=int, help="with --adapt lora: of the adapters; default: 8")
     made.add_argument(

@@ -1,5 +1,6 @@
 """What a watch says and when it ends its process, over a key-value store in memory."""
 
+import io
 import threading
 import time
 
@@ -151,6 +152,14 @@ def test_a_silence_for_which_this_process_was_stopped_does_not_count(capfd):
     watch._judge(time.monotonic())
     said = capfd.readouterr().err
     assert "did not run for 49 s" in said and "no answer" not in said and "no sign" not in said
+
+
+@pytest.mark.parametrize("stderr", [io.StringIO(), None])
+def test_a_step_may_begin_where_stderr_is_no_file(monkeypatch, stderr):
+    monkeypatch.setattr("sys.stderr", stderr)
+    watch = Watch(None, 0, NAMES, heartbeat=1.0, step_timeout=60.0)
+    watch.begin(1)
+    watch.end()
 
 
 def test_a_step_that_waits_for_one_that_cannot_be_reached(ended, capfd):

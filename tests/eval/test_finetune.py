@@ -64,6 +64,21 @@ def test_the_run_knows_its_classes_and_its_parts(trained, capsys):
     assert list(changed["changed"]) == ["steps"]  # and not the clips of a part
 
 
+def test_a_run_goes_on_from_the_head_of_another(trained, place, tmp_path, capsys):
+    workdir, _ = trained
+    options = ["--pretrained", str(workdir), "--seconds", "0.4", "--keep-head"]
+    options += ["--config.sharding.data=1", "--steps", "1", "--workdir", str(tmp_path / "more")]
+    finetune.main(["--data", str(place / "clips, all.csv"), *options, "--config.optim.lr=0"])
+    begun, wanted = (checkpoint.load_params(folder)[0] for folder in (tmp_path / "more", workdir))
+    jax.tree.map(np.testing.assert_array_equal, begun, wanted)
+
+    table = (place / "clips, all.csv").read_text()
+    (tmp_path / "other.csv").write_text(table.replace(",low", ",deep").replace("\n", f"\n{place}/"))
+    with pytest.raises(SystemExit):
+        finetune.main(["--data", str(tmp_path / "other.csv"), *options])
+    assert "are others than those here, first 'high' for 'deep'" in capsys.readouterr().err
+
+
 def test_load_opens_the_best_step_as_a_classifier(trained, place):
     workdir, _ = trained
     model = ssl_audio.load(workdir)
