@@ -104,7 +104,7 @@ def runlocal(config):
     config.data.sources.lists.size = 32
     config.steps = "4"
     config.optim.update(warmup="0%")
-    config.record.update(every=1, figures="0")
+    config.record.update(every=1, figures="0", clips=1)
     config.data.entries["items"].length = 20
     config.checkpoint.every = "2"
     if "evals" in config:

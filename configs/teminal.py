@@ -68,7 +68,8 @@ def get_config(arg=""):
         config.data.update(batch_size=8)
         config.objective.towers.audio.encoder.channels = (8, 8)
         config.steps = "4"
-        config.record.every, config.checkpoint.every = 1, "2"
+        config.record.update(every=1, clips=1)
+        config.checkpoint.every = "2"
     return config
 
 

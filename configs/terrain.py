@@ -118,7 +118,7 @@ def pixels(a):
     if a.runlocal:
         config.data.batch_size = 8
         config.steps = "4"
-        config.record.update(every=1, figures="0")
+        config.record.update(every=1, figures="0", clips=1)
         config.checkpoint.every = "2"
     return config
 

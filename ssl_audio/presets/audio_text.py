@@ -208,7 +208,7 @@ def runlocal(config: Any) -> Any:
     config.data.entries.audio.samples = 16_000
     config.steps, config.eval_every = "4", "4"
     config.optim.update(warmup="0%", lr=1e-4)  # larger steps differ from machine to machine
-    config.record.update(every=1, figures="0")
+    config.record.update(every=1, figures="0", clips=1)
     config.checkpoint.every = "2"
     for part in config.evals.values():
         part.samples = 16_000

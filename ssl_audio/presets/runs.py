@@ -129,7 +129,7 @@ def few_steps(config: Any, samples: int) -> Any:
     config.steps = "4"
     for name in ("warmup", "plateau"):  # a number or a text, as it is
         config.optim[name] = type(config.optim[name])(0)
-    config.record.update(every=1, figures="0")
+    config.record.update(every=1, figures="0", clips=1)
     config.checkpoint.every = "2"
     return config
 
@@ -377,7 +377,7 @@ def shrunk(config: Any) -> Any:
     config.data.batch_size = 8
     config.steps = "4"
     config.optim.update(warmup="0%", lr=1e-4)  # larger steps differ from machine to machine
-    config.record.update(every=1, figures="0")
+    config.record.update(every=1, figures="0", clips=1)
     config.checkpoint.every = "2"
     for source in config.data.sources.values():
         while "source" in source:

@@ -20,7 +20,7 @@ CONFIG = f"{ROOT / 'configs/finetune.py'}:runlocal"
 
 def command(workdir, *more):
     line = ["--folds", "1-2", "--config", CONFIG, "--workdir", workdir, "--config.steps=6"]
-    line += ["--config.record.clips=1", "--config.record.logger=none", *more]
+    line += ["--config.record.logger=none", *more]
     return [sys.executable, "-m", "ssl_audio", "folds", *map(str, line)]
 
 

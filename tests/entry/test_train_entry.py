@@ -16,8 +16,7 @@ from ssl_audio.train.record import SPEED
 pytestmark = pytest.mark.entry
 SAMBA = ROOT / "configs/ssamba.py"
 STEPS = 16
-# A quarter of the time goes into pictures otherwise.
-PLAIN = ("--config.record.clips=1", "--config.record.logger=none")
+PLAIN = ("--config.record.logger=none",)
 
 
 def command(*arguments):
