@@ -35,11 +35,13 @@ def keep(config: Any, path: str) -> None:
     if got != wanted:
         raise ValueError(f"keep_head: the head of {path} is {got}, wanted {wanted}.")
     names, mine = written.labels(theirs), written.labels(ours)
+    if not mine:  # a published set, which names its classes when it is read
+        names, mine = (_sets(found["data"]) for found in (theirs, ours))
     if names != mine:
         pairs = itertools.zip_longest(names, mine, fillvalue="")
         first = next((a, b) for a, b in pairs if a != b)
         raise ValueError(
-            f"keep_head: class names of {path} are others than those here, first {first[0]!r} for "
+            f"keep_head: classes of {path} are others than those here, first {first[0]!r} for "
             f"{first[1]!r}; wanted the same in the same order. Leave keep_head out to learn a new head."
         )
     config.warm_start.encoder.take = "^(tokenizer|encoder|head)/"
@@ -52,8 +54,7 @@ def check_unseen(config: Any, path: str) -> None:
     if "label" not in data.get("entries", {}):
         return
     for seen in written.sources(data).values():
-        seen = seen["source"] if seen.get("kind") == "few_labels" else seen
-        if what := _shared(seen, test):
+        if what := _shared(_inner(seen), test):
             raise ValueError(
                 f"pretrained={path}: it has learned from the labels of {what}, which are the test here. Give "
                 "a run that was tested on them, or the workdir of `ssl-audio folds` that holds all runs."
@@ -68,6 +69,17 @@ def _shared(seen: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     folds = set(seen.get("folds") or ()) & set(test.get("folds") or ())
     same = bool(folds) and _place(seen) == _place(test)
     return f"fold {', '.join(map(str, sorted(folds)))}" if same else ""
+
+
+def _sets(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which published sets are learned from, each as KIND or KIND/SUBSET."""
+    inner = (_inner(source) for source in written.sources(data).values())
+    return tuple(sorted({"/".join(filter(None, (s["kind"], s.get("subset")))) for s in inner}))
+
+
+def _inner(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the source of all labels, where one is of few of them."""
+    return source["source"] if source.get("kind") == "few_labels" else source
 
 
 def _place(source: Mapping[str, Any]) -> tuple[Any, ...]:

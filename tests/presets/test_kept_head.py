@@ -27,7 +27,10 @@ def encoder(tmp_path):
 def heads(tmp_path, encoder):
     """Return what `folds` with adapt=head leaves, of two folds."""
     for fold in (1, 2):
-        options = load(CONFIG, f"{TASK},pretrained={encoder},adapt=head,fold={fold}")
+        options = config.plain(load(CONFIG, f"{TASK},pretrained={encoder},adapt=head,fold={fold}"))
+        options["data"]["entries"]["label"]["names"] = [
+            f"class {i}" for i in range(10)
+        ]  # as training does
         write(tmp_path / f"heads/fold{fold}", options)
     return tmp_path / "heads"
 
@@ -63,9 +66,16 @@ def test_so_is_one_that_learned_from_few_of_them(tmp_path, encoder):
 
 def test_heads_that_do_not_fit_are_refused(tmp_path, encoder, heads):
     other = write(
-        tmp_path / "digits", load(CONFIG, f"task=audioset20k,root=DATA,pretrained={encoder}")
+        tmp_path / "audioset", load(CONFIG, f"task=audioset20k,root=DATA,pretrained={encoder}")
+    )
+    digits = write(
+        tmp_path / "digits", load(CONFIG, f"task=spoken_digit,root=DATA,pretrained={encoder}")
     )
     for path, why in (
+        (
+            digits,
+            "classes of .* others than those here, first 'sets.spoken_digit' for 'sets.esc/esc10'",
+        ),
         (encoder, "has no head of classes"),
         (other, "the head of .* is .*527.*, wanted .*10"),
     ):
