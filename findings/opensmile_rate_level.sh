@@ -5,13 +5,13 @@
 #   MFCCs (all but the zeroth); an array of floating point numbers between -1 and 1 is taken as it is.
 # Happens: 16 kHz speech, resampled to 44.1 kHz, has 1.75 times the loudness, as if it were 7 dB louder, and 2.8 times
 #   the spectral flux and, in ComParE, energy in a band of the spectrum; what is taken from samples (equivalent level)
-#   agrees. Speech with an RMS of -32 dBFS is voiced in 77 % of its frames, 20 dB lower in 47 %, 30 dB lower in 6 %,
-#   40 dB lower nowhere: pitch, jitter and HNR are then 0, and on the way there jitter falls and HNR rises. MFCCs 1 to 4
-#   are a seventh to two fifths smaller at -20 dB. In sound clipped at -1 and 1 each sample of +1 becomes -1:
-#   0.8 % of the samples give 17 % more loudness.
-# Why: magnitudes of the FFT are not divided by the window's length, and bands are sums over bins, whose number grows as
-#   well: with a power of two behind each window, loudness goes with (window x FFT length) ^ 0.33. Frames with an RMS of
-#   at most 0.001 (-60 dBFS) are made unvoiced by a selector in the configuration. The Python package multiplies by
+#   agrees. Speech with an RMS of -32 dBFS is voiced in 77 % of its frames, 20 dB lower in 47 %, 30 dB lower in 6 %, 40
+#   dB lower nowhere: pitch, jitter and HNR are then 0, and on the way there jitter falls and HNR rises. MFCCs 1 to 4
+#   are a seventh to two fifths smaller at -20 dB. In sound clipped at -1 and 1 each sample of +1 becomes -1: 0.8 % of
+#   the samples give 17 % more loudness.
+# Why: magnitudes of the FFT are not divided by the window's length, and bands are sums over bins, whose number grows
+#   as well: with a power of two behind each window, loudness goes with (window x FFT length) ^ 0.33. Frames with an RMS
+#   of at most 0.001 (-60 dBFS) are made unvoiced by a selector in the configuration. The Python package multiplies by
 #   32768 and casts to 16-bit integers: that cuts towards 0, so what is below one step is gone from quiet sound whatever
 #   precision it came in, and 32768 wraps around.
 # Matters: tables of eGeMAPS or ComParE over corpora of different rates or levels tell the corpora apart; the rate of

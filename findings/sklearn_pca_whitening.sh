@@ -3,18 +3,19 @@
 #
 # Expected: PCA's whitening of 2,560 embeddings of 256 numbers is that of the first 2,559: every axis has variance 1.
 #   The documentation says that the covariance is taken of centred data.
-# Happens: embeddings in float32 with a mean cosine of 0.98 to each other and deviations from 1 down to 0.01. With 2,559
-#   of them all whitened variances are 1. With 2,560 one is 7,000,000,000: the last axis is rounding noise, 80,000 times
-#   larger than all others, and a new clip's nearest neighbour in the whitened space is a chance one (right for 4 % in
-#   20 classes; 69 % with one clip less). `explained_variance_` has a 0 where 0.0001 is right; nothing warns. At a cosine
-#   of 0.99 eight axes are noise. With float64, or with the mean taken off before, all is well.
-# Why: with at least 10 samples for each feature (and at most 1,000 features) `svd_solver="auto"` is "covariance_eigh",
-#   new in 1.5: it multiplies the data as they are, in their type, and subtracts the product of the means from it
-#   afterwards. In float32 that leaves rounding errors of the size of the squared mean; negative eigenvalues are set to
-#   0, and whitening divides by the machine's epsilon there.
-# Matters: embeddings point in much the same direction, and are float32; whitening comes before k-means, cosines, Gaussian
-#   mixtures, speaker scoring. A subset for a quick look is fine, the whole set is not. Centre (StandardScaler), or give
-#   float64, or `svd_solver="full"`. Log-mel frames (deviations 100:1, cosine 0.97, 80 bands) stay within 1 %.
+# Happens: embeddings in float32 with a mean cosine of 0.98 to each other and deviations from 1 down to 0.01. With
+#   2,559 of them all whitened variances are 1. With 2,560 one is 7,000,000,000: the last axis is rounding noise, 80,000
+#   times larger than all others, and a new clip's nearest neighbour in the whitened space is a chance one (right for 4
+#   % in 20 classes; 69 % with one clip less). `explained_variance_` has a 0 where 0.0001 is right; nothing warns. At a
+#   cosine of 0.99 eight axes are noise. With float64, or with the mean taken off before, all is well.
+# Why: with at least 10 samples for each feature (and at most 1,000 features) `svd_solver="auto"` is
+#   "covariance_eigh", new in 1.5: it multiplies the data as they are, in their type, and subtracts the product of the
+#   means from it afterwards. In float32 that leaves rounding errors of the size of the squared mean; negative
+#   eigenvalues are set to 0, and whitening divides by the machine's epsilon there.
+# Matters: embeddings point in much the same direction, and are float32; whitening comes before k-means, cosines,
+#   Gaussian mixtures, speaker scoring. A subset for a quick look is fine, the whole set is not. Centre
+#   (StandardScaler), or give float64, or `svd_solver="full"`. Log-mel frames (deviations 100:1, cosine 0.97, 80 bands)
+#   stay within 1 %.
 # Versions: scikit-learn 1.9.1, numpy 2.4.6, scipy 1.17.1; Python 3.11.
 # Source: sklearn/decomposition/_pca.py (_fit_full: its comment says that the data are not centred; the docstring says
 #   "on centered data"); github.com/scikit-learn/scikit-learn issue 29534 (open) has data of low rank in float64.

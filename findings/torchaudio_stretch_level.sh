@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
 # torchaudio: the first sample decides how loud the whole of a slowed or raised sound is: 0 or 9 dB below.
 #
-# Expected: TimeStretch and pitch_shift keep the level of a steady sound; what is faster and what is slower come out alike.
-# Happens: a sawtooth of 200 Hz made slower by anything, 0.1 % too, is 0.5 to 9.4 dB quieter by the sample of its period
-#   that the clip begins with; made faster it keeps its level to 0.1 dB. pitch_shift slows what it raises: an octave up is
-#   10.7 dB quieter, an octave down 0.2 dB. Speech loses 2 to 4 dB each way. After half a second of noise at
-#   -60 dB a tone loses 0.3 to 9 dB each way, as the noise is drawn, and 0.2 to 15 dB in librosa.
+# Expected: TimeStretch and pitch_shift keep the level of a steady sound; what is faster and what is slower come out
+#   alike.
+# Happens: a sawtooth of 200 Hz made slower by anything, 0.1 % too, is 0.5 to 9.4 dB quieter by the sample of its
+#   period that the clip begins with; made faster it keeps its level to 0.1 dB. pitch_shift slows what it raises: an
+#   octave up is 10.7 dB quieter, an octave down 0.2 dB. Speech loses 2 to 4 dB each way. After half a second of noise
+#   at -60 dB a tone loses 0.3 to 9 dB each way, as the noise is drawn, and 0.2 to 15 dB in librosa.
 # Why: each bin's phase begins with that of the first frame and then adds differences of neighbouring frames; nothing
 #   keeps the bins of one partial in step. The first frame holds the clip's mirrored start, whose phases fit no other
 #   frame. Made faster, the first difference is added once and takes the error back; made slower, frames 0 and 0.9 both
 #   lie between the first two, it is added twice, and the bins of each partial cancel each other to the end of the clip.
 #   With zeros instead of the mirrored start (librosa's way) a steady sound loses 1 dB or less.
-# Matters: as augmentation it makes raised or slowed clips quieter, others not: level tells a model which they are; cuts
-#   that begin with a pause differ by 10 dB at random. Bring the level back afterwards, or take another algorithm.
+# Matters: as augmentation it makes raised or slowed clips quieter, others not: level tells a model which they are;
+#   cuts that begin with a pause differ by 10 dB at random. Bring the level back afterwards, or take another algorithm.
 # Versions: torchaudio 2.11.1, torch 2.13.0, librosa 0.11.0 (1.0.0 gave levels like these), numpy 2.4.6; Python 3.11.
-# Source: torchaudio/functional/functional.py (phase_vocoder: time_steps, phase_0; pitch_shift), whose documentation does
-#   not speak of levels; github.com/librosa/librosa issue 1388 asks why time_stretch changes the amplitude of speech.
+# Source: torchaudio/functional/functional.py (phase_vocoder: time_steps, phase_0; pitch_shift), whose documentation
+#   does not speak of levels; github.com/librosa/librosa issue 1388 asks why time_stretch changes the amplitude of
+#   speech.
 # Output seen:
 #   sawtooth at rate 0.8: -9.4 to -0.5 dB
 #   sawtooth at rate 0.95: -9.4 to -0.5 dB
