@@ -111,6 +111,23 @@ def test_a_folder_of_pictures_and_a_list_of_them(tmp_path):
         assert np.allclose(drawn["video"][:, 0, 0, 0] * 255, [50, 50, 100, 100])
 
 
+def test_pictures_of_a_folder_follow_the_numbers_in_their_names(tmp_path):
+    """As FFmpeg writes them, frame9.png before frame10.png; what a file manager hides is none of them."""
+    from PIL import Image as pillow
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(8, 12):
+        pillow.fromarray(np.full((16, 16), number, np.uint8)).save(folder / f"a1_frame{number}.png")
+    (folder / "._a1_frame8.png").write_bytes(b"no picture")
+    entry = AudioVideo(
+        samples=RATE, frames=4, fps=4.0, picture=GREY, column="video", listed=4.0, crop="first"
+    )
+    sound = {"audio": np.zeros(RATE, np.float32), "rate": RATE, "id": "a", "root": str(tmp_path)}
+    drawn = drawn_of(entry, {**sound, "columns": {"video": "frames"}})
+    assert np.allclose(drawn["video"][:, 0, 0, 0] * 255, [8, 9, 10, 11])
+
+
 def test_what_is_no_video_says_so(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"not a video")
     with pytest.raises(DecodeError, match=r"a\.mp4: no video that FFmpeg knows"):
