@@ -63,8 +63,10 @@ class Watch(threading.Thread):
     def begin(self, number: int) -> None:
         """Note that a step begins."""
         self.number, self.begun = number, time.monotonic()
-        if self.step_timeout:  # also ends a process whose interpreter is stuck
-            faulthandler.dump_traceback_later(self.step_timeout + 4 * self.interval, exit=True)
+        file = _file()
+        if self.step_timeout and file:  # also ends a process whose interpreter is stuck
+            late = self.step_timeout + 4 * self.interval
+            faulthandler.dump_traceback_later(late, exit=True, file=file)
 
     def end(self) -> None:
         """Note that the step has ended."""
@@ -230,7 +232,8 @@ class Watch(threading.Thread):
             f"step {self.number} has not ended within {self.step_timeout:g} s "
             f"(SSL_AUDIO_STEP_TIMEOUT). {where}. This one is here:"
         )
-        faulthandler.dump_traceback(all_threads=True)
+        if file := _file():
+            faulthandler.dump_traceback(file=file, all_threads=True)
         self.fail(f"step {self.number} hangs", AGAIN)
         if self.index:
             time.sleep(2 * self.interval)  # for the others to read why
@@ -252,3 +255,13 @@ class Watch(threading.Thread):
 
     def _say(self, what: str) -> None:
         print(f"process {self.index}: {what}", file=sys.stderr, flush=True)
+
+
+def _file() -> Any:
+    """Return the file behind standard error, or None: in a notebook sys.stderr need not be one."""
+    streams: tuple[Any, ...] = sys.stderr, sys.__stderr__
+    for stream in streams:
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # None, or closed
+            if stream.fileno() >= 0:
+                return stream
+    return None
