@@ -211,11 +211,24 @@ def _shown_at(container: Any, times: np.ndarray) -> Iterator[Any]:
             continue
         while waiting and held is not None and waiting[0] < frame.time - SAME:
             waiting.pop(0)
-            yield held.to_ndarray(format="rgb24")
+            yield _picture(held)
         if not waiting:
             return
         lasts = float(frame.duration * frame.time_base) if frame.duration else 0.0
         rate = video.average_rate or video.guessed_rate
         held, end = frame, frame.time + (lasts or (float(1 / rate) if rate else 0.0))
     for time in waiting:
-        yield held.to_ndarray(format="rgb24") if held is not None and time < end - SAME else None
+        yield _picture(held) if held is not None and time < end - SAME else None
+
+
+def _picture(frame: Any) -> np.ndarray:
+    """Return a frame as uint8 [Y, X, 3], turned as the file says that it is to be shown (as of a phone)."""
+    found = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return found
+    # FFmpeg's libavutil/display.h: (x, y) is shown at (a x + c y, b x + d y).
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32)[:9].astype(float)
+    if max(abs(b), abs(c)) > max(abs(a), abs(d)):
+        found, a, d = found.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(found[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
