@@ -258,7 +258,10 @@ def spec(shapes: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> dict[str, jax.
 
 
 def check_batch(
-    batch_size: int | Mapping[str, int], mesh: jax.sharding.Mesh, accumulate: int = 1
+    batch_size: int | Mapping[str, int],
+    mesh: jax.sharding.Mesh,
+    accumulate: int = 1,
+    where: str = "config.data",
 ) -> None:
     """Raise ValueError unless the batch divides evenly over devices and accumulation steps.
 
@@ -266,6 +269,7 @@ def check_batch(
       batch_size: of the whole batch; of several beside each other, by the option in `config.data`.
       mesh: the devices.
       accumulate: parts that a step is divided into.
+      where: the part of the config that says so.
     """
     if accumulate < 1:
         raise ValueError(f"config.accumulate: wanted at least 1, got {accumulate}.")
@@ -280,5 +284,5 @@ def check_batch(
             f" x {accumulate} accumulation steps" if accumulate > 1 else ""
         )
         raise ValueError(
-            f"config.data.{option}: {size} is not divisible by {what}; nearest: {nearest}."
+            f"{where}.{option}: {size} is not divisible by {what}; nearest: {nearest}."
         )
