@@ -30,7 +30,8 @@ class Sharding:
     """How devices are arranged and parameters spread over them.
 
     Attributes:
-      data: devices along the axis that splits the batch and copies the parameters; -1: all that are left.
+      data: devices along the axis that splits the batch and copies the parameters; -1: all that are left. A
+        process alone may leave some idle.
       fsdp: devices along the axis that splits both the batch and the parameters.
       tensor: devices along the axis that splits the parameters and the work on each example.
       rules: (regex, tactic) searched in order in "/"-joined paths. Tactic "replicate" copies; "fsdp"
@@ -56,6 +57,12 @@ class Sharding:
             raise ValueError(
                 f"config.sharding: data={self.data} x fsdp={self.fsdp} x tensor={self.tensor} does not "
                 f"fit {len(devices)} devices."
+            )
+        if jax.process_count() > 1 and size != len(devices):
+            raise ValueError(
+                f"config.sharding: data={data} x fsdp={self.fsdp} x tensor={self.tensor} takes {size} of "
+                f"{len(devices)} devices; several processes work on all of theirs: set data=-1, or start "
+                "fewer processes."
             )
         if jax.local_device_count() % self.tensor:
             raise ValueError(
