@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(args: argparse.Namespace) -> None:
     import jax
 
+    from ssl_audio.inference import frozen
     from ssl_audio.inference.load import beside
     from ssl_audio.storage import exported, hub
     from ssl_audio.storage.checkpoint import load_params
@@ -86,6 +87,8 @@ def _run(args: argparse.Namespace) -> None:
     objective = config.build(options["objective"], "objectives")
     extra = beside(args.checkpoint, args.step, objective)
     kept = exported.read_unused(where)
+    if objective.needs:
+        options = {**options, "objective": frozen.known(options["objective"])}
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     family = args.to if args.to not in SHARED else None
     state = state_dict(family, params, options) | kept if family else None

@@ -3,6 +3,7 @@
 A source's example holds the picture itself, or a column of the user's table names its file.
 """
 
+import contextlib
 import functools
 import pathlib
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from ssl_audio.data.source import Example, Manifest, Over
 
 CHANNELS = {1: "L", 3: "RGB"}  # values per pixel → Pillow's name for it
 MOST = 2**26  # pixels of a picture; beyond, one file could fill the memory
+ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
+# Its values → numbers of Pillow's `Transpose` that put the picture upright.
+UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Image(Entry):
 
 
 def _opened(picture: Any, mode: str) -> Any:
-    """Return Pillow's image of a path or of an array; what is transparent becomes white."""
+    """Return Pillow's image of a path or of an array, upright; what is transparent becomes white."""
     from PIL import Image as pillow
 
     if isinstance(picture, np.ndarray):
@@ -112,6 +116,7 @@ def _opened(picture: Any, mode: str) -> Any:
                 raise DecodeError(
                     f"{path}: {found.width} x {found.height} pixels; wanted at most {MOST}"
                 )
+            found = _upright(found)
             if found.mode.startswith("I;16"):  # Pillow makes all above 255 white
                 return pillow.fromarray((np.asarray(found) >> 8).astype(np.uint8)).convert(mode)
             if found.mode[0] in "IF":
@@ -124,6 +129,14 @@ def _opened(picture: Any, mode: str) -> Any:
         raise
     except Exception as error:  # Pillow raises what each format's reader does
         raise DecodeError(f"{path}: no picture that can be read ({error})") from error
+
+
+def _upright(picture: Any) -> Any:
+    """Return an image turned as its file says that it is to be shown, as those of a camera do."""
+    turn = None
+    with contextlib.suppress(Exception):  # damaged EXIF: the picture itself is whole
+        turn = UPRIGHT.get(picture.getexif().get(ORIENTATION))
+    return picture if turn is None else picture.transpose(turn)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The frames come out of a video (PyAV, extra `video`), a folder of pictures or a 
 import contextlib
 import importlib.util
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +40,8 @@ class AudioVideo(Audio):
       fps: frames per second of sound.
       picture: how each frame is scaled, cut and normalised; a random cut is the same for all frames.
       column: of the source's table: a video, a folder of pictures, or a list of them, which then follow each
-        other from the first sample of the recording on; "": the file of the sound itself.
+        other from the first sample of the recording on, those of a folder in the order of the numbers in
+        their names; "": the file of the sound itself.
       root: what these paths are relative to; "": the folder of the source.
       listed: pictures per second of a folder or a list.
     """
@@ -108,7 +110,9 @@ class AudioVideo(Audio):
         if len(some) == 1 and isinstance(some[0], str):
             path = pathlib.Path(some[0])
             if path.is_dir():
-                some = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in PICTURES)
+                found = (p.name for p in path.iterdir() if p.suffix.lower() in PICTURES)
+                names = sorted((n for n in found if not n.startswith(".")), key=_by_numbers)
+                some = [str(path / name) for name in names]
                 if not some:
                     raise DecodeError(f"{path}: no pictures ({', '.join(PICTURES)})")
             elif path.suffix.lower() not in PICTURES:
@@ -118,6 +122,13 @@ class AudioVideo(Audio):
             number = int(time * self.listed + SAME)
             shown = some[number] if number < len(some) else None
             yield decoded(shown) if isinstance(shown, bytes) else shown
+
+
+def _by_numbers(name: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts names by the numbers in them: frame9.png comes before frame10.png."""
+    parts: list[str | int] = list(re.split("([0-9]+)", name))
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
 
 
 def frames_at(path: pathlib.Path, times: Sequence[float] | np.ndarray) -> Iterator[Any]:
@@ -200,11 +211,24 @@ def _shown_at(container: Any, times: np.ndarray) -> Iterator[Any]:
             continue
         while waiting and held is not None and waiting[0] < frame.time - SAME:
             waiting.pop(0)
-            yield held.to_ndarray(format="rgb24")
+            yield _picture(held)
         if not waiting:
             return
         lasts = float(frame.duration * frame.time_base) if frame.duration else 0.0
         rate = video.average_rate or video.guessed_rate
         held, end = frame, frame.time + (lasts or (float(1 / rate) if rate else 0.0))
     for time in waiting:
-        yield held.to_ndarray(format="rgb24") if held is not None and time < end - SAME else None
+        yield _picture(held) if held is not None and time < end - SAME else None
+
+
+def _picture(frame: Any) -> np.ndarray:
+    """Return a frame as uint8 [Y, X, 3], turned as the file says that it is to be shown (as of a phone)."""
+    found = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return found
+    # FFmpeg's libavutil/display.h: (x, y) is shown at (a x + c y, b x + d y).
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32)[:9].astype(float)
+    if max(abs(b), abs(c)) > max(abs(a), abs(d)):
+        found, a, d = found.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(found[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

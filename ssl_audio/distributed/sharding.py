@@ -30,7 +30,8 @@ class Sharding:
     """How devices are arranged and parameters spread over them.
 
     Attributes:
-      data: devices along the axis that splits the batch and copies the parameters; -1: all that are left.
+      data: devices along the axis that splits the batch and copies the parameters; -1: all that are left. A
+        process alone may leave some idle.
       fsdp: devices along the axis that splits both the batch and the parameters.
       tensor: devices along the axis that splits the parameters and the work on each example.
       rules: (regex, tactic) searched in order in "/"-joined paths. Tactic "replicate" copies; "fsdp"
@@ -56,6 +57,12 @@ class Sharding:
             raise ValueError(
                 f"config.sharding: data={self.data} x fsdp={self.fsdp} x tensor={self.tensor} does not "
                 f"fit {len(devices)} devices."
+            )
+        if jax.process_count() > 1 and size != len(devices):
+            raise ValueError(
+                f"config.sharding: data={data} x fsdp={self.fsdp} x tensor={self.tensor} takes {size} of "
+                f"{len(devices)} devices; several processes work on all of theirs: set data=-1, or start "
+                "fewer processes."
             )
         if jax.local_device_count() % self.tensor:
             raise ValueError(
@@ -258,7 +265,10 @@ def spec(shapes: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> dict[str, jax.
 
 
 def check_batch(
-    batch_size: int | Mapping[str, int], mesh: jax.sharding.Mesh, accumulate: int = 1
+    batch_size: int | Mapping[str, int],
+    mesh: jax.sharding.Mesh,
+    accumulate: int = 1,
+    where: str = "config.data",
 ) -> None:
     """Raise ValueError unless the batch divides evenly over devices and accumulation steps.
 
@@ -266,6 +276,7 @@ def check_batch(
       batch_size: of the whole batch; of several beside each other, by the option in `config.data`.
       mesh: the devices.
       accumulate: parts that a step is divided into.
+      where: the part of the config that says so.
     """
     if accumulate < 1:
         raise ValueError(f"config.accumulate: wanted at least 1, got {accumulate}.")
@@ -280,5 +291,5 @@ def check_batch(
             f" x {accumulate} accumulation steps" if accumulate > 1 else ""
         )
         raise ValueError(
-            f"config.data.{option}: {size} is not divisible by {what}; nearest: {nearest}."
+            f"{where}.{option}: {size} is not divisible by {what}; nearest: {nearest}."
         )

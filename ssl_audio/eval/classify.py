@@ -71,7 +71,7 @@ class Classify:
       source: labelled clips, read once, in order.
       samples: of a window. Shorter clips become one window: see `fill`.
       classes: C.
-      batch_size: windows, over all hosts.
+      batch_size: windows, over all hosts; a few more where the devices could not share so many evenly.
       views: windows of each clip, spread from its start to its end; with `hop`: must stay 1.
       hop: samples from each window to the next, from the start on; the last one ends with the clip.
         0: `views`.
@@ -149,11 +149,12 @@ class Classify:
     ) -> list[Predictions]:
         """Return the predictions for each way to average windows, of one pass over the clips."""
         self._check_objective(objective)
-        sharding.check_batch(self.batch_size, mesh)
+        parts = mesh.shape["data"] * mesh.shape["fsdp"]
+        rows = -(-self.batch_size // parts) * parts // processes.count()
         program = _program(objective, mesh)
         waiting: dict[int, list[np.ndarray]] = {}  # of clips whose last window is still to come
         done: dict[int, list[np.ndarray]] = {}
-        with contextlib.closing(self._batches()) as batches:
+        with contextlib.closing(self._batches(rows)) as batches:
             for batch in batches:
                 found, of = jax.device_get(program(params, extra, sharding.put_batch(batch, mesh)))
                 for i, windows, logits in zip(of["index"], of["windows"], found, strict=True):
@@ -185,13 +186,12 @@ class Classify:
             raise ValueError(f"classify: clip {meta['id']} has no label.")
         return multi_hot(label, self.classes)
 
-    def _batches(self) -> Generator[dict[str, np.ndarray], None, None]:
-        """Yield this host's rows of each batch, forever: hosts do not know how many windows others have.
+    def _batches(self, rows: int) -> Generator[dict[str, np.ndarray], None, None]:
+        """Yield this host's `rows` of each batch, forever: hosts do not know how many windows others have.
 
         `index` is -1 on rows without a window; `windows`: of the row's clip; `more`: 1 while this host
         has windows for another batch.
         """
-        rows = self.batch_size // processes.count()
         with contextlib.closing(self._windows(rows)) as windows:
             group = list(itertools.islice(windows, rows))
             while True:
@@ -212,7 +212,7 @@ class Classify:
     def _windows(self, rows: int) -> Generator[dict[str, Any], None, None]:
         """Yield the windows of this host's clips: of each batch of clips `rows` neighbours."""
         first = rows * processes.index()
-        starts = range(first, len(self.source), self.batch_size)
+        starts = range(first, len(self.source), rows * processes.count())
         mine = [i for s in starts for i in range(s, min(s + rows, len(self.source)))]
         read: Any = examples(self.source, numbers=mine, max_bad_share=self.max_bad_share)
         with contextlib.closing(read):

@@ -32,6 +32,11 @@ class HeldOut:
         if self.batches < 1:
             raise ValueError(f"HeldOut: batches is {self.batches}; it must be above 0.")
 
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """What has to divide over the devices, by the option that says it."""
+        return {f"data.{option}": size for option, size in self.data.batch_sizes.items()}
+
     def check(self, objective: Any, training: Any) -> None:
         """Open the clips and compare their classes with those of `training`, a pipeline.
 
@@ -55,7 +60,6 @@ class HeldOut:
 
     def run(self, objective: Any, state: TrainState, mesh: jax.sharding.Mesh) -> dict[str, float]:
         """Return the means of loss and metrics. Masks depend on the batch's number alone."""
-        sharding.check_batch(self.data.batch_sizes, mesh)
         measure = _program(objective, mesh)
         sums: dict[str, np.ndarray] = {}
         batches: Any = self.data.batches(shard=processes.index(), shards=processes.count())

@@ -389,7 +389,7 @@ def _same(given: str, token: str) -> bool:
 def _whole(value: Any, low: int, high: int, name: str) -> int:
     try:
         found = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # Infinity, which Python reads in JSON
         found = low - 1
     if not low <= found <= high or isinstance(value, (bool, float)):
         raise ValueError(f"{name}: got {value!r:.60}, wanted a whole number from {low} to {high}.")

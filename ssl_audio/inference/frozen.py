@@ -5,13 +5,19 @@ An objective calls it like any other objective; its arrays go into that objectiv
 
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from ssl_audio import config, slots
 from ssl_audio.objectives.base import Batch, Objective, Predictor
+from ssl_audio.slots import AnyObjective
 from ssl_audio.storage import checkpoint, written
+
+KIND = "ssl_audio.inference.frozen:Frozen"
+
+log = logging.getLogger("ssl_audio")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +26,12 @@ class Frozen:
 
     Attributes:
       path: the run's workdir, or the folder.
+      model: its objective, where the folder need not be there: its arrays lie in `extra` of what learned from
+        it. `ssl-audio export` writes it (see `known`). None: the folder says it.
     """
 
     path: str
+    model: AnyObjective = None
 
     def __post_init__(self):
         # It is read when it is first needed, long after the folder that names it was opened.
@@ -36,6 +45,8 @@ class Frozen:
           FileNotFoundError: no config there.
           ValueError: one that does not fit this version of the package.
         """
+        if self.model is not None:
+            return self.model
         with slots.trusting(vars(self)["trusted"]):
             return config.build(written.trained(self.path), "objectives")
 
@@ -50,3 +61,21 @@ class Frozen:
     def predictors(self) -> Mapping[str, Predictor]:
         """Return the predictors of the frozen model."""
         return self.objective.predictors()
+
+
+def known(options: Any) -> Any:
+    """Return options with the objectives of frozen models in them, so that they go without their folders.
+
+    One whose folder is not there stays as it is, with a warning.
+    """
+    if isinstance(options, (list, tuple)):
+        return [known(option) for option in options]
+    if not isinstance(options, Mapping):
+        return options
+    found = {name: known(option) for name, option in options.items()}
+    if found.get("kind") == KIND and found.get("model") is None:
+        try:
+            found["model"] = known(written.trained(found["path"]))
+        except (OSError, ValueError) as error:
+            log.warning("%s: what is taken from it will not be known elsewhere", error)
+    return found

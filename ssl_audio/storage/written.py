@@ -229,7 +229,7 @@ def architecture(path: str) -> dict[str, Any]:
     if missing := [part for part in parts if part not in objective]:
         probe = "It is a probe: give the run or folder of the encoder that it was made on."
         hint = probe if "base" in objective else "Wanted a run or a folder of an encoder."
-        raise ValueError(f"pretrained={path}: its objective has no {', '.join(missing)}. {hint}")
+        raise ValueError(f"{path}: its objective has no {', '.join(missing)}. {hint}")
     return {part: objective[part] for part in parts}
 
 

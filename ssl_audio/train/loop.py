@@ -61,7 +61,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
     total = config.duration(run.steps, total=0, epoch=epoch)
     every = functools.partial(config.duration, total=total, epoch=epoch)
     mesh = run.sharding.mesh()
-    sharding.check_batch(run.data.batch_sizes, mesh, run.accumulate)
+    run.check_batches(mesh)
     with (
         changes.opened(run, options, workdir, total) as (lock, meta),
         jax.set_mesh(mesh),

@@ -71,7 +71,7 @@ def preview(options: Any, *, compiled: bool = True, save: pathlib.Path | None = 
     epoch = run.data.epoch_steps if save else EPOCH
     total = config.duration(run.steps, total=0, epoch=epoch)
     mesh = run.sharding.mesh()
-    sharding.check_batch(run.data.batch_sizes, mesh, run.accumulate)
+    run.check_batches(mesh)
     if save:
         run.objective.prepare()  # as `train` does: all processes choose the same
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.ACTIVATIONS):

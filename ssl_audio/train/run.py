@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ssl_audio import config
 from ssl_audio.data.entries import Labels
-from ssl_audio.distributed import processes
+from ssl_audio.distributed import processes, sharding
 from ssl_audio.distributed.sharding import Sharding, path_name
 from ssl_audio.layers.lora import ADAPTERS
 from ssl_audio.objectives.adapted import Adapted
@@ -130,6 +130,13 @@ class Run:
                 )
             found["data"]["entries"][key]["names"] = labels
         return found
+
+    def check_batches(self, mesh: Any) -> None:
+        """Raise ValueError unless batches, of evaluators too, divide over devices and accumulation steps."""
+        sharding.check_batch(self.data.batch_sizes, mesh, self.accumulate)
+        for name, evaluator in self.evals.items():
+            sizes = getattr(evaluator, "batch_sizes", {})
+            sharding.check_batch(sizes, mesh, where=f"config.evals.{name}")
 
     def check(self) -> None:
         """Open what the evaluators will read, and compare it with what is trained; nothing is computed.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image as pillow
+from PIL import ImageOps
 
 from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.entries import Audio
@@ -147,12 +148,26 @@ def test_pixels_of_16_bits_are_scaled_and_of_32_refused(tmp_path):
     """Pillow itself makes everything above 255 white."""
     values = np.full((8, 8), 2**15, np.uint16)
     pillow.fromarray(values).save(tmp_path / "16.png")
-    for options in (GREY, dict(mean=(0.0,) * 3, std=(1.0,) * 3)):
+    colours: dict[str, Any] = dict(mean=(0.0,) * 3, std=(1.0,) * 3)
+    for options in (GREY, colours):
         found = Image(size=4, **options).prepared(str(tmp_path / "16.png"))
         np.testing.assert_allclose(found, 128 / 255)
     pillow.fromarray(values.astype(np.float32)).save(tmp_path / "32.tiff")
     with pytest.raises(DecodeError, match=r"32\.tiff: pixels of 32 bits; wanted 8 or 16"):
         Image(size=4).prepared(str(tmp_path / "32.tiff"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_camera_that_was_turned(tmp_path, orientation):
+    values = np.random.default_rng(0).integers(0, 256, (12, 8, 3)).astype(np.uint8)
+    exif = pillow.Exif()
+    exif[0x0112] = orientation
+    pillow.fromarray(values).save(tmp_path / "turned.png", exif=exif)
+    with pillow.open(tmp_path / "turned.png") as found:
+        wanted = np.asarray(ImageOps.exif_transpose(found))
+    entry = Image(size=8, mean=(0.0,) * 3, std=(1.0,) * 3)
+    found = entry.prepared(str(tmp_path / "turned.png"))
+    np.testing.assert_array_equal(found, entry.prepared(wanted))
 
 
 def test_one_row_without_a_picture_is_skipped_and_told(tmp_path, caplog):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -111,6 +112,23 @@ def test_a_folder_of_pictures_and_a_list_of_them(tmp_path):
         assert np.allclose(drawn["video"][:, 0, 0, 0] * 255, [50, 50, 100, 100])
 
 
+def test_pictures_of_a_folder_follow_the_numbers_in_their_names(tmp_path):
+    """As FFmpeg writes them, frame9.png before frame10.png; what a file manager hides is none of them."""
+    from PIL import Image as pillow
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(8, 12):
+        pillow.fromarray(np.full((16, 16), number, np.uint8)).save(folder / f"a1_frame{number}.png")
+    (folder / "._a1_frame8.png").write_bytes(b"no picture")
+    entry = AudioVideo(
+        samples=RATE, frames=4, fps=4.0, picture=GREY, column="video", listed=4.0, crop="first"
+    )
+    sound = {"audio": np.zeros(RATE, np.float32), "rate": RATE, "id": "a", "root": str(tmp_path)}
+    drawn = drawn_of(entry, {**sound, "columns": {"video": "frames"}})
+    assert np.allclose(drawn["video"][:, 0, 0, 0] * 255, [8, 9, 10, 11])
+
+
 def test_what_is_no_video_says_so(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"not a video")
     with pytest.raises(DecodeError, match=r"a\.mp4: no video that FFmpeg knows"):
@@ -119,6 +137,40 @@ def test_what_is_no_video_says_so(tmp_path):
         list(frames_at(tmp_path / "b.mp4", [0.0]))
     with pytest.raises(ValueError, match="fill"):
         AudioVideo(samples=1, fill="repeat", frames=1, fps=1.0, picture=GREY)
+
+
+UNTURNED = (1, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turned"),
+    [
+        (UNTURNED, lambda x: x),
+        ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),  # clockwise, as a phone held upright
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+        ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
+    ],
+)
+def test_frames_are_turned_as_the_file_says(tmp_path, matrix, turned):
+    """A phone writes what its sensor sees, and beside it how to show that (the track header's matrix)."""
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:8], picture[:, :8] = 255, 128
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 32, "yuv420p"
+        for frame in (av.VideoFrame.from_ndarray(picture, format="rgb24"), None):
+            container.mux(video.encode(frame))
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+
+    def field(a, b, c, d):
+        return struct.pack(">9i", *(n << 16 for n in (a, b, 0, c, d, 0, 0, 0, 1 << 14)))
+
+    at = content.index(field(*UNTURNED), content.index(b"tkhd"))
+    content[at : at + 36] = field(*matrix)
+    (tmp_path / "a.mp4").write_bytes(content)
+    (found,) = frames_at(tmp_path / "a.mp4", [0.0])
+    assert np.abs(found.astype(int) - turned(picture)).mean() < 4
 
 
 @pytest.mark.real

@@ -81,6 +81,17 @@ def test_tensor_splits_projections_as_megatron_does():
     assert only["up"].spec == PartitionSpec(None, None, "fsdp")
 
 
+def test_of_several_processes_no_device_is_left_out(monkeypatch):
+    """Else one would have nothing of what the others compute, and fail at its first look."""
+    assert Sharding(data=4).mesh().size == 4
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert Sharding(data=4, fsdp=2).mesh().size == 8
+    with pytest.raises(
+        ValueError, match="data=4 x fsdp=1 x tensor=1 takes 4 of 8 devices.*data=-1"
+    ):
+        Sharding(data=4).mesh()
+
+
 def test_tensor_counts_for_the_parameters_not_for_the_batch():
     mesh = Sharding(data=2, fsdp=2, tensor=2).mesh()
     sharding.check_batch(4, mesh)

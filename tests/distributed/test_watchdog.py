@@ -1,6 +1,8 @@
 """What a watch says and when it ends its process, over a key-value store in memory."""
 
+import faulthandler
 import io
+import sys
 import threading
 import time
 
@@ -154,14 +156,6 @@ def test_a_silence_for_which_this_process_was_stopped_does_not_count(capfd):
     assert "did not run for 49 s" in said and "no answer" not in said and "no sign" not in said
 
 
-@pytest.mark.parametrize("stderr", [io.StringIO(), None])
-def test_a_step_may_begin_where_stderr_is_no_file(monkeypatch, stderr):
-    monkeypatch.setattr("sys.stderr", stderr)
-    watch = Watch(None, 0, NAMES, heartbeat=1.0, step_timeout=60.0)
-    watch.begin(1)
-    watch.end()
-
-
 def test_a_step_that_waits_for_one_that_cannot_be_reached(ended, capfd):
     store = Store()
     alive(store, 0, 2)
@@ -171,6 +165,17 @@ def test_a_step_that_waits_for_one_that_cannot_be_reached(ended, capfd):
     watch.begin(1)
     assert ended[0].wait(5) and ended[1] == 75
     assert f"ends: {line}. The same command goes on" in capfd.readouterr().err
+
+
+def test_where_stderr_is_no_file_as_in_a_notebook_steps_are_watched_too(ended, monkeypatch):
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    Watch(None, 0, NAMES, 60, 900).begin(4)  # the interpreter's own alarm
+    faulthandler.cancel_dump_traceback_later()
+    watch = watching(None, 0, step_timeout=0.3, interval=0.1)
+    watch.number, watch.begun = 5, time.monotonic()
+    assert ended[0].wait(5) and ended[1] == 75
+    assert "step 5 has not ended within 0.3 s" in said.getvalue()
 
 
 @pytest.mark.parametrize(

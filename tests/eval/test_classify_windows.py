@@ -204,7 +204,7 @@ def test_hosts_with_unequal_work_stop_together(clips, monkeypatch):
     for host in range(2):
         monkeypatch.setattr(classify.processes, "count", lambda: 2)
         monkeypatch.setattr(classify.processes, "index", lambda host=host: host)
-        batches = list(itertools.islice(found._batches(), 5))
+        batches = list(itertools.islice(found._batches(4), 5))
         assert all(len(batch["index"]) == 4 for batch in batches)
         seen.append([n for batch in batches for n in batch["index"] if n >= 0])
         more.append([bool(batch["more"].any()) for batch in batches])

@@ -49,6 +49,9 @@ def test_bodies_that_are_no_question(client):
     for content in (b"", b"[1]", b"\xff", b"[" * 100_000, b'{"row": "\\ud800"}'):
         answer = client.post("api/search", content=content)
         assert answer.status_code == 422 and answer.json()["error"]
+    for content in (b'{"row": Infinity}', b'{"row": -1e999}', b'{"row": 0, "top": NaN}'):
+        answer = client.post("api/search", content=content)
+        assert answer.status_code == 422 and "wanted a whole number" in answer.json()["error"]
     answer = client.post("api/label", content=b'{"row": 0, "label": "\\ud800"}')
     assert answer.status_code == 422 and "UTF-8" in answer.json()["error"]
     assert "low0" not in answer.json()["error"]

@@ -1,21 +1,24 @@
 """What another run has learned, as targets and teachers: loading it, clustering for it, taking turns."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from encoders import options
+from published import load
 from reference import ROOT
 
 from ssl_audio import config
+from ssl_audio.convert import export
 from ssl_audio.data import places
 from ssl_audio.data.entries import clips
 from ssl_audio.distributed import processes
-from ssl_audio.inference import kmeans
+from ssl_audio.inference import frozen, kmeans
 from ssl_audio.inference.encoder import Encoder
 from ssl_audio.inference.frozen import Frozen
-from ssl_audio.storage import checkpoint, written
+from ssl_audio.storage import checkpoint, exported, written
 from ssl_audio.structs import TrainState
 from ssl_audio.train import loop, stages
 
@@ -64,6 +67,34 @@ def test_what_predictors_need_beside_parameters_is_loaded(tmp_path):
         checkpoint.load_extra(tmp_path, ("book", "codes"))
     with pytest.raises(FileNotFoundError, match="no config.json"):
         Frozen(str(tmp_path / "nowhere")).predictors()
+
+
+def test_an_exported_model_knows_what_is_frozen_in_it(tmp_path):
+    """Its arrays travel with the model, in `extra`; its folder, which says how to use them, stays behind."""
+    parts = [
+        config.plain(load(ROOT / "configs/diffusion.py", arg))
+        for arg in ("stage=autoencoder,runlocal", "runlocal")
+    ]
+    batch = jax.tree.map(jax.numpy.asarray, BATCH)
+    folders = [str(tmp_path / name) for name in ("coder", "model")]
+    made = None
+    for folder, found in zip(folders, parts, strict=True):
+        if made:
+            found["objective"]["autoencoder"] = dict(kind=frozen.KIND, path=folders[0])
+            words = jax.numpy.ones((2, 16), jax.numpy.int32)
+            batch |= {"text": words, "text_length": words[:, 0]}
+        made = config.build(found["objective"], "objectives")
+        params, extra = made.init(jax.random.key(0), batch)
+        exported.write(folder, params, found, extra={name: extra[name] for name in made.needs})
+    for place, out in ((folders[1], "once"), (tmp_path / "once", "again")):
+        export.main(["--checkpoint", str(place), "--out", str(tmp_path / out)])
+        shutil.rmtree(folders[0], ignore_errors=True)
+    options = written.read(tmp_path / "again")
+    assert options["objective"]["autoencoder"]["model"]["kind"] == "autoencoder"
+    again = config.build(options["objective"], "objectives")
+    assert again.autoencoder.predictors().keys() == {"latents", "sound", "encode"}
+    with pytest.raises(FileNotFoundError):  # what has no arrays to begin from says so
+        again.init(jax.random.key(0), batch)
 
 
 def test_stages_take_turns_and_learn_from_the_one_before(tmp_path, monkeypatch):

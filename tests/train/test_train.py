@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,7 +61,7 @@ def change_batches(monkeypatch, change):
     true = Pipeline.batches
 
     def batches(self, start_step=0, **where):
-        inner = true(self, start_step, **where)
+        inner: Any = true(self, start_step, **where)
         try:
             for number, batch in enumerate(inner, start_step + 1):
                 change(number, batch)
@@ -186,6 +187,10 @@ def test_another_config_in_the_same_workdir_is_refused(whole, changes, line):
     assert (whole[0] / "config.txt").read_text() == before
 
 
+def held_out(**changes):
+    return dict(kind="held_out", data=options()["data"] | changes)
+
+
 def test_mistakes_are_found_before_anything_is_written(tmp_path):
     workdir = tmp_path / "run"
     for wrong, words in (
@@ -195,6 +200,10 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path):
             "batch_size: 9 is not divisible by 4 devices; nearest: 8, 12",
         ),
         (dict(data__batch_size=8, accumulate=3), "3 accumulation steps"),
+        (
+            dict(evals={"other": held_out(batch_size=6)}, sharding__data=4),
+            r"config\.evals\.other\.data\.batch_size: 6 is not divisible by 4 devices; nearest: 4, 8",
+        ),
         (dict(steps="7 parsecs"), "duration"),
     ):
         with pytest.raises((TypeError, ValueError), match=words):
