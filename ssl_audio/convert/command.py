@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser().error("--audio is the sound for --check FOLDER")
     from ssl_audio.convert.files import read
     from ssl_audio.convert.named import put_words
+    from ssl_audio.inference import calibration
     from ssl_audio.storage import atomic, exported
 
     atomic.check_folder(pathlib.Path(args.out))
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = from_state_dict(args.family, state, strict=args.strict, **options)
     exported.write(args.out, model.params, model.config, unused=model.unused)
     put_words(pathlib.Path(args.out), model.config)
+    (pathlib.Path(args.out) / calibration.NAME).unlink(missing_ok=True)  # of what was there before
     print(_table(model))
     if model.left:
         print(f"left out, no place for this head: {', '.join(model.left)}")

@@ -2,7 +2,7 @@
 
 Each fold is a run of its own, in W/fold1, W/fold2, …, of the config with the argument fold=1, fold=2, …
 The config's evaluator `test` scores it. The same command continues after an
-interruption; finished folds are kept.
+interruption; finished folds are kept, and those of another config are refused.
 """
 
 import argparse
@@ -19,6 +19,16 @@ from ssl_audio import config, config_files, slots
 from ssl_audio.storage import atomic, opened
 
 log = logging.getLogger("ssl_audio")
+
+# Options that scores depend on, but for places, which may move, and what does not change a number.
+MATTERS = re.compile(
+    r"(objective|data|seed|warm_start|adapt|optim|accumulate|evals\.test)\..*|seed|accumulate|steps|adapt"
+    r"|checkpoint\.best"
+)
+MOVES = re.compile(
+    r"data\.(workers|threads|max_bad_share)|evals\.test\.(batch_size|max_bad_share)"
+    r"|(data|evals\.test)\.(.*\.)?(root|path|data_dir)"
+)
 
 
 def numbers(text: str) -> list[int]:
@@ -39,13 +49,48 @@ def fold(options: Any, workdir: pathlib.Path) -> dict[str, Any] | None:
     """Train and test one fold unless that is done; return its scores, or None when it was stopped.
 
     Raises:
-      ValueError: the config has no evaluator `test` that classifies; what `train` raises.
+      ValueError: the config has no evaluator `test` that classifies; the fold is done, with another config;
+        what `train` raises.
     """
     done = workdir / "result.json"
     if done.exists():
+        _check_same(options, workdir, done)
         return opened.json_file(done, "the scores of a fold; remove it to train the fold again")
     with slots.trusting(slots.packages(options)):  # the workdir is this very config's
         return _fold(options, workdir, done)
+
+
+def _check_same(options: Any, workdir: pathlib.Path, done: pathlib.Path) -> None:
+    """Raise ValueError where the scores of a fold are of another config than this one."""
+    from ssl_audio.storage import written
+    from ssl_audio.train import changes
+
+    if not written.is_run(workdir):
+        return
+    both = (_unnamed(config.plain(some)) for some in (written.read(workdir), options))
+    wrong = [
+        f"{path}: {old!r}, now {new!r}"
+        for path, (old, new) in changes.differences(*both).items()
+        if MATTERS.fullmatch(path)
+        and not MOVES.fullmatch(path)
+        and not (changes.NAMES.fullmatch(path) and changes.UNSET in (old, new))
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ValueError(
+            f"{done}: the scores of a run of another config. {'; '.join(wrong[:8])}{more}. Use another "
+            "--workdir, or the old values, or remove the file to go on with this run and score it again."
+        )
+
+
+def _unnamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config whose sources have numbers for names, as those are of folders, which may move."""
+    data = dict(options.get("data") or {})
+    names = {name: str(i) for i, name in enumerate(sorted(data.get("sources") or {}))}
+    for key in ("sources", "weights"):
+        if isinstance(data.get(key), Mapping):
+            data[key] = {names.get(name, name): value for name, value in data[key].items()}
+    return {**options, "data": data}
 
 
 def _fold(options: Any, workdir: pathlib.Path, done: pathlib.Path) -> dict[str, Any] | None:

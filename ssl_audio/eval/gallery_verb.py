@@ -14,7 +14,8 @@ from ssl_audio import config, startup
 from ssl_audio.inference import kinds
 from ssl_audio.storage import atomic, hub
 
-STILL = {"crop": "first", "pick": "middle"}  # options of entries that leave something to chance
+# Options of entries that leave something to chance, and what they are without it.
+STILL = {"crop": "first", "pick": "middle", "speed": 0.0, "gain": 0.0, "changes": ()}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -217,7 +217,7 @@ def _errors(
     count = made.labels.shape[1]
     if len(names) != count:
         names = info.labels if info and len(info.labels) == count else tuple(map(str, range(count)))
-    several = bool((made.labels.sum(axis=1) != 1).any())
+    several = bool((made.labels.sum(axis=1) != 1).any()) or bool(info and info.multilabel)
     scores = classify.scores(made.logits, made.labels, multilabel=several)
     yield fill(
         "<h2>$title on held-out clips</h2><p>$count clips.</p>$table",

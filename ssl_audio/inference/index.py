@@ -127,9 +127,9 @@ class Index:
           RuntimeError: Faiss is not installed.
         """
         # A file has several segments; more are asked for until enough files have come.
-        found: dict[int, Hit] = {}
         wanted = min(len(self), 4 * top)
         while True:
+            found: dict[int, Hit] = {}  # anew: with more candidates others may be better
             numbers, scores = self.nearest(vector, wanted, exact=exact)
             for number, score in zip(numbers.tolist(), scores.tolist(), strict=True):
                 file = int(self.rows.file[number])

@@ -195,7 +195,7 @@ def _source(args: argparse.Namespace, rate: int) -> Any:
       ValueError: the config trains on several collections.
     """
     if args.data:
-        return config.build(places.source(args.data) | dict(rate=rate), "data", path="--data")
+        return _at(places.source(args.data), rate, "--data")
     with slots.trusting(args.trust):
         sources = config_files.load(args.config).data.sources
         if len(sources) != 1:
@@ -203,4 +203,16 @@ def _source(args: argparse.Namespace, rate: int) -> Any:
                 f"--config {args.config}: it trains on {', '.join(sources)}; wanted one collection."
             )
         (found,) = config.plain(sources).values()
-        return config.build(found | dict(rate=rate), "data", path="--config: data.sources")
+        return _at(found, rate, "--config: data.sources")
+
+
+def _at(options: dict[str, Any], rate: int, path: str) -> Any:
+    """Return clips at a rate; prepared ones have the one that they were prepared at."""
+    if options.get("kind") != "shards":
+        return config.build(options | dict(rate=rate), "data", path=path)
+    made: Any = config.build(options, "data", path=path)
+    if (found := made.meta(0)["rate"]) != rate:
+        raise ValueError(
+            f"{path}: its clips are at {found} Hz, the features are of {rate} Hz: prepare them so."
+        )
+    return made

@@ -112,7 +112,7 @@ def _atlas(index: Index, out: pathlib.Path) -> str:
             paths = [names[file] for file in rows.file[some].tolist()]
             starts = rows.start[some]
             yield {
-                "id": [f"{path}#{start:g}" for path, start in zip(paths, starts, strict=True)],
+                "id": [f"{path}#{_time(t)}" for path, t in zip(paths, starts, strict=True)],
                 "path": paths,
                 "folder": [os.path.basename(os.path.dirname(path)) for path in paths],
                 "start": starts,
@@ -123,6 +123,11 @@ def _atlas(index: Index, out: pathlib.Path) -> str:
     with atomic.file(out) as file:
         columns.write_parquet(file, blocks())
     return f"embedding-atlas {out} --vector vector --text id"
+
+
+def _time(seconds: float) -> str:
+    """Return a time as text, to the microsecond: fewer digits would be the same for two windows."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
 FORMATS: Mapping[str, Callable[[Index, pathlib.Path], str]] = {

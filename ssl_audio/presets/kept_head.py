@@ -12,6 +12,11 @@ from typing import Any
 from ssl_audio import config as options_of
 from ssl_audio.storage import written
 
+SAME = ("kind", "root", "target")  # what two sources of the same labels of the same set agree in
+PARTS = ("subset", "split", "segments", "folds")  # of a set; without one: all of it
+WHOLE = "esc50"  # the subset that the other one is a part of
+PLACES = ("root", "path")
+
 
 def of_fold(path: str, fold: int) -> str:
     """Return the run of a fold, where a path is the workdir of `ssl-audio folds`; otherwise the path."""
@@ -64,11 +69,28 @@ def check_unseen(config: Any, path: str) -> None:
 def _shared(seen: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     """Return which clips of a test were among those of training; "": none, or they cannot be compared."""
     if seen.get("kind") == test.get("kind") == "labelled":  # of a user's own
-        same = seen.get("source") == test.get("source")
+        same = _resolved(seen["source"]) == _resolved(test["source"])
         return "these clips" if same and seen.get("fold") != test.get("fold") else ""
-    folds = set(seen.get("folds") or ()) & set(test.get("folds") or ())
-    same = bool(folds) and _place(seen) == _place(test)
-    return f"fold {', '.join(map(str, sorted(folds)))}" if same else ""
+    if any(_resolved(seen).get(name) != _resolved(test).get(name) for name in SAME):
+        return ""
+    common = {
+        name: _some(seen, name) & _some(test, name) for name in PARTS if _both(seen, test, name)
+    }
+    if not all(common.values()):
+        return ""
+    folds = ", ".join(map(str, sorted(common.get("folds", ()))))
+    return f"fold {folds}" if folds else f"clips of {test['kind']}"
+
+
+def _both(seen: Mapping[str, Any], test: Mapping[str, Any], name: str) -> bool:
+    """Tell whether both are of some parts only: else one of them has all that the other has."""
+    return bool(_some(seen, name) and _some(test, name))
+
+
+def _some(source: Mapping[str, Any], name: str) -> set[Any]:
+    """Return the parts of a set that a source is of; none: of all."""
+    value = source.get(name) or ()
+    return ({value} if isinstance(value, str) else set(value)) - {WHOLE}
 
 
 def _sets(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -82,6 +104,11 @@ def _inner(source: Mapping[str, Any]) -> Mapping[str, Any]:
     return source["source"] if source.get("kind") == "few_labels" else source
 
 
-def _place(source: Mapping[str, Any]) -> tuple[Any, ...]:
-    root = source.get("root")
-    return source.get("kind"), root and pathlib.Path(root).resolve(), source.get("subset")
+def _resolved(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a source, with one way to write its place."""
+    found = {name: source[name] for name in source if name not in PLACES}
+    for name in PLACES:
+        if (where := source.get(name)) and "://" not in where:
+            where = str(pathlib.Path(where).expanduser().resolve())
+        found[name] = where
+    return found

@@ -140,7 +140,11 @@ def test_the_command_lists_heads_and_refuses_them_if_strict(tmp_path, capsys):
     state["regressor.weight"] = np.zeros((1, 16), np.float32)
     given = ["--from", "hf_ast", "--checkpoint", str(folder(tmp_path, state, options))]
     out = ["--out", str(tmp_path / "ours")]
+    stale = tmp_path / "ours/calibration.json"
+    stale.parent.mkdir()
+    stale.write_text('{"scale": 9.0, "bias": [], "thresholds": [], "clips": 20}')
     command.main([*given, *out])
+    assert not stale.exists(), "it is of the model that was there before"
     assert "left out, no place for this head: regressor.weight" in capsys.readouterr().out
     with pytest.raises(ValueError, match="regressor.weight"):
         command.main([*given, *out, "--strict"])

@@ -82,6 +82,17 @@ def test_a_run_with_a_map(tmp_path, monkeypatch):
     )
 
 
+def test_clips_that_may_have_several_labels_and_have_one_each(folds, monkeypatch):
+    """Scored as in training: by ranking, not as if the best class alone counted."""
+    tested = report.config.build(SOURCE, "data")
+    info = dataclasses.replace(tested.info, multilabel=True)
+    tested = type("Tested", (), dict(info=info, meta=tested.meta, __len__=lambda _: 24))()
+    monkeypatch.setattr(report, "_tested", lambda runs: [tested] * len(runs))
+    page = report.report(folds)
+    assert "<td>mAP</td>" in page and "<td>accuracy</td>" not in page
+    assert "confusion matrix" not in page
+
+
 def test_numbers_of_a_run_that_has_diverged(folds):
     path = folds / "fold1/metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 4, "loss": NaN, "nce": Infinity, "mse": -1e300}\n')

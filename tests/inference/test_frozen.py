@@ -14,6 +14,8 @@ from ssl_audio import config
 from ssl_audio.convert import export
 from ssl_audio.data import places
 from ssl_audio.data.entries import clips
+from ssl_audio.data.prepare import prepare
+from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.distributed import processes
 from ssl_audio.inference import frozen, kmeans
 from ssl_audio.inference.encoder import Encoder
@@ -49,6 +51,17 @@ def test_clusters_of_mfcc_become_targets(tmp_path, monkeypatch, capsys):
             dict(data=clips(8000)),
         )
         kmeans.fit(model, source, 7, vectors=6)
+
+
+def test_clusters_of_prepared_clips(tmp_path, capsys):
+    """They have a rate of their own, which must be that of the features."""
+    for rate in (16_000, 8_000):
+        prepare(Synthetic(6, seconds=0.5, rate=rate), tmp_path / str(rate))
+    more = ["--codes", "5", "--out", str(tmp_path / "clusters")]
+    kmeans.main(["--data", str(tmp_path / "16000"), *more])
+    assert "5 codes of 78 values" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--data: its clips are at 8000 Hz, .* of 16000 Hz"):
+        kmeans.main(["--data", str(tmp_path / "8000"), *more])
 
 
 def test_what_predictors_need_beside_parameters_is_loaded(tmp_path):

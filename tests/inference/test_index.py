@@ -229,6 +229,31 @@ def test_an_approximate_index_of_many(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
 
 
+def test_hits_are_in_order_however_often_more_are_asked_for(made, monkeypatch):
+    """A search that finds too few files, and their worse segments, is followed by one that finds more."""
+    found = Index(made)
+    vector = found.vectors[0]
+    scores = found.vectors @ vector
+    files = found.rows.file
+    worst = [
+        int(np.flatnonzero(files == f)[np.argmin(scores[files == f])]) for f in np.unique(files)
+    ]
+    few = sorted(worst, key=lambda row: scores[row])[:2]
+    exact = found.query(vector, 3)
+    assert len(exact) == 3 < 4 * 3 < len(found), "more can be asked for"
+    nearest = found.nearest
+
+    def poor(vector, count, *, exact=False):
+        if count < len(found):
+            return np.array(few), scores[few]
+        return nearest(vector, count, exact=True)
+
+    monkeypatch.setattr(found, "nearest", poor)
+    hits = found.query(vector, 3)
+    assert [(h.path, h.row) for h in hits] == [(h.path, h.row) for h in exact]
+    assert hits[0].score == max(h.score for h in hits)
+
+
 def test_what_is_damaged_or_gone_is_named(run, made, sounds, tmp_path):
     where = tmp_path / "i"
     shutil.copytree(made, where)

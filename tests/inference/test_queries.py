@@ -1,5 +1,7 @@
 """One query of several modalities, of models with a tower for each, a merging one, and with branches."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,6 +161,14 @@ def test_the_gallery_of_a_manifest(merging, tmp_path, capsys):
     assert "| video+text |" in printed and (folder / "evals/gallery_clips.jsonl").is_file()
     with pytest.raises(ValueError, match="modality 'image'"):
         gallery_verb.main([*asked, "--ask", "image"])
+    # The clips are heard as they are, whatever was done to those of the training.
+    altered = copy.deepcopy(options)
+    noise = dict(kind="altered:Pitch", low=9.0, high=9.0)
+    altered["data"]["entries"]["audio"] |= dict(
+        kind="altered:Altered", speed=0.5, gain=30.0, changes=(noise,)
+    )
+    exported.write(folder, params, altered)
+    assert gallery_verb.main([*asked, "--ask", "video", "--ask", "video+text"]) == found
 
 
 def test_blank_batches_fit_the_towers(merging):

@@ -52,6 +52,21 @@ def test_embedding_atlas(made, tmp_path, capsys):
         export(made, "embedding-atlas", tmp_path / "map.csv")
 
 
+def test_windows_late_in_a_recording_have_names_of_their_own(tmp_path):
+    pytest.importorskip("pyarrow", reason="pip install 'ssl_audio[parquet]'")
+    import pyarrow.parquet
+
+    starts = np.array([0.0, 12_345.65, 12_345.7, 123_456.5, 1_234_567.25])
+    rows = indexes.Rows(["/sounds/year.wav|1|1"], np.zeros(5, np.int32), starts, starts + 0.1)
+    about = {"checkpoint": "/runs/m", "digest": "d", "words": False, "token": "t", "settings": {}}
+    (tmp_path / "late").mkdir()
+    late = indexes.write(tmp_path / "late", about, rows, 2, [np.ones((5, 2), np.float32)])
+    export(late, "embedding-atlas", tmp_path / "map.parquet")
+    names = pyarrow.parquet.read_table(tmp_path / "map.parquet")["id"].to_pylist()
+    times = ["0", "12345.65", "12345.7", "123456.5", "1234567.25"]
+    assert names == [f"/sounds/year.wav#{time}" for time in times]
+
+
 @pytest.mark.slow
 def test_embedding_atlas_reads_it(made, tmp_path):
     """Its own command loads the table, and packs the page; its projection takes the vectors."""

@@ -64,6 +64,27 @@ def test_so_is_one_that_learned_from_few_of_them(tmp_path, encoder):
     load(CONFIG, f"{TASK},pretrained={few},fold=2")
 
 
+def test_so_is_one_that_learned_from_more_than_the_test(tmp_path, encoder, monkeypatch):
+    """ESC-10 is of ESC-50, speakers and takes share clips, and a place may be written otherwise."""
+    monkeypatch.chdir(tmp_path)
+    esc50 = write(
+        tmp_path / "esc50", load(CONFIG, f"task=esc50,root=DATA,pretrained={encoder},fold=2")
+    )
+    with pytest.raises(ValueError, match="learned from the labels of fold 1, which"):
+        load(CONFIG, f"task=esc10,root={tmp_path}/DATA,pretrained={esc50}")
+    load(CONFIG, f"{TASK},pretrained={esc50},fold=2")
+    speakers = "task=unseen_speaker_digit,root=DATA"
+    digits = write(
+        tmp_path / "digits", load(CONFIG, f"task=spoken_digit,root=DATA,pretrained={encoder}")
+    )
+    unseen = write(tmp_path / "unseen", load(CONFIG, f"{speakers},pretrained={encoder},fold=2"))
+    for task, path in ((speakers, digits), ("task=spoken_digit,root=DATA", unseen)):
+        with pytest.raises(ValueError, match="labels of clips of sets.spoken_digit, which"):
+            load(CONFIG, f"{task},pretrained={path}")
+    load(CONFIG, f"task=spoken_digit,root=DATA,pretrained={digits}")
+    load(CONFIG, f"{speakers},pretrained={unseen},fold=2")
+
+
 def test_heads_that_do_not_fit_are_refused(tmp_path, encoder, heads):
     other = write(
         tmp_path / "audioset", load(CONFIG, f"task=audioset20k,root=DATA,pretrained={encoder}")
