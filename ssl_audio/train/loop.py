@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import flax.linen as nn
@@ -88,11 +88,13 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
         with Recorder(workdir, run.record, **how, spent=spent) as recorder:
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
             with fitting(shapes[1]), spent.during("compile"):
-                results = record.at(workdir / "metrics.jsonl", start)  # before any process goes on
+                path = workdir / "metrics.jsonl"  # read before any process goes on
+                results = record.at(path, start)
+                done = record.evaluated(path, start, run.evals)
                 step, count = programs.ready(compiled, options, (total, epoch), step, shapes)
                 recorder.price(count)
             where = recorder, checkpoints, lock
-            session = Session(run, mesh, step, batches, *where, total, every, results, meta)
+            session = Session(run, mesh, step, batches, *where, total, every, results, done, meta)
             try:
                 return _loop(session, state, start)
             finally:
@@ -137,6 +139,7 @@ class Session:
       total: number of steps.
       every: duration → number of steps.
       results: what metrics.jsonl says of the step that the run goes on from.
+      done: the evaluators that it has results of.
       meta: what each checkpoint says about the run.
     """
 
@@ -150,6 +153,7 @@ class Session:
     total: int
     every: Callable[[int | float | str], int]
     results: Mapping[str, float]
+    done: Set[str]
     meta: Mapping[str, Any]
 
     def save(self, state: Any) -> None:
@@ -189,7 +193,7 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
 
     with processes.Stop() as stop, recorder.spent.during("step"):
         if start and evaluates(start):  # it may have been killed before they were done
-            results = _evaluate(session, state, session.results)
+            results = _evaluate(session, state, session.results, session.done)
         for number in range(start + 1, total + 1):
             with processes.step(number), recorder.step(number):
                 with recorder.waiting():
@@ -222,13 +226,15 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
     return results
 
 
-def _evaluate(session: Session, state: Any, known: Mapping[str, float]) -> dict[str, float]:
-    """Run the evaluators that `known` has no results of; return it with theirs, and keep the best state."""
+def _evaluate(
+    session: Session, state: Any, known: Mapping[str, float], done: Set[str] = frozenset()
+) -> dict[str, float]:
+    """Run the evaluators that are not done; return `known` with their results, and keep the best state."""
     run, results = session.run, dict(known)
     served = state.replace(params=merged.served(state))  # what is kept as the best, and loaded
     try:
         for name, evaluator in run.evals.items():
-            if any(key.startswith(f"{name}/") for key in known):
+            if name in done:
                 continue
             with session.recorder.spent.during("evaluation"):
                 values = evaluator.run(run.objective, served, session.mesh)
