@@ -19,8 +19,7 @@ from ssl_audio import config, slots
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint, merged
 from ssl_audio.storage.lock import Lock
-from ssl_audio.train import changes, programs, record
-from ssl_audio.train.clips import check_clips, tell_of_unused
+from ssl_audio.train import changes, clips, programs, record
 from ssl_audio.train.goodput import Goodput
 from ssl_audio.train.record import Recorder
 from ssl_audio.train.run import Run, describe, fitting, warm_started
@@ -56,7 +55,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
     spent = Goodput()
     run = config.make(Run, options).numbered()
     options = run.named(options)
-    check_clips(run, config.plain(options), changes.earlier(workdir))
+    clips.check_clips(run, config.plain(options), changes.earlier(workdir))
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
     every = functools.partial(config.duration, total=total, epoch=epoch)
@@ -82,7 +81,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
         if start:
             spent.resume(workdir, start)
         describe(run, state, total, start, workdir)
-        tell_of_unused(run)
+        clips.tell_of_unused(run)
         batches = run.data.batches(start, shard=processes.index(), shards=processes.count())
         how: Any = dict(start=start, total=total, lead=processes.is_lead(), profile=profile)
         with Recorder(workdir, run.record, **how, spent=spent) as recorder:
@@ -177,14 +176,15 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
 
     def settle(keep: int) -> None:
         while len(pending) > keep:
-            number, metrics, index = pending.popleft()
+            number, metrics, numbers = pending.popleft()
             metrics = jax.device_get(metrics)
             if not metrics["finite"][0]:
                 session.save(state)
+                named = ", ".join(clips.names(run.data, numbers))
                 raise NotFinite(
                     f"step {number}: loss or gradients are not finite. The update was not made and the "
-                    f"state is saved. Clips of this host: {', '.join(run.data.ids(index))}. Look at "
-                    "them, or lower optim.lr or set optim.clip, and run the same command again."
+                    f"state is saved. Clips of this host: {named}. Look at them, or lower optim.lr or set "
+                    "optim.clip, and run the same command again."
                 )
             recorder.add(metrics, run.data.batch_size)
 
@@ -198,16 +198,18 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
             with processes.step(number), recorder.step(number):
                 with recorder.waiting():
                     batch = next(session.batches)
-                index = batch.pop("index")
+                numbers = {name: x for name, x in batch.items() if name.endswith("index")}
+                del batch["index"]
                 state, metrics = session.step(state, sharding.put_batch(batch, session.mesh))
-                pending.append((number, metrics, index))
+                pending.append((number, metrics, numbers))
                 last = number == total or stop.asked or checkpoints.stop_asked(number)
                 settle(0 if last or number % due["record"] == 0 else LAG)
             fresh: Mapping[str, float] = {}
             if last or number % due["record"] == 0:
                 session.lock.check()
+                skipped = sum(len(data.bad) for _, data in clips.pipelines(run.data))
                 results = fresh = recorder.write(
-                    number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
+                    number, lr=float(rate(number - 1)), skipped=skipped
                 )
             if last or number % due["save"] == 0:
                 session.lock.check()
