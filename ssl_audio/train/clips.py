@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 
 from ssl_audio.data.entries import Weight
@@ -88,6 +89,35 @@ def tell_of_unused(run: Run) -> None:
     for path, data in pipelines(run.data):
         for name, source in data.sources.items():
             _tell(f"{path}.sources.{name}", source, data.entries)
+
+
+def tell_of_weights(run: Run, state: Any, batch: Mapping[str, Any]) -> None:
+    """Warn of weights of clips that the objective takes no notice of.
+
+    Args:
+      run: whose objective it is.
+      state: of a run, or its shapes.
+      batch: the shapes of a batch.
+    """
+    if "weight" in batch and not _weighs(run.objective, state, batch):
+        log.warning(
+            "data.entries: they give each clip a weight, but %s takes no notice of it: all clips count alike",
+            type(getattr(run.objective, "objective", run.objective)).__name__,
+        )
+
+
+def _weighs(objective: Any, state: Any, batch: Mapping[str, Any]) -> bool:
+    """Tell whether a loss of an objective is computed with `batch["weight"]`."""
+
+    def total(weight, params, extra, batch, key):
+        batch = {**batch, "weight": weight}
+        losses = [getattr(objective, phase.loss) for phase in objective.phases]
+        return [loss(params, extra, batch, key, train=True).total for loss in losses]
+
+    rest = state.params, state.extra, batch, state.key
+    program = jax.make_jaxpr(total)(batch["weight"], *rest).jaxpr
+    weight = program.invars[0]
+    return any(weight is given for line in program.eqns for given in line.invars)
 
 
 def pipelines(data: Any) -> Iterator[tuple[str, Any]]:

@@ -87,6 +87,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
         with Recorder(workdir, run.record, **how, spent=spent) as recorder:
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
             with fitting(shapes[1]), spent.during("compile"):
+                clips.tell_of_weights(run, *shapes)
                 path = workdir / "metrics.jsonl"  # read before any process goes on
                 results = record.at(path, start)
                 done = record.evaluated(path, start, run.evals)

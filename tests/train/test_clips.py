@@ -2,14 +2,16 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from ssl_audio import config, config_files
 from ssl_audio.data.entries import Audio
 from ssl_audio.data.source import Manifest
+from ssl_audio.distributed import sharding
 from ssl_audio.train import clips
 from ssl_audio.train.clips import check_clips, tell_of_unused
-from ssl_audio.train.loop import train
+from ssl_audio.train.loop import plan, train
 from ssl_audio.train.run import Run
 
 
@@ -139,3 +141,17 @@ def test_clips_of_pipelines_beside_are_named_too(tmp_path, caplog):
     data = dataclasses.replace(run.data, beside={"unlabelled": other})
     tell_of_unused(dataclasses.replace(run, data=data, evals={}))
     assert "data.beside.unlabelled.sources.mine: 1 of split 'test' of its 2 clips" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "counts"), [("ssamba", False), ("finetune", True)])
+@pytest.mark.parametrize("adapt", [False, True])
+def test_weights_that_the_objective_takes_no_notice_of_are_told(name, counts, adapt, caplog):
+    given = ["--config.data.entries.weight.kind=entries:Weight"]
+    options = config.plain(config_files.load(f"{name}:runlocal", given))
+    run = config.make(Run, options | ({"adapt": {"kind": "lora"}} if adapt else {}))
+    mesh = run.sharding.mesh()
+    with jax.set_mesh(mesh):
+        state = plan(run, mesh, total=4, epoch=2)[2]
+        clips.tell_of_weights(run, state, sharding.spec(run.data.spec(), mesh))
+    told = "takes no notice of it" in caplog.text
+    assert told != counts and ("MaskedSpectrogram takes" in caplog.text) == told
