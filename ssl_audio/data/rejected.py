@@ -33,5 +33,8 @@ class Rejected(Entry):
 
     def draw(self, example: Example, rng: np.random.Generator) -> Arrays:  # noqa: D102
         path = chosen(example, self.column, self.root, "random", rng)
-        other = {**example, "audio": decode(path, example["rate"])}
+        other = {
+            **example,
+            "audio": decode(path, example["rate"], channels=example.get("channels", "average")),
+        }
         return {f"{name}_rejected": value for name, value in self.audio.draw(other, rng).items()}

@@ -57,7 +57,7 @@ class Source(Protocol):
 
     An example has `audio` (float32 mono [S], in [-1, 1]), `rate` (Hz) and `id`, and where known
     `label`, `fold`, `split`, `text` (a caption or a tuple of them), `rewrites`, `negatives`, `weight`; of
-    plain files `root`, the folder that paths in its `columns` are relative to.
+    plain files `root`, the folder that paths in its `columns` are relative to, and how `channels` become one.
     A source may also have `open(i)`: the example with sound that is not all decoded; and, where it knows
     them without looking at each clip, `coded_labels()` and `digest()`: see `Files`.
     """
@@ -139,8 +139,9 @@ class Files(abc.ABC):
         return Clips.of(self.clips).digest(self.rate)
 
     def _place(self, clip: Clip) -> dict[str, Any]:
-        """Return where the sound lies, for what is read beside it."""
-        return {"root": self.clips.root, "path": clip.path, "start": clip.start}
+        """Return where the sound lies, and how it is read, for what is read beside it."""
+        where = {"root": self.clips.root, "path": clip.path, "start": clip.start}
+        return {**where, "channels": self.channels}
 
     def _excerpt(self, clip: Clip) -> tuple[str, int, float, float | None]:
         return clip.path, self.rate, clip.start, clip.end

@@ -65,7 +65,10 @@ class Triplet(Entry):
     def _from_columns(self, example: Example, same: bool, rng: np.random.Generator) -> Example:
         files = every(example, "positive" if same else "negative", self.root)
         path = files[int(rng.integers(len(files)))]
-        return {**example, "audio": decode(path, example["rate"])}
+        return {
+            **example,
+            "audio": decode(path, example["rate"], channels=example.get("channels", "average")),
+        }
 
     def _from_labels(self, example: Example, same: bool, rng: np.random.Generator) -> Example:
         del rng  # `more` has it

@@ -127,6 +127,18 @@ def held(params: Params, learns: Callable[[Any], bool]) -> Params:
     return jax.tree_util.tree_map_with_path(leaf, params)
 
 
+def check_labelled(batch: Batch, of: str = "") -> None:
+    """Raise ValueError if clips of a batch may have no label, for losses that would take that for one.
+
+    `of` begins the names of their entries, as "second_".
+    """
+    if f"{of}labelled" in batch:
+        raise ValueError(
+            "data.entries.label.unlabelled: got True, but this objective fits the label of every clip of "
+            f"'{of}label'; leave out those without one, or give them beside the others: data.kind='beside'."
+        )
+
+
 def zeroed(params: Params, pattern: str) -> Params:
     """Return parameters with zeros for those whose path holds a regular expression; "": as they are."""
 

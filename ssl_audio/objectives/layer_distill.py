@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ssl_audio import losses
 from ssl_audio.arrays import Array, Float
 from ssl_audio.heads.readout import mean_of_layer
-from ssl_audio.objectives import statistics
+from ssl_audio.objectives import base, statistics
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor
 from ssl_audio.slots import AnyFrontend, Augment, Backbone, Head, Projector, Tokenizer
 from ssl_audio.structs import Loss
@@ -74,6 +74,7 @@ class LayerDistill(Encoding):
                     f"objective.shallow: got logits {out.shape}, wanted {logits.shape} as of objective.head."
                 )
             shallow[_name(number)] = made["params"]
+        base.check_labelled(batch)
         if "label" in batch and batch["label"].shape[-1] != logits.shape[-1]:
             raise ValueError(
                 f"objective.head.classes: got {logits.shape[-1]}, wanted the {batch['label'].shape[-1]} of "

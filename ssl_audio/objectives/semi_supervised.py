@@ -18,7 +18,7 @@ from ssl_audio.arrays import Array, Float
 from ssl_audio.backbones import stretches
 from ssl_audio.frontend.base import counted
 from ssl_audio.frontend.views import View, augmented
-from ssl_audio.objectives import statistics
+from ssl_audio.objectives import base, statistics
 from ssl_audio.objectives.base import Batch, Encoding, Extra, Params, Predictor, replaced
 from ssl_audio.objectives.mixing import Clips
 from ssl_audio.slots import AnyFrontend, Backbone, Head, Tokenizer
@@ -226,7 +226,12 @@ class PseudoLabels(SemiSupervised):
 
 
 def labels(batch: Batch, of: str = "") -> Float[Array, "B C"]:
-    """Return the labels of a batch as distributions over classes."""
+    """Return the labels of a batch as distributions over classes.
+
+    Raises:
+      ValueError: some of its clips may have none.
+    """
+    base.check_labelled(batch, of)
     label = batch[f"{of}label"]
     return label / jnp.maximum(jnp.sum(label, -1, keepdims=True), 1e-6)
 

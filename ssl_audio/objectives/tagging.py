@@ -30,6 +30,8 @@ LOSSES = {
 class Tagging(Objective):
     """Fit `batch["label"]` [B, C], multi-hot or mixed; `batch["weight"]` [B], if there, weighs the clips.
 
+    Those whose `batch["labelled"]` [B] is 0, if it is there, count neither in the loss nor in metrics.
+
     Attributes:
       frontend, tokenizer, encoder: as in pretraining; patches may overlap here.
       head: Encoded → logits.
@@ -95,8 +97,10 @@ class Tagging(Objective):
         right = jnp.take_along_axis(batch["label"], best[:, None], 1)[:, 0] >= jnp.max(
             batch["label"], -1
         )
-        clips, weight = float(logits.shape[0]), batch.get("weight")
-        metrics = {"accuracy": (jnp.sum(right.astype(jnp.float32)), clips)}
+        known, weight = batch.get("labelled", jnp.ones(len(logits))), batch.get("weight")
+        if "labelled" in batch:
+            weight = known if weight is None else known * weight
+        metrics = {"accuracy": (jnp.sum(known * right), jnp.sum(known))}
         renewed = statistics.renewed(params, after)
         total = losses.weighted_mean(value, weight)
         means = None if weight is None else {"clips": (total, jnp.sum(weight))}

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 
 from ssl_audio.data.entries import Weight
 from ssl_audio.data.labelled import Labelled, columns_of
 from ssl_audio.data.source import SPLITS
 from ssl_audio.objectives import teacher
+from ssl_audio.objectives.adapted import Adapted
 from ssl_audio.train.run import Run
 
 SLACK = 0.02  # share of a clip's frames that a published recipe may cut off, beside two of the ends
@@ -35,8 +37,10 @@ def check_clips(
       ValueError: another rate, also of a teacher; clips whose end no frontend would hear; windows of another
         rate.
     """
-    sound = run.data.entries.get("audio")
-    lengths = {"data.entries.audio.samples": getattr(sound, "samples", None)}
+    lengths = {
+        f"{path}.entries.audio.samples": getattr(data.entries.get("audio"), "samples", None)
+        for path, data in pipelines(run.data)
+    }
     rates = {"data.rate": run.data.rate}
     for name, evaluator in run.evals.items():
         lengths[f"evals.{name}.samples"] = getattr(evaluator, "samples", None)
@@ -82,28 +86,58 @@ def check_clips(
 
 def tell_of_unused(run: Run) -> None:
     """Warn of what tables say of the clips to train on, and what has no effect: of splits, and weights."""
-    for name, source in run.data.sources.items():
-        inner = source
-        while columns_of(inner) is None and hasattr(inner, "source"):
-            inner = inner.source
-        if isinstance(source, Labelled) or (columns := columns_of(inner)) is None:
-            continue  # the one is of the part that was asked for, the other says nothing
-        codes, values = columns.coded("split")
-        known = [SPLITS.get(str(value).strip().lower(), "") if value else "" for value in values]
-        there = collections.Counter(np.array(known, object)[codes].tolist())
-        held = {part: there[part] for part in ("validation", "test") if there[part]}
-        if held and sum(held.values()) < len(codes):
-            said = " and ".join(f"{count} of split '{part}'" for part, count in held.items())
-            log.warning(
-                "data.sources.%s: %s of its %d clips are trained on as well; to leave them out, give the "
-                "source split='train', as it is called there", name, said, len(codes),
-            )  # fmt: skip
-        weights = any(isinstance(entry, Weight) for entry in run.data.entries.values())
-        if not weights and (columns.number("weight") >= 0).any():
-            log.warning(
-                "data.sources.%s: its column 'weight' is not used: no entry of data.entries is of kind "
-                "'entries:Weight'", name,
-            )  # fmt: skip
+    for path, data in pipelines(run.data):
+        for name, source in data.sources.items():
+            _tell(f"{path}.sources.{name}", source, data.entries)
+
+
+def tell_of_weights(run: Run, state: Any, batch: Mapping[str, Any]) -> None:
+    """Warn of weights of clips that the objective takes no notice of.
+
+    Args:
+      run: whose objective it is.
+      state: of a run, or its shapes.
+      batch: the shapes of a batch.
+    """
+    if "weight" in batch and not _weighs(run.objective, state, batch):
+        log.warning(
+            "data.entries: they give each clip a weight, but %s takes no notice of it: all clips count alike",
+            type(getattr(run.objective, "objective", run.objective)).__name__,
+        )
+
+
+def _weighs(objective: Any, state: Any, batch: Mapping[str, Any]) -> bool:
+    """Tell whether a loss of an objective is computed with `batch["weight"]`."""
+
+    def total(weight, params, extra, batch, key):
+        batch = {**batch, "weight": weight}
+        losses = [getattr(objective, phase.loss) for phase in objective.phases]
+        return [loss(params, extra, batch, key, train=True).total for loss in losses]
+
+    rest = state.params, state.extra, batch, state.key
+    program = jax.make_jaxpr(total)(batch["weight"], *rest).jaxpr
+    weight = program.invars[0]
+    return any(weight is given for line in program.eqns for given in line.invars)
+
+
+def pipelines(data: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the pipeline of a run's data, and of each beside it."""
+    yield "data", data
+    for name, other in getattr(data, "beside", {}).items():
+        yield f"data.beside.{name}", other
+
+
+def names(data: Any, numbers: Mapping[str, Any]) -> list[str]:
+    """Return the names of all clips of a batch, those of pipelines beside it last.
+
+    Args:
+      data: of the run.
+      numbers: what the batch has as "index" and, of a pipeline beside it, "NAME_index".
+    """
+    found = data.ids(numbers["index"])
+    for name, other in getattr(data, "beside", {}).items():
+        found += [f"{name}.{id}" for id in other.ids(numbers[f"{name}_index"])]
+    return found
 
 
 def frontends(objective: Any) -> Iterator[tuple[str, Any]]:
@@ -117,6 +151,8 @@ def frontends(objective: Any) -> Iterator[tuple[str, Any]]:
 
 def taught(objective: Any) -> Iterator[tuple[str, int]]:
     """Yield the path and the sampling rate of each frozen model that an objective asks: teachers, targets."""
+    if isinstance(objective, Adapted):
+        objective = objective.objective
     for field in dataclasses.fields(objective):
         value = getattr(objective, field.name)
         named = value if isinstance(value, Mapping) else {"": value}
@@ -127,6 +163,30 @@ def taught(objective: Any) -> Iterator[tuple[str, int]]:
             rate = getattr(hears, "rate", None)
             if rate is not None:
                 yield f"objective.{field.name}{name and '.'}{name}", rate
+
+
+def _tell(path: str, source: Any, entries: Mapping[str, Any]) -> None:
+    inner = source
+    while columns_of(inner) is None and hasattr(inner, "source"):
+        inner = inner.source
+    if isinstance(source, Labelled) or (columns := columns_of(inner)) is None:
+        return  # the one is of the part that was asked for, the other says nothing
+    codes, values = columns.coded("split")
+    known = [SPLITS.get(str(value).strip().lower(), "") if value else "" for value in values]
+    there = collections.Counter(np.array(known, object)[codes].tolist())
+    held = {part: there[part] for part in ("validation", "test") if there[part]}
+    if held and sum(held.values()) < len(codes):
+        said = " and ".join(f"{count} of split '{part}'" for part, count in held.items())
+        log.warning(
+            "%s: %s of its %d clips are trained on as well; to leave them out, give the "
+            "source split='train', as it is called there", path, said, len(codes),
+        )  # fmt: skip
+    weights = any(isinstance(entry, Weight) for entry in entries.values())
+    if not weights and (columns.number("weight") >= 0).any():
+        log.warning(
+            "%s: its column 'weight' is not used: no entry of %s is of kind 'entries:Weight'", path,
+            f"{path.partition('.sources.')[0]}.entries",
+        )  # fmt: skip
 
 
 def _at(options: Any, path: str) -> Any:

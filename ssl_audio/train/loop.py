@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import flax.linen as nn
@@ -19,8 +19,7 @@ from ssl_audio import config, slots
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint, merged
 from ssl_audio.storage.lock import Lock
-from ssl_audio.train import changes, programs, record
-from ssl_audio.train.clips import check_clips, tell_of_unused
+from ssl_audio.train import changes, clips, programs, record
 from ssl_audio.train.goodput import Goodput
 from ssl_audio.train.record import Recorder
 from ssl_audio.train.run import Run, describe, fitting, warm_started
@@ -56,7 +55,7 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
     spent = Goodput()
     run = config.make(Run, options).numbered()
     options = run.named(options)
-    check_clips(run, config.plain(options), changes.earlier(workdir))
+    clips.check_clips(run, config.plain(options), changes.earlier(workdir))
     epoch = run.data.epoch_steps
     total = config.duration(run.steps, total=0, epoch=epoch)
     every = functools.partial(config.duration, total=total, epoch=epoch)
@@ -82,17 +81,20 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
         if start:
             spent.resume(workdir, start)
         describe(run, state, total, start, workdir)
-        tell_of_unused(run)
+        clips.tell_of_unused(run)
         batches = run.data.batches(start, shard=processes.index(), shards=processes.count())
         how: Any = dict(start=start, total=total, lead=processes.is_lead(), profile=profile)
         with Recorder(workdir, run.record, **how, spent=spent) as recorder:
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
             with fitting(shapes[1]), spent.during("compile"):
-                results = record.at(workdir / "metrics.jsonl", start)  # before any process goes on
+                clips.tell_of_weights(run, *shapes)
+                path = workdir / "metrics.jsonl"  # read before any process goes on
+                results = record.at(path, start)
+                done = record.evaluated(path, start, run.evals)
                 step, count = programs.ready(compiled, options, (total, epoch), step, shapes)
                 recorder.price(count)
             where = recorder, checkpoints, lock
-            session = Session(run, mesh, step, batches, *where, total, every, results, meta)
+            session = Session(run, mesh, step, batches, *where, total, every, results, done, meta)
             try:
                 return _loop(session, state, start)
             finally:
@@ -137,6 +139,7 @@ class Session:
       total: number of steps.
       every: duration → number of steps.
       results: what metrics.jsonl says of the step that the run goes on from.
+      done: the evaluators that it has results of.
       meta: what each checkpoint says about the run.
     """
 
@@ -150,6 +153,7 @@ class Session:
     total: int
     every: Callable[[int | float | str], int]
     results: Mapping[str, float]
+    done: Set[str]
     meta: Mapping[str, Any]
 
     def save(self, state: Any) -> None:
@@ -173,14 +177,15 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
 
     def settle(keep: int) -> None:
         while len(pending) > keep:
-            number, metrics, index = pending.popleft()
+            number, metrics, numbers = pending.popleft()
             metrics = jax.device_get(metrics)
             if not metrics["finite"][0]:
                 session.save(state)
+                named = ", ".join(clips.names(run.data, numbers))
                 raise NotFinite(
                     f"step {number}: loss or gradients are not finite. The update was not made and the "
-                    f"state is saved. Clips of this host: {', '.join(run.data.ids(index))}. Look at "
-                    "them, or lower optim.lr or set optim.clip, and run the same command again."
+                    f"state is saved. Clips of this host: {named}. Look at them, or lower optim.lr or set "
+                    "optim.clip, and run the same command again."
                 )
             recorder.add(metrics, run.data.batch_size)
 
@@ -189,21 +194,23 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
 
     with processes.Stop() as stop, recorder.spent.during("step"):
         if start and evaluates(start):  # it may have been killed before they were done
-            results = _evaluate(session, state, session.results)
+            results = _evaluate(session, state, session.results, session.done)
         for number in range(start + 1, total + 1):
             with processes.step(number), recorder.step(number):
                 with recorder.waiting():
                     batch = next(session.batches)
-                index = batch.pop("index")
+                numbers = {name: x for name, x in batch.items() if name.endswith("index")}
+                del batch["index"]
                 state, metrics = session.step(state, sharding.put_batch(batch, session.mesh))
-                pending.append((number, metrics, index))
+                pending.append((number, metrics, numbers))
                 last = number == total or stop.asked or checkpoints.stop_asked(number)
                 settle(0 if last or number % due["record"] == 0 else LAG)
             fresh: Mapping[str, float] = {}
             if last or number % due["record"] == 0:
                 session.lock.check()
+                skipped = sum(len(data.bad) for _, data in clips.pipelines(run.data))
                 results = fresh = recorder.write(
-                    number, lr=float(rate(number - 1)), skipped=len(run.data.bad)
+                    number, lr=float(rate(number - 1)), skipped=skipped
                 )
             if last or number % due["save"] == 0:
                 session.lock.check()
@@ -222,13 +229,15 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
     return results
 
 
-def _evaluate(session: Session, state: Any, known: Mapping[str, float]) -> dict[str, float]:
-    """Run the evaluators that `known` has no results of; return it with theirs, and keep the best state."""
+def _evaluate(
+    session: Session, state: Any, known: Mapping[str, float], done: Set[str] = frozenset()
+) -> dict[str, float]:
+    """Run the evaluators that are not done; return `known` with their results, and keep the best state."""
     run, results = session.run, dict(known)
     served = state.replace(params=merged.served(state))  # what is kept as the best, and loaded
     try:
         for name, evaluator in run.evals.items():
-            if any(key.startswith(f"{name}/") for key in known):
+            if name in done:
                 continue
             with session.recorder.spent.during("evaluation"):
                 values = evaluator.run(run.objective, served, session.mesh)

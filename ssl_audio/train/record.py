@@ -10,7 +10,7 @@ import math
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -266,6 +266,16 @@ def at(path: pathlib.Path, step: int) -> dict[str, float]:
             found |= json.loads(line)
     found.pop("step", None)
     return found
+
+
+def evaluated(path: pathlib.Path, step: int, names: Iterable[str]) -> set[str]:
+    """Return which evaluators a metrics.jsonl has a record of, at a step."""
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines() if path.exists() else []
+    records = [json.loads(line).keys() - {"step"} for line in lines if _step(line) == step]
+    # Metrics of an objective may begin with the same name, but stand beside others.
+    return {
+        n for n in names for keys in records if keys and all(k.startswith(f"{n}/") for k in keys)
+    }
 
 
 def _step(line: str) -> float:

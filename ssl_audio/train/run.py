@@ -187,22 +187,32 @@ def warm_started(run: Run, state: Any) -> Any:
         for tree in (state.params, params)
     )
 
-    def copied(path: Any, value: Any) -> Any:
+    def partner(path: Any) -> tuple[str, str]:
+        """Return the tree that an entry of `extra` is of, and the parameter that it may copy; "": none."""
         parts = path_name(path).split("/")
         # The one whose path ends as this one does, for as long as it can be.
         for first in range(len(parts)):
             end = "/".join(parts[first:])
             names = [n for n in before if n == end or n.endswith(f"/{end}")]
             if names:
-                break
-        else:
-            return value
-        old = before[names[0]]
-        same = len(names) == 1 and old.shape == value.shape and bool(jnp.array_equal(old, value))
-        if not same:
+                return "/".join(parts[: max(1, first)]), names[0] if len(names) == 1 else ""
+        return "", ""
+
+    # A frozen model is no copy, though its biases of 0 are equal to fresh ones.
+    others = set()
+    for path, value in jax.tree_util.tree_leaves_with_path(state.extra):
+        tree, name = partner(path)
+        if name:
+            old = before[name]
+            if old.shape != value.shape or not bool(jnp.array_equal(old, value)):
+                others.add(tree)
+
+    def copied(path: Any, value: Any) -> Any:
+        tree, name = partner(path)
+        if not name or tree in others:
             return value
         # A step donates both, so that they must not be one buffer.
-        return jax.device_put(after[names[0]], value.sharding, may_alias=False)
+        return jax.device_put(after[name], value.sharding, may_alias=False)
 
     extra = jax.tree_util.tree_map_with_path(copied, state.extra)
     opt_state = links.begun(state.opt_state, params)

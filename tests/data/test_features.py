@@ -8,6 +8,7 @@ from ssl_audio.data.containers import DecodeError
 from ssl_audio.data.entries import Audio
 from ssl_audio.data.features import Features
 from ssl_audio.data.pipeline import Pipeline
+from ssl_audio.data.rejected import Rejected
 from ssl_audio.data.source import Manifest
 from ssl_audio.data.synthetic import Synthetic
 from ssl_audio.data.triplet import Triplet
@@ -110,6 +111,21 @@ def test_triplets_from_columns(tmp_path):
     assert level["audio"].tolist() == [1] and level["audio_positive"].tolist() == [2]
     assert set(level["audio_negative"][0]) == {3, 4}
     assert found["length_negative"].tolist() == [[800] * 8]
+
+
+def test_files_of_a_triplet_are_heard_by_the_same_channel_as_the_anchor(tmp_path):
+    for name, levels in (("a", (0.5, 0.1)), ("b", (0.25, 0.1)), ("c", (0.125, 0.1))):
+        sound = np.ones((800, 2), np.float32) * np.float32(levels)
+        soundfile.write(tmp_path / f"{name}.wav", sound, 16_000)
+    table = tmp_path / "list.csv"
+    table.write_text("path,positive,negative\na.wav,b.wav,c.wav\n")
+    for entry in (Triplet(Audio(800)), Rejected(Audio(800), column="positive")):
+        for channels, want in (("first", (0.5, 0.25, 0.125)), ("average", (0.3, 0.175, 0.1125))):
+            source = Manifest(str(table), channels=channels)
+            example = source[0] | {"more": None}
+            found = {**Audio(800).draw(example, RNG), **entry.draw(example, RNG)}
+            levels = [np.ravel(x).max() for name, x in found.items() if name.startswith("audio")]
+            assert levels == pytest.approx(want[: len(levels)], abs=1e-3)
 
 
 def test_triplets_that_there_are_none_of():

@@ -139,6 +139,34 @@ def test_a_teacher_begins_as_the_pretrained_model(monkeypatch):
     assert ADAPTERS in after.params
 
 
+def test_a_frozen_model_keeps_what_is_as_in_a_fresh_one(monkeypatch):
+    """As biases of 0, which a warm start of the model that learns from it must not change."""
+
+    class Distils(Toy):
+        def init(self, key, batch):
+            params, _ = super().init(key, batch)
+            frozen = jax.tree.map(np.copy, params)
+            frozen["encoder"]["dense"]["kernel"] += 1
+            return params, {"teachers": {"one": {"params": frozen}}, "average": params}
+
+    run = Run(
+        objective=Distils(),
+        data=None,
+        optim=Optim(lr=1.0),
+        steps=2,
+        warm_start={"encoder": WarmStart(path="elsewhere")},
+    )
+    params, extra = run.objective.init(jax.random.key(0), BATCH)
+    params, extra = jax.tree.map(jax.device_put, (params, extra))
+    assert len(jax.tree.leaves(params)) > 1
+    state = TrainState(np.int32(0), params, {}, extra, jax.random.key(0))
+    loaded = jax.tree.map(lambda x: x + 1, params)
+    monkeypatch.setattr(checkpoint, "warm_start", lambda params, **_: loaded)
+    found = warm_started(run, state).extra
+    jax.tree.map(np.testing.assert_array_equal, found["teachers"], extra["teachers"])
+    jax.tree.map(np.testing.assert_array_equal, found["average"], loaded)
+
+
 def _names(tree):
     return [
         "/".join(str(key.key) for key in path)

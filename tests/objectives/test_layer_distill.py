@@ -136,3 +136,9 @@ def test_what_does_not_fit_is_refused(changes, message, batch):
     with pytest.raises(ValueError, match=message):
         made = config.build(OPTIONS | changes, "objectives")
         jax.eval_shape(made.init, jax.random.key(0), batch)
+
+
+def test_clips_that_may_have_no_label_are_refused(batch):
+    objective = config.build(OPTIONS, "objectives")
+    with pytest.raises(ValueError, match=r"unlabelled: got True, .* data.kind='beside'"):
+        jax.eval_shape(objective.init, jax.random.key(0), batch | {"labelled": batch["length"]})

@@ -480,6 +480,15 @@ def test_any_encoder_that_tagging_takes(batch):
     assert loss.renewed is None
 
 
+@pytest.mark.parametrize("kind", METHODS)
+def test_clips_without_a_label_among_those_with_one_are_refused(batch, kind):
+    objective = made(kind)
+    params, extra = jax.eval_shape(objective.init, KEY, batch)
+    loss = functools.partial(objective.loss, train=True)
+    with pytest.raises(ValueError, match=r"unlabelled: got True, .* data.kind='beside'"):
+        jax.eval_shape(loss, params, extra, batch | {"labelled": jnp.ones(4)}, KEY)
+
+
 def test_mistakes_are_named(batch):
     with pytest.raises(
         ValueError, match=r"MeanTeacher: got .* without the teacher's.*a step of the run"

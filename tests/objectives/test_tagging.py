@@ -167,3 +167,33 @@ def test_clips_count_as_their_weights_say(batch):
     found = objective.loss(params, {}, {**batch, "weight": weight}, key, train=False).total
     each = losses.softmax_cross_entropy(objective.logits(params, {}, batch), batch["label"])
     np.testing.assert_allclose(found, (3 * each[1] + each[2] + 2 * each[8]) / 6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", ["softmax", "sigmoid"])
+def test_clips_without_a_label_teach_nothing(batch, criterion):
+    """Not even "none of the classes": loss, gradients and accuracy are those of the others, also in parts."""
+    objective, key = tagging(criterion=criterion, smoothing=0.1), jax.random.key(0)
+    params = objective.init(key, batch)[0]
+    few = {name: value[:6] for name, value in batch.items()}
+    known = jnp.array([1.0, 0, 0, 1, 1, 0])
+    some = few | {"label": few["label"] * known[:, None], "labelled": known}
+    rest = {name: value[known > 0] for name, value in few.items()}
+
+    def loss(params, batch):
+        found = objective.loss(params, {}, batch, key, train=True)
+        return found.total, found.metrics["accuracy"]
+
+    found, want = (jax.value_and_grad(loss, has_aux=True)(params, b) for b in (some, rest))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, want)
+    weight = jnp.array([1.0, 5, 5, 2, 0, 5])
+    found, want = (
+        loss(params, b | {"weight": w}) for b, w in ((some, weight), (rest, weight[known > 0]))
+    )
+    np.testing.assert_allclose(found[0], want[0], rtol=1e-5)
+    txs = Optim(lr=0.0).make(objective.phases, 1)
+    state = init_state(objective, txs, key, some)
+    norms = [
+        make_train_step(objective, txs, accumulate=n)(state, some)[1]["gradient_norm"][0]
+        for n in (1, 3)
+    ]
+    np.testing.assert_allclose(*norms, rtol=1e-4)

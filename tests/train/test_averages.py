@@ -7,11 +7,12 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ssl_audio.objectives.base import Phase
 from ssl_audio.storage import checkpoint
 from ssl_audio.structs import TrainState
-from ssl_audio.train import loop
+from ssl_audio.train import loop, record
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.run import WarmStart, warm_started
 
@@ -64,6 +65,28 @@ def test_what_is_scored_is_what_is_kept_as_the_best_and_loaded(tmp_path):
         params = checkpoint.load_params(tmp_path, step)[0]
         np.testing.assert_allclose(params["encoder"]["a"], -0.05, rtol=1e-4, err_msg=str(step))
         np.testing.assert_allclose(params["judge"]["b"], -0.1, rtol=1e-4, err_msg=str(step))
+
+
+def test_an_evaluator_runs_whatever_the_metrics_of_the_objective_are_called(tmp_path):
+    """As of one of several teachers or targets, whose metrics begin with its name."""
+    spent = types.SimpleNamespace(during=lambda what: contextlib.nullcontext())
+    recorder = types.SimpleNamespace(spent=spent, log=lambda *_, **__: None)
+    kept = []
+    checkpoints = types.SimpleNamespace(
+        save_best=lambda state, results: kept.append(results["sees/a"])
+    )
+    run = types.SimpleNamespace(evals={"sees": Sees()}, objective=None)
+    session = types.SimpleNamespace(run=run, recorder=recorder, checkpoints=checkpoints, mesh=None)
+    trained = {"sees/a": 9.0, "loss": 1.0}
+    found = loop._evaluate(session, stepped(), trained)
+    assert found["sees/a"] == kept[0] == pytest.approx(-0.05, rel=1e-4)
+
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": 2, **trained}, {"step": 1, "sees/a": 1.0}, {"step": 2, "other/b": 1.0}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert record.evaluated(path, 2, ("sees", "other")) == {"other"}
+    assert record.evaluated(path, 1, ("sees", "other")) == {"sees"}
+    assert loop._evaluate(session, stepped(), {"sees/a": 3.0}, {"sees"})["sees/a"] == 3
 
 
 def test_an_average_begins_at_the_parameters_of_another_run(tmp_path):
