@@ -12,7 +12,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssl_audio import config, slots
@@ -22,8 +21,7 @@ from ssl_audio.storage.lock import Lock
 from ssl_audio.train import changes, clips, programs, record
 from ssl_audio.train.goodput import Goodput
 from ssl_audio.train.record import Recorder
-from ssl_audio.train.run import Run, describe, fitting, warm_started
-from ssl_audio.train.step import init_state, make_train_step
+from ssl_audio.train.run import Run, describe, fitting, plan, warm_started
 
 LAG = 2  # steps whose metrics may still be under way, so that the device never waits for the host
 
@@ -101,29 +99,6 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
                 with spent.during("save"):
                     batches.close()
                     checkpoints.close()
-
-
-def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any, Any, Any]:
-    """Return the jitted first state, the jitted step and the state's shapes; for use under the mesh."""
-    txs = run.optim.make(run.objective.phases, total, epoch)
-    batch = sharding.spec(run.data.spec(), mesh)
-
-    def first():
-        zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in batch.items()}
-        return init_state(run.objective, txs, jax.random.key(run.seed), zeros)
-
-    with fitting(batch):
-        shapes = jax.eval_shape(first)
-    layout = run.sharding.infer(shapes, mesh)
-    wanted = jax.tree.map(
-        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
-    )
-    step = jax.jit(
-        make_train_step(run.objective, txs, accumulate=run.accumulate, learns=run.optim.learns),
-        donate_argnums=0,
-        out_shardings=(layout, sharding.replicated(mesh)),
-    )
-    return jax.jit(first, out_shardings=layout), step, wanted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

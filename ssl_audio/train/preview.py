@@ -64,8 +64,7 @@ def preview(options: Any, *, compiled: bool = True, save: pathlib.Path | None = 
     from ssl_audio import config
     from ssl_audio.distributed import sharding
     from ssl_audio.train import flops, programs
-    from ssl_audio.train.loop import plan
-    from ssl_audio.train.run import Run, fitting
+    from ssl_audio.train.run import Run, fitting, plan
 
     run = config.make(Run, options)
     epoch = run.data.epoch_steps if save else EPOCH

@@ -22,6 +22,7 @@ from ssl_audio.storage import checkpoint, links
 from ssl_audio.storage.checkpoint import Checkpoint
 from ssl_audio.train.optim import Optim
 from ssl_audio.train.record import Record
+from ssl_audio.train.step import init_state, make_train_step
 
 log = logging.getLogger("ssl_audio")
 
@@ -165,6 +166,29 @@ class Run:
                 f"config.checkpoint.best: '{self.checkpoint.best}': no evaluator '{name}'; "
                 f"there are {', '.join(self.evals) or 'none'}."
             )
+
+
+def plan(run: Run, mesh: jax.sharding.Mesh, total: int, epoch: int) -> tuple[Any, Any, Any]:
+    """Return the jitted first state, the jitted step and the state's shapes; for use under the mesh."""
+    txs = run.optim.make(run.objective.phases, total, epoch)
+    batch = sharding.spec(run.data.spec(), mesh)
+
+    def first():
+        zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in batch.items()}
+        return init_state(run.objective, txs, jax.random.key(run.seed), zeros)
+
+    with fitting(batch):
+        shapes = jax.eval_shape(first)
+    layout = run.sharding.infer(shapes, mesh)
+    wanted = jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, layout
+    )
+    step = jax.jit(
+        make_train_step(run.objective, txs, accumulate=run.accumulate, learns=run.optim.learns),
+        donate_argnums=0,
+        out_shardings=(layout, sharding.replicated(mesh)),
+    )
+    return jax.jit(first, out_shardings=layout), step, wanted
 
 
 def warm_started(run: Run, state: Any) -> Any:

@@ -7,7 +7,8 @@ WORDS = {
     "loss": "what the optimizer descends: the weighted sum of the method's parts",
     "gradient_norm": "Euclidean norm of the gradients of all that learns, before clipping",
     "lr": "learning rate of the update",
-    "skipped": "different clips that could not be read so far; each is named once in the log",
+    "skipped": "different clips that could not be read so far; each is named once in the log. Of several "
+    "processes it counts those of the first; the others name theirs in the log too",
     "clips_per_second": "over all devices; the first step compiles and is not counted",
     "input_wait": "share of the time in which the devices waited for clips; above 0.1, more threads, "
     "workers or prepared shards help",

@@ -43,6 +43,7 @@ OTHERS = {
     "task": ("esc10",),
     "shuffled": ("true",),
     "scratch": ("true",),
+    "keep_head": ("true",),
     "runlocal": ("true",),
     "text": ("NOWHERE",),
     "root": ("NOWHERE",),
