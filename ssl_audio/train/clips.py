@@ -84,21 +84,18 @@ def check_clips(
             )
 
 
-def tell_of_unused(run: Run) -> None:
-    """Warn of what tables say of the clips to train on, and what has no effect: of splits, and weights."""
+def tell_of_unused(
+    run: Run, state: Any = None, batch: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Warn of what tables say of the clips to train on, and what has no effect: of splits, and weights.
+
+    Args:
+      run: what will be trained.
+      state, batch: their shapes; without them nothing is said of an objective that leaves out weights.
+    """
     for path, data in pipelines(run.data):
         for name, source in data.sources.items():
             _tell(f"{path}.sources.{name}", source, data.entries)
-
-
-def tell_of_weights(run: Run, state: Any, batch: Mapping[str, Any]) -> None:
-    """Warn of weights of clips that the objective takes no notice of.
-
-    Args:
-      run: whose objective it is.
-      state: of a run, or its shapes.
-      batch: the shapes of a batch.
-    """
     if "weight" in batch and not _weighs(run.objective, state, batch):
         log.warning(
             "data.entries: they give each clip a weight, but %s takes no notice of it: all clips count alike",
@@ -125,6 +122,18 @@ def pipelines(data: Any) -> Iterator[tuple[str, Any]]:
     yield "data", data
     for name, other in getattr(data, "beside", {}).items():
         yield f"data.beside.{name}", other
+
+
+def skipped(data: Any) -> int:
+    """Return how many clips could not be read so far, of a run's data and pipelines beside it."""
+    return sum(len(one.bad) for _, one in pipelines(data))
+
+
+def numbers(batch: dict[str, Any]) -> dict[str, Any]:
+    """Take "index" out of a batch; return it and those of pipelines beside it, as `names` takes them."""
+    found = {name: value for name, value in batch.items() if name.endswith("index")}
+    del batch["index"]
+    return found
 
 
 def names(data: Any, numbers: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from ssl_audio import config, slots
 from ssl_audio.distributed import processes, sharding
 from ssl_audio.storage import checkpoint, merged
 from ssl_audio.storage.lock import Lock
-from ssl_audio.train import changes, clips, programs, record
+from ssl_audio.train import changes, clips, plateau, programs, record
 from ssl_audio.train.goodput import Goodput
 from ssl_audio.train.record import Recorder
 from ssl_audio.train.run import Run, describe, fitting, plan, warm_started
@@ -79,20 +79,19 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
         if start:
             spent.resume(workdir, start)
         describe(run, state, total, start, workdir)
-        clips.tell_of_unused(run)
         batches = run.data.batches(start, shard=processes.index(), shards=processes.count())
         how: Any = dict(start=start, total=total, lead=processes.is_lead(), profile=profile)
         with Recorder(workdir, run.record, **how, spent=spent) as recorder:
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
             with fitting(shapes[1]), spent.during("compile"):
-                clips.tell_of_weights(run, *shapes)
-                path = workdir / "metrics.jsonl"  # read before any process goes on
-                results = record.at(path, start)
-                done = record.evaluated(path, start, run.evals)
+                clips.tell_of_unused(run, *shapes)
+                results = record.known(
+                    workdir / "metrics.jsonl", start, run.evals
+                )  # before any goes on
                 step, count = programs.ready(compiled, options, (total, epoch), step, shapes)
                 recorder.price(count)
             where = recorder, checkpoints, lock
-            session = Session(run, mesh, step, batches, *where, total, every, results, done, meta)
+            session = Session(run, mesh, step, batches, *where, total, every, results, meta)
             try:
                 return _loop(session, state, start)
             finally:
@@ -113,8 +112,7 @@ class Session:
       lock: of the workdir; the first process holds it.
       total: number of steps.
       every: duration → number of steps.
-      results: what metrics.jsonl says of the step that the run goes on from.
-      done: the evaluators that it has results of.
+      results: what metrics.jsonl says of the step that the run goes on from, and which evaluators are done.
       meta: what each checkpoint says about the run.
     """
 
@@ -127,8 +125,7 @@ class Session:
     lock: Lock
     total: int
     every: Callable[[int | float | str], int]
-    results: Mapping[str, float]
-    done: Set[str]
+    results: tuple[Mapping[str, float], Set[str]]
     meta: Mapping[str, Any]
 
     def save(self, state: Any) -> None:
@@ -148,7 +145,7 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
     }  # 0: at the end only
     pending: collections.deque = collections.deque()
     rate: Any = run.optim.rate(total, run.data.epoch_steps)
-    results: Mapping[str, float] = session.results
+    results: Mapping[str, float] = session.results[0]
 
     def settle(keep: int) -> None:
         while len(pending) > keep:
@@ -156,11 +153,10 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
             metrics = jax.device_get(metrics)
             if not metrics["finite"][0]:
                 session.save(state)
-                named = ", ".join(clips.names(run.data, numbers))
                 raise NotFinite(
-                    f"step {number}: loss or gradients are not finite. The update was not made and the "
-                    f"state is saved. Clips of this host: {named}. Look at them, or lower optim.lr or set "
-                    "optim.clip, and run the same command again."
+                    f"step {number}: loss or gradients are not finite. The update was not made and the state "
+                    f"is saved. Clips of this host: {', '.join(clips.names(run.data, numbers))}. Look at "
+                    "them, or lower optim.lr or set optim.clip, and run the same command again."
                 )
             recorder.add(metrics, run.data.batch_size)
 
@@ -169,13 +165,12 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
 
     with processes.Stop() as stop, recorder.spent.during("step"):
         if start and evaluates(start):  # it may have been killed before they were done
-            results = _evaluate(session, state, session.results, session.done)
+            results = _evaluate(session, state, *session.results)
         for number in range(start + 1, total + 1):
             with processes.step(number), recorder.step(number):
                 with recorder.waiting():
                     batch = next(session.batches)
-                numbers = {name: x for name, x in batch.items() if name.endswith("index")}
-                del batch["index"]
+                numbers = clips.numbers(batch)
                 state, metrics = session.step(state, sharding.put_batch(batch, session.mesh))
                 pending.append((number, metrics, numbers))
                 last = number == total or stop.asked or checkpoints.stop_asked(number)
@@ -183,10 +178,8 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
             fresh: Mapping[str, float] = {}
             if last or number % due["record"] == 0:
                 session.lock.check()
-                skipped = sum(len(data.bad) for _, data in clips.pipelines(run.data))
-                results = fresh = recorder.write(
-                    number, lr=float(rate(number - 1)), skipped=skipped
-                )
+                lr = float(rate(number - 1)) * plateau.scale(state.opt_state)
+                results = fresh = recorder.write(number, lr=lr, skipped=clips.skipped(run.data))
             if last or number % due["save"] == 0:
                 session.lock.check()
                 session.save(state)
@@ -204,9 +197,7 @@ def _loop(session: Session, state: Any, start: int) -> Mapping[str, float]:
     return results
 
 
-def _evaluate(
-    session: Session, state: Any, known: Mapping[str, float], done: Set[str] = frozenset()
-) -> dict[str, float]:
+def _evaluate(session: Session, state: Any, known: Any, done: Any = ()) -> dict[str, float]:
     """Run the evaluators that are not done; return `known` with their results, and keep the best state."""
     run, results = session.run, dict(known)
     served = state.replace(params=merged.served(state))  # what is kept as the best, and loaded

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from ssl_audio.objectives.base import MAIN
 
 
 def reduce_on_plateau(
@@ -52,3 +56,10 @@ def reduce_on_plateau(
         return jax.tree.map(lambda update: state.scale * update, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def scale(opt_state: Mapping[str, Any]) -> float:
+    """Return what plateaus have multiplied updates of the main phase by so far, after an update."""
+    kind, chain = optax.contrib.ReduceLROnPlateauState, opt_state.get(MAIN, ())
+    links: Any = [link for link in chain if isinstance(link, kind)]
+    return math.prod(float(link.scale) for link in links)

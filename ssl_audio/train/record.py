@@ -268,14 +268,15 @@ def at(path: pathlib.Path, step: int) -> dict[str, float]:
     return found
 
 
-def evaluated(path: pathlib.Path, step: int, names: Iterable[str]) -> set[str]:
-    """Return which evaluators a metrics.jsonl has a record of, at a step."""
+def known(path: pathlib.Path, step: int, names: Iterable[str]) -> tuple[dict[str, float], set[str]]:
+    """Return all that a metrics.jsonl says of a step, and which evaluators it has a record of there."""
     lines = path.read_bytes().decode("utf-8", "replace").splitlines() if path.exists() else []
     records = [json.loads(line).keys() - {"step"} for line in lines if _step(line) == step]
     # Metrics of an objective may begin with the same name, but stand beside others.
-    return {
+    done = {
         n for n in names for keys in records if keys and all(k.startswith(f"{n}/") for k in keys)
     }
+    return at(path, step), done
 
 
 def _step(line: str) -> float:

@@ -84,8 +84,8 @@ def test_an_evaluator_runs_whatever_the_metrics_of_the_objective_are_called(tmp_
     path = tmp_path / "metrics.jsonl"
     lines = [{"step": 2, **trained}, {"step": 1, "sees/a": 1.0}, {"step": 2, "other/b": 1.0}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert record.evaluated(path, 2, ("sees", "other")) == {"other"}
-    assert record.evaluated(path, 1, ("sees", "other")) == {"sees"}
+    assert record.known(path, 2, ("sees", "other")) == ({**trained, "other/b": 1.0}, {"other"})
+    assert record.known(path, 1, ("sees", "other"))[1] == {"sees"}
     assert loop._evaluate(session, stepped(), {"sees/a": 3.0}, {"sees"})["sees/a"] == 3
 
 

@@ -152,6 +152,6 @@ def test_weights_that_the_objective_takes_no_notice_of_are_told(name, counts, ad
     mesh = run.sharding.mesh()
     with jax.set_mesh(mesh):
         state = plan(run, mesh, total=4, epoch=2)[2]
-        clips.tell_of_weights(run, state, sharding.spec(run.data.spec(), mesh))
+        tell_of_unused(run, state, sharding.spec(run.data.spec(), mesh))
     told = "takes no notice of it" in caplog.text
     assert told != counts and ("MaskedSpectrogram takes" in caplog.text) == told

@@ -44,6 +44,17 @@ def test_what_the_error_of_a_loss_that_is_not_finite_advises_works(tmp_path, mon
         train(options(steps=4), tmp_path)
 
 
+def test_the_rate_that_is_recorded_is_that_of_the_update_on_a_plateau_too(tmp_path):
+    changed = dict(lr=1e-3, schedule="constant", plateau=1, patience=0, gamma=0.5)
+    train(options(**{f"optim__{name}": value for name, value in changed.items()}), tmp_path)
+    rate, best = 1e-3, np.inf
+    for record in records(tmp_path):
+        better = best == np.inf or record["loss"] < best * (1 - 1e-4)
+        best, rate = (record["loss"], rate) if better else (best, rate / 2)
+        assert record["lr"] == pytest.approx(rate)
+    assert rate < 1e-3
+
+
 def test_evaluators_are_opened_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr("ssl_audio.train.loop.plan", lambda *_: pytest.fail("computed"))
     missing = {"kind": "source:Manifest", "path": str(tmp_path / "test.csv")}
