@@ -85,9 +85,8 @@ def _train(options: Any, workdir: pathlib.Path, profile: Any, compiled: Any) -> 
             shapes = wanted, sharding.spec(run.data.spec(), mesh)
             with fitting(shapes[1]), spent.during("compile"):
                 clips.tell_of_unused(run, *shapes)
-                results = record.known(
-                    workdir / "metrics.jsonl", start, run.evals
-                )  # before any goes on
+                # Before any process goes on.
+                results = record.known(workdir / "metrics.jsonl", start, run.evals)
                 step, count = programs.ready(compiled, options, (total, epoch), step, shapes)
                 recorder.price(count)
             where = recorder, checkpoints, lock
