@@ -12,9 +12,9 @@ from ssl_audio.storage import written
 
 OLD = GOLDEN / "version_0_1"  # config.json of a run of each config, written by version 0.1
 # What configs say otherwise since then: clips of `runlocal` as long as what is heard of them, a window of
-# audio towers that is written out.
+# audio towers that is written out, one clip in the pictures of `runlocal`.
 SINCE = re.compile(
-    r"(data\.entries\.audio|evals\.test)\.samples |objective\.towers\.audio\.frontend\.window "
+    r"(data\.entries\.audio|evals\.test)\.samples |objective\.towers\.audio\.frontend\.window |record\.clips "
 )
 STEMS = sorted(path.stem for path in OLD.glob("*.json"))
 

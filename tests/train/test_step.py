@@ -143,7 +143,7 @@ def test_a_run_tells_its_step_what_learns(monkeypatch):
     made["optim"]["rates"] = {"^encoder/": 0.0}
     told = []
     monkeypatch.setattr(
-        "ssl_audio.train.loop.make_train_step",
+        "ssl_audio.train.run.make_train_step",
         lambda *_, **how: told.append(how["learns"]) or (lambda state, batch: (state, {})),
     )
     preview.preview(made, compiled=False)
