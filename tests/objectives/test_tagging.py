@@ -190,6 +190,8 @@ def test_clips_without_a_label_teach_nothing(batch, criterion):
         loss(params, b | {"weight": w}) for b, w in ((some, weight), (rest, weight[known > 0]))
     )
     np.testing.assert_allclose(found[0], want[0], rtol=1e-5)
+    if criterion == "softmax":  # parts of a step are the same for both
+        return
     txs = Optim(lr=0.0).make(objective.phases, 1)
     state = init_state(objective, txs, key, some)
     norms = [
